@@ -1,0 +1,126 @@
+//! What one check thinks of a message: every check returns one, every one goes to the trace.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::smtp::refusal::Refusal;
+
+/// The checks, each named once; the name is what traces, logs and counters show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Limits of reception: sessions, errors, times, sizes.
+    Limits,
+    /// Client address against `access.*_clients`.
+    ClientAccess,
+    /// Reverse-path against `access.*_senders`.
+    SenderAccess,
+    /// Forward-path against `access.*_recipients`.
+    RecipientAccess,
+    /// Whether this client may send to this domain.
+    RelayControl,
+    /// Presence and syntax of HELO.
+    Helo,
+    /// Size, declared or real.
+    MessageSize,
+    /// Mail loops by count of Received fields.
+    Loop,
+    /// Names and types of attachments.
+    Files,
+    /// YARA rules.
+    Signatures,
+}
+
+impl Check {
+    /// The name in traces and counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Check::Limits => "limits",
+            Check::ClientAccess => "client-access",
+            Check::SenderAccess => "sender-access",
+            Check::RecipientAccess => "recipient-access",
+            Check::RelayControl => "relay-control",
+            Check::Helo => "helo",
+            Check::MessageSize => "message-size",
+            Check::Loop => "loop",
+            Check::Files => "files",
+            Check::Signatures => "signatures",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One check's opinion, with the reason an administrator reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Who says it.
+    pub check: Check,
+    /// What.
+    pub outcome: Outcome,
+    /// Why, in one line, English.
+    pub reason: String,
+}
+
+impl Finding {
+    /// A finding of `check`.
+    pub fn new(check: Check, outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self { check, outcome, reason: reason.into() }
+    }
+}
+
+/// The possible opinions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Whitelisted: the policy checks after this one are not asked.
+    Allow,
+    /// Nothing to say against it.
+    Pass,
+    /// Refuse for good (5yz).
+    Refuse(Refusal),
+    /// Refuse for now (4yz).
+    Defer(Refusal),
+    /// The content holds something that the configuration handles.
+    Found(Threat),
+    /// The check could not be made. Never read as Pass or as Found.
+    Unavailable(String),
+}
+
+/// What a content check can find, in the order of precedence: virus before file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Threat {
+    /// A virus, with the name of the signature.
+    Virus(String),
+    /// A blocked file, with its name.
+    File(String),
+}
+
+impl fmt::Display for Threat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Threat::Virus(name) => write!(f, "virus {name}"),
+            Threat::File(name) => write!(f, "blocked file {name}"),
+        }
+    }
+}
+
+/// `pass`, `refuse: relay denied`, `found: virus EICAR`.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Allow => f.write_str("allow"),
+            Outcome::Pass => f.write_str("pass"),
+            Outcome::Refuse(refusal) => write!(f, "refuse: {refusal}"),
+            Outcome::Defer(refusal) => write!(f, "defer: {refusal}"),
+            Outcome::Found(threat) => write!(f, "found: {threat}"),
+            Outcome::Unavailable(cause) => write!(f, "unavailable: {cause}"),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! mailguard's logic without its surroundings: bytes, facts and time go in, actions and decisions come out.
+//!
+//! Nothing here opens a socket or a file, reads a clock or draws a random number, and no dependency of this
+//! crate could. The modules stand in the order of a message's way.
+
+pub mod config;
+pub mod disposition;
+pub mod finding;
+pub mod mail;
+pub mod smtp;

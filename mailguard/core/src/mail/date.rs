@@ -1,0 +1,119 @@
+//! Points in time and their form in a header (RFC 5322 §3.3).
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since 1970-01-01 00:00:00 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// Whole seconds since 1970.
+    pub fn seconds(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// This time and `span` later.
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when it is before.
+    pub fn since(self, earlier: UnixTime) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// `Tue, 24 Nov 2026 05:29:36 +0000`.
+    pub fn rfc5322(self) -> impl fmt::Display {
+        Rfc5322(self)
+    }
+
+    /// `2026-11-24T05:29:36Z` (RFC 3339).
+    pub fn rfc3339(self) -> impl fmt::Display {
+        Rfc3339(self)
+    }
+}
+
+impl From<SystemTime> for UnixTime {
+    /// A clock before 1970 counts as 1970.
+    fn from(time: SystemTime) -> Self {
+        let span = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+struct Civil {
+    year: u64,
+    month: usize,
+    day: u64,
+    weekday: usize,
+    hour: u64,
+    minute: u64,
+    second: u64,
+}
+
+/// The proleptic Gregorian calendar, by counting years from 1 March so that the leap day comes last.
+fn civil(time: UnixTime) -> Civil {
+    let days = time.seconds() / 86_400;
+    let seconds = time.seconds() % 86_400;
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    Civil {
+        year: year_of_era + era * 400 + u64::from(month <= 2),
+        month: month as usize,
+        day: day_of_year - (153 * from_march + 2) / 5 + 1,
+        weekday: ((days + 4) % 7) as usize,
+        hour: seconds / 3_600,
+        minute: seconds / 60 % 60,
+        second: seconds % 60,
+    }
+}
+
+struct Rfc5322(UnixTime);
+
+impl fmt::Display for Rfc5322 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let c = civil(self.0);
+        let (weekday, month) = (DAYS[c.weekday], MONTHS[c.month - 1]);
+        let Civil { year, day, hour, minute, second, .. } = c;
+        write!(f, "{weekday}, {day} {month} {year:04} {hour:02}:{minute:02}:{second:02} +0000")
+    }
+}
+
+struct Rfc3339(UnixTime);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Civil { year, month, day, hour, minute, second, .. } = civil(self.0);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(seconds: u64, expect: &str) {
+        assert_eq!(UnixTime(seconds * 1_000_000).rfc5322().to_string(), expect);
+    }
+
+    #[test]
+    fn dates() {
+        check(0, "Thu, 1 Jan 1970 00:00:00 +0000");
+        check(951_782_400, "Tue, 29 Feb 2000 00:00:00 +0000");
+        check(1_795_498_176, "Tue, 24 Nov 2026 05:29:36 +0000");
+        check(4_107_542_399, "Sun, 28 Feb 2100 23:59:59 +0000");
+        check(4_107_542_400, "Mon, 1 Mar 2100 00:00:00 +0000");
+    }
+}

@@ -1,0 +1,13 @@
+//! What a message consists of, before and after any protocol: addresses, envelope, identifiers, dates.
+
+pub mod address;
+pub mod date;
+pub mod domain;
+pub mod envelope;
+pub mod ids;
+
+pub use address::{AddressError, AddressLiteral, ForwardPath, Host, LocalPart, Mailbox, ReversePath};
+pub use date::UnixTime;
+pub use domain::{Domain, DomainError};
+pub use envelope::{BodyType, DsnReturn, Envelope, Notify, Recipient};
+pub use ids::QueueId;

@@ -1,0 +1,93 @@
+//! Why we don't take something, and the one place where that becomes a reply.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::enhanced_status::EnhancedStatus;
+use super::reply::{Reply, ReplyCode};
+
+/// A reason not to take a command, a recipient or a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The client stands on `access.blacklist_clients`.
+    ClientListed,
+    /// The reverse-path stands on `access.blacklist_senders`.
+    SenderListed,
+    /// The forward-path stands on `access.blacklist_recipients`.
+    RecipientListed,
+    /// A client of a red zone may send to incoming domains only.
+    RelayDenied,
+    /// MAIL before HELO or EHLO.
+    HeloRequired,
+    /// The message is, or says it is, larger than this many octets.
+    TooLarge(u64),
+    /// One transaction holds more recipients than this.
+    TooManyRecipients(usize),
+    /// More Received fields than a path without a loop has.
+    MailLoop,
+    /// A bare CR or LF in the data of a red zone's client.
+    BareLineEnd,
+    /// The disk is full, or too full to promise anything.
+    StorageFull,
+    /// The store failed; nothing was taken.
+    StorageFailed,
+    /// The quarantine reached `quarantine.max_size`.
+    QuarantineFull,
+    /// A content check could not be made, and the configuration says to wait.
+    ScannerFailed,
+    /// The message could not be taken apart within the limits of memory right now.
+    Busy,
+}
+
+impl Refusal {
+    /// The reply code and enhanced status code (RFC 5321 §4.2.3, RFC 3463).
+    pub const fn codes(&self) -> (ReplyCode, EnhancedStatus) {
+        const fn s(class: u8, subject: u16, detail: u16) -> EnhancedStatus {
+            EnhancedStatus::new(class, subject, detail)
+        }
+        match self {
+            Refusal::ClientListed
+            | Refusal::SenderListed
+            | Refusal::RecipientListed
+            | Refusal::RelayDenied => (ReplyCode::TRANSACTION_FAILED, s(5, 7, 1)),
+            Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, s(5, 5, 1)),
+            Refusal::TooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
+            Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
+            Refusal::MailLoop => (ReplyCode::TRANSACTION_FAILED, s(5, 4, 6)),
+            Refusal::BareLineEnd => (ReplyCode::TRANSACTION_FAILED, s(5, 6, 0)),
+            Refusal::StorageFull | Refusal::QuarantineFull => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 3, 1)),
+            Refusal::StorageFailed => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 3, 0)),
+            Refusal::ScannerFailed | Refusal::Busy => (ReplyCode::LOCAL_ERROR, s(4, 3, 0)),
+        }
+    }
+
+    /// The reply to the client. `reference` finds the trace: what the administrator is asked for.
+    pub fn reply(&self, reference: impl fmt::Display) -> Reply {
+        let (code, status) = self.codes();
+        Reply::new(code, status, format!("{self} (ref {reference})"))
+    }
+}
+
+/// What the client is told. Lists are named, never the entry that matched.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::ClientListed => f.write_str("Client is on the client blacklist"),
+            Refusal::SenderListed => f.write_str("Sender is on the sender blacklist"),
+            Refusal::RecipientListed => f.write_str("Recipient is on the recipient blacklist"),
+            Refusal::RelayDenied => f.write_str("Relay access denied"),
+            Refusal::HeloRequired => f.write_str("Send HELO or EHLO first"),
+            Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),
+            Refusal::TooManyRecipients(limit) => write!(f, "Too many recipients, the limit is {limit}"),
+            Refusal::MailLoop => f.write_str("Too many hops, this looks like a mail loop"),
+            Refusal::BareLineEnd => f.write_str("Message holds a bare CR or LF"),
+            Refusal::StorageFull => f.write_str("Insufficient storage, try later"),
+            Refusal::StorageFailed => f.write_str("Storage failed, try later"),
+            Refusal::QuarantineFull => f.write_str("Quarantine is full, try later"),
+            Refusal::ScannerFailed => f.write_str("Content check failed, try later"),
+            Refusal::Busy => f.write_str("Busy, try later"),
+        }
+    }
+}
