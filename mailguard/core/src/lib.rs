@@ -7,4 +7,7 @@ pub mod config;
 pub mod disposition;
 pub mod finding;
 pub mod mail;
+pub mod origin;
+pub mod outcome;
+pub mod route;
 pub mod smtp;

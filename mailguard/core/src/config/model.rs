@@ -149,6 +149,8 @@ pub enum XdpMode {
 pub enum BlacklistAction {
     /// Its SYN is dropped.
     Drop,
+    /// Its SYN is answered with a RST.
+    Reset,
     /// It is accepted and answered 554 at RCPT.
     Reject,
 }

@@ -1,0 +1,33 @@
+//! Where a message came from: what routing, reports and traces need to know of the session after it ended.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::model::ZoneKind;
+
+/// The session that brought a message, or ourselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// A client's session.
+    Client(ClientOrigin),
+    /// A notice of our own: never filtered, never answered with another.
+    Own,
+}
+
+/// A client's session, as the transaction began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientOrigin {
+    /// The zone's name.
+    pub zone: String,
+    /// The zone's kind.
+    pub kind: ZoneKind,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The address that the client had dialled.
+    pub destination: SocketAddr,
+    /// Whether `destination` is an address of this host.
+    pub destination_is_ours: bool,
+    /// The argument of HELO or EHLO, empty if there was none.
+    pub helo: String,
+}

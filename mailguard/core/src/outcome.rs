@@ -1,0 +1,39 @@
+//! What an attempt at delivery came to, for one recipient.
+
+use serde::{Deserialize, Serialize};
+
+use crate::smtp::{EnhancedStatus, Reply};
+
+/// The result of one attempt for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The next hop took responsibility.
+    Delivered(Report),
+    /// Try again later.
+    Deferred(Report),
+    /// Never.
+    Failed(Report),
+}
+
+/// What is known of the result: the material of a trace line and of a DSN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The status code, the remote one or our own.
+    pub status: EnhancedStatus,
+    /// Name or address of the server that answered; empty where none did.
+    pub remote: String,
+    /// Its reply, where there was one.
+    pub reply: Option<Reply>,
+    /// One line for people: "host unreachable: connection refused".
+    pub text: String,
+}
+
+impl Outcome {
+    /// The report, whatever the result.
+    pub fn report(&self) -> &Report {
+        match self {
+            Outcome::Delivered(report) | Outcome::Deferred(report) | Outcome::Failed(report) => report,
+        }
+    }
+}
