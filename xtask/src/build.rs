@@ -72,7 +72,9 @@ fn compiler_command(compiler: EbpfCompiler, folder: &OsStr) -> Command {
     };
     cargo.current_dir(folder);
     // Whatever the caller or the cargo that runs us has set would reach the other target, and can cost the BTF.
-    for name in ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+    for name in
+        ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
+    {
         cargo.env_remove(name);
     }
     if compiler == EbpfCompiler::RustupNightly {
