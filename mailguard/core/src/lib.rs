@@ -10,4 +10,5 @@ pub mod mail;
 pub mod origin;
 pub mod outcome;
 pub mod route;
+pub mod rules;
 pub mod smtp;
