@@ -40,6 +40,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds both parts for tests.
+pub(crate) fn debug() -> anyhow::Result<()> {
+    run(&Arguments { ebpf_only: false, release: false })
+}
+
 /// Builds the eBPF object and returns where it lies.
 pub(crate) fn ebpf() -> anyhow::Result<PathBuf> {
     let (compiler, _) = choose_compiler();
@@ -72,7 +77,9 @@ fn compiler_command(compiler: EbpfCompiler, folder: &OsStr) -> Command {
     };
     cargo.current_dir(folder);
     // Whatever the caller or the cargo that runs us has set would reach the other target, and can cost the BTF.
-    for name in ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+    for name in
+        ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
+    {
         cargo.env_remove(name);
     }
     if compiler == EbpfCompiler::RustupNightly {
