@@ -1,5 +1,6 @@
 //! SMTP without sockets: commands and replies as values, and the two ends of a session as state machines.
 
+pub mod client;
 pub mod enhanced_status;
 pub mod refusal;
 pub mod reply;
