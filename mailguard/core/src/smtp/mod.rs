@@ -1,5 +1,6 @@
 //! SMTP without sockets: commands and replies as values, and the two ends of a session as state machines.
 
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod enhanced_status;
@@ -8,7 +9,6 @@ pub mod line;
 pub mod refusal;
 pub mod reply;
 
-pub use command::{Command, CommandError, HeloName, MailCommand};
 pub use enhanced_status::EnhancedStatus;
 pub use refusal::Refusal;
 pub use reply::{Reply, ReplyCode, Severity};
