@@ -9,6 +9,7 @@ pub mod line;
 pub mod refusal;
 pub mod reply;
 
+pub use command::{Command, CommandError, HeloName, MailCommand};
 pub use enhanced_status::EnhancedStatus;
 pub use refusal::Refusal;
 pub use reply::{Reply, ReplyCode, Severity};
