@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, demo, fuzz, sabotage, setup, shell, test, tidy};
+use crate::process::sh;
+use crate::{build, demo, fuzz, sabotage, setup, test, tidy};
 
 struct Step {
     name: &'static str,
@@ -18,24 +19,20 @@ const fn step(name: &'static str, minutes: u64, run: fn() -> Result<()>) -> Step
 }
 
 const STEPS: &[Step] = &[
-    step("setup", 12, setup::run),
-    step("format", 1, || shell::sh("cargo", &["fmt", "--all", "--check"])),
+    step("setup", 12, setup::everything),
+    step("format", 1, || sh("cargo", &["fmt", "--all", "--check"])),
     step("tidy", 2, tidy::run),
-    step("dependencies", 1, || {
-        shell::sh("cargo", &["deny", "--offline", "check", "bans", "licenses", "sources"])
-    }),
+    step("dependencies", 1, || sh("cargo", &["deny", "--offline", "check", "bans", "licenses", "sources"])),
     step("build", 5, build::debug),
-    step("clippy", 5, || {
-        shell::sh("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
-    }),
+    step("clippy", 5, || sh("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     step("test", 10, || test::run(None)),
     step("fuzz", 8, || fuzz::run(fuzz::SHORT)),
-    step("demo", 8, || demo::run()),
+    step("demo", 8, demo::run),
     step("sabotage", 12, || sabotage::run(None)),
 ];
 
 /// Runs every step; stops at the first that fails.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let mut times = Vec::new();
     for step in STEPS {
         println!("── {} ──", step.name);

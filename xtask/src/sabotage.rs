@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{self, root};
+use crate::process::{self, read, repository};
 use crate::{build, setup};
 
 /// Folder of the patches.
@@ -25,10 +25,10 @@ struct Patch {
 }
 
 /// Applies each patch and prints a table; an error unless each turned its test red, and only then.
-pub fn run(only: Option<&str>) -> Result<()> {
-    setup::run()?;
-    build::object()?;
-    let scratch = Scratch::new()?;
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    setup::everything()?;
+    let object = build::ebpf()?;
+    let scratch = Scratch::new(object)?;
     let mut patches = read_patches()?;
     patches.retain(|patch| only.is_none_or(|name| patch.name.contains(name)));
     if patches.is_empty() {
@@ -49,7 +49,7 @@ pub fn run(only: Option<&str>) -> Result<()> {
 }
 
 fn read_patches() -> Result<Vec<Patch>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(root().join(PATCHES))?
+    let mut paths: Vec<PathBuf> = fs::read_dir(repository().join(PATCHES))?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
         .collect();
@@ -97,31 +97,32 @@ fn judge(scratch: &Scratch, patch: &Patch) -> Result<&'static str> {
 struct Scratch {
     folder: PathBuf,
     target: PathBuf,
+    object: PathBuf,
 }
 
 impl Scratch {
-    fn new() -> Result<Self> {
-        let folder = root().join("target/sabotage/tree");
-        let target = root().join("target/sabotage/build");
+    fn new(object: PathBuf) -> Result<Self> {
+        let folder = repository().join("target/sabotage/tree");
+        let target = repository().join("target/sabotage/build");
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir_all(&folder)?;
-        let listing = shell::output_of("git", &["ls-files"])?;
+        let listing = read("git", &["ls-files"])?;
         for file in listing.lines() {
             let to = folder.join(file);
             fs::create_dir_all(to.parent().context("a file has a folder")?)?;
             // Keeps the time of change: what didn't change needs no new build.
-            shell::output_of("cp", &["-p", file, &to.to_string_lossy()])?;
+            read("cp", &["-p", file, &to.to_string_lossy()])?;
         }
-        Ok(Self { folder, target })
+        Ok(Self { folder, target, object })
     }
 
     fn git(&self, arguments: &[&str]) -> Result<()> {
         // Outside any repository, so that `apply` takes the paths as they stand.
         let mut git = Command::new("git");
-        git.current_dir(&self.folder).env("GIT_CEILING_DIRECTORIES", root().join("target/sabotage"));
-        shell::run(git.args(arguments))
+        git.current_dir(&self.folder).env("GIT_CEILING_DIRECTORIES", repository().join("target/sabotage"));
+        process::run(git.args(arguments))
     }
 
     fn cargo(&self, verb: &[&str], patch: &Patch) -> Result<bool> {
@@ -132,7 +133,7 @@ impl Scratch {
             None => cargo.arg("--lib"),
         };
         cargo.current_dir(&self.folder).env("CARGO_TARGET_DIR", &self.target);
-        cargo.env("MAILGUARD_EBPF", root().join(build::OBJECT));
+        cargo.env("MAILGUARD_EBPF", &self.object);
         if verb[0] == "nextest" {
             cargo.args(["--no-tests", "fail", "-E", &format!("test(/(^|::){}$/)", patch.test)]);
         }
@@ -147,7 +148,7 @@ impl Scratch {
         if patch.file.is_some() {
             let mut cargo = Command::new("cargo");
             cargo.args(["build", "-p", "mailguard"]).current_dir(&self.folder);
-            cargo.env("CARGO_TARGET_DIR", &self.target).env("MAILGUARD_EBPF", root().join(build::OBJECT));
+            cargo.env("CARGO_TARGET_DIR", &self.target).env("MAILGUARD_EBPF", &self.object);
             if !cargo.output()?.status.success() {
                 return Ok(false);
             }

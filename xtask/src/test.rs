@@ -4,7 +4,8 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{build, setup, shell};
+use crate::process::{self, repository};
+use crate::{build, setup};
 
 /// A test that takes longer than this many seconds is reported; after four times that it is ended.
 /// Stands in `.config/nextest.toml`, which this names for the reader.
@@ -12,8 +13,8 @@ const NEXTEST_CONFIG: &str = ".config/nextest.toml";
 
 /// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `mailguard`, `xtask`) or a file of
 /// `tests/tests` (`kernel`, `flow`, `crash`, …).
-pub fn run(suite: Option<&str>) -> Result<()> {
-    setup::run()?;
+pub(crate) fn run(suite: Option<&str>) -> Result<()> {
+    setup::everything()?;
     build::debug()?;
     let mut nextest = Command::new("cargo");
     nextest.args(["nextest", "run", "--config-file", NEXTEST_CONFIG]);
@@ -22,10 +23,12 @@ pub fn run(suite: Option<&str>) -> Result<()> {
         Some("core") => nextest.args(["-p", "mailguard-core"]),
         Some("common") => nextest.args(["-p", "mailguard-common"]),
         Some(package @ ("mailguard" | "xtask")) => nextest.args(["-p", package]),
-        Some(file) if shell::root().join(format!("tests/tests/{file}.rs")).exists() => {
+        Some(file) if repository().join(format!("tests/tests/{file}.rs")).exists() => {
             nextest.args(["-p", "mailguard-tests", "--test", file])
         }
-        Some(other) => bail!("no suite is called {other}: core, common, mailguard, xtask or a file of tests/tests"),
+        Some(other) => {
+            bail!("no suite is called {other}: core, common, mailguard, xtask or a file of tests/tests")
+        }
     };
-    shell::run(&mut nextest)
+    process::run(nextest.current_dir(repository()))
 }

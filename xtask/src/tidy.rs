@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{output_of, root};
+use crate::process::{read, repository};
 
 /// Lines beyond which a source file needs a line `//! Long because: …`.
 const MAX_FILE_LINES: usize = 600;
@@ -18,9 +18,9 @@ const FEATURES: &[(char, u8)] = &[('Z', 11), ('S', 13), ('C', 14), ('R', 9), ('Q
 const UNFINISHED: &[&str] = &["todo!(", "unimplemented!(", "FIXME", "XXX", "#[ignore"];
 
 /// Runs every check and reports all that is wrong at once.
-pub fn run() -> Result<()> {
-    let root = root();
-    let files = tracked(&root)?;
+pub(crate) fn run() -> Result<()> {
+    let root = repository();
+    let files = tracked()?;
     let sources: Vec<(PathBuf, String)> = files
         .iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
@@ -40,8 +40,8 @@ pub fn run() -> Result<()> {
     bail!("{} faults", faults.len())
 }
 
-fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
-    let listing = output_of("git", &["-C", &root.to_string_lossy(), "ls-files"])?;
+fn tracked() -> Result<Vec<PathBuf>> {
+    let listing = read("git", &["ls-files"])?;
     Ok(listing.lines().map(PathBuf::from).collect())
 }
 
@@ -75,7 +75,8 @@ fn dead_paths(root: &Path, document: &str) -> Result<Vec<String>> {
 
 fn is_path(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-    let rooted = name.starts_with('/') || name.starts_with('.') && !name.starts_with(".ci") && !name.starts_with(".cargo");
+    let rooted = name.starts_with('/')
+        || name.starts_with('.') && !name.starts_with(".ci") && !name.starts_with(".cargo");
     plain && !rooted && (name.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)))
 }
 

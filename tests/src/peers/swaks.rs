@@ -74,7 +74,18 @@ pub fn send(place: Place<'_>, message: &Message<'_>) -> Result<Outcome> {
 /// Whether something at `host` and `port` answers with a banner.
 pub fn answers(place: Place<'_>, host: &str, port: &str) -> bool {
     let mut command = place("swaks");
-    command.args(["--quit-after", "CONNECT", "--silent", "3", "--timeout", "2", "--server", host, "--port", port]);
+    command.args([
+        "--quit-after",
+        "CONNECT",
+        "--silent",
+        "3",
+        "--timeout",
+        "2",
+        "--server",
+        host,
+        "--port",
+        port,
+    ]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

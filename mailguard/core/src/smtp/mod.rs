@@ -1,5 +1,6 @@
 //! SMTP without sockets: commands and replies as values, and the two ends of a session as state machines.
 
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod enhanced_status;
