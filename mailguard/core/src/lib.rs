@@ -5,8 +5,11 @@
 
 pub mod config;
 pub mod disposition;
+pub mod dsn;
 pub mod finding;
+pub mod lookup;
 pub mod mail;
+pub mod mx;
 pub mod origin;
 pub mod outcome;
 pub mod route;
