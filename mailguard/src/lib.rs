@@ -1,1 +1,3 @@
-//! x
+//! mailguard's daemon and command line; the modules stand in the order of a message's way.
+
+pub mod store;

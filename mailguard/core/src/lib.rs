@@ -9,6 +9,7 @@ pub mod dsn;
 pub mod finding;
 pub mod lookup;
 pub mod mail;
+pub mod mime;
 pub mod mx;
 pub mod origin;
 pub mod outcome;
