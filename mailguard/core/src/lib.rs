@@ -7,6 +7,7 @@ pub mod config;
 pub mod disposition;
 pub mod finding;
 pub mod mail;
+pub mod mime;
 pub mod origin;
 pub mod outcome;
 pub mod route;
