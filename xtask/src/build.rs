@@ -45,6 +45,12 @@ pub(crate) fn debug() -> anyhow::Result<()> {
     run(&Arguments { ebpf_only: false, release: false })
 }
 
+/// Builds both parts optimised and returns the binary.
+pub(crate) fn release() -> anyhow::Result<PathBuf> {
+    run(&Arguments { ebpf_only: false, release: true })?;
+    Ok(repository().join("target/release/mailguard"))
+}
+
 /// Builds the eBPF object and returns where it lies.
 pub(crate) fn ebpf() -> anyhow::Result<PathBuf> {
     let (compiler, _) = choose_compiler();
