@@ -40,6 +40,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds both parts for tests.
+pub(crate) fn debug() -> anyhow::Result<()> {
+    run(&Arguments { ebpf_only: false, release: false })
+}
+
+/// Builds both parts optimised and returns the binary.
+pub(crate) fn release() -> anyhow::Result<PathBuf> {
+    run(&Arguments { ebpf_only: false, release: true })?;
+    Ok(repository().join("target/release/mailguard"))
+}
+
 /// Builds the eBPF object and returns where it lies.
 pub(crate) fn ebpf() -> anyhow::Result<PathBuf> {
     let (compiler, _) = choose_compiler();

@@ -5,9 +5,15 @@
 
 mod bench;
 mod build;
+mod ci;
+mod demo;
+mod fuzz;
 mod load;
 mod process;
+mod sabotage;
 mod setup;
+mod test;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 
@@ -29,8 +35,30 @@ enum Command {
     Load(load::LoadArguments),
     /// Remove what `load` attached
     Unload(load::UnloadArguments),
+    /// Run every test, or one suite
+    Test {
+        /// core, common, mailguard, xtask or a file of tests/tests
+        suite: Option<String>,
+    },
+    /// Send real mail through mailguard between namespaces and judge it from outside
+    Demo,
     /// Measure, and print raw samples
     Bench(bench::Arguments),
+    /// Break each promise in a scratch copy and expect its test to fail
+    Sabotage {
+        /// Only patches whose name holds this
+        name: Option<String>,
+    },
+    /// Feed the parsers with mutated input
+    Fuzz {
+        /// Seconds a target
+        #[arg(default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Check documents, file sizes and the table of features
+    Tidy,
+    /// Everything that must pass before a change is taken
+    Ci,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,6 +67,12 @@ fn main() -> anyhow::Result<()> {
         Command::Build(arguments) => build::run(&arguments),
         Command::Load(arguments) => load::load(&arguments),
         Command::Unload(arguments) => load::unload(&arguments),
+        Command::Test { suite } => test::run(suite.as_deref()),
+        Command::Demo => demo::run(),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Sabotage { name } => sabotage::run(name.as_deref()),
+        Command::Fuzz { seconds } => fuzz::run(seconds),
+        Command::Tidy => tidy::run(),
+        Command::Ci => ci::run(),
     }
 }

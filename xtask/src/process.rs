@@ -31,3 +31,15 @@ pub(crate) fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(program).is_file()))
 }
+
+/// Runs `program` in the repository's folder.
+pub(crate) fn sh(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    run(Command::new(program).args(arguments).current_dir(repository()).stdin(Stdio::null()))
+}
+
+/// What `program`, run in the repository's folder, prints; its failure is an error.
+pub(crate) fn read(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(program);
+    let text = output_of(command.args(arguments).current_dir(repository()));
+    text.with_context(|| format!("{command:?} failed"))
+}

@@ -69,6 +69,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Installs everything that building and testing need.
+pub(crate) fn everything() -> anyhow::Result<()> {
+    run(&Arguments { build_only: false })
+}
+
 /// Which compiler builds the eBPF crate on this machine, and why.
 pub(crate) fn choose_compiler() -> (EbpfCompiler, String) {
     let sysroot = output_of(Command::new("rustc").args(["+nightly", "--print", "sysroot"]));
