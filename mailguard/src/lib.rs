@@ -1,3 +1,5 @@
-//! mailguard: the daemon and its command line. The modules stand in the order of a message's way.
+//! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
 pub mod config;
+pub mod spool;
+pub mod store;

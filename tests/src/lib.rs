@@ -1,1 +1,7 @@
-//! x
+//! What end-to-end tests, demonstration and benchmarks are made of: namespaces, real peers, a running mailguard, and
+//! an independent witness.
+
+pub mod appliance;
+pub mod ledger;
+pub mod netns;
+pub mod peers;

@@ -1,1 +1,78 @@
-fn main() {}
+//! `cargo xtask`: everything that is done to this repository, one subcommand a file.
+//!
+//! It installs what is missing (`setup`), builds the kernel part and embeds it (`build`), and drives what needs
+//! root: loading by hand, tests in namespaces, benchmarks. It holds no logic of mailguard itself.
+
+mod bench;
+mod build;
+mod ci;
+mod demo;
+mod fuzz;
+mod load;
+mod process;
+mod sabotage;
+mod setup;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, build, tests and benchmarks of mailguard.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building and testing need: packages, the eBPF toolchain, cargo tools
+    Setup(setup::Arguments),
+    /// Build the kernel part, then the mailguard binary that carries it
+    Build(build::Arguments),
+    /// Attach the kernel programs to one interface, for trying by hand
+    Load(load::LoadArguments),
+    /// Remove what `load` attached
+    Unload(load::UnloadArguments),
+    /// Run every test, or one suite
+    Test {
+        /// core, common, mailguard, xtask or a file of tests/tests
+        suite: Option<String>,
+    },
+    /// Send real mail through mailguard between namespaces and judge it from outside
+    Demo,
+    /// Measure, and print raw samples
+    Bench(bench::Arguments),
+    /// Break each promise in a scratch copy and expect its test to fail
+    Sabotage {
+        /// Only patches whose name holds this
+        name: Option<String>,
+    },
+    /// Feed the parsers with mutated input
+    Fuzz {
+        /// Seconds a target
+        #[arg(default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Check documents, file sizes and the table of features
+    Tidy,
+    /// Everything that must pass before a change is taken
+    Ci,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Build(arguments) => build::run(&arguments),
+        Command::Load(arguments) => load::load(&arguments),
+        Command::Unload(arguments) => load::unload(&arguments),
+        Command::Test { suite } => test::run(suite.as_deref()),
+        Command::Demo => demo::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Sabotage { name } => sabotage::run(name.as_deref()),
+        Command::Fuzz { seconds } => fuzz::run(seconds),
+        Command::Tidy => tidy::run(),
+        Command::Ci => ci::run(),
+    }
+}

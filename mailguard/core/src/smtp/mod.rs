@@ -1,9 +1,16 @@
 //! SMTP without sockets: commands and replies as values, and the two ends of a session as state machines.
 
+pub mod client;
+pub mod command;
+pub mod data;
 pub mod enhanced_status;
+pub mod extension;
+pub mod line;
 pub mod refusal;
 pub mod reply;
+pub mod server;
 
+pub use command::{Command, CommandError, HeloName, MailCommand};
 pub use enhanced_status::EnhancedStatus;
 pub use refusal::Refusal;
 pub use reply::{Reply, ReplyCode, Severity};

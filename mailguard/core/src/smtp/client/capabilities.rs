@@ -1,0 +1,79 @@
+//! What a server offers: the reply to EHLO (RFC 5321 §4.1.1.1), as far as we make use of it.
+
+use crate::smtp::Reply;
+
+/// Extensions of one session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// SIZE (RFC 1870): the largest message in octets, 0 where no limit is named.
+    pub size: Option<u64>,
+    /// 8BITMIME (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+}
+
+impl Capabilities {
+    /// Reads an EHLO reply; its first line is the greeting. Unknown keywords are none of our business.
+    pub fn of(ehlo: &Reply) -> Self {
+        let mut capabilities = Self::default();
+        for line in ehlo.lines.iter().skip(1) {
+            let mut words = line.split_ascii_whitespace();
+            let keyword = words.next().unwrap_or_default();
+            if keyword.eq_ignore_ascii_case("PIPELINING") {
+                capabilities.pipelining = true;
+            } else if keyword.eq_ignore_ascii_case("8BITMIME") {
+                capabilities.eight_bit_mime = true;
+            } else if keyword.eq_ignore_ascii_case("SMTPUTF8") {
+                capabilities.smtputf8 = true;
+            } else if keyword.eq_ignore_ascii_case("SIZE") {
+                // A limit that can't be read is no limit: the server will say what it thinks at MAIL.
+                capabilities.size = Some(words.next().and_then(|word| word.parse().ok()).unwrap_or(0));
+            }
+        }
+        capabilities
+    }
+
+    /// Whether a message of this many octets exceeds what the server said it takes.
+    pub fn excludes_size(&self, octets: u64) -> bool {
+        self.size.is_some_and(|limit| limit != 0 && octets > limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::ReplyCode;
+
+    fn check(lines: &[&str], expect: Capabilities) {
+        let lines = std::iter::once(&"mx.example PIPELINING").chain(lines).map(|line| line.to_string());
+        assert_eq!(Capabilities::of(&Reply::bare(ReplyCode::OK, lines.collect())), expect);
+    }
+
+    #[test]
+    fn keywords() {
+        let none = Capabilities::default();
+        check(&[], none);
+        check(&["PIPELINING"], Capabilities { pipelining: true, ..none });
+        check(&["pipelining", "8bitMime"], Capabilities { pipelining: true, eight_bit_mime: true, ..none });
+        check(&["SIZE", "XPIPELINING", ""], Capabilities { size: Some(0), ..none });
+        check(
+            &["SIZE 35882577", "SMTPUTF8"],
+            Capabilities { size: Some(35_882_577), smtputf8: true, ..none },
+        );
+        check(&["SIZE many"], Capabilities { size: Some(0), ..none });
+        check(&["SIZE 99999999999999999999"], Capabilities { size: Some(0), ..none });
+    }
+
+    #[test]
+    fn size_limits() {
+        for (size, octets, excluded) in
+            [(None, u64::MAX, false), (Some(0), u64::MAX, false), (Some(10), 10, false), (Some(10), 11, true)]
+        {
+            let capabilities = Capabilities { size, ..Capabilities::default() };
+            assert_eq!(capabilities.excludes_size(octets), excluded, "{size:?} {octets}");
+        }
+    }
+}

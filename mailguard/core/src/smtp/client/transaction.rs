@@ -1,0 +1,381 @@
+//! One transaction of a client session: the commands to send, and what their replies mean for each recipient
+//! (RFC 5321 §3.3, RFC 2920 for replies to commands sent ahead).
+//!
+//! Knows nothing of time or of the session around it: `client` sends what `next_batch` gives and acts on `Next`.
+
+use std::io::Write as _;
+
+use super::Transaction;
+use super::capabilities::Capabilities;
+use super::stage::Stage;
+use crate::mail::{ForwardPath, Mailbox, ReversePath};
+use crate::outcome::{Outcome, Report};
+use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
+
+/// Most commands sent ahead of their replies: their replies, at 512 octets each, stay within the smallest
+/// usual receive window, so that neither side blocks on writing (RFC 2920 §3.1).
+pub const MAX_PIPELINED_COMMANDS: usize = 64;
+
+/// Most lines of a reply that a report keeps.
+pub const MAX_REPORTED_LINES: usize = 8;
+
+/// Most octets of each such line.
+pub const MAX_REPORTED_LINE_OCTETS: usize = 512;
+
+/// What a reply leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More replies are due.
+    Await,
+    /// Everything sent is answered: send the next batch.
+    Continue,
+    /// The server waits for the content.
+    Content,
+    /// The server waits for content that has no recipient: end it at once (RFC 2920 §3.1).
+    EmptyContent,
+    /// The transaction is over.
+    Concluded,
+    /// The session is over: 421, or a reply that makes no sense here. The rest was deferred.
+    Interrupted,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    stage: Stage,
+    /// Which recipient, for RCPT.
+    recipient: usize,
+    /// Where the command ends in the text.
+    end: usize,
+}
+
+/// The state of one transaction.
+#[derive(Debug)]
+pub(super) struct Progress {
+    text: Vec<u8>,
+    steps: Vec<Step>,
+    sent: usize,
+    answered: usize,
+    results: Vec<Option<Outcome>>,
+    accepted: usize,
+    mail_taken: bool,
+    stage: Stage,
+    empty: bool,
+}
+
+impl Progress {
+    /// Plans the commands. Recipients that the server can't be given are decided here.
+    pub(super) fn new(
+        transaction: &Transaction<'_>,
+        offers: &Capabilities,
+        reset: bool,
+        remote: &str,
+    ) -> Self {
+        let recipients = transaction.recipients.len();
+        let mut progress = Self {
+            text: Vec::with_capacity(128 + recipients * 64),
+            steps: Vec::with_capacity(recipients + 3),
+            sent: 0,
+            answered: 0,
+            results: vec![None; recipients],
+            accepted: 0,
+            mail_taken: false,
+            stage: if reset { Stage::Reset } else { Stage::Mail },
+            empty: false,
+        };
+        if let Some(report) = obstacle(transaction, offers, remote) {
+            progress.settle_rest(Outcome::Failed(report));
+            return progress;
+        }
+        if reset {
+            progress.command(Stage::Reset, 0, |text| text.extend_from_slice(b"RSET"));
+        }
+        progress.command(Stage::Mail, 0, |text| write_mail(text, transaction, offers));
+        for (index, recipient) in transaction.recipients.iter().enumerate() {
+            let path = &recipient.forward_path;
+            if path.mailbox().is_some_and(local_part_needs_utf8) && !offers.smtputf8 {
+                let report = needs_smtputf8(path, remote);
+                progress.results[index] = Some(Outcome::Failed(report));
+                continue;
+            }
+            progress.command(Stage::Rcpt, index, |text| {
+                text.extend_from_slice(b"RCPT TO:");
+                match path {
+                    ForwardPath::Postmaster => text.extend_from_slice(b"<postmaster>"),
+                    ForwardPath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
+                }
+            });
+        }
+        progress.command(Stage::Data, 0, |text| text.extend_from_slice(b"DATA"));
+        progress
+    }
+
+    fn command(&mut self, stage: Stage, recipient: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.text);
+        self.text.extend_from_slice(b"\r\n");
+        self.steps.push(Step { stage, recipient, end: self.text.len() });
+    }
+
+    /// The next commands to send together; nothing when there is no point in going on.
+    pub(super) fn next_batch(&mut self, pipelining: bool) -> Option<Vec<u8>> {
+        self.steps.get(self.sent)?;
+        if self.results.iter().all(Option::is_some) {
+            return None;
+        }
+        let most = if pipelining { MAX_PIPELINED_COMMANDS } else { 1 };
+        let from = self.sent.checked_sub(1).map_or(0, |previous| self.steps[previous].end);
+        self.sent = (self.sent + most).min(self.steps.len());
+        let to = self.steps[self.sent - 1].end;
+        self.stage = self.steps[self.answered].stage;
+        Some(if (from, to) == (0, self.text.len()) {
+            std::mem::take(&mut self.text)
+        } else {
+            self.text[from..to].to_vec()
+        })
+    }
+
+    /// What the server is to do next.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Whether the server has answered any command of this transaction.
+    pub(super) fn heard(&self) -> bool {
+        self.answered > 0
+    }
+
+    /// Whether a MAIL command of ours is in force at the server.
+    pub(super) fn is_open(&self) -> bool {
+        self.mail_taken
+    }
+
+    /// The content, with its final dot, is on its way.
+    pub(super) fn content_sent(&mut self) {
+        self.stage = Stage::EndOfData;
+    }
+
+    /// Takes the next reply.
+    pub(super) fn on_reply(&mut self, reply: Reply, remote: &str) -> Next {
+        if reply.code == ReplyCode::NOT_AVAILABLE {
+            self.settle_rest(Outcome::Deferred(report(&reply, self.stage, remote)));
+            return Next::Interrupted;
+        }
+        match self.stage {
+            Stage::Content => self.on_early_final_reply(&reply, remote),
+            Stage::EndOfData => self.on_final_reply(&reply, remote),
+            _ => self.on_command_reply(&reply, remote),
+        }
+    }
+
+    fn on_command_reply(&mut self, reply: &Reply, remote: &str) -> Next {
+        let step = self.steps[self.answered];
+        self.answered += 1;
+        let severity = reply.code.severity();
+        match (step.stage, severity) {
+            (Stage::Reset, Severity::Completed) => {}
+            (Stage::Mail, Severity::Completed) => self.mail_taken = true,
+            (Stage::Rcpt, Severity::Completed) => self.accepted += usize::from(self.mail_taken),
+            (Stage::Rcpt, Severity::Transient | Severity::Permanent) => {
+                let outcome = self.rcpt_refusal(reply, remote);
+                self.results[step.recipient].get_or_insert(outcome);
+            }
+            (Stage::Data, Severity::Intermediate) if self.accepted > 0 => {
+                self.stage = Stage::Content;
+                return Next::Content;
+            }
+            (Stage::Data, Severity::Intermediate) => {
+                self.stage = Stage::EndOfData;
+                self.empty = true;
+                return Next::EmptyContent;
+            }
+            (Stage::Mail | Stage::Data, Severity::Transient | Severity::Permanent) => {
+                self.settle_rest(refusal(reply, step.stage, remote));
+            }
+            _ => return self.nonsense(reply, remote),
+        }
+        if let Some(next) = self.steps.get(self.answered) {
+            self.stage = next.stage;
+        }
+        match self.answered {
+            answered if answered == self.steps.len() => Next::Concluded,
+            answered if answered == self.sent => Next::Continue,
+            _ => Next::Await,
+        }
+    }
+
+    /// "Too many recipients" must be 452, but 552 was once said for it (RFC 5321 §4.5.3.1.10).
+    fn rcpt_refusal(&self, reply: &Reply, remote: &str) -> Outcome {
+        let too_many = reply.code == ReplyCode::EXCEEDED_STORAGE
+            && match reply.status {
+                Some(status) => status == EnhancedStatus::new(5, 5, 3),
+                None => self.accepted > 0,
+            };
+        if too_many {
+            let mut report = report(reply, Stage::Rcpt, remote);
+            report.status = EnhancedStatus::new(4, 5, 3);
+            return Outcome::Deferred(report);
+        }
+        refusal(reply, Stage::Rcpt, remote)
+    }
+
+    /// A refusal before the final dot counts: without the dot the server can't have taken the message. Anything
+    /// else is a reply to what it hasn't seen.
+    fn on_early_final_reply(&mut self, reply: &Reply, remote: &str) -> Next {
+        match reply.code.severity() {
+            Severity::Transient | Severity::Permanent => {
+                self.settle_rest(refusal(reply, Stage::Content, remote));
+                Next::Interrupted
+            }
+            Severity::Completed | Severity::Intermediate => self.nonsense(reply, remote),
+        }
+    }
+
+    fn on_final_reply(&mut self, reply: &Reply, remote: &str) -> Next {
+        match reply.code.severity() {
+            Severity::Completed if self.empty => {}
+            Severity::Completed => {
+                self.mail_taken = false;
+                self.settle_rest(delivered(reply, remote));
+            }
+            Severity::Transient | Severity::Permanent => {
+                self.mail_taken = false;
+                self.settle_rest(refusal(reply, Stage::EndOfData, remote));
+            }
+            Severity::Intermediate => return self.nonsense(reply, remote),
+        }
+        Next::Concluded
+    }
+
+    fn nonsense(&mut self, reply: &Reply, remote: &str) -> Next {
+        let mut report = report(reply, self.stage, remote);
+        report.status = EnhancedStatus::new(4, 5, 0);
+        report.text = format!("the server broke the protocol: {}", report.text);
+        self.settle_rest(Outcome::Deferred(report));
+        Next::Interrupted
+    }
+
+    /// Gives every recipient without an outcome this one.
+    pub(super) fn settle_rest(&mut self, outcome: Outcome) {
+        for result in &mut self.results {
+            result.get_or_insert_with(|| outcome.clone());
+        }
+    }
+
+    /// The outcomes, in the order of the recipients.
+    pub(super) fn into_outcomes(mut self, remote: &str) -> Vec<Outcome> {
+        self.settle_rest(Outcome::Deferred(Report {
+            status: EnhancedStatus::new(4, 5, 0),
+            remote: remote.to_owned(),
+            reply: None,
+            text: "the session ended before the server said anything of this recipient".to_owned(),
+        }));
+        self.results.into_iter().flatten().collect()
+    }
+}
+
+/// Why this server can't be given the message at all.
+fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) -> Option<Report> {
+    let (status, text) = if offers.excludes_size(transaction.size) {
+        let limit = offers.size.unwrap_or_default();
+        let text = format!("the message has {} octets, the server takes at most {limit}", transaction.size);
+        (EnhancedStatus::new(5, 3, 4), text)
+    } else if transaction.eight_bit && !offers.eight_bit_mime {
+        let text = "the message has 8-bit content and the server doesn't offer 8BITMIME".to_owned();
+        (EnhancedStatus::new(5, 6, 3), text)
+    } else {
+        let sender = transaction.reverse_path.mailbox().filter(|sender| local_part_needs_utf8(sender))?;
+        if offers.smtputf8 {
+            return None;
+        }
+        return Some(needs_smtputf8(sender, remote));
+    };
+    Some(Report { status, remote: remote.to_owned(), reply: None, text })
+}
+
+fn needs_smtputf8(address: impl std::fmt::Display, remote: &str) -> Report {
+    Report {
+        status: EnhancedStatus::new(5, 6, 7),
+        remote: remote.to_owned(),
+        reply: None,
+        text: format!("{address} needs SMTPUTF8 and the server doesn't offer it"),
+    }
+}
+
+/// A domain can be written in A-labels, a local part can't.
+fn local_part_needs_utf8(mailbox: &Mailbox) -> bool {
+    !mailbox.local_part.as_str().is_ascii()
+}
+
+fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabilities) {
+    text.extend_from_slice(b"MAIL FROM:");
+    match transaction.reverse_path {
+        ReversePath::Null => text.extend_from_slice(b"<>"),
+        ReversePath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
+    }
+    if offers.size.is_some() {
+        // Writing to a Vec never fails.
+        let _ = write!(text, " SIZE={}", transaction.size);
+    }
+    if transaction.eight_bit {
+        text.extend_from_slice(b" BODY=8BITMIME");
+    }
+    let paths = transaction.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());
+    if offers.smtputf8 && paths.chain(transaction.reverse_path.mailbox()).any(Mailbox::needs_utf8) {
+        text.extend_from_slice(b" SMTPUTF8");
+    }
+}
+
+fn write_path(text: &mut Vec<u8>, mailbox: &Mailbox, utf8: bool) {
+    let local_part = mailbox.local_part.as_str();
+    // Writing to a Vec never fails.
+    let _ = match mailbox.domain() {
+        Some(domain) if !utf8 && !domain.as_str().is_ascii() => {
+            write!(text, "<{local_part}@{}>", domain.ascii())
+        }
+        _ => write!(text, "<{mailbox}>"),
+    };
+}
+
+/// The outcome of a 4yz or 5yz reply.
+pub(super) fn refusal(reply: &Reply, stage: Stage, remote: &str) -> Outcome {
+    let report = report(reply, stage, remote);
+    match reply.code.severity() {
+        Severity::Permanent => Outcome::Failed(report),
+        _ => Outcome::Deferred(report),
+    }
+}
+
+fn delivered(reply: &Reply, remote: &str) -> Outcome {
+    let kept = bounded(reply);
+    let status = reply.status.unwrap_or(EnhancedStatus::new(2, 0, 0));
+    Outcome::Delivered(Report {
+        status,
+        remote: remote.to_owned(),
+        text: kept.to_string(),
+        reply: Some(kept),
+    })
+}
+
+/// A report of what the server refused.
+fn report(reply: &Reply, stage: Stage, remote: &str) -> Report {
+    let class = if reply.code.severity() == Severity::Permanent { 5 } else { 4 };
+    let kept = bounded(reply);
+    Report {
+        status: reply
+            .status
+            .filter(|status| status.class == class)
+            .unwrap_or(EnhancedStatus::new(class, 0, 0)),
+        remote: remote.to_owned(),
+        text: format!("{kept} (in reply to {stage})"),
+        reply: Some(kept),
+    }
+}
+
+/// The reply as far as a report keeps it, which is as long as the message and for each of its recipients.
+fn bounded(reply: &Reply) -> Reply {
+    let mut kept = reply.clone();
+    kept.lines.truncate(MAX_REPORTED_LINES);
+    for line in &mut kept.lines {
+        line.truncate(line.floor_char_boundary(MAX_REPORTED_LINE_OCTETS));
+    }
+    kept
+}

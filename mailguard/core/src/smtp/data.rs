@@ -1,0 +1,300 @@
+//! Message data on the wire: where they end, and the dots (RFC 5321 §4.5.2, §2.3.8).
+//!
+//! Data end with CRLF "." CRLF and with nothing else. A CR or LF that isn't half of a CRLF never counts as a line
+//! end while the end is looked for. The [`Decoder`] reports it, and hands out CRLF in its place: what leaves it
+//! never holds another line end.
+//!
+//! NUL and octets above 127 are content like any other. The other direction, stuffing, is the client's
+//! (`client`). Sizes, and whether a message with bare line ends is taken at all, are `server`'s business.
+
+use memchr::memchr2;
+
+const CRLF: &[u8] = b"\r\n";
+
+/// A piece of decoded data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Content as it stands in the input, the last octets of those that are done with.
+    Content(&'a [u8]),
+    /// A line end, CRLF, that the sender wrote otherwise or that lay across two inputs.
+    LineEnd,
+    /// CRLF.CRLF was read. Octets after it are no data.
+    End,
+}
+
+/// Where the decoder stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    /// After a CRLF, or at the very beginning.
+    LineStart,
+    /// A "." at the start of a line was read; it isn't content.
+    Dot,
+    /// A CR after such a dot was read.
+    DotCr,
+    /// Within a line.
+    Line,
+    /// This many CR were read, and nothing of them handed out.
+    Cr(u64),
+    /// This many line ends are owed for bare CR.
+    Owed(u64),
+    /// CRLF.CRLF was read.
+    Ended,
+}
+
+/// Takes data from the wire: finds the end, removes the stuffed dots, repairs line ends.
+#[derive(Debug)]
+pub struct Decoder {
+    position: Position,
+    bare_line_end: bool,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { position: Position::LineStart, bare_line_end: false }
+    }
+}
+
+impl Decoder {
+    /// Whether a bare CR or LF was seen. Content handed out after the first one isn't what the client sent
+    /// octet for octet: each bare LF, and each CR that no LF follows, became CRLF; of several CR before one LF one stayed.
+    pub fn saw_bare_line_end(&self) -> bool {
+        self.bare_line_end
+    }
+
+    /// Takes what it can from the front of `input`. The first value is the number of octets that are done
+    /// with: the caller gives the others again. No piece means that all were used and more are needed.
+    pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Option<Piece<'a>>) {
+        let mut done = 0;
+        loop {
+            let rest = &input[done..];
+            // The two positions that don't wait for an octet.
+            match self.position {
+                Position::Ended => return (done, Some(Piece::End)),
+                Position::Owed(count) => {
+                    self.position = if count > 1 { Position::Owed(count - 1) } else { Position::Line };
+                    return (done, Some(Piece::LineEnd));
+                }
+                _ => {}
+            }
+            let Some(&octet) = rest.first() else { return (done, None) };
+            match (self.position, octet) {
+                (Position::LineStart, b'.') => {
+                    self.position = Position::Dot;
+                    done += 1;
+                }
+                (Position::Dot, b'\r') => {
+                    self.position = Position::DotCr;
+                    done += 1;
+                }
+                (Position::DotCr, b'\n') => {
+                    self.position = Position::Ended;
+                    done += 1;
+                }
+                (Position::DotCr, _) => self.position = Position::Cr(1),
+                (Position::Cr(count), b'\n') => {
+                    self.bare_line_end |= count > 1;
+                    self.position = Position::LineStart;
+                    return (done + 1, Some(Piece::LineEnd));
+                }
+                (Position::Cr(count), b'\r') => {
+                    self.position = Position::Cr(count.saturating_add(1));
+                    done += 1;
+                }
+                (Position::Cr(count), _) => {
+                    self.bare_line_end = true;
+                    self.position = Position::Owed(count);
+                }
+                (_, b'\n') => {
+                    self.bare_line_end = true;
+                    self.position = Position::Line;
+                    return (done + 1, Some(Piece::LineEnd));
+                }
+                _ => match self.plain(rest) {
+                    0 => done += 1, // a lone CR, noted
+                    length => return (done + length, Some(Piece::Content(&rest[..length]))),
+                },
+            }
+        }
+    }
+
+    /// The length of the longest front of `rest`, which starts within a line, that is content as it
+    /// stands: up to a dot at the start of a line or a line end that is no CRLF. Zero means: a CR whose fate
+    /// the next octet decides; it counts as read.
+    fn plain(&mut self, rest: &[u8]) -> usize {
+        let mut length = 0;
+        self.position = Position::Line;
+        while let Some(offset) = memchr2(b'\r', b'\n', &rest[length..]) {
+            let end = length + offset;
+            if rest[end] == b'\n' {
+                return end;
+            }
+            if rest.get(end + 1) != Some(&b'\n') {
+                if end == 0 {
+                    self.position = Position::Cr(1);
+                }
+                return end;
+            }
+            length = end + CRLF.len();
+            if matches!(rest.get(length), None | Some(b'.')) {
+                self.position = Position::LineStart;
+                return length;
+            }
+        }
+        rest.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// What comes of the wire octets given in pieces: the content, whether the end was found, whether a bare
+    /// line end was seen, and the octets behind the end.
+    fn decode(pieces: &[&[u8]]) -> (Vec<u8>, bool, bool, Vec<u8>) {
+        let (mut decoder, mut content, mut kept, mut ended) = (Decoder::default(), vec![], vec![], false);
+        for piece in pieces {
+            kept.extend_from_slice(piece);
+            while !ended {
+                let (done, found) = decoder.decode(&kept);
+                match found {
+                    Some(Piece::Content(octets)) => content.extend_from_slice(octets),
+                    Some(Piece::LineEnd) => content.extend_from_slice(CRLF),
+                    Some(Piece::End) => ended = true,
+                    None => assert_eq!(done, kept.len(), "without a piece everything is used"),
+                }
+                let stop = found.is_none();
+                kept.drain(..done);
+                if stop {
+                    break;
+                }
+            }
+        }
+        (content, ended, decoder.saw_bare_line_end(), kept)
+    }
+
+    fn check(wire: &[u8], content: &[u8], ended: bool, bare: bool) {
+        let single: Vec<&[u8]> = wire.chunks(1).collect();
+        for pieces in [&[wire][..], &single] {
+            let (seen, seen_ended, seen_bare, _) = decode(pieces);
+            assert_eq!(seen.escape_ascii().to_string(), content.escape_ascii().to_string(), "content");
+            assert_eq!((seen_ended, seen_bare), (ended, bare), "end, bare line end");
+        }
+    }
+
+    #[test]
+    fn dots_and_the_end() {
+        check(b".\r\n", b"", true, false);
+        check(b"a\r\n.\r\n", b"a\r\n", true, false);
+        check(b"..\r\n..a\r\n.b\r\nc.\r\n.\r\n", b".\r\n.a\r\nb\r\nc.\r\n", true, false);
+        check(b"\r\n.\r\n", b"\r\n", true, false);
+        check(b"a\r\n", b"a\r\n", false, false);
+    }
+
+    #[test]
+    fn what_follows_the_end_is_left() {
+        assert_eq!(decode(&[b"a\r\n.\r\nMAIL"]).3, b"MAIL");
+    }
+
+    #[test]
+    fn no_other_line_end_ends_data() {
+        for wire in [
+            b"a\n.\n".as_slice(),
+            b"a\n.\r\n",
+            b"a\r\n.\n",
+            b"a\r.\r",
+            b"a\r.\r\n",
+            b"a\r\n.\r",
+            b"a\n\n.\r\n",
+            b"a\r\n\0.\r\n",
+            b"a\r\n.\r\r\n",
+            b"a\r\n. \r\n",
+        ] {
+            assert!(!decode(&[wire]).1, "{}", wire.escape_ascii());
+        }
+        assert!(decode(&[b"a\r\r\n.\r\n"]).1, "these five octets are the end, whatever came before");
+    }
+
+    #[test]
+    fn bare_line_ends_become_crlf() {
+        check(b"a\nb\r\n.\r\n", b"a\r\nb\r\n", true, true);
+        check(b"a\rb\r\n.\r\n", b"a\r\nb\r\n", true, true);
+        check(b"a\r\rb\r\n.\r\n", b"a\r\n\r\nb\r\n", true, true);
+        check(b"a\r\r\n.\r\n", b"a\r\n", true, true);
+        check(b"a\n.\r\nb\r\n.\r\n", b"a\r\n.\r\nb\r\n", true, true);
+        check(b".\rb\r\n.\r\n", b"\r\nb\r\n", true, true);
+        check(b".\n\r\n.\r\n", b"\r\n\r\n", true, true);
+    }
+
+    /// A plain reading of RFC 5321: the end first, then line by line.
+    fn reference(wire: &[u8]) -> Option<(Vec<u8>, usize)> {
+        let framed = [CRLF, wire].concat();
+        let end = framed.windows(5).position(|w| w == b"\r\n.\r\n")?;
+        let lines = framed[..end + 2].split_inclusive(|&b| b == b'\n').fold(vec![vec![]], |mut all, part| {
+            all.last_mut().unwrap().extend_from_slice(part);
+            if part.ends_with(CRLF) {
+                all.push(vec![]);
+            }
+            all
+        });
+        let unstuffed: Vec<u8> =
+            lines.iter().skip(1).flat_map(|l| l.strip_prefix(b".").unwrap_or(l).to_vec()).collect();
+        let mut content = String::from_utf8(unstuffed).unwrap();
+        while content.contains("\r\r\n") {
+            content = content.replace("\r\r\n", "\r\n");
+        }
+        let content = content.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
+        Some((content.into_bytes(), end + 5 - 2))
+    }
+
+    fn stuff(content: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for line in content.split_inclusive(|&b| b == b'\n') {
+            if line.starts_with(b".") {
+                wire.push(b'.');
+            }
+            wire.extend_from_slice(line);
+        }
+        [wire, b".\r\n".to_vec()].concat()
+    }
+
+    fn pieces<'a>(wire: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (wire.len() + 1)).collect();
+        cuts.extend([0, wire.len()]);
+        cuts.sort_unstable();
+        cuts.windows(2).map(|w| &wire[w[0]..w[1]]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn agrees_with_the_reference(
+            wire in vec(proptest::sample::select(b"\r\n.a".as_slice()), 0..40),
+            cuts in vec(0_usize..64, 0..6),
+        ) {
+            let (content, ended, _, left) = decode(&pieces(&wire, &cuts));
+            match reference(&wire) {
+                Some((expect, used)) => {
+                    prop_assert!(ended);
+                    prop_assert_eq!(content, expect);
+                    prop_assert_eq!(left, &wire[used..]);
+                }
+                None => prop_assert!(!ended),
+            }
+        }
+
+        #[test]
+        fn what_was_stuffed_is_what_is_decoded(
+            lines in vec("\\.{0,3}[ -~é]{0,12}", 0..12),
+            cuts in vec(0_usize..256, 0..6),
+        ) {
+            let content: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+            let wire = stuff(content.as_bytes());
+            let (decoded, ended, bare, left) = decode(&pieces(&wire, &cuts));
+            prop_assert_eq!(String::from_utf8(decoded).unwrap(), content);
+            prop_assert!(ended && !bare && left.is_empty());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The protocol between the datapath process (root) and the mail process (no privileges): length-prefixed JSON
+//! frames over a socket pair. Typed, small, and never a byte of foreign mail in it.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::config::{Edit, Source};
+use crate::datapath::DatapathStatus;
+use crate::intercept::Role;
+
+/// Largest frame in octets: a configuration with its list files fits well.
+pub const MAX_FRAME_OCTETS: usize = 64 << 20;
+
+/// From the datapath process to the mail process.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToMail {
+    /// First of all: what to serve.
+    Start {
+        /// The configuration as it was read.
+        source: Source,
+        /// The inherited listeners.
+        listeners: Vec<InheritedListener>,
+    },
+    /// The answer to the request of this number.
+    Answer {
+        /// Its number.
+        id: u64,
+        /// What came of it; the error is a text for the administrator.
+        result: Result<Answer, String>,
+    },
+    /// The configuration was reloaded at somebody else's wish (SIGHUP).
+    Reloaded(Source),
+    /// Finish what is under way and end.
+    Stop,
+}
+
+/// A listening socket that the mail process finds open under this number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InheritedListener {
+    /// The file descriptor.
+    pub fd: i32,
+    /// Index of the zone in the configuration.
+    pub zone: usize,
+    /// What it listens for.
+    pub role: Role,
+}
+
+/// From the mail process to the datapath process.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToDatapath {
+    /// Connections are being accepted, and the process is alive: sent each second.
+    Heartbeat,
+    /// Something only root can do.
+    Request {
+        /// Comes back with the answer.
+        id: u64,
+        /// What.
+        request: Request,
+    },
+}
+
+/// What the mail process may ask for.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Read the configuration file again; apply it whole or refuse it.
+    Reload,
+    /// Change one list of the configuration file and apply it.
+    Edit(Edit),
+    /// Counters, programs and map use.
+    Status,
+}
+
+/// What the datapath process answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The configuration that is now in force.
+    Source(Source),
+    /// The state of the kernel side.
+    Status(DatapathStatus),
+}
+
+fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    if length > MAX_FRAME_OCTETS {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a frame of {length} octets is too large")));
+    }
+    frame[..4].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(frame)
+}
+
+fn frame_length(prefix: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_be_bytes(prefix) as usize;
+    if length > MAX_FRAME_OCTETS {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} octets is too large")));
+    }
+    Ok(length)
+}
+
+/// Writes one message.
+pub fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    to.write_all(&encode(message)?)
+}
+
+/// Reads one message; `UnexpectedEof` when the other process is gone.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    let mut prefix = [0; 4];
+    from.read_exact(&mut prefix)?;
+    let mut frame = vec![0; frame_length(prefix)?];
+    from.read_exact(&mut frame)?;
+    Ok(serde_json::from_slice(&frame)?)
+}
+
+/// [`write`], without blocking the thread.
+pub async fn write_async(to: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
+    to.write_all(&encode(message)?).await
+}
+
+/// [`read`], without blocking the thread.
+pub async fn read_async<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+    let mut prefix = [0; 4];
+    from.read_exact(&mut prefix).await?;
+    let mut frame = vec![0; frame_length(prefix)?];
+    from.read_exact(&mut frame).await?;
+    Ok(serde_json::from_slice(&frame)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_the_way_and_end_is_seen() {
+        let mut wire = Vec::new();
+        write(&mut wire, &ToDatapath::Heartbeat).unwrap();
+        write(&mut wire, &ToDatapath::Request { id: 7, request: Request::Reload }).unwrap();
+        let mut from = wire.as_slice();
+        assert!(matches!(read(&mut from), Ok(ToDatapath::Heartbeat)));
+        assert!(matches!(read(&mut from), Ok(ToDatapath::Request { id: 7, request: Request::Reload })));
+        let end = read::<ToDatapath>(&mut from).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused_before_it_is_read() {
+        let error = read::<ToDatapath>(&mut [0xff; 4].as_slice()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

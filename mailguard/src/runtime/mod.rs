@@ -1,0 +1,56 @@
+//! The composition root: the only place that constructs and wires. Two processes, started from one program.
+//!
+//! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
+//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other.
+
+pub mod ipc;
+mod spawn;
+pub mod supervisor;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::datapath::DatapathError;
+use crate::intercept::ListenError;
+
+/// Why the datapath process can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Not root.
+    #[error("mailguard run needs root: it loads programs into the kernel and opens port 25")]
+    NotRoot,
+    /// Another instance holds the lock.
+    #[error("another mailguard is running: it holds {0}")]
+    AlreadyRunning(PathBuf),
+    /// `user` doesn't exist.
+    #[error("there is no user \"{0}\": create it (useradd --system --no-create-home {0}) or change `user`")]
+    NoUser(String),
+    /// `user` is root.
+    #[error("`user` is root: mail is handled by an unprivileged user")]
+    RootUser,
+    /// A folder can't be made or given to the user.
+    #[error("{path}: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration is refused; the text names every error.
+    #[error("{0}")]
+    Config(String),
+    /// A listener can't be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The kernel side failed.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// Something of the operating system failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}

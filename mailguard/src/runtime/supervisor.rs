@@ -1,0 +1,298 @@
+//! The datapath process: reads the configuration, opens the listeners, steers packets to them, and keeps a mail
+//! process alive behind them. It parses nothing that a stranger sent.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mailguard_core::config::Config;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{self, SigSet, Signal};
+use tracing::{error, info, warn};
+
+use super::RunError;
+use super::ipc::{self, Answer, InheritedListener, Request, ToDatapath, ToMail};
+use super::spawn::{self, MailUser};
+use crate::config::{self, Source, edit};
+use crate::datapath::{self, Datapath};
+use crate::intercept::{self, ZoneListener};
+
+/// How long a mail process may take to finish what is under way after Stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they keep
+/// ending within [`STABLE_AFTER`].
+const RESTART_MIN: Duration = Duration::from_millis(100);
+/// Longest such pause.
+const RESTART_MAX: Duration = Duration::from_secs(10);
+/// A mail process that lived this long was healthy.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Open files the mail process may have: sessions, deliveries and bodies together.
+const OPEN_FILES: u64 = 1 << 16;
+
+enum Event {
+    /// The mail process of this generation said something.
+    Message(u64, ToDatapath),
+    /// Its end of the channel is closed.
+    Hangup(u64),
+    Signal(Signal),
+}
+
+/// Runs until SIGTERM or SIGINT. The signals are answered by a thread of its own: all others are started after.
+pub fn run(path: &Path) -> Result<(), RunError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(RunError::NotRoot);
+    }
+    let (events, inbox) = mpsc::channel();
+    watch_signals(events.clone())?;
+    let (source, config) = read(path)?;
+    if !config.enabled {
+        let removed = datapath::unload(&config.kernel.pin_dir)?;
+        info!(%removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
+        return Ok(());
+    }
+    let user = MailUser::find(&config.user)?;
+    let _lock = prepare_folders(&config, &user)?;
+    raise_open_files();
+    let listeners = intercept::open_listeners(&config)?;
+    let datapath = Datapath::start(&config, &listeners)?;
+    let supervisor = Supervisor { source, config, user, listeners, datapath, events, generation: 0 };
+    supervisor.supervise(&inbox)
+}
+
+fn read(path: &Path) -> Result<(Source, Config), RunError> {
+    let source = config::load(path).map_err(|error| RunError::Config(error.to_string()))?;
+    let config = config::parse(&source).map_err(|errors| RunError::Config(errors.to_string()))?;
+    Ok((source, config))
+}
+
+/// SIGTERM, SIGINT and SIGHUP become events. Blocked here, before any other thread exists.
+fn watch_signals(events: Sender<Event>) -> Result<(), RunError> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().map_err(|error| RunError::System { what: "block signals", source: error.into() })?;
+    thread::spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Makes the folders, owned by the mail user, and takes the lock that keeps a second instance out.
+fn prepare_folders(config: &Config, user: &MailUser) -> Result<Flock<File>, RunError> {
+    for (folder, mode) in [(&config.state_dir, 0o700), (&config.runtime_dir, 0o755)] {
+        let fail = |source| RunError::Directory { path: folder.clone(), source };
+        fs::create_dir_all(folder).map_err(fail)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(fail)?;
+        user.own(folder)?;
+    }
+    let path: PathBuf = config.runtime_dir.join("mailguard.lock");
+    let file = File::create(&path).map_err(|source| RunError::Directory { path: path.clone(), source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::AlreadyRunning(path))
+}
+
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let wanted = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES, |(_, hard)| hard.max(OPEN_FILES));
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted) {
+        warn!(%error, "the limit of open files stays as it was");
+    }
+}
+
+struct Supervisor {
+    source: Source,
+    config: Config,
+    user: MailUser,
+    listeners: Vec<ZoneListener>,
+    datapath: Datapath,
+    events: Sender<Event>,
+    generation: u64,
+}
+
+/// A running mail process.
+struct Mail {
+    child: Child,
+    channel: UnixStream,
+    started: Instant,
+}
+
+impl Supervisor {
+    fn supervise(mut self, inbox: &Receiver<Event>) -> Result<(), RunError> {
+        let mut pause = RESTART_MIN;
+        loop {
+            let mut mail = self.start_mail()?;
+            if self.serve(inbox, &mut mail) {
+                self.stop(inbox, mail);
+                return Ok(());
+            }
+            let status = mail.child.kill().and_then(|()| mail.child.wait());
+            pause = if mail.started.elapsed() > STABLE_AFTER { RESTART_MIN } else { (pause * 2).min(RESTART_MAX) };
+            error!(?status, ?pause, "the mail process ended; connections wait in the listeners for the next one");
+            if self.stopped_during(inbox, pause) {
+                self.datapath.proxy_down()?;
+                return Ok(());
+            }
+        }
+    }
+
+    fn start_mail(&mut self) -> Result<Mail, RunError> {
+        let fail = |what| move |source| RunError::System { what, source };
+        self.generation += 1;
+        let (mut channel, theirs) = spawn::channel().map_err(fail("make the channel to the mail process"))?;
+        let fds: Vec<RawFd> = self.listeners.iter().map(|listener| listener.socket.as_raw_fd()).collect();
+        let child = spawn::mail_process(&self.user, theirs, &fds).map_err(fail("start the mail process"))?;
+        self.watch_channel(&channel).map_err(fail("read from the mail process"))?;
+        let listeners = self.listeners.iter().map(|listener| InheritedListener {
+            fd: listener.socket.as_raw_fd(),
+            zone: listener.zone,
+            role: listener.role.clone(),
+        });
+        let start = ToMail::Start { source: self.source.clone(), listeners: listeners.collect() };
+        if let Err(error) = ipc::write(&mut channel, &start) {
+            warn!(%error, "the mail process ended before it began");
+        }
+        info!(pid = child.id(), "the mail process is started");
+        Ok(Mail { child, channel, started: Instant::now() })
+    }
+
+    /// Turns what the mail process says into events, until it hangs up.
+    fn watch_channel(&self, channel: &UnixStream) -> io::Result<()> {
+        let (mut from, events, generation) = (channel.try_clone()?, self.events.clone(), self.generation);
+        thread::spawn(move || {
+            while let Ok(message) = ipc::read(&mut from) {
+                if events.send(Event::Message(generation, message)).is_err() {
+                    return;
+                }
+            }
+            let _ = events.send(Event::Hangup(generation));
+        });
+        Ok(())
+    }
+
+    /// Serves one mail process; true when we shall stop, false when it ended by itself.
+    fn serve(&mut self, inbox: &Receiver<Event>, mail: &mut Mail) -> bool {
+        while let Ok(event) = inbox.recv() {
+            match event {
+                Event::Signal(Signal::SIGHUP) => match self.reload() {
+                    Ok(()) => self.tell(mail, &ToMail::Reloaded(self.source.clone())),
+                    Err(text) => error!("reload refused, the old configuration stays in force: {text}"),
+                },
+                Event::Signal(_) => return true,
+                Event::Hangup(generation) if generation == self.generation => return false,
+                Event::Message(generation, message) if generation == self.generation => self.handle(mail, message),
+                Event::Hangup(_) | Event::Message(..) => {}
+            }
+        }
+        true
+    }
+
+    fn handle(&mut self, mail: &mut Mail, message: ToDatapath) {
+        match message {
+            ToDatapath::Heartbeat => {
+                if let Err(error) = self.datapath.heartbeat() {
+                    error!(%error, "the kernel side can't be told that the mail process lives");
+                }
+            }
+            ToDatapath::Request { id, request } => {
+                let result = self.perform(request);
+                self.tell(mail, &ToMail::Answer { id, result });
+            }
+        }
+    }
+
+    fn tell(&self, mail: &mut Mail, message: &ToMail) {
+        if let Err(error) = ipc::write(&mut mail.channel, message) {
+            warn!(%error, "the mail process doesn't listen");
+        }
+    }
+
+    fn perform(&mut self, request: Request) -> Result<Answer, String> {
+        match request {
+            Request::Reload => self.reload().map(|()| Answer::Source(self.source.clone())),
+            Request::Edit(change) => {
+                let edited = edit::edited(&self.source, &change).map_err(|error| error.to_string())?;
+                let config = config::parse(&edited).map_err(|errors| errors.to_string())?;
+                edit::write(&self.source, &edited).map_err(|error| error.to_string())?;
+                self.adopt(edited, config)?;
+                Ok(Answer::Source(self.source.clone()))
+            }
+            Request::Status => self.datapath.status().map(Answer::Status).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Reads the file again and applies it whole, or changes nothing.
+    fn reload(&mut self) -> Result<(), String> {
+        let (source, config) = read(&self.source.path).map_err(|error| error.to_string())?;
+        self.adopt(source, config)
+    }
+
+    fn adopt(&mut self, source: Source, config: Config) -> Result<(), String> {
+        if let Some(what) = needs_restart(&self.config, &config) {
+            return Err(format!("{what} changed: restart needed, nothing was applied"));
+        }
+        self.datapath.apply(&config).map_err(|error| error.to_string())?;
+        (self.source, self.config) = (source, config);
+        Ok(())
+    }
+
+    /// Puts the fail mode in force, then lets the mail process finish.
+    fn stop(mut self, inbox: &Receiver<Event>, mut mail: Mail) {
+        if let Err(error) = self.datapath.proxy_down() {
+            error!(%error, "on_proxy_down can't be put in force");
+        }
+        self.tell(&mut mail, &ToMail::Stop);
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while let Ok(event) = inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match event {
+                Event::Hangup(generation) if generation == self.generation => break,
+                // Asked twice: at once.
+                Event::Signal(Signal::SIGTERM | Signal::SIGINT) => break,
+                _ => {}
+            }
+        }
+        let _ = mail.child.kill();
+        let status = mail.child.wait();
+        info!(?status, "stopped; rules and drops stay in force until `mailguard unload`");
+    }
+
+    /// Waits `pause`; true when a signal says to stop meanwhile.
+    fn stopped_during(&self, inbox: &Receiver<Event>, pause: Duration) -> bool {
+        let deadline = Instant::now() + pause;
+        loop {
+            match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Signal(Signal::SIGHUP) | Event::Message(..) | Event::Hangup(_)) => {}
+                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+        }
+    }
+}
+
+/// What can't be changed under running sessions: the key that did change.
+fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
+    let listeners = |config: &Config| {
+        config.zones.iter().map(|z| (z.name.clone(), z.mode, z.interfaces.clone())).collect::<Vec<_>>()
+    };
+    [
+        ("enabled", old.enabled != new.enabled),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("runtime_dir", old.runtime_dir != new.runtime_dir),
+        ("user", old.user != new.user),
+        ("kernel.pin_dir", old.kernel.pin_dir != new.kernel.pin_dir),
+        ("kernel.proxy_port", old.kernel.proxy_port != new.kernel.proxy_port),
+        ("a zone", listeners(old) != listeners(new)),
+    ]
+    .into_iter()
+    .find_map(|(key, changed)| changed.then_some(key))
+}

@@ -1,0 +1,144 @@
+//! A disk for tests that forgets what was never synced, fails on demand, and can be made to lie.
+//!
+//! `kill -9` doesn't show a missing `fsync`, the page cache survives it; this does. It stands below redb, in
+//! place of the file.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use redb::StorageBackend;
+
+/// The errors that a failing disk gives: no space left, input/output error.
+pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const EIO: i32 = 5;
+
+/// A disk; clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LossyDisk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What reads see: the page cache.
+    current: Vec<u8>,
+    /// What a power cut leaves.
+    durable: Vec<u8>,
+    /// Since the last sync, in order.
+    unsynced: Vec<Change>,
+    /// Writes, length changes and syncs so far.
+    operations: u64,
+    /// The operation that fails, and with which error; later ones succeed again.
+    fail_at: Option<(u64, i32)>,
+    /// Reports syncs that it doesn't make.
+    lies: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+impl LossyDisk {
+    /// A disk for one opening; the disk itself stays with us.
+    pub(crate) fn backend(&self) -> Self {
+        self.clone()
+    }
+
+    /// From now on syncs are reported and not made.
+    pub(crate) fn lie(&self) {
+        self.lock().lies = true;
+    }
+
+    /// Makes one operation fail: the `operation`th from now on, counted from 1.
+    pub(crate) fn fail_in(&self, operation: u64, errno: i32) {
+        let mut state = self.lock();
+        state.fail_at = Some((state.operations + operation, errno));
+    }
+
+    /// Writes, length changes and syncs so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// The disk as a power cut now would leave it: what was synced, and of the rest what `survives` says of
+    /// each change in turn. (A disk may write out what it likes before it is asked to.)
+    pub(crate) fn after_power_cut(&self, mut survives: impl FnMut() -> bool) -> Self {
+        let state = self.lock();
+        let mut left = state.durable.clone();
+        for change in &state.unsynced {
+            if survives() {
+                change.apply(&mut left);
+            }
+        }
+        Self(Arc::new(Mutex::new(State { current: left.clone(), durable: left, ..State::default() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn operate(&self, change: Option<Change>) -> io::Result<()> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.operations += 1;
+        if let Some((at, errno)) = state.fail_at
+            && state.operations == at
+        {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        match change {
+            Some(change) => {
+                change.apply(&mut state.current);
+                state.unsynced.push(change);
+            }
+            None if state.lies => {}
+            None => {
+                for change in state.unsynced.drain(..) {
+                    change.apply(&mut state.durable);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Change {
+    fn apply(&self, disk: &mut Vec<u8>) {
+        match self {
+            Change::Length(length) => disk.resize(*length as usize, 0),
+            Change::Write(offset, data) => {
+                let start = *offset as usize;
+                if disk.len() < start + data.len() {
+                    disk.resize(start + data.len(), 0);
+                }
+                disk[start..start + data.len()].copy_from_slice(data);
+            }
+        }
+    }
+}
+
+impl StorageBackend for LossyDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.lock().current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.lock();
+        let start = offset as usize;
+        let data = state.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.operate(Some(Change::Length(len)))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.operate(None)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.operate(Some(Change::Write(offset, data.to_vec())))
+    }
+}

@@ -1,0 +1,171 @@
+//! The two databases and how they are written: `spool.redb` (queue and quarantine, durable) and `facts.redb`
+//! (the rest, relaxed), each with one writer thread.
+//!
+//! Everything that outlives the process goes through here. Opening is here, too, because both files are
+//! created, locked, checked and complained about in the same way. What the rows mean is left to `spool`,
+//! `queue`, `quarantine` and `trace`.
+
+pub mod body;
+pub mod intake;
+#[cfg(test)]
+pub(crate) mod lossy;
+pub mod record;
+pub mod recover;
+pub mod rows;
+pub mod spool_db;
+pub mod writer;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition};
+
+/// Where each database keeps its schema version, under [`SCHEMA_KEY`].
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// The key of the schema version.
+const SCHEMA_KEY: &str = "schema";
+
+/// Why a database can't be used. Every text names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The operating system refused.
+    #[error(
+        "{path}: {source}: the file and its directory must belong to the configured `user` and have room"
+    )]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("{path}: in use by another process: is another mailguard running with this state_dir?")]
+    InUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It isn't what we wrote.
+    #[error(
+        "{path}: damaged ({cause}): stop mailguard, keep a copy of this file, restore it from a backup or move it \
+         away; without it mailguard starts empty, and what it held is in the copy only"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Written by another version.
+    #[error(
+        "{path}: has schema version {found}, this version of mailguard reads {expected}: run the version that wrote it, or move the file away"
+    )]
+    Schema {
+        /// Which file.
+        path: PathBuf,
+        /// What the file says.
+        found: u64,
+        /// What we read.
+        expected: u64,
+    },
+}
+
+impl OpenError {
+    /// An error of the operating system about `path`.
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    /// What redb says of the file at `path`.
+    pub fn redb(path: &Path, error: impl Into<redb::Error>) -> Self {
+        match error.into() {
+            redb::Error::Io(source)
+                if !matches!(
+                    source.kind(),
+                    std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                Self::io(path, source)
+            }
+            redb::Error::DatabaseAlreadyOpen => Self::InUse { path: path.to_owned() },
+            other => Self::Damaged { path: path.to_owned(), cause: other.to_string() },
+        }
+    }
+}
+
+/// Creates `path`, and what leads to it, for our eyes only, and makes the new entry durable.
+pub fn create_directory(path: &Path) -> Result<(), OpenError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| OpenError::io(path, e))?;
+    if let Some(parent) = path.parent() {
+        sync_directory(parent).map_err(|e| OpenError::io(parent, e))?;
+    }
+    Ok(())
+}
+
+/// Makes the names in a directory durable: a file's own `fsync` doesn't.
+pub fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Opens or creates the database file at `path`, for our eyes only.
+pub fn open_file(path: &Path, schema: u64, cache_octets: usize) -> Result<Database, OpenError> {
+    let io = |e| OpenError::io(path, e);
+    let fresh = !fs::exists(path).map_err(io)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    let backend = FileBackend::new(file).map_err(|e| OpenError::redb(path, e))?;
+    let database = open_backend(path, backend, schema, cache_octets)?;
+    if fresh && let Some(parent) = path.parent() {
+        sync_directory(parent).map_err(|e| OpenError::io(parent, e))?;
+    }
+    Ok(database)
+}
+
+/// Opens or creates a database on `backend` and checks its schema version; `path` is for messages only.
+pub fn open_backend(
+    path: &Path,
+    backend: impl StorageBackend,
+    schema: u64,
+    cache_octets: usize,
+) -> Result<Database, OpenError> {
+    let name = path.display().to_string();
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_octets).set_repair_callback(move |session| {
+        tracing::warn!(store = name, progress = session.progress(), "checking after an unclean end");
+    });
+    // redb panics on some damaged files; an administrator needs the file's name instead.
+    let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
+        let database = builder.create_with_backend(backend).map_err(redb::Error::from)?;
+        let found = schema_of(&database, schema)?;
+        Ok((database, found))
+    }));
+    match opened {
+        Ok(Ok((database, found))) if found == schema => Ok(database),
+        Ok(Ok((_, found))) => Err(OpenError::Schema { path: path.to_owned(), found, expected: schema }),
+        Ok(Err(error)) => Err(OpenError::redb(path, error)),
+        Err(_) => Err(OpenError::Damaged { path: path.to_owned(), cause: "redb can't read it".to_owned() }),
+    }
+}
+
+/// The schema version in the database; a new one gets `schema`.
+fn schema_of(database: &Database, schema: u64) -> Result<u64, redb::Error> {
+    let reading = database.begin_read()?;
+    match reading.open_table(META) {
+        Ok(meta) => return Ok(meta.get(SCHEMA_KEY)?.map_or(0, |row| row.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(SCHEMA_KEY, schema)?;
+    transaction.commit()?;
+    Ok(schema)
+}

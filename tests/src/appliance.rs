@@ -1,0 +1,175 @@
+//! A mailguard under test: the real program, started where the test wants it, with folders and pins of its own, and
+//! removed without a trace when dropped.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::peers::{Place, Process, wait_until};
+
+/// The user that handles mail in tests: there on every Debian.
+const MAIL_USER: &str = "nobody";
+
+/// A mailguard, running or stopped.
+pub struct Appliance<'a> {
+    place: Place<'a>,
+    folder: TempDir,
+    pin_dir: PathBuf,
+    process: Option<Process>,
+}
+
+/// The program under test: `MAILGUARD_BIN`, or what the last debug build made.
+pub fn program() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/mailguard");
+    std::env::var_os("MAILGUARD_BIN").map_or_else(built, PathBuf::from)
+}
+
+impl<'a> Appliance<'a> {
+    /// Starts a mailguard with this configuration, to which `state_dir`, `runtime_dir`, `user` and
+    /// `kernel.pin_dir` are added.
+    pub fn start(place: Place<'a>, config: &str) -> Result<Self> {
+        let mut appliance = Self::prepare(place, config)?;
+        appliance.run()?;
+        Ok(appliance)
+    }
+
+    /// As [`Appliance::start`], without starting it.
+    pub fn prepare(place: Place<'a>, config: &str) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let folder = tempfile::Builder::new().prefix("mailguard-").tempdir()?;
+        // The mail user must reach its folders within.
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pin_dir = PathBuf::from(format!("/sys/fs/bpf/mailguard-{}-{number}", std::process::id()));
+        let appliance = Self { place, folder, pin_dir, process: None };
+        appliance.write_config(config)?;
+        Ok(appliance)
+    }
+
+    /// Replaces the configuration file.
+    pub fn write_config(&self, config: &str) -> Result<()> {
+        let folder = self.folder.path().display();
+        let head = format!(
+            "state_dir = \"{folder}/state\"\nruntime_dir = \"{folder}/run\"\nuser = \"{MAIL_USER}\"\nmin_free_disk = \"1MB\"\n"
+        );
+        let kernel = format!("[kernel]\npin_dir = \"{}\"\n", self.pin_dir.display());
+        let text = match config.contains("[kernel]\n") {
+            true => format!("{head}{}", config.replace("[kernel]\n", &kernel)),
+            false => format!("{head}{config}\n{kernel}"),
+        };
+        Ok(fs::write(self.config(), text)?)
+    }
+
+    /// Starts the program and waits until it answers.
+    pub fn run(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let mut command = (self.place)(&program().to_string_lossy());
+        command.arg("--config").arg(self.config()).arg("run");
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut process = Process(command.spawn().context("can't start mailguard: cargo xtask build")?);
+        let started = wait_until("mailguard answers", || {
+            self.cli(&["status"]).is_ok_and(|output| output.status.success())
+                || process.0.try_wait().is_ok_and(|status| status.is_some())
+        });
+        if started.is_err() || process.0.try_wait()?.is_some() {
+            bail!("mailguard didn't start:\n{}", self.log());
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Runs a command of the command line against it.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = (self.place)(&program().to_string_lossy());
+        command.arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null());
+        command.output().context("can't start mailguard: cargo xtask build")
+    }
+
+    /// Runs a command that must succeed, and what it printed.
+    pub fn ok(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.cli(arguments)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("mailguard {}: {}{text}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(text)
+    }
+
+    /// Runs a command with `--json`, and what it printed.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut with_json = arguments.to_vec();
+        with_json.push("--json");
+        Ok(serde_json::from_str(&self.ok(&with_json)?)?)
+    }
+
+    /// Asks it to stop and waits for that.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::SIGTERM)?;
+            wait_until("mailguard stops", || process.0.try_wait().is_ok_and(|status| status.is_some()))?;
+        }
+        Ok(())
+    }
+
+    /// `kill -9` of the datapath process; the mail process dies with it.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(process) = self.process.take() {
+            process.signal(Signal::SIGKILL)?;
+        }
+        Ok(())
+    }
+
+    /// The datapath process.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("mailguard.toml")
+    }
+
+    /// A folder of its own for the test's files; the program knows nothing of it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where its maps and links are pinned.
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("mailguard.log")
+    }
+}
+
+impl Drop for Appliance<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("{error}");
+        }
+        if let Err(error) = self.ok(&["unload"]) {
+            eprintln!("{error}");
+        }
+        if std::thread::panicking() || std::env::var_os("MAILGUARD_SHOW").is_some() {
+            eprintln!("── log of mailguard ──\n{}", self.log());
+        }
+    }
+}
+
+/// A command outside any namespace of ours.
+pub fn here(program: &str) -> Command {
+    Command::new(program)
+}

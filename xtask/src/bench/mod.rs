@@ -1,0 +1,26 @@
+//! `cargo xtask bench`: measurements, each with its raw samples, against a baseline in the same run.
+
+mod relay;
+mod samples;
+
+/// Options of `bench`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure; everything if absent
+    what: Option<What>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Messages a second, end to end, against Postfix
+    Relay,
+}
+
+/// Runs them.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let wanted = |what| arguments.what.is_none_or(|only| only == what);
+    if wanted(What::Relay) {
+        relay::run()?;
+    }
+    Ok(())
+}

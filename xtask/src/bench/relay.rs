@@ -1,0 +1,150 @@
+//! Relayed messages a second, end to end: `smtp-source` → X → `smtp-sink` between three namespaces, where X is mailguard
+//! (everything at its default, every 250 durable), Postfix as shipped but for relay host and process limit, or nothing.
+//!
+//! All in one run, in an order that alternates. A rate counts from the first connection to the last message that the
+//! sink has got.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use mailguard_tests::appliance::Appliance;
+use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
+use mailguard_tests::peers::postfix::Postfix;
+use mailguard_tests::peers::smtp_sink::SmtpSink;
+use mailguard_tests::peers::smtp_source::{self, Load};
+use mailguard_tests::peers::wait_at_most;
+
+use super::samples::Samples;
+use crate::{build, setup};
+
+/// Rounds, each of them with every contestant.
+const ROUNDS: usize = 5;
+/// Messages a contestant and round.
+const MESSAGES: u64 = 4000;
+/// Octets of each message's text.
+const OCTETS: u32 = 4096;
+/// Connections at a time.
+const SESSIONS: u32 = 20;
+/// Port of Postfix on the firewall.
+const POSTFIX_PORT: u16 = 2526;
+/// Longest wait for the last message of a round.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Measures and prints the table.
+pub(crate) fn run() -> Result<()> {
+    setup::everything()?;
+    let program = build::release()?;
+    // SAFETY: no other thread runs yet; the tests' library reads this to find the program.
+    unsafe { std::env::set_var("MAILGUARD_BIN", program) };
+    let topology = Topology::new()?;
+    let server = |program: &str| topology.server.command(program);
+    let firewall = |program: &str| topology.firewall.command(program);
+    let folder = tempfile::tempdir()?;
+    let sink = SmtpSink::start(&server, folder.path(), &port25(SERVER4), false)?;
+    let contestants = ["mailguard", "postfix", "direct"];
+    let mut rates: BTreeMap<&str, Samples> = BTreeMap::new();
+    let mut shares: BTreeMap<&str, String> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let mut order = contestants;
+        order.rotate_left(round % contestants.len());
+        for contestant in order {
+            let (rate, share) = match contestant {
+                "mailguard" => {
+                    let _appliance = Appliance::start(&firewall, &config())?;
+                    measure(&topology, &sink, &port25(SERVER4))?
+                }
+                "postfix" => {
+                    let folder = tempfile::Builder::new().prefix("postfix-").tempdir()?;
+                    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+                    let host = FIREWALL4.to_string();
+                    let relay_host = format!("[{SERVER4}]:25");
+                    let _postfix =
+                        Postfix::relay(&firewall, folder.path(), &host, POSTFIX_PORT, &relay_host)?;
+                    measure(&topology, &sink, &format!("{FIREWALL4}:{POSTFIX_PORT}"))?
+                }
+                _ => measure(&topology, &sink, &port25(SERVER4))?,
+            };
+            println!("round {}: {contestant}: {rate:.0} messages/s", round + 1);
+            rates.entry(contestant).or_default().push(rate);
+            shares.insert(contestant, share);
+        }
+    }
+    print(&rates, &shares)
+}
+
+fn config() -> String {
+    format!(
+        "hostname = \"mailguard.example.test\"\n[[zone]]\nname = \"green\"\nkind = \"green\"\n\
+         interfaces = [\"{LAN}\"]\nmode = \"transparent\"\n[delivery]\ndefault = \"original\"\n"
+    )
+}
+
+/// One load through whatever stands between; messages a second, and who used the processors.
+fn measure(topology: &Topology, sink: &SmtpSink, server: &str) -> Result<(f64, String)> {
+    let before = sink.count();
+    let processors = processor_times()?;
+    let load = Load {
+        server,
+        sessions: SESSIONS,
+        messages: MESSAGES,
+        octets: OCTETS,
+        sender: "bench@client.example.test",
+        recipient: "bench@server.example.test",
+    };
+    let start = Instant::now();
+    smtp_source::run(&|program| topology.client.command(program), &load)?;
+    wait_at_most(PATIENCE, "the last message arrives", &mut || sink.count() >= before + MESSAGES)?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok((MESSAGES as f64 / seconds, shares(&processors, &processor_times()?, seconds)))
+}
+
+/// Clock ticks used so far, by name of program. What ended meanwhile, smtp-source, counts among ours.
+fn processor_times() -> Result<BTreeMap<String, u64>> {
+    let mut times = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((head, tail)) = stat.rsplit_once(')') else { continue };
+        let name = head.split_once('(').map_or("", |(_, name)| name);
+        let fields: Vec<u64> = tail.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        // Fields 14 and 15 of proc_pid_stat(5), and for ourselves 16 and 17, those of waited-for children.
+        let own: u64 = fields.iter().skip(11).take(2).sum();
+        *times.entry(name.to_owned()).or_default() += own;
+        if entry.file_name().to_string_lossy() == std::process::id().to_string() {
+            let children: u64 = fields.iter().skip(13).take(2).sum();
+            *times.entry("smtp-source".to_owned()).or_default() += children;
+        }
+    }
+    Ok(times)
+}
+
+fn shares(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, seconds: f64) -> String {
+    const TICKS_A_SECOND: f64 = 100.0;
+    let used = |(name, ticks): (&String, &u64)| {
+        let percent =
+            (ticks - before.get(name).copied().unwrap_or(0).min(*ticks)) as f64 / TICKS_A_SECOND / seconds
+                * 100.0;
+        (percent >= 1.0).then(|| (percent, name.clone()))
+    };
+    let mut list: Vec<(f64, String)> = after.iter().filter_map(used).collect();
+    list.sort_by(|a, b| b.0.total_cmp(&a.0));
+    list.iter().take(6).map(|(percent, name)| format!("{name} {percent:.0}%")).collect::<Vec<_>>().join(", ")
+}
+
+fn print(rates: &BTreeMap<&str, Samples>, shares: &BTreeMap<&str, String>) -> Result<()> {
+    println!("\nmessages/s, {OCTETS} octets, {SESSIONS} connections, {MESSAGES} messages a sample:");
+    println!("{:<10} {:>8} {:>8} {:>8}  samples", "through", "min", "median", "max");
+    for (name, samples) in rates {
+        println!("{name:<10} {}", samples.row(0));
+    }
+    println!("\nshare of one processor, last round:");
+    for (name, share) in shares {
+        println!("{name:<10} {share}");
+    }
+    let median = |name| rates.get(name).map(Samples::median).context("every contestant has samples");
+    let (ours, postfix, direct) = (median("mailguard")?, median("postfix")?, median("direct")?);
+    println!("\nmailguard / postfix: {:.2}   (aim: at least 4)", ours / postfix);
+    println!("mailguard / direct:  {:.2}", ours / direct);
+    Ok(())
+}

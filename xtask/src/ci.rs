@@ -1,0 +1,53 @@
+//! `cargo xtask ci`: everything that must hold before a change is taken, in the order of cheapness.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::sh;
+use crate::{build, demo, fuzz, sabotage, setup, test, tidy};
+
+struct Step {
+    name: &'static str,
+    /// A step that takes longer is reported as too slow: the whole run has 40 minutes.
+    budget: Duration,
+    run: fn() -> Result<()>,
+}
+
+const fn step(name: &'static str, minutes: u64, run: fn() -> Result<()>) -> Step {
+    Step { name, budget: Duration::from_secs(minutes * 60), run }
+}
+
+const STEPS: &[Step] = &[
+    step("setup", 12, setup::everything),
+    step("format", 1, || sh("cargo", &["fmt", "--all", "--check"])),
+    step("tidy", 2, tidy::run),
+    step("dependencies", 1, || sh("cargo", &["deny", "--offline", "check", "bans", "licenses", "sources"])),
+    step("build", 5, build::debug),
+    step("clippy", 5, || sh("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    step("test", 10, || test::run(None)),
+    step("fuzz", 8, || fuzz::run(fuzz::SHORT)),
+    step("demo", 8, demo::run),
+    step("sabotage", 12, || sabotage::run(None)),
+];
+
+/// Runs every step; stops at the first that fails.
+pub(crate) fn run() -> Result<()> {
+    let mut times = Vec::new();
+    for step in STEPS {
+        println!("── {} ──", step.name);
+        let start = Instant::now();
+        (step.run)().with_context(|| format!("ci step {}", step.name))?;
+        times.push((step, start.elapsed()));
+    }
+    println!("{:<14} {:>8} {:>8}", "step", "seconds", "budget");
+    for (step, took) in &times {
+        println!("{:<14} {:>8} {:>8}", step.name, took.as_secs(), step.budget.as_secs());
+    }
+    let slow: Vec<&str> =
+        times.iter().filter(|(step, took)| *took > step.budget).map(|(step, _)| step.name).collect();
+    if !slow.is_empty() {
+        bail!("over their time budget: {}", slow.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask sabotage`: breaks the promises of the code one by one, in a scratch copy, and expects the test that
+//! guards each to fail. A patch that no test notices is a hole in the tests.
+//!
+//! A patch file opens with two lines, `promise: …` and `test: PACKAGE[:FILE] NAME`, then the diff.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{self, read, repository};
+use crate::{build, setup};
+
+/// Folder of the patches.
+const PATCHES: &str = "tests/sabotage";
+
+struct Patch {
+    name: String,
+    path: PathBuf,
+    promise: String,
+    package: String,
+    file: Option<String>,
+    test: String,
+}
+
+/// Applies each patch and prints a table; an error unless each turned its test red, and only then.
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    setup::everything()?;
+    let object = build::ebpf()?;
+    let scratch = Scratch::new(object)?;
+    let mut patches = read_patches()?;
+    patches.retain(|patch| only.is_none_or(|name| patch.name.contains(name)));
+    if patches.is_empty() {
+        bail!("no patch in {PATCHES} matches");
+    }
+    let mut unnoticed = 0;
+    println!("{:<28} {:<52} result", "patch", "test");
+    for patch in &patches {
+        let verdict = judge(&scratch, patch).with_context(|| patch.path.display().to_string())?;
+        unnoticed += usize::from(verdict != "red, as it must be");
+        println!("{:<28} {:<52} {verdict}", patch.name, patch.test);
+    }
+    println!("{} passed, {unnoticed} failed", patches.len() - unnoticed);
+    if unnoticed > 0 {
+        bail!("{unnoticed} patches weren't noticed as expected");
+    }
+    Ok(())
+}
+
+fn read_patches() -> Result<Vec<Patch>> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(repository().join(PATCHES))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| read_patch(path)).collect()
+}
+
+fn read_patch(path: &Path) -> Result<Patch> {
+    let text = fs::read_to_string(path)?;
+    let header = |key: &str| {
+        let line = text.lines().take(2).find_map(|line| line.strip_prefix(key));
+        line.map(str::trim).with_context(|| format!("{}: the first two lines want \"{key}\"", path.display()))
+    };
+    let (place, test) = header("test:")?.split_once(' ').context("test: PACKAGE[:FILE] NAME")?;
+    let (package, file) = place.split_once(':').map_or((place, None), |(p, f)| (p, Some(f.to_owned())));
+    Ok(Patch {
+        name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        path: path.to_owned(),
+        promise: header("promise:")?.to_owned(),
+        package: package.to_owned(),
+        file,
+        test: test.to_owned(),
+    })
+}
+
+/// The test must pass without the patch and fail, not break, with it.
+fn judge(scratch: &Scratch, patch: &Patch) -> Result<&'static str> {
+    eprintln!("sabotage {}: {}", patch.name, patch.promise);
+    if !scratch.test(patch)? {
+        return Ok("RED BEFORE THE PATCH");
+    }
+    let path = patch.path.to_string_lossy();
+    scratch.git(&["apply", "--whitespace=nowarn", &path])?;
+    let built = scratch.builds(patch)?;
+    let green = built && scratch.test(patch)?;
+    scratch.git(&["apply", "--whitespace=nowarn", "-R", &path])?;
+    Ok(match (built, green) {
+        (false, _) => "DOESN'T BUILD",
+        (true, true) => "NOT NOTICED",
+        (true, false) => "red, as it must be",
+    })
+}
+
+/// A copy of the tracked files, with a build folder that outlives the run so that the next one is quick.
+struct Scratch {
+    folder: PathBuf,
+    target: PathBuf,
+    object: PathBuf,
+}
+
+impl Scratch {
+    fn new(object: PathBuf) -> Result<Self> {
+        let folder = repository().join("target/sabotage/tree");
+        let target = repository().join("target/sabotage/build");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        let listing = read("git", &["ls-files"])?;
+        for file in listing.lines() {
+            let to = folder.join(file);
+            fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+            // Keeps the time of change: what didn't change needs no new build.
+            read("cp", &["-p", file, &to.to_string_lossy()])?;
+        }
+        Ok(Self { folder, target, object })
+    }
+
+    fn git(&self, arguments: &[&str]) -> Result<()> {
+        // Outside any repository, so that `apply` takes the paths as they stand.
+        let mut git = Command::new("git");
+        git.current_dir(&self.folder).env("GIT_CEILING_DIRECTORIES", repository().join("target/sabotage"));
+        process::run(git.args(arguments))
+    }
+
+    fn cargo(&self, verb: &[&str], patch: &Patch) -> Result<bool> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(verb).args(["-p", &patch.package]);
+        match &patch.file {
+            Some(file) => cargo.args(["--test", file]),
+            None => cargo.arg("--lib"),
+        };
+        cargo.current_dir(&self.folder).env("CARGO_TARGET_DIR", &self.target);
+        cargo.env("MAILGUARD_EBPF", &self.object);
+        if verb[0] == "nextest" {
+            cargo.args(["--no-tests", "fail", "-E", &format!("test(/(^|::){}$/)", patch.test)]);
+        }
+        let output = cargo.output().context("can't start cargo")?;
+        if !output.status.success() && std::env::var_os("MAILGUARD_SHOW").is_some() {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output.status.success())
+    }
+
+    fn builds(&self, patch: &Patch) -> Result<bool> {
+        if patch.file.is_some() {
+            let mut cargo = Command::new("cargo");
+            cargo.args(["build", "-p", "mailguard"]).current_dir(&self.folder);
+            cargo.env("CARGO_TARGET_DIR", &self.target).env("MAILGUARD_EBPF", &self.object);
+            if !cargo.output()?.status.success() {
+                return Ok(false);
+            }
+        }
+        self.cargo(&["nextest", "run", "--no-run"], patch)
+    }
+
+    fn test(&self, patch: &Patch) -> Result<bool> {
+        Ok(self.builds(patch)? && self.cargo(&["nextest", "run"], patch)?)
+    }
+}

@@ -1,0 +1,161 @@
+//! What the compiler doesn't check: the documents tell the truth about the tree, and files stay readable.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{read, repository};
+
+/// Lines beyond which a source file needs a line `//! Long because: …`.
+const MAX_FILE_LINES: usize = 600;
+
+/// Every feature of the product, by id. `docs/features.md` has a row for each.
+const FEATURES: &[(char, u8)] = &[('Z', 11), ('S', 13), ('C', 14), ('R', 9), ('Q', 6)];
+
+/// Marks of unfinished work that nothing in the tree carries.
+const UNFINISHED: &[&str] = &["todo!(", "unimplemented!(", "FIXME", "XXX", "#[ignore"];
+
+/// Runs every check and reports all that is wrong at once.
+pub(crate) fn run() -> Result<()> {
+    let root = repository();
+    let files = tracked()?;
+    let sources: Vec<(PathBuf, String)> = files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .filter_map(|path| fs::read_to_string(root.join(path)).ok().map(|text| (path.clone(), text)))
+        .collect();
+    let mut faults = Vec::new();
+    faults.extend(sources.iter().filter_map(|(path, text)| source_faults(path, text)));
+    faults.extend(dead_paths(&root, "ARCHITECTURE.md")?);
+    faults.extend(feature_faults(&root, &sources)?);
+    if faults.is_empty() {
+        println!("tidy: {} files, nothing found", files.len());
+        return Ok(());
+    }
+    for fault in &faults {
+        eprintln!("tidy: {fault}");
+    }
+    bail!("{} faults", faults.len())
+}
+
+fn tracked() -> Result<Vec<PathBuf>> {
+    let listing = read("git", &["ls-files"])?;
+    Ok(listing.lines().map(PathBuf::from).collect())
+}
+
+fn source_faults(path: &Path, text: &str) -> Option<String> {
+    let lines = text.lines().count();
+    if lines > MAX_FILE_LINES && !text.contains("//! Long because:") {
+        return Some(format!("{}: {lines} lines, {MAX_FILE_LINES} are the limit", path.display()));
+    }
+    let has_header = text.trim_start().starts_with("//!");
+    if !has_header {
+        return Some(format!("{}: no //! that says what the file is for", path.display()));
+    }
+    if path.ends_with("xtask/src/tidy.rs") {
+        return None;
+    }
+    UNFINISHED
+        .iter()
+        .find(|mark| text.contains(**mark))
+        .map(|mark| format!("{}: holds {mark}", path.display()))
+}
+
+/// Paths in backquotes that hold a slash or end in a known extension must exist.
+fn dead_paths(root: &Path, document: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(root.join(document)).with_context(|| document.to_owned())?;
+    Ok(backquoted(&text)
+        .filter(|name| is_path(name))
+        .filter(|name| !root.join(name).exists())
+        .map(|name| format!("{document}: {name} doesn't exist"))
+        .collect())
+}
+
+fn is_path(name: &str) -> bool {
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    let rooted = name.starts_with('/')
+        || name.starts_with('.') && !name.starts_with(".ci") && !name.starts_with(".cargo");
+    plain && !rooted && (name.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)))
+}
+
+fn backquoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+struct Row<'a> {
+    id: &'a str,
+    state: &'a str,
+    files: &'a str,
+    tests: &'a str,
+}
+
+fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
+    text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+        let row = Row { id: cells.next()?, state: cells.next()?, files: cells.next()?, tests: cells.next()? };
+        row.id.chars().next().is_some_and(|c| c.is_ascii_uppercase() && row.id.len() <= 3).then_some(row)
+    })
+}
+
+fn feature_faults(root: &Path, sources: &[(PathBuf, String)]) -> Result<Vec<String>> {
+    let text = fs::read_to_string(root.join("docs/features.md")).context("docs/features.md")?;
+    let tests: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| test_names(text)).collect();
+    let mut missing: BTreeSet<String> =
+        FEATURES.iter().flat_map(|&(letter, last)| (1..=last).map(move |n| format!("{letter}{n}"))).collect();
+    let mut faults = Vec::new();
+    for row in rows(&text) {
+        missing.remove(row.id);
+        let mut fault = |what: String| faults.push(format!("docs/features.md: {}: {what}", row.id));
+        match row.state {
+            "planned" => continue,
+            "partial" | "done" => {}
+            other => fault(format!("\"{other}\" is none of planned, partial, done")),
+        }
+        for file in backquoted(row.files).filter(|file| !root.join(file).exists()) {
+            fault(format!("{file} doesn't exist"));
+        }
+        if backquoted(row.tests).next().is_none() {
+            fault("names no test".to_owned());
+        }
+        for test in backquoted(row.tests).filter(|test| !tests.contains(test)) {
+            fault(format!("no test is called {test}"));
+        }
+    }
+    faults.extend(missing.into_iter().map(|id| format!("docs/features.md: no row for {id}")));
+    Ok(faults)
+}
+
+/// Names of the functions that follow a test attribute, or that stand in a `proptest!` block with one.
+fn test_names(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut armed = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            armed = true;
+        } else if armed && let Some(rest) = line.trim_start_matches("async ").strip_prefix("fn ") {
+            names.extend(rest.split(['(', '<']).next());
+            armed = false;
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_functions_are_found() {
+        let text = "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test(flavor = \"x\")]\nasync fn c() {}\n";
+        assert_eq!(test_names(text), ["a", "c"]);
+    }
+
+    #[test]
+    fn only_feature_rows_are_read() {
+        let text = "| id | state | files | tests |\n|---|---|---|---|\n| Z1 | done | `a.rs` | `t` |\n";
+        let ids: Vec<&str> = rows(text).map(|row| row.id).collect();
+        assert_eq!(ids, ["Z1"]);
+    }
+}
