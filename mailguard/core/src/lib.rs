@@ -10,5 +10,6 @@ pub mod mail;
 pub mod mime;
 pub mod origin;
 pub mod outcome;
+pub mod policy;
 pub mod route;
 pub mod smtp;
