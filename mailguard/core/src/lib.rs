@@ -13,6 +13,7 @@ pub mod mime;
 pub mod mx;
 pub mod origin;
 pub mod outcome;
+pub mod policy;
 pub mod route;
 pub mod rules;
 pub mod smtp;
