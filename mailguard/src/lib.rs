@@ -1,4 +1,5 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
+pub mod queue;
 pub mod spool;
 pub mod store;

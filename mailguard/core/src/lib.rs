@@ -14,4 +14,5 @@ pub mod mx;
 pub mod origin;
 pub mod outcome;
 pub mod route;
+pub mod schedule;
 pub mod smtp;
