@@ -1,6 +1,7 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
 pub mod config;
+pub mod lookup;
 pub mod store;
 pub mod spool;
 pub mod queue;
