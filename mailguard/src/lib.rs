@@ -1,3 +1,4 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
+pub mod scan;
 pub mod store;
