@@ -2,7 +2,7 @@
 
 pub mod config;
 pub mod lookup;
-pub mod scan;
-pub mod store;
-pub mod spool;
 pub mod queue;
+pub mod scan;
+pub mod spool;
+pub mod store;
