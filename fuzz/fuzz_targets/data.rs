@@ -12,6 +12,7 @@ fn decode(wire: &[u8], chunk: usize) -> (Vec<u8>, bool, bool) {
             let (done, found) = decoder.decode(&kept);
             match found {
                 Some(Piece::Content(octets)) => content.extend_from_slice(octets),
+                Some(Piece::LineEnd) => content.extend_from_slice(b"\r\n"),
                 Some(Piece::End) => return (content, true, decoder.saw_bare_line_end()),
                 None => {
                     kept.drain(..done);

@@ -44,10 +44,8 @@ pub struct DispositionPolicy {
 /// Decides. A refusal or deferral by any check comes first, then a check that could not be made, then the
 /// weightiest threat whose handling isn't `pass`: virus before file.
 pub fn decide(policy: &DispositionPolicy, envelope: &Envelope, findings: &[Finding]) -> Decision {
-    for finding in findings {
-        if let Outcome::Refuse(refusal) | Outcome::Defer(refusal) = &finding.outcome {
-            return Decision::Refuse(refusal.clone());
-        }
+    if let Some(refusal) = findings.iter().find_map(Finding::objection) {
+        return Decision::Refuse(refusal.clone());
     }
     let unavailable = findings.iter().any(|finding| matches!(finding.outcome, Outcome::Unavailable(_)));
     if unavailable && policy.on_scanner_failure == ScannerFailure::Defer {
