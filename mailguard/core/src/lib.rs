@@ -5,9 +5,12 @@
 
 pub mod config;
 pub mod disposition;
+pub mod dsn;
 pub mod finding;
+pub mod lookup;
 pub mod mail;
 pub mod mime;
+pub mod mx;
 pub mod origin;
 pub mod outcome;
 pub mod route;

@@ -5,8 +5,14 @@
 //! created, locked, checked and complained about in the same way. What the rows mean is left to `spool`,
 //! `queue`, `quarantine` and `trace`.
 
+pub mod body;
+pub mod intake;
 #[cfg(test)]
 pub(crate) mod lossy;
+pub mod record;
+pub mod recover;
+pub mod rows;
+pub mod spool_db;
 pub mod writer;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

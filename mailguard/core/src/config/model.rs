@@ -61,7 +61,7 @@ pub struct Config {
 }
 
 /// A configured protection that isn't active.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Inactive {
     /// The key path, `spam.enabled`.
     pub key: String,

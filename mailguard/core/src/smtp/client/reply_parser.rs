@@ -118,11 +118,10 @@ impl Line {
             Some(_) => return Err(ReplyError::Syntax),
         };
         let text = String::from_utf8_lossy(text);
-        let (status, text) = match text.split_once(' ').map_or((&*text, ""), |(first, rest)| (first, rest)) {
-            (first, rest) => match first.parse::<EnhancedStatus>() {
-                Ok(status) if belongs(status, code) => (Some(status), rest),
-                _ => (None, &*text),
-            },
+        let (first, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        let (status, text) = match first.parse::<EnhancedStatus>() {
+            Ok(status) if belongs(status, code) => (Some(status), rest),
+            _ => (None, &*text),
         };
         Ok(Self { code, status, text: printable(text), last })
     }

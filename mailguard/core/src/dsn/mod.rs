@@ -1,0 +1,226 @@
+//! Delivery status notifications for mail that failed or expired (RFC 3461, RFC 3464, RFC 6522, RFC 3834).
+//!
+//! Stands after the last attempt: `queue` decides that a report is due and commits what is composed here as a new
+//! message. What comes from outside — addresses, replies, envelope ids, the message itself — can't add a header
+//! field, a status field or a part: text is escaped, and the boundary occurs nowhere in the content.
+//!
+//! Left to others: whether this sender gets reports at all (`queue`); reports of delay and success.
+
+mod field;
+mod xtext;
+
+#[cfg(test)]
+mod tests;
+
+use self::field::{push_field, push_paragraph};
+use self::xtext::decode_xtext;
+use crate::mail::{
+    BodyType, Domain, DsnReturn, Envelope, ForwardPath, Mailbox, QueueId, Recipient, ReversePath, UnixTime,
+};
+use crate::outcome::Report;
+
+/// Octets of a message that a report returns whole; of a larger one it returns the header, whatever RET says.
+pub const MAX_RETURNED_OCTETS: usize = 256 * 1024;
+
+/// Octets of a header that a report returns.
+pub const MAX_RETURNED_HEADER_OCTETS: usize = 64 * 1024;
+
+/// What a report of failure is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct DsnRequest<'a> {
+    /// Our name.
+    pub reporting_mta: &'a Domain,
+    /// Who the report is from, in its header.
+    pub sender: &'a Mailbox,
+    /// The failed message.
+    pub id: QueueId,
+    /// When it came.
+    pub arrival: UnixTime,
+    /// When the report is made.
+    pub now: UnixTime,
+    /// Its envelope; the report goes to the reverse-path.
+    pub envelope: &'a Envelope,
+    /// The recipients of the report, with the last word on each; those that [`wants_failure`] excludes left out.
+    pub failed: &'a [(&'a Recipient, &'a Report)],
+    /// The message, or at least its header with the empty line.
+    pub original: &'a [u8],
+    /// Whether the whole of `original` is returned or only its header.
+    pub ret: DsnReturn,
+}
+
+/// Whether the recipient's sender wants to know of a failure (RFC 3461 §4.1).
+pub fn wants_failure(recipient: &Recipient) -> bool {
+    recipient.notify.is_none_or(|notify| notify.failure)
+}
+
+/// How much of a message of `octets` its report returns.
+pub fn returned(envelope: &Envelope, octets: usize) -> DsnReturn {
+    if octets > MAX_RETURNED_OCTETS {
+        return DsnReturn::Headers;
+    }
+    envelope.dsn_return.unwrap_or(DsnReturn::Full)
+}
+
+/// The envelope of a report whose content is `dsn`: null reverse-path, to the sender (RFC 3461 §6.1). Nothing
+/// when the message had none: there is nobody to tell.
+pub fn envelope(failed: &Envelope, dsn: &[u8]) -> Option<Envelope> {
+    let sender = failed.reverse_path.mailbox()?.clone();
+    Some(Envelope {
+        reverse_path: ReversePath::Null,
+        recipients: vec![Recipient::new(ForwardPath::Mailbox(sender))],
+        body: if dsn.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime },
+        smtputf8: false,
+        dsn_return: None,
+        envelope_id: None,
+    })
+}
+
+/// Composes the report: explanation, status, and what is returned of the message, as one multipart/report.
+pub fn compose(request: &DsnRequest<'_>) -> Vec<u8> {
+    let explanation = explanation(request);
+    let status = status(request);
+    let (returned_type, returned) = returned_part(request);
+    let boundary = boundary(request, &[&explanation, &status, returned]);
+    let mut out = Vec::with_capacity(explanation.len() + status.len() + returned.len() + 1536);
+    let eight_bit = !explanation.is_ascii() || !returned.is_ascii();
+    push_header(request, &boundary, eight_bit, &mut out);
+    out.extend_from_slice(b"This is a report in MIME format.\r\n");
+    push_part(&boundary, "text/plain; charset=utf-8", &explanation, &mut out);
+    push_part(&boundary, "message/delivery-status", &status, &mut out);
+    push_part(&boundary, returned_type, returned, &mut out);
+    out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    out
+}
+
+fn push_header(request: &DsnRequest<'_>, boundary: &str, eight_bit: bool, out: &mut Vec<u8>) {
+    let DsnRequest { reporting_mta, sender, id, now, envelope, .. } = request;
+    push_field("From", &format!("Mail Delivery System <{sender}>"), out);
+    if let Some(to) = envelope.reverse_path.mailbox() {
+        push_field("To", &format!("<{to}>"), out);
+    }
+    push_field("Subject", "Undeliverable: your message could not be delivered", out);
+    push_field("Date", &now.rfc5322().to_string(), out);
+    push_field("Message-ID", &format!("<{id}.{}.dsn@{}>", now.0, reporting_mta.ascii()), out);
+    push_field("Auto-Submitted", "auto-replied", out);
+    push_field("MIME-Version", "1.0", out);
+    let content_type = format!("multipart/report; report-type=delivery-status; boundary=\"{boundary}\"");
+    push_field("Content-Type", &content_type, out);
+    push_field("Content-Transfer-Encoding", if eight_bit { "8bit" } else { "7bit" }, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_part(boundary: &str, content_type: &str, content: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
+    push_field("Content-Type", content_type, out);
+    push_field("Content-Transfer-Encoding", if content.is_ascii() { "7bit" } else { "8bit" }, out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(content);
+}
+
+/// The part for people.
+fn explanation(request: &DsnRequest<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_paragraph("", &format!("This is the mail system at {}.", request.reporting_mta), &mut out);
+    let intent = match request.ret {
+        DsnReturn::Full => "Your message is returned below.",
+        DsnReturn::Headers => "The header of your message is returned below.",
+    };
+    let text = format!(
+        "Your message could not be delivered to the following recipients, and no further attempt will be made. {intent}"
+    );
+    push_paragraph("", &text, &mut out);
+    for (recipient, report) in request.failed {
+        let text = match report.remote.as_str() {
+            "" => format!("{}: {}", recipient.forward_path, report.text),
+            remote => format!("{}: {remote}: {}", recipient.forward_path, report.text),
+        };
+        push_paragraph("    ", &text, &mut out);
+    }
+    push_paragraph("", &format!("Ask your administrator with this reference: {}", request.id), &mut out);
+    out
+}
+
+/// The part for programs (RFC 3464 §2).
+fn status(request: &DsnRequest<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_field("Reporting-MTA", &format!("dns; {}", request.reporting_mta.ascii()), &mut out);
+    if let Some(id) = &request.envelope.envelope_id {
+        push_field("Original-Envelope-Id", &decode_xtext(id).unwrap_or_else(|| id.clone()), &mut out);
+    }
+    push_field("Arrival-Date", &request.arrival.rfc5322().to_string(), &mut out);
+    for (recipient, report) in request.failed {
+        out.extend_from_slice(b"\r\n");
+        if let Some(original) = &recipient.original_recipient {
+            push_field("Original-Recipient", &original_recipient(original), &mut out);
+        }
+        push_field("Final-Recipient", &final_recipient(&recipient.forward_path), &mut out);
+        push_field("Action", "failed", &mut out);
+        push_field("Status", &report.status.to_string(), &mut out);
+        match &report.reply {
+            Some(reply) => {
+                push_field("Remote-MTA", &format!("dns; {}", mta_name(&report.remote)), &mut out);
+                push_field("Diagnostic-Code", &format!("smtp; {reply}"), &mut out);
+            }
+            None => push_field("Diagnostic-Code", &format!("x-mailguard; {}", report.text), &mut out),
+        }
+        push_field("Last-Attempt-Date", &request.now.rfc5322().to_string(), &mut out);
+    }
+    out
+}
+
+/// `addr-type;xtext` with the address decoded; as it is where it can't be (RFC 3464 §2.3.1).
+fn original_recipient(orcpt: &str) -> String {
+    match orcpt.split_once(';') {
+        Some((kind, address)) => {
+            format!("{kind}; {}", decode_xtext(address).as_deref().unwrap_or(address))
+        }
+        None => orcpt.to_owned(),
+    }
+}
+
+/// An address outside ASCII has the type utf-8, and `push_field` gives it the ASCII form (RFC 6533 §3).
+fn final_recipient(path: &ForwardPath) -> String {
+    match path {
+        ForwardPath::Postmaster => "rfc822; postmaster".to_owned(),
+        ForwardPath::Mailbox(mailbox) if mailbox.needs_utf8() => format!("utf-8; {mailbox}"),
+        ForwardPath::Mailbox(mailbox) => format!("rfc822; {mailbox}"),
+    }
+}
+
+/// The server's name out of `name[address]:port`, or its address in brackets where it has none.
+fn mta_name(remote: &str) -> &str {
+    match remote.split_once('[') {
+        Some(("", _)) => remote.find(']').map_or(remote, |end| &remote[..=end]),
+        Some((name, _)) => name,
+        None => remote,
+    }
+}
+
+fn returned_part<'a>(request: &DsnRequest<'a>) -> (&'static str, &'a [u8]) {
+    if request.ret == DsnReturn::Full && request.original.len() <= MAX_RETURNED_OCTETS {
+        return ("message/rfc822", request.original);
+    }
+    let end = memchr::memmem::find(request.original, b"\r\n\r\n").map_or(request.original.len(), |at| at + 2);
+    let header = &request.original[..end];
+    if header.len() <= MAX_RETURNED_HEADER_OCTETS {
+        return ("text/rfc822-headers", header);
+    }
+    let cut = memchr::memmem::rfind(&header[..MAX_RETURNED_HEADER_OCTETS], b"\r\n").map_or(0, |at| at + 2);
+    ("text/rfc822-headers", &header[..cut])
+}
+
+/// A boundary that none of `parts` holds. One of the numbers is free: each part holds finitely many.
+fn boundary(request: &DsnRequest<'_>, parts: &[&[u8]]) -> String {
+    let occurs = |boundary: &String| {
+        let finder = memchr::memmem::Finder::new(boundary);
+        parts.iter().any(|part| finder.find(part).is_some())
+    };
+    let mut number: u64 = 0;
+    loop {
+        let boundary = format!("=_{}.{}.{number}", request.id, request.now.0);
+        if !occurs(&boundary) {
+            return boundary;
+        }
+        number += 1;
+    }
+}

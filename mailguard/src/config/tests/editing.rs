@@ -1,0 +1,1 @@
+//! Lists that change within a file that doesn't.

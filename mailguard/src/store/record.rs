@@ -1,0 +1,238 @@
+//! The rows of `spool.redb` as values: what is known of a message between its 250 and its end.
+//!
+//! JSON, so that an administrator with nothing but the file can read them and a later version can add fields.
+//! Who changes them: `spool` writes the first version, `queue` and `quarantine` go on.
+
+use mailguard_core::disposition::Disposition;
+use mailguard_core::finding::Threat;
+use mailguard_core::mail::{Envelope, ForwardPath, Mailbox, Recipient, UnixTime};
+use mailguard_core::origin::Origin;
+use mailguard_core::outcome::Report;
+use serde::{Deserialize, Serialize};
+
+use super::body::Body;
+
+/// A message of which at least one recipient still waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRecord {
+    /// Who brought it.
+    pub origin: Origin,
+    /// As the session took it.
+    pub envelope: Envelope,
+    /// When the session took it.
+    pub received_at: UnixTime,
+    /// Where the octets are.
+    pub body: StoredBody,
+    /// One a recipient, in the envelope's order.
+    pub states: Vec<RecipientState>,
+}
+
+/// Where a body is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoredBody {
+    /// In the table of bodies, under the message's id.
+    Row {
+        /// Its length.
+        octets: u64,
+    },
+    /// In a file of its own.
+    File {
+        /// Names the file; not the message's id.
+        number: u64,
+        /// Its length.
+        octets: u64,
+    },
+}
+
+impl StoredBody {
+    /// Where `body` will be kept.
+    pub fn of(body: &Body) -> Self {
+        match body {
+            Body::Memory(bytes) => StoredBody::Row { octets: bytes.len() as u64 },
+            Body::File(file) => StoredBody::File { number: file.number(), octets: file.octets() },
+        }
+    }
+
+    /// Its length in octets.
+    pub fn octets(self) -> u64 {
+        match self {
+            StoredBody::Row { octets } | StoredBody::File { octets, .. } => octets,
+        }
+    }
+}
+
+/// How far one recipient is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecipientState {
+    /// Waits for an attempt.
+    Queued(Queued),
+    /// Nothing more is done.
+    Ended(Ending),
+}
+
+/// A recipient that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Goes here and not to the forward-path of the envelope.
+    pub redirected_to: Option<Mailbox>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Not before.
+    pub next_attempt: UnixTime,
+    /// What the last attempt came to.
+    pub last: Option<Report>,
+}
+
+/// Why nothing more is done for a recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// The next hop has it.
+    Delivered,
+    /// It could not be delivered; the sender was told, or there was nobody to tell.
+    Failed(Report),
+    /// The quarantine has it.
+    Quarantined,
+    /// Redirected to an address that gets the message for an earlier recipient already.
+    Merged,
+    /// The configuration says drop.
+    Discarded,
+}
+
+impl MessageRecord {
+    /// When the next of its recipients is due; none when every recipient is ended.
+    pub fn due(&self) -> Option<UnixTime> {
+        self.queued().map(|(_, queued)| queued.next_attempt).min()
+    }
+
+    /// The recipients that wait, with their place in the envelope.
+    pub fn queued(&self) -> impl Iterator<Item = (usize, &Queued)> {
+        self.states.iter().enumerate().filter_map(|(index, state)| match state {
+            RecipientState::Queued(queued) => Some((index, queued)),
+            RecipientState::Ended(_) => None,
+        })
+    }
+
+    /// Where the mail for recipient `index` goes, redirection considered.
+    pub fn destination(&self, index: usize) -> ForwardPath {
+        match &self.states[index] {
+            RecipientState::Queued(Queued { redirected_to: Some(mailbox), .. }) => {
+                ForwardPath::Mailbox(mailbox.clone())
+            }
+            _ => self.envelope.recipients[index].forward_path.clone(),
+        }
+    }
+}
+
+/// The first states of a message: what the dispositions say, due at `now`.
+pub fn first_states(dispositions: &[Disposition], now: UnixTime) -> Vec<RecipientState> {
+    let mut redirected: Vec<&Mailbox> = Vec::new();
+    let queued = |redirected_to| {
+        RecipientState::Queued(Queued { redirected_to, attempts: 0, next_attempt: now, last: None })
+    };
+    dispositions
+        .iter()
+        .map(|disposition| match disposition {
+            Disposition::Deliver => queued(None),
+            Disposition::Redirect(mailbox) if redirected.iter().any(|earlier| earlier.same_as(mailbox)) => {
+                RecipientState::Ended(Ending::Merged)
+            }
+            Disposition::Redirect(mailbox) => {
+                redirected.push(mailbox);
+                queued(Some(mailbox.clone()))
+            }
+            Disposition::Quarantine(_) => RecipientState::Ended(Ending::Quarantined),
+            Disposition::Discard(_) => RecipientState::Ended(Ending::Discarded),
+        })
+        .collect()
+}
+
+/// A message that is withheld for at least one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    /// Who brought it.
+    pub origin: Origin,
+    /// As the session took it, with the withheld recipients only.
+    pub envelope: Envelope,
+    /// When the session took it.
+    pub received_at: UnixTime,
+    /// Where the octets are.
+    pub body: StoredBody,
+    /// One a recipient, in the envelope's order.
+    pub withheld: Vec<Withheld>,
+}
+
+/// Why one recipient hasn't got the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// Why.
+    pub reason: Reason,
+    /// Since when.
+    pub since: UnixTime,
+}
+
+/// The reasons to withhold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Something was found in it.
+    Threat(Threat),
+    /// It can't be delivered, and nobody is to be told by mail.
+    Undeliverable(Report),
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reason::Threat(threat) => threat.fmt(f),
+            Reason::Undeliverable(report) => write!(f, "undeliverable: {}", report.text),
+        }
+    }
+}
+
+impl QuarantineRecord {
+    /// An entry about `message` that withholds nothing yet.
+    pub fn about(message: &MessageRecord) -> Self {
+        Self {
+            origin: message.origin.clone(),
+            envelope: Envelope { recipients: Vec::new(), ..message.envelope.clone() },
+            received_at: message.received_at,
+            body: message.body,
+            withheld: Vec::new(),
+        }
+    }
+
+    /// Withholds the message for one more recipient.
+    pub fn withhold(&mut self, recipient: Recipient, reason: Reason, since: UnixTime) {
+        self.envelope.recipients.push(recipient);
+        self.withheld.push(Withheld { reason, since });
+    }
+
+    /// Since when the whole entry is as it is: retention counts from here.
+    pub fn since(&self) -> UnixTime {
+        self.withheld.iter().map(|withheld| withheld.since).max().unwrap_or(self.received_at)
+    }
+}
+
+/// A row that can't be used, kept so that nothing is lost silently.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedRecord {
+    /// What is wrong and what to do.
+    pub cause: String,
+    /// The table it stood in.
+    pub table: DamagedTable,
+    /// The row as it was.
+    pub row: String,
+}
+
+/// Where a damaged row stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DamagedTable {
+    /// Messages that wait.
+    Messages,
+    /// The quarantine.
+    Quarantine,
+}

@@ -1,0 +1,230 @@
+//! What is done before the spool is used: every row is looked at, what can't be used is put aside and reported,
+//! and body files that no row names are removed.
+//!
+//! Normally there is nothing to put aside: rows are transactional, files are on disk before their rows. It is for
+//! disks that lied and hands that slipped. A row that was put aside for its missing file comes back by itself
+//! when the file does.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use mailguard_core::mail::{QueueId, UnixTime};
+use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+
+use super::OpenError;
+use super::body::BodyDirectory;
+use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
+use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE};
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The messages that wait, and when each is due.
+    pub queued: Vec<(QueueId, UnixTime)>,
+    /// Octets of the bodies in the quarantine.
+    pub quarantine_octets: u64,
+    /// The greatest number in use, for ids and body files: new ones are above it.
+    pub greatest: u64,
+    /// Rows that can't be used, from now and from earlier starts.
+    pub damaged: Vec<(QueueId, DamagedRecord)>,
+    /// Body files without a row, removed now.
+    pub orphans: usize,
+}
+
+/// Looks at everything in `database` and `bodies`; `path` is for messages only.
+pub(super) fn recover(
+    path: &Path,
+    database: &Database,
+    bodies: &BodyDirectory,
+) -> Result<Recovered, OpenError> {
+    let files = bodies.list().map_err(|e| OpenError::io(path, e))?;
+    let mut search = Search { files: files.into_iter().collect(), ..Search::default() };
+    search.run(database).map_err(|e| OpenError::redb(path, e))?;
+    for (id, damaged) in &search.recovered.damaged {
+        tracing::error!(%id, cause = damaged.cause, "a stored message can't be used and is kept aside");
+    }
+    for &number in search.files.keys().filter(|number| !search.named.contains(number)) {
+        bodies.remove(number);
+        search.recovered.orphans += 1;
+    }
+    Ok(search.recovered)
+}
+
+#[derive(Default)]
+struct Search {
+    /// Number and length of each body file.
+    files: HashMap<u64, u64>,
+    /// Numbers of the body files that rows name.
+    named: HashSet<u64>,
+    recovered: Recovered,
+}
+
+impl Search {
+    fn run(&mut self, database: &Database) -> Result<(), redb::Error> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        let changed = self.tables(&transaction)?;
+        if changed {
+            transaction.commit()?
+        } else {
+            transaction.abort()?
+        }
+        Ok(())
+    }
+
+    /// Whether anything was written.
+    fn tables(&mut self, transaction: &WriteTransaction) -> Result<bool, redb::Error> {
+        let fresh = transaction.list_tables()?.count() < 5;
+        transaction.open_table(BODIES)?;
+        let mut damaged = transaction.open_table(DAMAGED)?;
+        let returned = self.bring_back(transaction, &mut damaged)?;
+        let mut bad = Vec::new();
+        self.look::<MessageRecord>(transaction, MESSAGES, DamagedTable::Messages, &mut bad)?;
+        self.look::<QuarantineRecord>(transaction, QUARANTINE, DamagedTable::Quarantine, &mut bad)?;
+        let changed = fresh || returned || !bad.is_empty();
+        for (id, record) in bad {
+            let row = serde_json::to_vec(&record).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
+            damaged.insert((id, record.table as u8), &row[..])?;
+        }
+        for row in damaged.iter()? {
+            let (key, row) = row?;
+            let (id, _) = key.value();
+            self.recovered.greatest = self.recovered.greatest.max(id);
+            let record: DamagedRecord = serde_json::from_slice(row.value())
+                .map_err(|e| redb::Error::Corrupted(format!("damaged row {}: {e}", QueueId(id))))?;
+            if let Some(body) = record.body() {
+                self.name(body);
+            }
+            self.recovered.damaged.push((QueueId(id), record));
+        }
+        Ok(changed)
+    }
+
+    /// Moves rows back whose missing file has been restored.
+    fn bring_back(
+        &self,
+        transaction: &WriteTransaction,
+        damaged: &mut Table<'_, (u64, u8), &'static [u8]>,
+    ) -> Result<bool, redb::Error> {
+        let mut back = Vec::new();
+        for row in damaged.iter()? {
+            let (key, row) = row?;
+            if let Ok(record) = serde_json::from_slice::<DamagedRecord>(row.value())
+                && record.body().is_some_and(|body| self.is_there(body))
+            {
+                back.push((key.value(), record));
+            }
+        }
+        for (key @ (id, _), record) in &back {
+            let table = match record.table {
+                DamagedTable::Messages => MESSAGES,
+                DamagedTable::Quarantine => QUARANTINE,
+            };
+            transaction.open_table(table)?.insert(id, record.row.as_bytes())?;
+            damaged.remove(key)?;
+            tracing::info!(id = %QueueId(*id), "the body is back: the message is used again");
+        }
+        Ok(!back.is_empty())
+    }
+
+    /// Looks at each row of a table; the bad ones move to `bad`.
+    fn look<T: DeserializeOwned + Row>(
+        &mut self,
+        transaction: &WriteTransaction,
+        definition: TableDefinition<'_, u64, &'static [u8]>,
+        table: DamagedTable,
+        bad: &mut Vec<(u64, DamagedRecord)>,
+    ) -> Result<(), redb::Error> {
+        let mut rows = transaction.open_table(definition)?;
+        let before = bad.len();
+        for row in rows.iter()? {
+            let (key, value) = row?;
+            let id = key.value();
+            self.recovered.greatest = self.recovered.greatest.max(id);
+            let cause = match serde_json::from_slice::<T>(value.value()) {
+                Err(error) => format!("the row can't be read: {error}"),
+                Ok(record) if !self.is_there(record.body()) => {
+                    self.name(record.body());
+                    missing_cause(record.body())
+                }
+                Ok(record) => {
+                    self.name(record.body());
+                    record.note(QueueId(id), &mut self.recovered);
+                    continue;
+                }
+            };
+            let row = String::from_utf8_lossy(value.value()).into_owned();
+            bad.push((id, DamagedRecord { cause, table, row }));
+        }
+        for (id, _) in &bad[before..] {
+            rows.remove(id)?;
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, body: StoredBody) {
+        if let StoredBody::File { number, .. } = body {
+            self.named.insert(number);
+            self.recovered.greatest = self.recovered.greatest.max(number);
+        }
+    }
+
+    fn is_there(&self, body: StoredBody) -> bool {
+        match body {
+            // In the same transaction as its record.
+            StoredBody::Row { .. } => true,
+            StoredBody::File { number, octets } => self.files.get(&number) == Some(&octets),
+        }
+    }
+}
+
+fn missing_cause(body: StoredBody) -> String {
+    match body {
+        StoredBody::Row { .. } => "its body is missing".to_owned(),
+        StoredBody::File { number, octets } => format!(
+            "its body file bodies/{number:016x} of {octets} octets is missing or has another length: restore the file \
+             and restart, or remove the message"
+        ),
+    }
+}
+
+/// What recovery wants to know of a row.
+trait Row {
+    fn body(&self) -> StoredBody;
+    fn note(&self, id: QueueId, recovered: &mut Recovered);
+}
+
+impl Row for MessageRecord {
+    fn body(&self) -> StoredBody {
+        self.body
+    }
+
+    fn note(&self, id: QueueId, recovered: &mut Recovered) {
+        recovered.queued.push((id, self.due().unwrap_or(self.received_at)));
+    }
+}
+
+impl Row for QuarantineRecord {
+    fn body(&self) -> StoredBody {
+        self.body
+    }
+
+    fn note(&self, _: QueueId, recovered: &mut Recovered) {
+        recovered.quarantine_octets += self.body.octets();
+    }
+}
+
+impl DamagedRecord {
+    /// The body that the row names, where the row can be read.
+    fn body(&self) -> Option<StoredBody> {
+        match self.table {
+            DamagedTable::Messages => {
+                serde_json::from_str::<MessageRecord>(&self.row).ok().map(|row| row.body)
+            }
+            DamagedTable::Quarantine => {
+                serde_json::from_str::<QuarantineRecord>(&self.row).ok().map(|row| row.body)
+            }
+        }
+    }
+}

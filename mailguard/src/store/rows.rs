@@ -1,0 +1,362 @@
+//! What the writer of `spool.redb` does with a job inside a transaction, and with the world after the `fsync`.
+//!
+//! A message lives in up to three tables under one id: its record, its body, its quarantine entry. Here is the
+//! one place that keeps them consistent: a body goes with the last row that needs it. Records are read,
+//! changed and written back in here only, so that two attempts that end together don't undo each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mailguard_core::mail::{QueueId, Recipient, UnixTime};
+use redb::{ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::body::{Body, BodyDirectory};
+use super::intake::{Committed, Intake};
+use super::record::{
+    DamagedRecord, DamagedTable, Ending, MessageRecord, QuarantineRecord, Queued, Reason, RecipientState,
+    StoredBody,
+};
+use super::writer::Rows;
+
+/// Messages that wait: id ▶ [`MessageRecord`].
+pub(super) const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
+/// Bodies that aren't files: id ▶ octets.
+pub(super) const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
+/// The quarantine: id ▶ [`QuarantineRecord`].
+pub(super) const QUARANTINE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("quarantine");
+/// Rows that can't be used: id and the table it stood in ▶ [`DamagedRecord`].
+pub(super) const DAMAGED: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinition::new("damaged");
+
+/// One change of the spool, whole or not at all.
+#[derive(Debug)]
+pub enum Job {
+    /// A new message.
+    Accept(Accept),
+    /// Every recipient of a message that was never withheld is ended.
+    Finish(QueueId, StoredBody),
+    /// What an attempt came to.
+    Record(Box<Record>),
+    /// A message is no longer to be delivered, at an administrator's word. Damaged rows go, too.
+    Remove(QueueId),
+    /// Quarantine entries are no longer needed.
+    Expunge(Vec<QueueId>),
+    /// A withheld message goes back to the queue.
+    Release(Box<Release>),
+    /// A row that turned out to be unusable is put aside.
+    PutAside(QueueId, String),
+}
+
+/// A new message; at least one of `message` and `quarantine` is there.
+#[derive(Debug)]
+pub struct Accept {
+    /// Its name, new.
+    pub id: QueueId,
+    /// The encoded [`MessageRecord`], where a recipient waits.
+    pub message: Option<Vec<u8>>,
+    /// The encoded [`QuarantineRecord`], where a recipient's copy is withheld.
+    pub quarantine: Option<Vec<u8>>,
+    /// The octets, on disk already where they are a file.
+    pub body: Body,
+    /// What the queue gets, once the message is on disk.
+    pub handover: Option<Committed>,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub struct Record {
+    /// Which message.
+    pub id: QueueId,
+    /// New states, by place in the envelope.
+    pub states: Vec<(usize, RecipientState)>,
+    /// Recipients to be withheld, by place in the envelope.
+    pub withhold: Vec<(usize, Reason)>,
+    /// When.
+    pub at: UnixTime,
+    /// The notice to the sender.
+    pub notice: Option<Accept>,
+}
+
+/// A withheld message that goes back to the queue.
+#[derive(Debug)]
+pub struct Release {
+    /// Which.
+    pub id: QueueId,
+    /// To whom; none: to those it is withheld from.
+    pub to: Option<Vec<Recipient>>,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// What became of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// There is no such row (any more): nothing was done.
+    Absent,
+    /// The record is written; the message is due again at this time, or ended.
+    Recorded(Option<UnixTime>),
+    /// So many rows were removed.
+    Removed(usize),
+}
+
+/// The writer's side of `spool.redb`.
+pub(super) struct SpoolRows {
+    directory: BodyDirectory,
+    intake: Arc<Intake>,
+    quarantine_octets: Arc<AtomicU64>,
+    after: After,
+}
+
+impl SpoolRows {
+    pub(super) fn new(
+        directory: BodyDirectory,
+        intake: Arc<Intake>,
+        quarantine_octets: Arc<AtomicU64>,
+    ) -> Self {
+        Self { directory, intake, quarantine_octets, after: After::default() }
+    }
+}
+
+/// What is done once a commit is on disk.
+#[derive(Default)]
+struct After {
+    handover: Vec<Committed>,
+    unlink: Vec<u64>,
+    quarantine_octets: i64,
+}
+
+impl Rows for SpoolRows {
+    type Job = Job;
+    type Answer = Answer;
+
+    fn apply(&mut self, transaction: &WriteTransaction, jobs: Vec<Job>) -> Result<Vec<Answer>, redb::Error> {
+        let mut tables = Tables {
+            messages: transaction.open_table(MESSAGES)?,
+            bodies: transaction.open_table(BODIES)?,
+            quarantine: transaction.open_table(QUARANTINE)?,
+            damaged: transaction.open_table(DAMAGED)?,
+            after: &mut self.after,
+        };
+        jobs.into_iter().map(|job| Ok(tables.apply(job)?)).collect()
+    }
+
+    fn committed(&mut self) {
+        let After { handover, unlink, quarantine_octets } = std::mem::take(&mut self.after);
+        if !handover.is_empty() {
+            self.intake.push(handover.into_iter());
+        }
+        // Two's complement: adding a negative number subtracts.
+        self.quarantine_octets.fetch_add(quarantine_octets as u64, Ordering::Relaxed);
+        for number in unlink {
+            self.directory.remove(number);
+        }
+    }
+}
+
+struct Tables<'a, 't> {
+    messages: Table<'t, u64, &'static [u8]>,
+    bodies: Table<'t, u64, &'static [u8]>,
+    quarantine: Table<'t, u64, &'static [u8]>,
+    damaged: Table<'t, (u64, u8), &'static [u8]>,
+    after: &'a mut After,
+}
+
+impl Tables<'_, '_> {
+    fn apply(&mut self, job: Job) -> Result<Answer, StorageError> {
+        match job {
+            Job::Accept(accept) => self.accept(accept),
+            Job::Finish(id, body) => {
+                self.messages.remove(id.0)?;
+                self.remove_body(id, body)?;
+                Ok(Answer::Done)
+            }
+            Job::Record(record) => self.record(*record),
+            Job::Remove(id) => self.remove(id),
+            Job::Expunge(ids) => {
+                let mut removed = 0;
+                for id in ids {
+                    removed += usize::from(self.expunge(id)?);
+                }
+                Ok(Answer::Removed(removed))
+            }
+            Job::Release(release) => self.release(*release),
+            Job::PutAside(id, cause) => self.put_aside(id, cause),
+        }
+    }
+
+    fn accept(&mut self, accept: Accept) -> Result<Answer, StorageError> {
+        let id = accept.id.0;
+        match &accept.body {
+            Body::Memory(octets) => {
+                self.bodies.insert(id, &octets[..])?;
+            }
+            Body::File(file) => file.keep(),
+        }
+        if let Some(row) = accept.message {
+            self.messages.insert(id, &row[..])?;
+        }
+        if let Some(row) = accept.quarantine {
+            self.quarantine.insert(id, &row[..])?;
+            self.after.quarantine_octets += signed(accept.body.octets());
+        }
+        self.after.handover.extend(accept.handover);
+        Ok(Answer::Done)
+    }
+
+    fn record(&mut self, record: Record) -> Result<Answer, StorageError> {
+        let Some(mut message) = read::<MessageRecord>(&self.messages, record.id)? else {
+            return Ok(Answer::Absent);
+        };
+        for (index, state) in record.states {
+            message.states[index] = state;
+        }
+        if !record.withhold.is_empty() {
+            self.withhold(record.id, &mut message, record.withhold, record.at)?;
+        }
+        if let Some(notice) = record.notice {
+            self.accept(notice)?;
+        }
+        let due = message.due();
+        if due.is_some() {
+            write(&mut self.messages, record.id, &message)?;
+        } else {
+            self.messages.remove(record.id.0)?;
+            self.remove_body(record.id, message.body)?;
+        }
+        Ok(Answer::Recorded(due))
+    }
+
+    fn withhold(
+        &mut self,
+        id: QueueId,
+        message: &mut MessageRecord,
+        recipients: Vec<(usize, Reason)>,
+        at: UnixTime,
+    ) -> Result<(), StorageError> {
+        let mut entry = match read::<QuarantineRecord>(&self.quarantine, id)? {
+            Some(entry) => entry,
+            None => {
+                self.after.quarantine_octets += signed(message.body.octets());
+                QuarantineRecord::about(message)
+            }
+        };
+        for (index, reason) in recipients {
+            let mut recipient = message.envelope.recipients[index].clone();
+            recipient.forward_path = message.destination(index);
+            entry.withhold(recipient, reason, at);
+            message.states[index] = RecipientState::Ended(Ending::Quarantined);
+        }
+        write(&mut self.quarantine, id, &entry)
+    }
+
+    fn remove(&mut self, id: QueueId) -> Result<Answer, StorageError> {
+        let mut damaged = false;
+        for table in [DamagedTable::Messages, DamagedTable::Quarantine] {
+            damaged |= self.damaged.remove((id.0, table as u8))?.is_some();
+        }
+        let Some(message) = read::<MessageRecord>(&self.messages, id)? else {
+            return Ok(if damaged { Answer::Done } else { Answer::Absent });
+        };
+        self.messages.remove(id.0)?;
+        self.remove_body(id, message.body)?;
+        Ok(Answer::Done)
+    }
+
+    fn expunge(&mut self, id: QueueId) -> Result<bool, StorageError> {
+        let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(false) };
+        self.quarantine.remove(id.0)?;
+        self.after.quarantine_octets -= signed(entry.body.octets());
+        self.remove_body(id, entry.body)?;
+        Ok(true)
+    }
+
+    /// The recipients join those who still wait for the same message, if there are any.
+    fn release(&mut self, release: Release) -> Result<Answer, StorageError> {
+        let Release { id, to, at } = release;
+        let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(Answer::Absent) };
+        let body = entry.body;
+        let recipients = to.unwrap_or_else(|| entry.envelope.recipients.clone());
+        let mut message = match read::<MessageRecord>(&self.messages, id)? {
+            Some(message) => message,
+            None => MessageRecord {
+                origin: entry.origin,
+                envelope: mailguard_core::mail::Envelope { recipients: Vec::new(), ..entry.envelope },
+                received_at: at,
+                body,
+                states: Vec::new(),
+            },
+        };
+        for recipient in recipients {
+            message.envelope.recipients.push(recipient);
+            message.states.push(RecipientState::Queued(Queued {
+                redirected_to: None,
+                attempts: 0,
+                next_attempt: at,
+                last: None,
+            }));
+        }
+        write(&mut self.messages, id, &message)?;
+        self.quarantine.remove(id.0)?;
+        self.after.quarantine_octets -= signed(body.octets());
+        Ok(Answer::Recorded(message.due()))
+    }
+
+    fn put_aside(&mut self, id: QueueId, cause: String) -> Result<Answer, StorageError> {
+        let row = match self.messages.remove(id.0)? {
+            Some(row) => String::from_utf8_lossy(row.value()).into_owned(),
+            None => return Ok(Answer::Absent),
+        };
+        let record = DamagedRecord { cause, table: DamagedTable::Messages, row };
+        let row = encode(id, &record)?;
+        self.damaged.insert((id.0, record.table as u8), &row[..])?;
+        Ok(Answer::Done)
+    }
+
+    /// Removes the body unless another row needs it.
+    fn remove_body(&mut self, id: QueueId, body: StoredBody) -> Result<(), StorageError> {
+        if self.messages.get(id.0)?.is_some() || self.quarantine.get(id.0)?.is_some() {
+            return Ok(());
+        }
+        match body {
+            StoredBody::Row { .. } => {
+                self.bodies.remove(id.0)?;
+            }
+            StoredBody::File { number, .. } => self.after.unlink.push(number),
+        }
+        Ok(())
+    }
+}
+
+fn signed(octets: u64) -> i64 {
+    i64::try_from(octets).unwrap_or(i64::MAX)
+}
+
+/// The row of `id`, decoded. Rows were checked when the store was opened and are written in here only: one that
+/// can't be decoded now is damage.
+fn read<T: DeserializeOwned>(
+    table: &Table<'_, u64, &'static [u8]>,
+    id: QueueId,
+) -> Result<Option<T>, StorageError> {
+    let Some(row) = table.get(id.0)? else { return Ok(None) };
+    serde_json::from_slice(row.value()).map(Some).map_err(|error| corrupted(id, &error))
+}
+
+fn write<T: Serialize>(
+    table: &mut Table<'_, u64, &'static [u8]>,
+    id: QueueId,
+    record: &T,
+) -> Result<(), StorageError> {
+    table.insert(id.0, &encode(id, record)?[..])?;
+    Ok(())
+}
+
+fn encode<T: Serialize>(id: QueueId, record: &T) -> Result<Vec<u8>, StorageError> {
+    serde_json::to_vec(record).map_err(|error| corrupted(id, &error))
+}
+
+fn corrupted(id: QueueId, error: &serde_json::Error) -> StorageError {
+    StorageError::Corrupted(format!("row {id}: {error}"))
+}

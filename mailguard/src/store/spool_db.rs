@@ -1,0 +1,278 @@
+//! `spool.redb`: opening, recovery, writing and reading. Queue and quarantine in one database, so that one
+//! transaction spans them.
+//!
+//! The layout of the spool directory, all of it for our user only: `spool.redb`, and `bodies/` with one file
+//! for each body over [`SPILL_OCTETS`](super::body::SPILL_OCTETS). What the rows mean to mail is left to
+//! `spool`, `queue` and `quarantine`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mailguard_core::mail::QueueId;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageBackend};
+use serde::de::DeserializeOwned;
+use tokio::task::spawn_blocking;
+
+use super::body::{Body, BodyDirectory};
+use super::intake::Intake;
+use super::record::{DamagedRecord, MessageRecord, QuarantineRecord, StoredBody};
+use super::recover::{Recovered, recover};
+use super::rows::{Answer, BODIES, DAMAGED, Job, MESSAGES, QUARANTINE, SpoolRows};
+use super::writer::{Pace, WriteError, Writer};
+use super::{OpenError, create_directory, open_backend, open_file};
+
+/// The version of the rows' layout.
+const SCHEMA: u64 = 1;
+
+/// Memory for redb's page cache, octets.
+const CACHE_OCTETS: usize = 64 * 1024 * 1024;
+
+/// The file's name in the spool directory.
+const FILE_NAME: &str = "spool.redb";
+
+/// The body files' directory in the spool directory.
+const BODIES_NAME: &str = "bodies";
+
+/// Every answer is waited for, and a start after a kill must be quick (docs/adr/0001).
+const PACE: Pace = Pace { linger: Duration::ZERO, quick_repair: true };
+
+/// What a job's rows hold in memory beside its body, octets, roughly.
+const ROW_OCTETS: usize = 1024;
+
+/// Why the store can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// redb or the disk.
+    #[error("{path}: reading failed ({cause})")]
+    Store {
+        /// Which file.
+        path: PathBuf,
+        /// What was said.
+        cause: String,
+    },
+    /// The row is there and its body isn't.
+    #[error("{id}: its body is missing from {path}: restore it from a backup or remove the message")]
+    BodyMissing {
+        /// Which message.
+        id: QueueId,
+        /// Where the body should be.
+        path: PathBuf,
+    },
+}
+
+/// The database; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct SpoolDb {
+    database: Arc<Database>,
+    writer: Writer<SpoolRows>,
+    directory: BodyDirectory,
+    path: Arc<PathBuf>,
+    intake: Arc<Intake>,
+    quarantine_octets: Arc<AtomicU64>,
+}
+
+impl SpoolDb {
+    /// Opens or creates the spool in `directory` and recovers what an unclean end left.
+    pub fn open(directory: &Path) -> Result<(Self, Recovered), OpenError> {
+        create_directory(directory)?;
+        create_directory(&directory.join(BODIES_NAME))?;
+        let path = directory.join(FILE_NAME);
+        let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
+        Self::start(directory, database)
+    }
+
+    /// As [`SpoolDb::open`], with the database on `backend` instead of its file.
+    pub fn open_on(directory: &Path, backend: impl StorageBackend) -> Result<(Self, Recovered), OpenError> {
+        create_directory(&directory.join(BODIES_NAME))?;
+        let database = open_backend(&directory.join(FILE_NAME), backend, SCHEMA, CACHE_OCTETS)?;
+        Self::start(directory, database)
+    }
+
+    fn start(directory: &Path, database: Database) -> Result<(Self, Recovered), OpenError> {
+        let path = directory.join(FILE_NAME);
+        let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
+        let recovered = recover(&path, &database, &bodies)?;
+        let database = Arc::new(database);
+        let intake = Arc::new(Intake::default());
+        let quarantine_octets = Arc::new(AtomicU64::new(recovered.quarantine_octets));
+        let rows = SpoolRows::new(bodies.clone(), intake.clone(), quarantine_octets.clone());
+        let name = path.display().to_string();
+        let writer =
+            Writer::start(&name, database.clone(), rows, PACE).map_err(|e| OpenError::io(&path, e))?;
+        let db =
+            Self { database, writer, directory: bodies, path: Arc::new(path), intake, quarantine_octets };
+        Ok((db, recovered))
+    }
+
+    /// Does `job` and returns once it is on disk.
+    pub async fn submit(&self, job: Job) -> Result<Answer, WriteError> {
+        let octets = job.octets();
+        self.writer.submit(job, octets).await
+    }
+
+    /// Hands `job` in and doesn't wait: for what may be repeated after a crash.
+    pub async fn post(&self, job: Job) -> Result<(), WriteError> {
+        let octets = job.octets();
+        self.writer.post(job, octets).await
+    }
+
+    /// Why nothing is stored any more, if that is so.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.writer.failure()
+    }
+
+    /// Writes what is queued and takes nothing more.
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
+
+    /// What has just become durable, for the queue.
+    pub fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    /// Where body files are.
+    pub fn bodies(&self) -> &BodyDirectory {
+        &self.directory
+    }
+
+    /// Octets of the bodies in the quarantine.
+    pub fn quarantine_octets(&self) -> u64 {
+        self.quarantine_octets.load(Ordering::Relaxed)
+    }
+
+    /// Runs `look` on one consistent view of the tables, on a thread that may block.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&View) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let database = self.database.clone();
+        let outcome = spawn_blocking(move || View::of(&database).and_then(|view| look(&view))).await;
+        let cause = match outcome {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "redb panicked: the file is damaged".to_owned(),
+        };
+        Err(ReadError::Store { path: self.path.to_path_buf(), cause })
+    }
+
+    /// The record of a message that waits.
+    pub async fn message(&self, id: QueueId) -> Result<Option<MessageRecord>, ReadError> {
+        self.read(move |view| view.message(id)).await
+    }
+
+    /// A quarantine entry.
+    pub async fn withheld(&self, id: QueueId) -> Result<Option<QuarantineRecord>, ReadError> {
+        self.read(move |view| view.withheld(id)).await
+    }
+
+    /// The octets of a message.
+    pub async fn body(&self, id: QueueId, stored: StoredBody) -> Result<Body, ReadError> {
+        match stored {
+            StoredBody::Row { .. } => {
+                let row =
+                    self.read(move |view| Ok(view.bodies.get(id.0)?.map(|row| copy(row.value())))).await?;
+                let missing = || ReadError::BodyMissing { id, path: self.path.to_path_buf() };
+                row.map(Body::Memory).ok_or_else(missing)
+            }
+            StoredBody::File { number, octets } => {
+                let path = self.directory.path_of(number);
+                match tokio::fs::metadata(&path).await {
+                    Ok(found) if found.len() == octets => Ok(self.directory.stored(number, octets)),
+                    _ => Err(ReadError::BodyMissing { id, path }),
+                }
+            }
+        }
+    }
+}
+
+fn copy(row: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(row)
+}
+
+/// One consistent view of the tables.
+pub struct View {
+    messages: ReadOnlyTable<u64, &'static [u8]>,
+    bodies: ReadOnlyTable<u64, &'static [u8]>,
+    quarantine: ReadOnlyTable<u64, &'static [u8]>,
+    damaged: ReadOnlyTable<(u64, u8), &'static [u8]>,
+}
+
+impl View {
+    fn of(database: &Database) -> Result<Self, redb::Error> {
+        let reading = database.begin_read()?;
+        Ok(Self {
+            messages: reading.open_table(MESSAGES)?,
+            bodies: reading.open_table(BODIES)?,
+            quarantine: reading.open_table(QUARANTINE)?,
+            damaged: reading.open_table(DAMAGED)?,
+        })
+    }
+
+    /// The record of a message that waits.
+    pub fn message(&self, id: QueueId) -> Result<Option<MessageRecord>, redb::Error> {
+        self.messages.get(id.0)?.map(|row| decode(id, row.value())).transpose()
+    }
+
+    /// A quarantine entry.
+    pub fn withheld(&self, id: QueueId) -> Result<Option<QuarantineRecord>, redb::Error> {
+        self.quarantine.get(id.0)?.map(|row| decode(id, row.value())).transpose()
+    }
+
+    /// The messages that wait, oldest first.
+    pub fn messages(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(QueueId, MessageRecord), redb::Error>>, redb::Error> {
+        Ok(self.messages.range::<u64>(..)?.map(decode_row))
+    }
+
+    /// The quarantine, newest first.
+    pub fn quarantine(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(QueueId, QuarantineRecord), redb::Error>>, redb::Error> {
+        Ok(self.quarantine.range::<u64>(..)?.rev().map(decode_row))
+    }
+
+    /// The rows that can't be used, oldest first.
+    pub fn damaged(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(QueueId, DamagedRecord), redb::Error>>, redb::Error> {
+        Ok(self.damaged.range::<(u64, u8)>(..)?.map(|row| {
+            let (key, value) = row?;
+            let id = QueueId(key.value().0);
+            Ok((id, decode(id, value.value())?))
+        }))
+    }
+}
+
+type Row =
+    Result<(redb::AccessGuard<'static, u64>, redb::AccessGuard<'static, &'static [u8]>), redb::StorageError>;
+
+fn decode_row<T: DeserializeOwned>(row: Row) -> Result<(QueueId, T), redb::Error> {
+    let (key, value) = row?;
+    let id = QueueId(key.value());
+    Ok((id, decode(id, value.value())?))
+}
+
+fn decode<T: DeserializeOwned>(id: QueueId, row: &[u8]) -> Result<T, redb::Error> {
+    serde_json::from_slice(row).map_err(|error| redb::Error::Corrupted(format!("row {id}: {error}")))
+}
+
+impl Job {
+    /// What it holds in memory, roughly.
+    fn octets(&self) -> usize {
+        let body = |accept: &super::rows::Accept| match &accept.body {
+            Body::Memory(octets) => octets.len(),
+            Body::File(_) => 0,
+        };
+        ROW_OCTETS
+            + match self {
+                Job::Accept(accept) => body(accept),
+                Job::Record(record) => record.notice.as_ref().map_or(0, body),
+                _ => 0,
+            }
+    }
+}
