@@ -48,10 +48,8 @@ pub struct DispositionPolicy {
 /// `on_scanner_failure` speaks of virus scanners only: what another check can't decide is deferred, whatever is
 /// configured, unless its finds are passed anyway.
 pub fn decide(policy: &DispositionPolicy, envelope: &Envelope, findings: &[Finding]) -> Decision {
-    for finding in findings {
-        if let Outcome::Refuse(refusal) | Outcome::Defer(refusal) = &finding.outcome {
-            return Decision::Refuse(refusal.clone());
-        }
+    if let Some(refusal) = findings.iter().find_map(Finding::objection) {
+        return Decision::Refuse(refusal.clone());
     }
     let handled = findings
         .iter()
