@@ -1,5 +1,7 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
 pub mod config;
+pub mod datapath;
+pub mod intercept;
 pub mod spool;
 pub mod store;
