@@ -3,6 +3,7 @@
 pub mod config;
 pub mod datapath;
 pub mod intercept;
+pub mod session;
 pub mod lookup;
 pub mod scan;
 pub mod store;
