@@ -2,9 +2,12 @@
 
 pub mod cli;
 pub mod config;
-pub mod control;
+pub mod datapath;
+pub mod intercept;
+pub mod session;
 pub mod lookup;
-pub mod queue;
 pub mod scan;
-pub mod spool;
 pub mod store;
+pub mod spool;
+pub mod queue;
+pub mod control;
