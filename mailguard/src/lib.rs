@@ -1,5 +1,6 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
+pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod intercept;
