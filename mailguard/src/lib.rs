@@ -1,6 +1,10 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
 pub mod config;
+pub mod control;
+pub mod lookup;
+pub mod queue;
+pub mod scan;
 pub mod session;
 pub mod spool;
 pub mod store;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use mailguard_core::config::model::AddressPattern;
 use mailguard_core::config::syntax::{self, Mac, Mismatch, Syntax};
 use mailguard_core::config::value::quoted;
-use mailguard_core::config::{Data, Place, Value};
+use mailguard_core::config::{Data, Value};
 use serde::{Deserialize, Serialize};
 
 use super::edit::EditError;
-use super::source::{IncludeContent, Source};
+use super::report::Text;
+use super::source::Source;
 use super::tree;
 
 /// A list that can be changed while mailguard runs.
@@ -169,19 +170,11 @@ pub fn entries(source: &Source, list: EditList) -> Vec<ListEntry> {
     let Ok(mut root) = tree::from_toml(&source.text) else { return Vec::new() };
     tree::expand(&mut root, &source.includes, &mut Vec::new());
     let Some(Data::Array(items)) = root.at(&list.path()).map(|value| &value.data) else { return Vec::new() };
+    let texts = Text::all(source);
     let entry = |item: &Value| {
-        let (file, line) = locate(source, item.place);
+        let text = &texts[item.place.text];
+        let (file, line) = (text.path.to_owned(), text.line(item.place.start));
         Some(ListEntry { list, value: item.as_text()?.to_owned(), file, line })
     };
     items.iter().filter_map(entry).collect()
-}
-
-fn locate(source: &Source, place: Place) -> (PathBuf, usize) {
-    let include = place.text.checked_sub(1).and_then(|index| source.includes.get(index));
-    let (path, text) = match include.map(|include| (&include.path, &include.content)) {
-        Some((path, IncludeContent::Text(text))) => (path, text.as_str()),
-        _ => (&source.path, source.text.as_str()),
-    };
-    let before = text.as_bytes().get(..place.start).unwrap_or_default();
-    (path.clone(), 1 + before.iter().filter(|octet| **octet == b'\n').count())
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::source::{IncludeContent, Source};
 
-/// Errors that are printed; the rest is counted.
-const MAX_PRINTED_ERRORS: usize = 100;
+/// Errors that are told apart; the rest is counted. A list file of the wrong kind has one in each of its lines.
+const MAX_TOLD_ERRORS: usize = 1_000;
 /// Longest piece of a line that is shown, in characters.
 const MAX_EXCERPT_CHARACTERS: usize = 100;
 /// Characters shown left of the mark when the line is cut there.
@@ -17,8 +17,12 @@ const EXCERPT_LEAD_CHARACTERS: usize = 30;
 
 /// All errors of a configuration, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(transparent)]
-pub struct Errors(Vec<Located>);
+pub struct Errors {
+    /// The first [`MAX_TOLD_ERRORS`].
+    told: Vec<Located>,
+    /// How many there are.
+    count: usize,
+}
 
 /// One error and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,22 +55,27 @@ struct Excerpt {
 impl Errors {
     /// Finds the lines of `errors` in the texts that they came from.
     pub(super) fn new(source: &Source, errors: Vec<ConfigError>) -> Self {
-        let mut texts = vec![Text::new(&source.path, &source.text)];
-        texts.extend(source.includes.iter().map(|include| match &include.content {
-            IncludeContent::Text(text) => Text::new(&include.path, text),
-            IncludeContent::Unreadable(_) => Text::new(&include.path, ""),
-        }));
-        Self(errors.into_iter().map(|error| texts[error.place.text].locate(error)).collect())
+        let texts = Text::all(source);
+        let count = errors.len();
+        let first = errors.into_iter().take(MAX_TOLD_ERRORS);
+        Self { told: first.map(|error| texts[error.place.text].locate(error)).collect(), count }
     }
 
-    /// The errors, in the order of the text.
+    /// The first errors, in the order of the text: all of them unless there are more than a thousand.
     pub fn iter(&self) -> std::slice::Iter<'_, Located> {
-        self.0.iter()
+        self.told.iter()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
 }
 
-struct Text<'a> {
-    path: &'a Path,
+/// A text whose lines can be found.
+pub(super) struct Text<'a> {
+    /// The file that it came from.
+    pub(super) path: &'a Path,
     text: &'a str,
     /// Offset of each line's first octet.
     starts: Vec<usize>,
@@ -78,10 +87,24 @@ impl<'a> Text<'a> {
         Self { path, text, starts }
     }
 
+    /// The texts of a source, in the order in which places number them.
+    pub(super) fn all(source: &'a Source) -> Vec<Self> {
+        let included = source.includes.iter().map(|include| match &include.content {
+            IncludeContent::Text(text) => Text::new(&include.path, text),
+            IncludeContent::Unreadable(_) => Text::new(&include.path, ""),
+        });
+        std::iter::once(Text::new(&source.path, &source.text)).chain(included).collect()
+    }
+
+    /// The line of an octet, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|&first| first <= offset)
+    }
+
     fn locate(&self, error: ConfigError) -> Located {
         let Place { start, end, .. } = error.place;
         let start = self.text.floor_char_boundary(start);
-        let line = self.starts.partition_point(|&first| first <= start);
+        let line = self.line(start);
         let first = self.starts[line - 1];
         let content = self.text[first..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
         let last = self.text.floor_char_boundary(end).clamp(start, first + content.len().max(start - first));
@@ -93,7 +116,7 @@ impl<'a> Text<'a> {
             column: column + 1,
             message: error.problem.to_string(),
             remedy: error.problem.remedy(),
-            key: error.key,
+            key: error.key.replace(char::is_control, " "),
             excerpt: (end > 0).then(|| excerpt(content, column, marked)),
         }
     }
@@ -148,15 +171,13 @@ impl fmt::Display for Located {
 /// Each error with its line, a blank line between, and their number.
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for error in self.0.iter().take(MAX_PRINTED_ERRORS) {
+        for error in &self.told {
             write!(f, "{error}\n\n")?;
         }
-        match self.0.len() {
-            1 => f.write_str("1 error"),
-            count if count > MAX_PRINTED_ERRORS => {
-                write!(f, "{count} errors, the first {MAX_PRINTED_ERRORS} of them shown")
-            }
-            count => write!(f, "{count} errors"),
+        match (self.count, self.told.len()) {
+            (1, _) => f.write_str("1 error"),
+            (count, told) if count > told => write!(f, "{count} errors, the first {told} of them shown"),
+            (count, _) => write!(f, "{count} errors"),
         }
     }
 }

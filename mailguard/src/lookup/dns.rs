@@ -1,0 +1,233 @@
+//! The DNS: mail exchangers and addresses, bounded in time and number.
+//!
+//! Answers are kept as long as their TTL says. What they mean for a message's way is left to `core::mx`.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use mailguard_core::config::model::Dns as DnsConfig;
+use mailguard_core::lookup::Lookup;
+use mailguard_core::mail::Domain;
+use mailguard_core::mx::MxRecord;
+use tokio::sync::Semaphore;
+
+/// Most queries under way at once; more wait.
+const MAX_QUERIES: usize = 256;
+
+/// How often a query is sent before it counts as unanswered.
+const TRIES: usize = 2;
+
+/// Answers kept.
+const CACHED_ANSWERS: u64 = 8192;
+
+/// Longest time an answer is kept, whatever its TTL.
+const MAX_CACHE_TIME: Duration = Duration::from_secs(3600);
+
+/// Longest time that "there is none" is kept: a mistake that was mended should be seen.
+const MAX_NEGATIVE_CACHE_TIME: Duration = Duration::from_secs(300);
+
+/// A resolver for one `[dns]` section.
+pub struct Dns {
+    /// Or why there is none.
+    resolver: Result<TokioResolver, String>,
+    under_way: Semaphore,
+    deadline: Duration,
+}
+
+impl Dns {
+    /// A resolver as configured. One that can't be made answers every query with why.
+    pub fn new(config: &DnsConfig) -> Self {
+        let resolver = build(config).map_err(|error| format!("no DNS server is known: {error}"));
+        // Each try may go over UDP and then TCP.
+        let deadline = config.timeout * (2 * TRIES as u32);
+        Self { resolver, under_way: Semaphore::new(MAX_QUERIES), deadline }
+    }
+
+    /// The MX records of `domain`, in no order.
+    pub async fn mx(&self, domain: &Domain) -> Lookup<Vec<MxRecord>> {
+        self.query(domain, RecordType::MX, |data| match data {
+            RData::MX(mx) => Some(MxRecord { preference: mx.preference, exchange: mx.exchange.to_ascii() }),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The addresses of `host`, of both families, in no order.
+    pub async fn addresses(&self, host: &Domain) -> Lookup<Vec<IpAddr>> {
+        let v4 = self.query(host, RecordType::A, |data| match data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            _ => None,
+        });
+        let v6 = self.query(host, RecordType::AAAA, |data| match data {
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        });
+        match tokio::join!(v4, v6) {
+            (Lookup::Found(mut v4), Lookup::Found(v6)) => {
+                v4.extend(v6);
+                Lookup::Found(v4)
+            }
+            // One family is enough to deliver.
+            (Lookup::Found(addresses), _) | (_, Lookup::Found(addresses)) => Lookup::Found(addresses),
+            (Lookup::Unavailable(cause), _) | (_, Lookup::Unavailable(cause)) => Lookup::Unavailable(cause),
+            (Lookup::Absent, Lookup::Absent) => Lookup::Absent,
+        }
+    }
+
+    async fn query<T>(
+        &self,
+        name: &Domain,
+        record_type: RecordType,
+        take: impl Fn(&RData) -> Option<T>,
+    ) -> Lookup<Vec<T>> {
+        let resolver = match &self.resolver {
+            Ok(resolver) => resolver,
+            Err(cause) => return Lookup::Unavailable(cause.clone()),
+        };
+        // The final dot: the name is whole, no search domain belongs to it.
+        let lookup = resolver.lookup(format!("{}.", name.ascii()), record_type);
+        let records: Vec<T> = match self.bounded(lookup).await {
+            Ok(answer) => answer.answers().iter().filter_map(|record| take(&record.data)).collect(),
+            Err(error) if is_absent(&error) => Vec::new(),
+            Err(error) => return Lookup::Unavailable(error.to_string()),
+        };
+        if records.is_empty() { Lookup::Absent } else { Lookup::Found(records) }
+    }
+
+    async fn bounded<T>(&self, lookup: impl Future<Output = Result<T, NetError>>) -> Result<T, NetError> {
+        let whole = async {
+            let _permit = self.under_way.acquire().await.map_err(|_| NetError::Busy)?;
+            lookup.await
+        };
+        tokio::time::timeout(self.deadline, whole).await.unwrap_or(Err(NetError::Timeout))
+    }
+}
+
+fn is_absent(error: &NetError) -> bool {
+    error.is_no_records_found()
+        || matches!(error, NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain)))
+}
+
+fn build(config: &DnsConfig) -> Result<TokioResolver, NetError> {
+    let mut builder = if config.servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let servers = config.servers.iter().map(|server| {
+            let with_port = |mut connection: ConnectionConfig| {
+                connection.port = server.port();
+                connection
+            };
+            let connections = vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
+            NameServerConfig::new(server.ip(), true, connections)
+        });
+        let servers = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    options.timeout = config.timeout;
+    options.attempts = TRIES;
+    options.edns0 = true;
+    options.cache_size = CACHED_ANSWERS;
+    options.positive_max_ttl = Some(MAX_CACHE_TIME);
+    options.negative_max_ttl = Some(MAX_NEGATIVE_CACHE_TIME);
+    // Above our own bound, so that this one never turns a query away.
+    options.max_active_requests = 2 * MAX_QUERIES;
+    builder.build()
+}
+
+/// The resolver of the configuration in force: made anew when its `[dns]` section changes.
+#[derive(Default)]
+pub struct CurrentDns(Mutex<Option<(DnsConfig, Arc<Dns>)>>);
+
+impl CurrentDns {
+    /// The resolver for `config`.
+    pub fn get(&self, config: &DnsConfig) -> Arc<Dns> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some((made_for, dns)) if made_for == config => dns.clone(),
+            _ => {
+                let dns = Arc::new(Dns::new(config));
+                *current = Some((config.clone(), dns.clone()));
+                dns
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lookup::dns_server::DnsServer;
+
+    fn domain(text: &str) -> Domain {
+        Domain::parse(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn answers() {
+        let server = DnsServer::start(&[
+            "d.test MX 10 mx1.d.test",
+            "d.test MX 20 mx2.d.test",
+            "null.test MX 0 .",
+            "alias.test CNAME mx1.d.test",
+            "mx1.d.test A 192.0.2.1",
+            "mx1.d.test AAAA 2001:db8::1",
+            "mx2.d.test A 192.0.2.2",
+            "half.test A 192.0.2.3",
+            "half.test AAAA SERVFAIL",
+            "broken.test MX SERVFAIL",
+            "broken.test A SERVFAIL",
+        ])
+        .await;
+        let dns = Dns::new(&server.config());
+        let mx = |preference, exchange: &str| MxRecord { preference, exchange: exchange.to_owned() };
+        assert_eq!(
+            dns.mx(&domain("d.test")).await,
+            Lookup::Found(vec![mx(10, "mx1.d.test."), mx(20, "mx2.d.test.")])
+        );
+        assert_eq!(dns.mx(&domain("null.test")).await, Lookup::Found(vec![mx(0, ".")]));
+        assert_eq!(dns.mx(&domain("mx2.d.test")).await, Lookup::Absent);
+        assert_eq!(dns.mx(&domain("no.test")).await, Lookup::Absent);
+        assert!(matches!(dns.mx(&domain("broken.test")).await, Lookup::Unavailable(_)));
+        for (name, expect) in [
+            ("mx1.d.test", &["192.0.2.1", "2001:db8::1"][..]),
+            ("alias.test", &["192.0.2.1", "2001:db8::1"]),
+            ("mx2.d.test", &["192.0.2.2"]),
+            ("half.test", &["192.0.2.3"]),
+        ] {
+            let expect = expect.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(dns.addresses(&domain(name)).await, Lookup::Found(expect), "{name}");
+        }
+        assert_eq!(dns.addresses(&domain("d.test")).await, Lookup::Absent);
+        assert_eq!(dns.addresses(&domain("no.test")).await, Lookup::Absent);
+        assert!(matches!(dns.addresses(&domain("broken.test")).await, Lookup::Unavailable(_)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_an_outage() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let servers = vec![silent.local_addr().unwrap()];
+        let dns = Dns::new(&DnsConfig { servers, timeout: Duration::from_millis(50) });
+        assert!(matches!(dns.mx(&domain("d.test")).await, Lookup::Unavailable(_)));
+    }
+
+    #[test]
+    fn a_changed_section_makes_a_new_resolver() {
+        let current = CurrentDns::default();
+        let config = |port| DnsConfig {
+            servers: vec![([127, 0, 0, 1], port).into()],
+            timeout: Duration::from_secs(5),
+        };
+        let first = current.get(&config(53));
+        assert!(Arc::ptr_eq(&first, &current.get(&config(53))));
+        assert!(!Arc::ptr_eq(&first, &current.get(&config(54))));
+    }
+}
