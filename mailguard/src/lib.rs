@@ -1,6 +1,5 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
-pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod intercept;
@@ -11,3 +10,4 @@ pub mod store;
 pub mod spool;
 pub mod queue;
 pub mod control;
+pub mod cli;
