@@ -54,9 +54,7 @@ impl Dns {
     /// The MX records of `domain`, in no order.
     pub async fn mx(&self, domain: &Domain) -> Lookup<Vec<MxRecord>> {
         self.query(domain, RecordType::MX, |data| match data {
-            RData::MX(mx) => {
-                Some(MxRecord { preference: mx.preference, exchange: mx.exchange.to_ascii() })
-            }
+            RData::MX(mx) => Some(MxRecord { preference: mx.preference, exchange: mx.exchange.to_ascii() }),
             _ => None,
         })
         .await
