@@ -1,7 +1,14 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
-pub mod delivery;
+pub mod config;
+pub mod datapath;
+pub mod intercept;
+pub mod session;
 pub mod lookup;
-pub mod routing;
-pub mod spool;
+pub mod scan;
 pub mod store;
+pub mod spool;
+pub mod queue;
+pub mod routing;
+pub mod delivery;
+pub mod control;

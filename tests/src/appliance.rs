@@ -55,9 +55,12 @@ impl<'a> Appliance<'a> {
     /// Replaces the configuration file.
     pub fn write_config(&self, config: &str) -> Result<()> {
         let folder = self.folder.path().display();
-        let head = format!(
-            "state_dir = \"{folder}/state\"\nruntime_dir = \"{folder}/run\"\nuser = \"{MAIL_USER}\"\nmin_free_disk = \"1MB\"\n"
+        let mut head = format!(
+            "state_dir = \"{folder}/state\"\nruntime_dir = \"{folder}/run\"\nuser = \"{MAIL_USER}\"\n"
         );
+        if !config.contains("min_free_disk") {
+            head.push_str("min_free_disk = \"1MB\"\n");
+        }
         let kernel = format!("[kernel]\npin_dir = \"{}\"\n", self.pin_dir.display());
         let text = match config.contains("[kernel]\n") {
             true => format!("{head}{}", config.replace("[kernel]\n", &kernel)),

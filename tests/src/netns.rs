@@ -39,7 +39,8 @@ impl Namespace {
         &self.name
     }
 
-    fn path(&self) -> PathBuf {
+    /// The file that names it for `setns`.
+    pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
     }
 

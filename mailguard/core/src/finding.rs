@@ -72,6 +72,14 @@ impl Finding {
     pub fn new(check: Check, outcome: Outcome, reason: impl Into<String>) -> Self {
         Self { check, outcome, reason: reason.into() }
     }
+
+    /// The refusal or deferral that this finding asks for.
+    pub fn objection(&self) -> Option<&Refusal> {
+        match &self.outcome {
+            Outcome::Refuse(refusal) | Outcome::Defer(refusal) => Some(refusal),
+            Outcome::Allow | Outcome::Pass | Outcome::Found(_) | Outcome::Unavailable(_) => None,
+        }
+    }
 }
 
 /// The possible opinions.

@@ -1,7 +1,7 @@
 //! mailguard's logic without its surroundings: bytes, facts and time go in, actions and decisions come out.
 //!
 //! Nothing here opens a socket or a file, reads a clock or draws a random number, and no dependency of this
-//! crate could. The modules stand in the order of a message's way.
+//! crate could.
 
 pub mod config;
 pub mod disposition;
@@ -13,5 +13,8 @@ pub mod mime;
 pub mod mx;
 pub mod origin;
 pub mod outcome;
+pub mod policy;
 pub mod route;
+pub mod rules;
+pub mod schedule;
 pub mod smtp;

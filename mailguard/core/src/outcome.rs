@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::smtp::{EnhancedStatus, Reply};
+use crate::smtp::{EnhancedStatus, Reply, ReplyCode};
 
 /// The result of one attempt for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,17 @@ impl Outcome {
     pub fn report(&self) -> &Report {
         match self {
             Outcome::Delivered(report) | Outcome::Deferred(report) | Outcome::Failed(report) => report,
+        }
+    }
+
+    /// Whether this says that the next hop itself doesn't work now: nobody answered, or it takes no mail at all
+    /// (RFC 5321 §3.8).
+    pub fn blames_next_hop(&self) -> bool {
+        match self {
+            Outcome::Deferred(report) => {
+                report.reply.as_ref().is_none_or(|reply| reply.code == ReplyCode::NOT_AVAILABLE)
+            }
+            Outcome::Delivered(_) | Outcome::Failed(_) => false,
         }
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::HeloName;
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
@@ -34,6 +34,7 @@ use self::attempt::Attempt;
 use self::pool::Pool;
 use self::session::{Identity, Session};
 use crate::lookup::dns::{CurrentDns, Dns};
+use crate::queue::{Deliver, Outgoing};
 use crate::routing::{self, OwnListeners};
 use crate::spool::Body;
 
@@ -180,6 +181,17 @@ impl Delivery {
     /// Takes leave of every server that a waiting session is open to.
     pub async fn close(&self) {
         join_all(self.pool.take_idle_since(Instant::now()).into_iter().map(Session::quit)).await;
+    }
+}
+
+impl Deliver for Delivery {
+    fn attempt<'a>(
+        &'a self,
+        config: &'a Arc<Config>,
+        next_hop: &'a NextHop,
+        message: &'a Outgoing,
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(self.attempt(config, next_hop, &message.envelope, &message.body))
     }
 }
 

@@ -4,6 +4,8 @@
 //! a [`Durable`] receipt or a reason to say 452. What is to be delivered goes on to the queue by itself,
 //! even if the session is gone by then. How rows and files are kept is left to `store`.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod free_disk;
 mod id_mint;
 #[cfg(test)]

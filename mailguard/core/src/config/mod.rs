@@ -1,8 +1,18 @@
 //! The configuration: what it means, complete and typed.
 //!
 //! `model` is what every other module reads: each value present and in range. `resolve` makes it from what a
-//! file said, or returns every error at once.
+//! file said, or returns every error at once. Files, TOML and the lines of an error are the file layer's.
 
+pub mod error;
 pub mod model;
+pub mod resolve;
+mod section;
+mod suggest;
+pub mod syntax;
+mod unbuilt;
+pub mod value;
 
+pub use error::{ConfigError, Problem};
 pub use model::Config;
+pub use resolve::resolve;
+pub use value::{Data, Entry, Place, Value};

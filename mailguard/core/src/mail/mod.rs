@@ -4,6 +4,7 @@ pub mod address;
 pub mod date;
 pub mod domain;
 pub mod envelope;
+pub mod header;
 pub mod ids;
 
 pub use address::{AddressError, AddressLiteral, ForwardPath, Host, LocalPart, Mailbox, ReversePath};

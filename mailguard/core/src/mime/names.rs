@@ -37,6 +37,9 @@ pub(super) fn of_text(text: &[u8]) -> Vec<String> {
 }
 
 fn add_spellings(value: &Value, names: &mut Vec<String>) {
+    if names.len() == MAX_NAMES {
+        return;
+    }
     let octets = &value.octets[value.octets.len().saturating_sub(MAX_NAME_OCTETS)..];
     let mut spellings = vec![words::unlabelled(octets)];
     if let Some(charset) = &value.charset {

@@ -38,16 +38,19 @@ impl Parameters {
         let (first, mut at) = leading_token(value);
         parameters.first = first;
         while at < value.len() {
-            let Some((name, after)) = parameter_name(value, at) else {
-                at = skip_to_semicolon(value, at);
-                continue;
+            let (name, after) = match parameter_name(value, at) {
+                Ok(found) => found,
+                Err(next) => {
+                    at = next;
+                    continue;
+                }
             };
             if parameters.pieces.len() == MAX_PARAMETERS {
                 parameters.overflow = true;
                 break;
             }
             let (readings, next) = value_readings(value, after);
-            parameters.pieces.push(Piece::new(&name, readings));
+            parameters.pieces.push(Piece::new(name, readings));
             at = next;
         }
         parameters
@@ -62,34 +65,37 @@ impl Parameters {
                 sections.push(piece);
             }
             for reading in &piece.readings {
-                if piece.extended || piece.section.is_none() {
-                    push_new(&mut values, extended_value(reading));
+                if piece.extended {
+                    values.push(extended_value(reading));
                 }
                 if !piece.extended || piece.section.is_none() {
-                    push_new(&mut values, Value { octets: reading.clone(), charset: None });
+                    values.push(Value { octets: reading.clone(), charset: None });
                 }
             }
         }
-        if !sections.is_empty() {
-            push_new(&mut values, join(&sections));
-            sections.sort_by_key(|piece| piece.section);
-            push_new(&mut values, join(&sections));
-            let mut first = sections.clone();
-            first.dedup_by_key(|piece| piece.section);
-            push_new(&mut values, join(&first));
-            sections.reverse();
-            sections.dedup_by_key(|piece| piece.section);
-            sections.reverse();
-            push_new(&mut values, join(&sections));
-        }
+        values.append(&mut joined(sections));
         values
     }
 }
 
-fn push_new(values: &mut Vec<Value>, value: Value) {
-    if !values.contains(&value) {
-        values.push(value);
+/// The sections in each order that a reader could put them into: as they come, by number, and of two with one
+/// number the first or the last only.
+fn joined(mut sections: Vec<&Piece>) -> Vec<Value> {
+    if sections.is_empty() {
+        return Vec::new();
     }
+    let mut values = vec![join(&sections)];
+    sections.sort_by_key(|piece| piece.section);
+    values.push(join(&sections));
+    let mut first = sections.clone();
+    first.dedup_by_key(|piece| piece.section);
+    values.push(join(&first));
+    sections.reverse();
+    sections.dedup_by_key(|piece| piece.section);
+    sections.reverse();
+    values.push(join(&sections));
+    values.dedup();
+    values
 }
 
 impl Piece {
@@ -189,16 +195,15 @@ fn skip_to_semicolon(value: &[u8], at: usize) -> usize {
     memchr::memchr(b';', &value[at..]).map_or(value.len(), |found| at + found + 1)
 }
 
-/// The name that begins at `at` (white space and ';' passed over) and where its value begins.
-fn parameter_name(value: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
+/// The name that begins at `at` (white space and ';' passed over) and where its value begins; without a name, where
+/// to look on.
+fn parameter_name(value: &[u8], at: usize) -> Result<(&[u8], usize), usize> {
     let rest = &value[at..];
-    let start = rest.iter().position(|octet| *octet != b';' && !octet.is_ascii_whitespace())?;
-    let length = memchr::memchr2(b'=', b';', &rest[start..])?;
-    let name = rest[start..start + length].trim_ascii();
-    if rest[start + length] == b';' || name.is_empty() {
-        return None;
-    }
-    Some((name.to_vec(), at + start + length + 1))
+    let start = rest.iter().position(|octet| *octet != b';' && !octet.is_ascii_whitespace());
+    let start = start.ok_or(value.len())?;
+    let length = memchr::memchr2(b'=', b';', &rest[start..]).ok_or(value.len())?;
+    let (name, after) = (rest[start..start + length].trim_ascii(), at + start + length + 1);
+    if rest[start + length] == b';' || name.is_empty() { Err(after) } else { Ok((name, after)) }
 }
 
 /// The readings of the value that begins at `at`, and where the next parameter begins.
@@ -232,7 +237,9 @@ fn quoted(value: &[u8], start: usize) -> (Vec<Vec<u8>>, usize) {
     if escapes {
         let inner_end = memchr::memchr(b'"', rest).unwrap_or(rest.len());
         readings.push(rest[..inner_end].to_vec());
-        readings.push(rest[..at].to_vec());
+        if inner_end != at {
+            readings.push(rest[..at].to_vec());
+        }
     }
     (readings, start + end)
 }

@@ -434,7 +434,8 @@ impl Declared {
         }
         for value in parameters.values("boundary") {
             let boundary = value.octets.trim_ascii_end();
-            if !boundary.is_empty() && !self.boundaries.iter().any(|known| known == boundary) {
+            let room = self.boundaries.len() <= MAX_BOUNDARIES;
+            if room && !boundary.is_empty() && !self.boundaries.iter().any(|known| known == boundary) {
                 self.boundaries.push(boundary.to_vec());
             }
         }

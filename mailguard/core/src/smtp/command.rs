@@ -157,7 +157,9 @@ impl Command {
             Ok(Command::Help)
         } else if is(b"VRFY") {
             if argument.is_empty() { Err(CommandError::Syntax("VRFY address")) } else { Ok(Command::Vrfy) }
-        } else if [b"EXPN", b"TURN", b"SEND", b"SOML", b"SAML", b"AUTH", b"BDAT", b"ETRN"].iter().any(|n| is(*n))
+        } else if [b"EXPN", b"TURN", b"SEND", b"SOML", b"SAML", b"AUTH", b"BDAT", b"ETRN"]
+            .iter()
+            .any(|n| is(*n))
             || is(b"STARTTLS")
         {
             Err(CommandError::NotImplemented)
@@ -296,7 +298,8 @@ fn mailbox(
             let (route, address) = routed.split_once(':').ok_or(CommandError::Syntax(syntax))?;
             for (index, hop) in route.split(',').enumerate() {
                 let name = if index == 0 { Some(hop) } else { hop.strip_prefix('@') };
-                Domain::parse(name.ok_or(CommandError::Syntax(syntax))?).map_err(|error| wrong(error.into()))?;
+                Domain::parse(name.ok_or(CommandError::Syntax(syntax))?)
+                    .map_err(|error| wrong(error.into()))?;
             }
             address
         }
@@ -313,7 +316,10 @@ mod tests {
         match Command::parse(line) {
             Ok(Command::Mail(MailCommand { reverse_path, size, body })) => {
                 let size = size.map(|octets| format!(" size {octets}")).unwrap_or_default();
-                format!("mail {reverse_path}{size}{}", if body == BodyType::EightBitMime { " 8bit" } else { "" })
+                format!(
+                    "mail {reverse_path}{size}{}",
+                    if body == BodyType::EightBitMime { " 8bit" } else { "" }
+                )
             }
             Ok(Command::Rcpt(forward_path)) => format!("rcpt {forward_path}"),
             Ok(Command::Helo(name)) => format!("helo {name}"),

@@ -9,14 +9,15 @@
 
 use memchr::memchr2;
 
-/// The line end that the decoder hands out where the sender's was no CRLF, or lay across two inputs.
 const CRLF: &[u8] = b"\r\n";
 
 /// A piece of decoded data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Content: part of the input, or a line end in its place.
+    /// Content as it stands in the input, the last octets of those that are done with.
     Content(&'a [u8]),
+    /// A line end, CRLF, that the sender wrote otherwise or that lay across two inputs.
+    LineEnd,
     /// CRLF.CRLF was read. Octets after it are no data.
     End,
 }
@@ -71,7 +72,7 @@ impl Decoder {
                 Position::Ended => return (done, Some(Piece::End)),
                 Position::Owed(count) => {
                     self.position = if count > 1 { Position::Owed(count - 1) } else { Position::Line };
-                    return (done, Some(Piece::Content(CRLF)));
+                    return (done, Some(Piece::LineEnd));
                 }
                 _ => {}
             }
@@ -93,7 +94,7 @@ impl Decoder {
                 (Position::Cr(count), b'\n') => {
                     self.bare_line_end |= count > 1;
                     self.position = Position::LineStart;
-                    return (done + 1, Some(Piece::Content(CRLF)));
+                    return (done + 1, Some(Piece::LineEnd));
                 }
                 (Position::Cr(count), b'\r') => {
                     self.position = Position::Cr(count.saturating_add(1));
@@ -106,7 +107,7 @@ impl Decoder {
                 (_, b'\n') => {
                     self.bare_line_end = true;
                     self.position = Position::Line;
-                    return (done + 1, Some(Piece::Content(CRLF)));
+                    return (done + 1, Some(Piece::LineEnd));
                 }
                 _ => match self.plain(rest) {
                     0 => done += 1, // a lone CR, noted
@@ -159,6 +160,7 @@ mod tests {
                 let (done, found) = decoder.decode(&kept);
                 match found {
                     Some(Piece::Content(octets)) => content.extend_from_slice(octets),
+                    Some(Piece::LineEnd) => content.extend_from_slice(CRLF),
                     Some(Piece::End) => ended = true,
                     None => assert_eq!(done, kept.len(), "without a piece everything is used"),
                 }

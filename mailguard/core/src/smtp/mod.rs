@@ -8,6 +8,7 @@ pub mod extension;
 pub mod line;
 pub mod refusal;
 pub mod reply;
+pub mod server;
 
 pub use command::{Command, CommandError, HeloName, MailCommand};
 pub use enhanced_status::EnhancedStatus;

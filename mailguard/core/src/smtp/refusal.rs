@@ -23,6 +23,8 @@ pub enum Refusal {
     HeloRequired,
     /// The message is, or says it is, larger than this many octets.
     TooLarge(u64),
+    /// The header is larger than this many octets.
+    HeaderTooLarge(usize),
     /// One transaction holds more recipients than this.
     TooManyRecipients(usize),
     /// More Received fields than a path without a loop has.
@@ -53,7 +55,7 @@ impl Refusal {
             | Refusal::RecipientListed
             | Refusal::RelayDenied => (ReplyCode::TRANSACTION_FAILED, s(5, 7, 1)),
             Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, s(5, 5, 1)),
-            Refusal::TooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
+            Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
             Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
             Refusal::MailLoop => (ReplyCode::TRANSACTION_FAILED, s(5, 4, 6)),
             Refusal::BareLineEnd => (ReplyCode::TRANSACTION_FAILED, s(5, 6, 0)),
@@ -80,6 +82,7 @@ impl fmt::Display for Refusal {
             Refusal::RelayDenied => f.write_str("Relay access denied"),
             Refusal::HeloRequired => f.write_str("Send HELO or EHLO first"),
             Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),
+            Refusal::HeaderTooLarge(limit) => write!(f, "Message header exceeds the limit of {limit} octets"),
             Refusal::TooManyRecipients(limit) => write!(f, "Too many recipients, the limit is {limit}"),
             Refusal::MailLoop => f.write_str("Too many hops, this looks like a mail loop"),
             Refusal::BareLineEnd => f.write_str("Message holds a bare CR or LF"),

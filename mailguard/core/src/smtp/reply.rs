@@ -28,6 +28,8 @@ pub enum Severity {
 }
 
 impl ReplyCode {
+    /// 214
+    pub const HELP: Self = Self(214);
     /// 220
     pub const READY: Self = Self(220);
     /// 221

@@ -1,0 +1,180 @@
+//! A flow and what the maps say of it in, a verdict out. The one place where a packet's fate is decided.
+//!
+//! The order is the promise: a session of ours before every rule, so that editing rules never breaks one; bypass
+//! before the blacklist; the blacklist before the question whether the proxy lives. The eBPF programs look up
+//! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
+
+use crate::layout::{
+    ACTION_BYPASS, ACTION_DROP, ACTION_RESET, FAIL_BYPASS, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4,
+    HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6,
+    Interface, Reason, RuleValue, Settings,
+};
+use crate::packet::Flow;
+
+/// Which local socket the packet's addresses and ports belong to. A listening one doesn't count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Socket {
+    /// None.
+    None,
+    /// One that isn't ours.
+    Foreign,
+    /// A session of ours.
+    Ours,
+    /// A closed session that the kernel still remembers, while the packet asks for a new connection.
+    TimeWait,
+}
+
+/// What the maps know. Each is asked only when the map holds anything.
+pub trait Lookups {
+    /// The rule for the frame's source address, where there are Ethernet addresses.
+    fn bypass_mac(&self) -> Option<RuleValue>;
+    /// The rule of the longest prefix that holds the client.
+    fn bypass_source(&self, flow: &Flow) -> Option<RuleValue>;
+    /// The rule of the longest prefix that holds the dialled address.
+    fn bypass_destination(&self, flow: &Flow) -> Option<RuleValue>;
+    /// The rule for exactly this client.
+    fn blacklist_host(&self, flow: &Flow) -> Option<RuleValue>;
+    /// The rule of the longest prefix that holds the client.
+    fn blacklist_prefix(&self, flow: &Flow) -> Option<RuleValue>;
+    /// CLOCK_MONOTONIC, nanoseconds.
+    fn now_ns(&self) -> u64;
+}
+
+/// What becomes of a packet. A rule is there when a rule was the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PacketVerdict {
+    /// It goes on as if mailguard weren't there.
+    Next(Option<Reason>, Option<u32>),
+    /// It is dropped.
+    Drop(Reason, Option<u32>),
+    /// It is answered with a RST, by this rule.
+    Reset(u32),
+    /// It is given to the socket that was found.
+    Assign,
+    /// It is given to the zone's listener.
+    Intercept,
+    /// It is the listener's if that says it answers a SYN cookie, else it goes on.
+    AskListener,
+}
+
+/// The whole decision.
+#[inline(always)]
+pub fn decide(
+    flow: &Flow,
+    socket: Socket,
+    settings: &Settings,
+    interface: Interface,
+    lookups: &impl Lookups,
+) -> PacketVerdict {
+    if settings.armed == 0 {
+        return PacketVerdict::Next(None, None);
+    }
+    match by_socket(socket) {
+        Some(verdict) => verdict,
+        None => by_rules(flow, settings, interface, lookups),
+    }
+}
+
+/// The decision where a socket settles it.
+#[inline(always)]
+pub fn by_socket(socket: Socket) -> Option<PacketVerdict> {
+    match socket {
+        Socket::Ours => Some(PacketVerdict::Assign),
+        Socket::Foreign => Some(PacketVerdict::Next(Some(Reason::OtherSocket), None)),
+        Socket::None | Socket::TimeWait => None,
+    }
+}
+
+/// The decision on a packet that belongs to no session.
+#[inline(always)]
+pub fn by_rules(
+    flow: &Flow,
+    settings: &Settings,
+    interface: Interface,
+    lookups: &impl Lookups,
+) -> PacketVerdict {
+    let steers = interface.steer != 0;
+    // The other fragments can't be told from those of other flows: they would go around us.
+    if flow.fragment != 0 && (steers || flow.is_syn()) {
+        return PacketVerdict::Drop(Reason::FragmentDropped, None);
+    }
+    if !flow.is_syn() {
+        return if steers { PacketVerdict::AskListener } else { PacketVerdict::Next(None, None) };
+    }
+    if let Some(rule) = bypass(flow, settings, lookups) {
+        return PacketVerdict::Next(Some(Reason::Bypassed), Some(rule));
+    }
+    match blacklist(flow, settings, lookups) {
+        Some(RuleValue { rule, action: ACTION_DROP }) => {
+            return PacketVerdict::Drop(Reason::BlacklistDropped, Some(rule));
+        }
+        Some(RuleValue { rule, action: ACTION_RESET }) => return PacketVerdict::Reset(rule),
+        _ => {}
+    }
+    if !steers {
+        return PacketVerdict::Next(Some(Reason::Checked), None);
+    }
+    if !settings.proxy_alive(lookups.now_ns()) {
+        return without_proxy(settings);
+    }
+    PacketVerdict::Intercept
+}
+
+/// The decision on a new connection when nobody would take it.
+#[inline(always)]
+pub fn without_proxy(settings: &Settings) -> PacketVerdict {
+    if settings.fail_mode == FAIL_BYPASS {
+        PacketVerdict::Next(Some(Reason::ProxyDownPassed), None)
+    } else {
+        PacketVerdict::Drop(Reason::ProxyDownBlocked, None)
+    }
+}
+
+/// The decision before the stack sees the packet, in XDP: the rule that drops it, or none. Everything else, resets
+/// too, is left to TC.
+#[inline(always)]
+pub fn decide_early(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<u32> {
+    if settings.armed == 0 || !flow.is_syn() || flow.fragment != 0 {
+        return None;
+    }
+    match blacklist(flow, settings, lookups) {
+        Some(RuleValue { rule, action: ACTION_DROP }) if bypass(flow, settings, lookups).is_none() => {
+            Some(rule)
+        }
+        _ => None,
+    }
+}
+
+/// The bypass rule that lets the flow pass.
+#[inline(always)]
+fn bypass(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<u32> {
+    let (source, destination) =
+        if flow.is_ipv6() { (HAS_BYPASS_SRC6, HAS_BYPASS_DST6) } else { (HAS_BYPASS_SRC4, HAS_BYPASS_DST4) };
+    let passes = |value: Option<RuleValue>| match value {
+        Some(RuleValue { rule, action: ACTION_BYPASS }) => Some(rule),
+        _ => None,
+    };
+    if settings.has(HAS_BYPASS_MAC)
+        && let Some(rule) = passes(lookups.bypass_mac())
+    {
+        return Some(rule);
+    }
+    if settings.has(source)
+        && let Some(rule) = passes(lookups.bypass_source(flow))
+    {
+        return Some(rule);
+    }
+    if settings.has(destination) { passes(lookups.bypass_destination(flow)) } else { None }
+}
+
+/// What the blacklist says: the address itself before any prefix.
+#[inline(always)]
+fn blacklist(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<RuleValue> {
+    if settings.has(HAS_BLACKLIST_HOSTS)
+        && let Some(value) = lookups.blacklist_host(flow)
+    {
+        return Some(value);
+    }
+    let prefixes = if flow.is_ipv6() { HAS_BLACKLIST6 } else { HAS_BLACKLIST4 };
+    if settings.has(prefixes) { lookups.blacklist_prefix(flow) } else { None }
+}

@@ -1,0 +1,324 @@
+//! The maps: their names, limits, keys and values, one layout for both sides.
+//!
+//! A change of anything in this file that alters a key, a value, a limit or a meaning raises [`ABI`]: maps of
+//! another ABI are never read, they are built anew beside the old ones.
+
+/// Version of the layouts below; the maps are pinned in a folder of this number.
+pub const ABI: u32 = 1;
+
+/// TCP port of SMTP (RFC 5321 §4.5.4.2).
+pub const SMTP_PORT: u16 = 25;
+
+/// Mark of a packet that goes to one of our sockets: the policy rule delivers it locally.
+pub const PACKET_MARK: u32 = 0x1000_0000;
+/// Mark (SO_MARK) of our transparent listeners, inherited by the sessions that they accept.
+pub const SOCKET_MARK: u32 = 0x2000_0000;
+
+/// The proxy is taken for dead when its last heartbeat is older than this, nanoseconds.
+pub const HEARTBEAT_STALE_NS: u64 = 3_000_000_000;
+
+/// Zones that can have listeners.
+pub const MAX_ZONES: u32 = 64;
+/// Interfaces of all zones together.
+pub const MAX_INTERFACES: u32 = 256;
+/// Entries in each blacklist map.
+pub const MAX_BLACKLIST: u32 = 65_536;
+/// Entries in each bypass map.
+pub const MAX_BYPASS: u32 = 16_384;
+/// Rules of all maps together: each has a counter.
+pub const MAX_RULES: u32 = 131_072;
+/// Reconnections noted at one time; the oldest is forgotten.
+pub const MAX_RECONNECTING: u32 = 4_096;
+
+/// Names of the maps, as the object and the pins have them.
+pub mod map {
+    /// 0 ▶ [`super::Settings`]
+    pub const CONFIG: &str = "CONFIG";
+    /// Interface index ▶ [`super::Interface`]
+    pub const IFACES: &str = "IFACES";
+    /// [`super::listener_index`] ▶ listening socket
+    pub const LISTENERS: &str = "LISTENERS";
+    /// Address ▶ [`super::RuleValue`]
+    pub const BLACKLIST_HOSTS: &str = "BLACKLIST_HOSTS";
+    /// IPv4 prefix ▶ [`super::RuleValue`]
+    pub const BLACKLIST4: &str = "BLACKLIST4";
+    /// IPv6 prefix ▶ [`super::RuleValue`]
+    pub const BLACKLIST6: &str = "BLACKLIST6";
+    /// IPv4 prefix ▶ [`super::RuleValue`]
+    pub const BYPASS_SRC4: &str = "BYPASS_SRC4";
+    /// IPv6 prefix ▶ [`super::RuleValue`]
+    pub const BYPASS_SRC6: &str = "BYPASS_SRC6";
+    /// IPv4 prefix ▶ [`super::RuleValue`]
+    pub const BYPASS_DST4: &str = "BYPASS_DST4";
+    /// IPv6 prefix ▶ [`super::RuleValue`]
+    pub const BYPASS_DST6: &str = "BYPASS_DST6";
+    /// MAC ▶ [`super::RuleValue`]
+    pub const BYPASS_MAC: &str = "BYPASS_MAC";
+    /// [`super::Tuple`] ▶ listener index
+    pub const TWSYN: &str = "TWSYN";
+    /// Rule number ▶ [`super::Count`], a CPU
+    pub const RULE_HITS: &str = "RULE_HITS";
+    /// [`super::Reason`] ▶ [`super::Count`], a CPU
+    pub const STATS: &str = "STATS";
+    /// 0 ▶ [`crate::packet::Flow`], a CPU: the parsed packet, only while a program runs
+    pub const SCRATCH: &str = "SCRATCH";
+}
+
+/// What every program reads first.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Time of the proxy's last sign of life, nanoseconds of CLOCK_MONOTONIC; 0: it is down.
+    pub heartbeat_ns: u64,
+    /// 0: every packet passes.
+    pub armed: u32,
+    /// What becomes of new connections without a proxy: [`FAIL_BLOCK`] or [`FAIL_BYPASS`].
+    pub fail_mode: u32,
+    /// Which rule maps hold anything: the `HAS_` bits. The others need no look-up.
+    pub populated: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// New connections are dropped while the proxy is down.
+pub const FAIL_BLOCK: u32 = 0;
+/// New connections pass while the proxy is down.
+pub const FAIL_BYPASS: u32 = 1;
+
+/// [`map::BLACKLIST_HOSTS`] isn't empty.
+pub const HAS_BLACKLIST_HOSTS: u32 = 1;
+/// [`map::BLACKLIST4`] isn't empty.
+pub const HAS_BLACKLIST4: u32 = 1 << 1;
+/// [`map::BLACKLIST6`] isn't empty.
+pub const HAS_BLACKLIST6: u32 = 1 << 2;
+/// [`map::BYPASS_SRC4`] isn't empty.
+pub const HAS_BYPASS_SRC4: u32 = 1 << 3;
+/// [`map::BYPASS_SRC6`] isn't empty.
+pub const HAS_BYPASS_SRC6: u32 = 1 << 4;
+/// [`map::BYPASS_DST4`] isn't empty.
+pub const HAS_BYPASS_DST4: u32 = 1 << 5;
+/// [`map::BYPASS_DST6`] isn't empty.
+pub const HAS_BYPASS_DST6: u32 = 1 << 6;
+/// [`map::BYPASS_MAC`] isn't empty.
+pub const HAS_BYPASS_MAC: u32 = 1 << 7;
+
+impl Settings {
+    /// Whether the proxy showed a sign of life lately. `now_ns` is CLOCK_MONOTONIC.
+    #[inline(always)]
+    pub fn proxy_alive(&self, now_ns: u64) -> bool {
+        self.heartbeat_ns != 0 && now_ns.saturating_sub(self.heartbeat_ns) <= HEARTBEAT_STALE_NS
+    }
+
+    /// Whether the rule map of this `HAS_` bit holds anything.
+    #[inline(always)]
+    pub fn has(&self, bit: u32) -> bool {
+        self.populated & bit != 0
+    }
+}
+
+/// An interface of a zone.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interface {
+    /// Index of the zone in the configuration.
+    pub zone: u32,
+    /// 1: new connections to port 25 go to the zone's listener; 0: they are only checked.
+    pub steer: u32,
+}
+
+/// What a rule map says of an address.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleValue {
+    /// Number of the rule: index of its counter.
+    pub rule: u32,
+    /// One of the `ACTION_` numbers.
+    pub action: u32,
+}
+
+/// Blacklist: the packet is dropped.
+pub const ACTION_DROP: u32 = 1;
+/// Blacklist: the packet is answered with a RST.
+pub const ACTION_RESET: u32 = 2;
+/// Blacklist: an exception, nothing is done.
+pub const ACTION_ALLOW: u32 = 3;
+/// Bypass: the connection passes.
+pub const ACTION_BYPASS: u32 = 4;
+/// Bypass: an exception, the connection is intercepted.
+pub const ACTION_INTERCEPT: u32 = 5;
+
+/// Packets and octets counted by one CPU.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Octets of the frames.
+    pub octets: u64,
+}
+
+/// A reconnection that met our TIME_WAIT socket. Addresses are IPv6 or IPv4-mapped, ports in network order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// The client.
+    pub source: [u8; 16],
+    /// Whom it dialled.
+    pub destination: [u8; 16],
+    /// The client's port.
+    pub source_port: [u8; 2],
+    /// Always 0.
+    pub padding: [u8; 2],
+}
+
+/// Where a zone's listener stands in [`map::LISTENERS`].
+#[inline(always)]
+pub const fn listener_index(zone: u32, ipv6: bool) -> u32 {
+    zone * 2 + ipv6 as u32
+}
+
+/// Why a packet was counted.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Belongs to a session of ours: given to it.
+    Session,
+    /// A new connection: given to the zone's listener.
+    Intercepted,
+    /// A new connection over our TIME_WAIT socket.
+    Reconnected,
+    /// The answer to a SYN cookie of the listener.
+    CookieAnswer,
+    /// An ICMP message about the size of one of our packets: delivered to us.
+    PathMtu,
+    /// A new connection that a bypass rule lets pass.
+    Bypassed,
+    /// A new connection that the blacklist drops, in TC.
+    BlacklistDropped,
+    /// A new connection that the blacklist drops, in XDP.
+    BlacklistDroppedEarly,
+    /// A new connection that the blacklist answers with a RST.
+    BlacklistReset,
+    /// A new connection while the proxy was down: dropped.
+    ProxyDownBlocked,
+    /// A new connection while the proxy was down: passed.
+    ProxyDownPassed,
+    /// A new connection on an interface that is only checked: passed.
+    Checked,
+    /// No session of ours and no new connection, such as a flow older than mailguard: passed.
+    OlderFlow,
+    /// Belongs to a local socket that isn't ours: passed.
+    OtherSocket,
+    /// A fragment with port 25 and without a session: dropped.
+    FragmentDropped,
+    /// A fragment that cuts the headers before the TCP header's end: dropped.
+    TinyFragmentDropped,
+    /// A TCP fragment that would overwrite the TCP header: dropped.
+    OverlayFragmentDropped,
+    /// More IPv6 extension headers than anybody needs: dropped.
+    HeaderChainDropped,
+    /// The kernel refused to give the packet to the socket: dropped.
+    AssignFailed,
+}
+
+impl Reason {
+    /// All of them, in order of their numbers.
+    pub const ALL: [Reason; 19] = [
+        Reason::Session,
+        Reason::Intercepted,
+        Reason::Reconnected,
+        Reason::CookieAnswer,
+        Reason::PathMtu,
+        Reason::Bypassed,
+        Reason::BlacklistDropped,
+        Reason::BlacklistDroppedEarly,
+        Reason::BlacklistReset,
+        Reason::ProxyDownBlocked,
+        Reason::ProxyDownPassed,
+        Reason::Checked,
+        Reason::OlderFlow,
+        Reason::OtherSocket,
+        Reason::FragmentDropped,
+        Reason::TinyFragmentDropped,
+        Reason::OverlayFragmentDropped,
+        Reason::HeaderChainDropped,
+        Reason::AssignFailed,
+    ];
+
+    /// The name that `mailguard status` and the metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::Session => "session",
+            Reason::Intercepted => "intercepted",
+            Reason::Reconnected => "reconnected",
+            Reason::CookieAnswer => "cookie-answer",
+            Reason::PathMtu => "path-mtu",
+            Reason::Bypassed => "bypassed",
+            Reason::BlacklistDropped => "blacklist-dropped",
+            Reason::BlacklistDroppedEarly => "blacklist-dropped-xdp",
+            Reason::BlacklistReset => "blacklist-reset",
+            Reason::ProxyDownBlocked => "proxy-down-blocked",
+            Reason::ProxyDownPassed => "proxy-down-passed",
+            Reason::Checked => "checked",
+            Reason::OlderFlow => "older-flow",
+            Reason::OtherSocket => "other-socket",
+            Reason::FragmentDropped => "fragment-dropped",
+            Reason::TinyFragmentDropped => "tiny-fragment-dropped",
+            Reason::OverlayFragmentDropped => "overlay-fragment-dropped",
+            Reason::HeaderChainDropped => "header-chain-dropped",
+            Reason::AssignFailed => "assign-failed",
+        }
+    }
+}
+
+/// Entries of [`map::STATS`]: as many as [`Reason`] has, rounded up for reasons to come.
+pub const MAX_REASONS: u32 = 32;
+
+const _: () = {
+    assert!(size_of::<Settings>() == 24);
+    assert!(size_of::<Interface>() == 8);
+    assert!(size_of::<RuleValue>() == 8);
+    assert!(size_of::<Count>() == 16);
+    assert!(size_of::<Tuple>() == 36);
+    assert!(size_of::<crate::packet::Flow>() == 48);
+    assert!(Reason::ALL.len() <= MAX_REASONS as usize);
+};
+
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: #[repr(C)], made of integers only, without padding bytes (the sizes are asserted above).
+    unsafe impl aya::Pod for super::Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Interface {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::RuleValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Count {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Tuple {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_as_listed() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn the_proxy_is_alive_for_three_seconds() {
+        let settings = Settings { heartbeat_ns: 10_000_000_000, ..Settings::default() };
+        assert!(settings.proxy_alive(9_999_999_999), "clocks of two CPUs may differ a little");
+        assert!(settings.proxy_alive(13_000_000_000));
+        assert!(!settings.proxy_alive(13_000_000_001));
+        assert!(!Settings::default().proxy_alive(1), "0 is down, however early it is");
+    }
+}

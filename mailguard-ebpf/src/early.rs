@@ -1,0 +1,42 @@
+//! XDP: drops a blacklisted client's SYN before the stack spends anything on it. Nothing else, ever: what it can't
+//! read at a glance, and every reset, is left to TC, which takes the same decision.
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::programs::XdpContext;
+use mailguard_common::decide::decide_early;
+use mailguard_common::layout::Reason;
+use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Octets, Parsed, Version, parse};
+
+use crate::lookups::Maps;
+use crate::maps::CONFIG;
+use crate::stats::count;
+use crate::view::{Direct, ETHERNET_HEADER};
+
+/// Offset of the type in an Ethernet header.
+const ETHERNET_TYPE: usize = 12;
+
+/// The program.
+#[inline(always)]
+pub(crate) fn early(ctx: &XdpContext) -> u32 {
+    let (data, end) = (ctx.data(), ctx.data_end());
+    let frame = Direct { data, end, length: end - data };
+    let Some(ethertype) = frame.octets::<2>(ETHERNET_TYPE) else { return XDP_PASS };
+    let version = match u16::from_be_bytes(ethertype) {
+        ETHERTYPE_IPV4 => Version::V4,
+        ETHERTYPE_IPV6 => Version::V6,
+        _ => return XDP_PASS,
+    };
+    let mut flow = Flow::default();
+    if parse(&frame, ETHERNET_HEADER, version, &mut flow) != Parsed::Smtp {
+        return XDP_PASS;
+    }
+    let length = frame.length as u32;
+    let Some(settings) = CONFIG.get(0) else { return XDP_PASS };
+    match decide_early(&flow, settings, &Maps { frame, ethernet: true }) {
+        Some(rule) => {
+            count(Reason::BlacklistDroppedEarly, Some(rule), length);
+            XDP_DROP
+        }
+        None => XDP_PASS,
+    }
+}

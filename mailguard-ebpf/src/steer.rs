@@ -1,0 +1,224 @@
+//! TC ingress: gives packets of our sessions to their sockets and new connections to the zone's listener, carries
+//! out the blacklist where XDP didn't, and leaves everything else alone.
+//!
+//! The port is looked at before any map, by direct access; only a packet to port 25 costs more than that. What isn't
+//! ours is always "next": another program's turn, never an acceptance.
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use mailguard_common::decide::{PacketVerdict, by_rules, without_proxy};
+use mailguard_common::layout::{Interface, PACKET_MARK, Reason, Settings, Tuple, listener_index};
+use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Parsed, Version, parse};
+
+use crate::lookups::Maps;
+use crate::maps::{CONFIG, IFACES, SCRATCH, TWSYN};
+use crate::reset::reset;
+use crate::sockets::{
+    Found, Offered, Purpose, find_v4, find_v6, has_listener, offer, offer_answer_v4, offer_answer_v6,
+};
+use crate::stats::count;
+use crate::view::{Direct, ETHERNET_HEADER, Loaded};
+
+/// The rest of the chain decides.
+const NEXT: i32 = TC_ACT_UNSPEC;
+/// To the socket that was assigned.
+const TAKEN: i32 = TC_ACT_OK as i32;
+const DROP: i32 = TC_ACT_SHOT as i32;
+
+/// `skb->pkt_type` of a frame that is addressed to this host.
+const PACKET_HOST: u32 = 0;
+/// The VLAN's number in a tag; 0 only carries a priority.
+const VLAN_NUMBER: u32 = 0xfff;
+
+/// The program; the IP header lies `start` octets into the frame.
+#[inline(always)]
+pub(crate) fn steer(skb: *mut __sk_buff, start: usize) -> i32 {
+    // SAFETY: the context is valid while the program runs.
+    let (data, end, length, protocol) = unsafe {
+        ((*skb).data as usize, (*skb).data_end as usize, (*skb).len as usize, (*skb).protocol as u16)
+    };
+    let version = match u16::from_be(protocol) {
+        ETHERTYPE_IPV4 => Version::V4,
+        ETHERTYPE_IPV6 => Version::V6,
+        _ => return NEXT,
+    };
+    let mut flow = Flow::default();
+    let mut parsed = parse(&Direct { data, end, length }, start, version, &mut flow);
+    if parsed == Parsed::Short {
+        parsed = parse_loaded(skb, start as u32, version, &mut flow);
+    }
+    match parsed {
+        Parsed::Other | Parsed::Short => NEXT,
+        parsed => concerned(skb, start as u32, parsed, &flow),
+    }
+}
+
+/// For headers outside the linear part, or behind other headers.
+#[inline(never)]
+fn parse_loaded(skb: *mut __sk_buff, start: u32, version: Version, flow: &mut Flow) -> Parsed {
+    parse(&Loaded { skb }, start as usize, version, flow)
+}
+
+/// A packet that may be ours, or that hides whether it is.
+#[inline(never)]
+fn concerned(skb: *mut __sk_buff, start: u32, parsed: Parsed, flow: &Flow) -> i32 {
+    // SAFETY: the context is valid while the program runs.
+    let (kind, tagged, tag, ifindex, length) =
+        unsafe { ((*skb).pkt_type, (*skb).vlan_present, (*skb).vlan_tci, (*skb).ifindex, (*skb).len) };
+    // A tagged frame is the VLAN interface's; one that was only overheard is nobody's.
+    if kind != PACKET_HOST || (tagged != 0 && tag & VLAN_NUMBER != 0) {
+        return NEXT;
+    }
+    let Some(settings) = CONFIG.get(0) else { return NEXT };
+    if settings.armed == 0 {
+        return NEXT;
+    }
+    // SAFETY: entries change only when zones do; a value read meanwhile is the old or the new zone's.
+    let Some(interface) = (unsafe { IFACES.get(ifindex) }).copied() else { return NEXT };
+    let reason = match parsed {
+        Parsed::TinyFragment => Reason::TinyFragmentDropped,
+        Parsed::OverlayFragment => Reason::OverlayFragmentDropped,
+        Parsed::LongChain => Reason::HeaderChainDropped,
+        _ => {
+            let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return NEXT };
+            // SAFETY: the slot is this CPU's own while the program runs. Read back from there the flow's fields are
+            // plain numbers to the verifier, which then has one state to follow instead of one for each way here.
+            let flow = unsafe {
+                *scratch = *flow;
+                &*scratch
+            };
+            if parsed == Parsed::PathMtu {
+                return path_mtu(skb, interface, flow);
+            }
+            return smtp(skb, start, settings, interface, flow);
+        }
+    };
+    count(reason, None, length);
+    DROP
+}
+
+#[inline(always)]
+fn find(skb: *mut __sk_buff, flow: &Flow, purpose: Purpose) -> Found {
+    if flow.is_ipv6() { find_v6(skb, flow, purpose) } else { find_v4(skb, flow, purpose) }
+}
+
+/// An ICMP message about one of our packets: its destination is an address that we only stand in for.
+#[inline(always)]
+fn path_mtu(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
+    if interface.steer != 0 && find(skb, flow, Purpose::Look) == Found::Ours {
+        mark(skb);
+        count(Reason::PathMtu, None, length(skb));
+    }
+    NEXT
+}
+
+/// A packet to port 25.
+#[inline(always)]
+fn smtp(skb: *mut __sk_buff, start: u32, settings: &Settings, interface: Interface, flow: &Flow) -> i32 {
+    let mut reconnects = false;
+    if interface.steer != 0 {
+        match find(skb, flow, Purpose::Deliver) {
+            Found::Ours => return taken(skb, Reason::Session),
+            Found::Refused => return refused(skb, PacketVerdict::Drop(Reason::AssignFailed, None)),
+            Found::Foreign => return refused(skb, PacketVerdict::Next(Some(Reason::OtherSocket), None)),
+            Found::TimeWait => reconnects = true,
+            Found::None => {}
+        }
+    }
+    let maps = Maps { frame: Loaded { skb }, ethernet: start as usize == ETHERNET_HEADER };
+    match by_rules(flow, settings, interface, &maps) {
+        PacketVerdict::Reset(rule) => {
+            // Before the rewriting: the length counted is the SYN's.
+            count(Reason::BlacklistReset, Some(rule), length(skb));
+            // With options between the headers the checksum's place is another: dropped, as good an answer.
+            if flow.plain == 0 { DROP } else { reset(skb, flow, start).unwrap_or(DROP) }
+        }
+        PacketVerdict::Intercept => intercept(skb, settings, interface, flow, reconnects),
+        PacketVerdict::AskListener => ask_listener(skb, start, interface, flow),
+        verdict => refused(skb, verdict),
+    }
+}
+
+/// A new connection: to the zone's listener.
+#[inline(always)]
+fn intercept(
+    skb: *mut __sk_buff,
+    settings: &Settings,
+    interface: Interface,
+    flow: &Flow,
+    reconnects: bool,
+) -> i32 {
+    let index = listener_index(interface.zone, flow.is_ipv6());
+    if reconnects && has_listener(index) {
+        let tuple = Tuple {
+            source: flow.source,
+            destination: flow.destination,
+            source_port: flow.source_port,
+            padding: [0; 2],
+        };
+        if TWSYN.insert(tuple, index, 0).is_ok() && find(skb, flow, Purpose::Reconnect) == Found::Ours {
+            return taken(skb, Reason::Reconnected);
+        }
+        // The closed connection has just been forgotten: an ordinary SYN. The note would be wrong later.
+        let _ = TWSYN.remove(tuple);
+    }
+    match offer(skb, index) {
+        Offered::Taken => taken(skb, Reason::Intercepted),
+        Offered::Refused => refused(skb, PacketVerdict::Drop(Reason::AssignFailed, None)),
+        Offered::Nobody | Offered::NotMine => refused(skb, without_proxy(settings)),
+    }
+}
+
+/// Neither a session nor a SYN: the answer to a SYN cookie, or a flow that never was ours.
+#[inline(always)]
+fn ask_listener(skb: *mut __sk_buff, start: u32, interface: Interface, flow: &Flow) -> i32 {
+    let index = listener_index(interface.zone, flow.is_ipv6());
+    let transport = u32::from(flow.transport);
+    let offered = if flow.is_ipv6() {
+        offer_answer_v6(skb, start, transport, index)
+    } else {
+        offer_answer_v4(skb, start, transport, index)
+    };
+    match offered {
+        Offered::Taken => taken(skb, Reason::CookieAnswer),
+        Offered::Refused => refused(skb, PacketVerdict::Drop(Reason::AssignFailed, None)),
+        Offered::Nobody | Offered::NotMine => {
+            refused(skb, PacketVerdict::Next(Some(Reason::OlderFlow), None))
+        }
+    }
+}
+
+/// Assigned: only now marked, so that no packet without a socket is ever delivered here.
+#[inline(always)]
+fn taken(skb: *mut __sk_buff, reason: Reason) -> i32 {
+    mark(skb);
+    count(reason, None, length(skb));
+    TAKEN
+}
+
+/// Not assigned: dropped or left alone.
+#[inline(always)]
+fn refused(skb: *mut __sk_buff, verdict: PacketVerdict) -> i32 {
+    match verdict {
+        PacketVerdict::Drop(reason, rule) => {
+            count(reason, rule, length(skb));
+            DROP
+        }
+        PacketVerdict::Next(Some(reason), rule) => {
+            count(reason, rule, length(skb));
+            NEXT
+        }
+        _ => NEXT,
+    }
+}
+
+#[inline(always)]
+fn length(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*skb).len }
+}
+
+#[inline(always)]
+fn mark(skb: *mut __sk_buff) {
+    // SAFETY: as above; the mark may be written.
+    unsafe { (*skb).mark |= PACKET_MARK };
+}

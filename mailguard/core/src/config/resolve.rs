@@ -1,0 +1,444 @@
+//! From what a file said to what it means: a complete [`Config`], or every error at once. Pure.
+//!
+//! One function a table, in the order of the contract file. What isn't built yet is read in `unbuilt`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{ConfigError, Problem};
+use super::model::*;
+use super::section::{Fixed, Section};
+use super::syntax;
+use super::unbuilt;
+use super::value::Value;
+use crate::mail::{Domain, Host, LocalPart, Mailbox};
+
+/// Zones; each takes a slot in the kernel's socket map and a loopback port.
+pub const MAX_ZONES: usize = 16;
+/// Interfaces of one zone.
+pub const MAX_INTERFACES: usize = 64;
+/// Sources, and likewise destinations, that bypass: the size of the kernel's tries.
+pub const MAX_BYPASSES: usize = 16_384;
+/// Values of one access list: the size of the kernel's tries.
+pub const MAX_LIST_VALUES: usize = 65_536;
+/// Incoming domains.
+pub const MAX_INCOMING_DOMAINS: usize = 65_536;
+/// Blocked file name extensions.
+pub const MAX_EXTENSIONS: usize = 1_024;
+/// Name servers: what a resolver asks in turn.
+pub const MAX_NAME_SERVERS: usize = 8;
+
+/// The lists that may hold `@/path/to/file`: those of addresses, networks, domains and clients.
+pub const LISTS_FROM_FILES: [[&str; 2]; 11] = [
+    ["bypass", "from_subnets"],
+    ["bypass", "from_ips"],
+    ["bypass", "from_macs"],
+    ["bypass", "to_subnets"],
+    ["bypass", "to_ips"],
+    ["access", "whitelist_senders"],
+    ["access", "blacklist_senders"],
+    ["access", "whitelist_recipients"],
+    ["access", "blacklist_recipients"],
+    ["access", "whitelist_clients"],
+    ["access", "blacklist_clients"],
+];
+
+const KB: u64 = 1 << 10;
+const MB: u64 = 1 << 20;
+const GB: u64 = 1 << 30;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3_600;
+const DAY: u64 = 86_400;
+
+/// Gives the tree of a file its meaning. `rules` are the YARA sources found in `virus.signatures.rules_dir`, path
+/// and text, in order of path.
+pub fn resolve(root: &Value, rules: Vec<(PathBuf, String)>) -> Result<Config, Vec<ConfigError>> {
+    let (config, report) = Section::root(root, |root| config(root, rules));
+    let inactive = report.finish()?;
+    match config {
+        Some(config) => Ok(Config { inactive, ..config }),
+        // Reading gave up without an error only if this module forgot to record one.
+        None => Err(vec![ConfigError {
+            key: String::new(),
+            place: root.place,
+            problem: Problem::Missing { accepted: "a complete configuration".to_owned() },
+        }]),
+    }
+}
+
+/// The whole of it; none when something required is absent.
+fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Config> {
+    let hostname = root.require("hostname", &syntax::HOST_NAME);
+    let enabled = root.flag("enabled", true);
+    let state_dir = path(root, "state_dir", "/var/lib/mailguard");
+    let runtime_dir = path(root, "runtime_dir", "/run/mailguard");
+    let postmaster = root.text_or_empty("postmaster", &syntax::MAILBOX);
+    let user = root.text("user", &syntax::USER).unwrap_or_else(|| "mailguard".to_owned());
+    let min_free_disk = root.size("min_free_disk", 512 * MB, 0..=16_384 * GB);
+    let zones = zones(root);
+    let kernel = root.table("kernel", kernel);
+    let bypass = root.table("bypass", bypass);
+    let virus = root.table("virus", |section| virus(section, rules));
+    let files = root.table("files", files);
+    let quarantine = root.table("quarantine", |section| Quarantine {
+        retention: days(section, "retention_days", 15),
+        max_size: section.size("max_size", 10 * GB, MB..=1_048_576 * GB),
+    });
+    let access = root.table("access", access);
+    let incoming_domains = incoming_domains(root);
+    let delivery = root.table("delivery", |section| delivery(section, hostname.as_ref()));
+    let smarthost = root.table("smarthost", smarthost);
+    let server = root.table("server", |section| server(section, &zones));
+    let dns = root.table("dns", dns);
+    let trace = root.table("trace", |section| Trace {
+        retention: days(section, "retention_days", 30),
+        max_size: section.size("max_size", GB, MB..=1_024 * GB),
+    });
+    let log = root.table("log", log);
+    unbuilt::root(root);
+    Some(Config {
+        enabled,
+        hostname: hostname?,
+        state_dir,
+        runtime_dir,
+        postmaster: postmaster.or_else(|| first_postmaster(&incoming_domains)),
+        user,
+        min_free_disk,
+        zones,
+        kernel,
+        bypass,
+        virus,
+        files,
+        quarantine,
+        access,
+        incoming_domains,
+        delivery: delivery?,
+        smarthost,
+        server,
+        dns,
+        trace,
+        log,
+        inactive: Vec::new(),
+    })
+}
+
+fn path(section: &mut Section<'_>, key: &'static str, default: &str) -> PathBuf {
+    section.text(key, &syntax::PATH).unwrap_or_else(|| PathBuf::from(default))
+}
+
+fn days(section: &mut Section<'_>, key: &'static str, default: u32) -> Duration {
+    Duration::from_secs(u64::from(section.count(key, default, 1..=3_650)) * DAY)
+}
+
+/// postmaster@ the first domain that we take mail for.
+fn first_postmaster(incoming: &[IncomingDomain]) -> Option<Mailbox> {
+    let first = incoming.iter().find(|incoming| !incoming.subdomains)?;
+    let local_part = LocalPart::parse("postmaster").ok()?;
+    Some(Mailbox { local_part, host: Host::Domain(first.domain.clone()) })
+}
+
+fn zones(root: &mut Section<'_>) -> Vec<Zone> {
+    let mut names = HashMap::new();
+    let mut owners = HashMap::new();
+    let zones = root.tables("zone", MAX_ZONES, |section| {
+        let zone = zone(section);
+        if let Some(Zone { name, interfaces, .. }) = &zone {
+            unique(section, &mut names, "name", format!("the zone name {name:?}"));
+            for interface in interfaces {
+                unique(section, &mut owners, "interfaces", format!("the interface {interface:?}"));
+            }
+        }
+        zone
+    });
+    root.expect_key("zone", "at least one [[zone]] with name, kind, interfaces and mode");
+    zones.into_iter().flatten().collect()
+}
+
+/// Records an error if `what` stood in an earlier table.
+fn unique(section: &mut Section<'_>, seen: &mut HashMap<String, String>, key: &'static str, what: String) {
+    let here = section.path_of(key);
+    if let Some(first) = seen.insert(what.clone(), here) {
+        let place = section.ask(key).map_or(section.place(), |value| value.place);
+        section.error(key, place, Problem::Duplicate { what, first });
+    }
+}
+
+fn zone(section: &mut Section<'_>) -> Option<Zone> {
+    let name = section.require("name", &syntax::ZONE_NAME);
+    section.expect_key("kind", "\"red\", \"green\", \"orange\" or \"blue\"");
+    // An unreadable kind counts as red: no further error comes of it but one that red would have, too.
+    let kind = section.choice(
+        "kind",
+        "red",
+        &[
+            ("red", ZoneKind::Red),
+            ("green", ZoneKind::Green),
+            ("orange", ZoneKind::Orange),
+            ("blue", ZoneKind::Blue),
+        ],
+    );
+    section.expect_key("mode", "\"transparent\", \"active\" or \"inactive\"");
+    let mode = section.choice(
+        "mode",
+        "inactive",
+        &[
+            ("transparent", ZoneMode::Transparent),
+            ("active", ZoneMode::Active),
+            ("inactive", ZoneMode::Inactive),
+        ],
+    );
+    section.expect_key("interfaces", "a list of network interfaces");
+    let interfaces = section.list("interfaces", &syntax::INTERFACE, MAX_INTERFACES);
+    if interfaces.as_ref().is_some_and(Vec::is_empty) {
+        section.conflict("interfaces", "a zone has at least one interface", "name one, or remove the zone");
+    }
+    if section.says("kind", "red") && mode == ZoneMode::Transparent {
+        let remedy =
+            "write mode = \"active\" or \"inactive\"; mail to inner servers is taken by [[incoming_domain]]";
+        section.conflict(
+            "mode",
+            "a red zone can't be transparent: it would carry anybody's mail anywhere",
+            remedy,
+        );
+    }
+    Some(Zone { name: name?, kind, interfaces: interfaces?, mode })
+}
+
+fn kernel(section: &mut Section<'_>) -> Kernel {
+    // Each zone takes the next port.
+    const LAST_PROXY_PORT: u32 = u16::MAX as u32 - MAX_ZONES as u32 + 1;
+    unbuilt::kernel(section);
+    Kernel {
+        on_proxy_down: section.choice(
+            "on_proxy_down",
+            "block",
+            &[("block", OnProxyDown::Block), ("bypass", OnProxyDown::Bypass)],
+        ),
+        xdp: section.choice(
+            "xdp",
+            "auto",
+            &[
+                ("auto", XdpMode::Auto),
+                ("native", XdpMode::Native),
+                ("generic", XdpMode::Generic),
+                ("off", XdpMode::Off),
+            ],
+        ),
+        blacklist_action: section.choice(
+            "blacklist_action",
+            "drop",
+            &[
+                ("drop", BlacklistAction::Drop),
+                ("reset", BlacklistAction::Reset),
+                ("reject", BlacklistAction::Reject),
+            ],
+        ),
+        pin_dir: path(section, "pin_dir", "/sys/fs/bpf/mailguard"),
+        proxy_port: section.count("proxy_port", 10_025, 1_024..=LAST_PROXY_PORT) as u16,
+    }
+}
+
+fn bypass(section: &mut Section<'_>) -> Bypass {
+    let bypass = Bypass {
+        from_subnets: section.list("from_subnets", &syntax::NETWORK, MAX_BYPASSES).unwrap_or_default(),
+        from_ips: section.list("from_ips", &syntax::ADDRESS, MAX_BYPASSES).unwrap_or_default(),
+        from_macs: section.list("from_macs", &syntax::MAC, MAX_BYPASSES).unwrap_or_default(),
+        to_subnets: section.list("to_subnets", &syntax::NETWORK, MAX_BYPASSES).unwrap_or_default(),
+        to_ips: section.list("to_ips", &syntax::ADDRESS, MAX_BYPASSES).unwrap_or_default(),
+    };
+    let sources = bypass.from_subnets.len() + bypass.from_ips.len();
+    let destinations = bypass.to_subnets.len() + bypass.to_ips.len();
+    for (key, count) in [("from_subnets", sources), ("to_subnets", destinations)] {
+        if count > MAX_BYPASSES {
+            let what = format!("{count} subnets and addresses together, at most {MAX_BYPASSES} are accepted");
+            section.conflict(key, what, "join neighbouring ones into larger subnets");
+        }
+    }
+    bypass
+}
+
+/// `handling` and `redirect_to`.
+fn handling(section: &mut Section<'_>) -> Handling {
+    let address = section.text_or_empty("redirect_to", &syntax::MAILBOX);
+    let redirect = address.map_or(Handling::Quarantine, Handling::Redirect);
+    let chosen = section.choice(
+        "handling",
+        "quarantine",
+        &[
+            ("quarantine", Handling::Quarantine),
+            ("redirect", redirect),
+            ("pass", Handling::Pass),
+            ("drop", Handling::Drop),
+        ],
+    );
+    if section.says("handling", "redirect") && !section.has_text("redirect_to") {
+        let remedy = "add redirect_to = \"ADDRESS\"";
+        section.conflict("handling", "handling = \"redirect\" needs redirect_to", remedy);
+    }
+    chosen
+}
+
+fn virus(section: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Virus {
+    let enabled = section.flag("enabled", true);
+    let handling = handling(section);
+    let on_scanner_failure = section.choice(
+        "on_scanner_failure",
+        "defer",
+        &[("defer", ScannerFailure::Defer), ("pass", ScannerFailure::Pass)],
+    );
+    unbuilt::virus(section);
+    let signatures = section.table("signatures", |section| {
+        section.text_or_empty("rules_dir", &syntax::PATH);
+        section.flag("enabled", true)
+    });
+    Virus { signatures: enabled && signatures, rules, handling, on_scanner_failure }
+}
+
+fn files(section: &mut Section<'_>) -> Files {
+    const BLOCKED: [&str; 8] = ["exe", "com", "vbs", "pif", "scr", "bat", "cmd", "dll"];
+    let enabled = section.flag("enabled", true);
+    unbuilt::files(section, enabled);
+    let handling = handling(section);
+    let extensions = section
+        .list("extensions", &syntax::EXTENSION, MAX_EXTENSIONS)
+        .unwrap_or_else(|| BLOCKED.map(str::to_owned).to_vec());
+    section.table("limits", |limits| {
+        limits.unbuilt(&[("max_ratio", Fixed::Count(250))]);
+        Files {
+            enabled,
+            handling,
+            extensions,
+            max_depth: limits.count("max_depth", 8, 1..=64) as usize,
+            max_entries: limits.count("max_entries", 10_000, 1..=1_000_000) as usize,
+            max_unpacked: limits.size("max_unpacked", 256 * MB, KB..=16 * GB),
+        }
+    })
+}
+
+fn access(section: &mut Section<'_>) -> Access {
+    let mut patterns = |key| section.list(key, &syntax::PATTERN, MAX_LIST_VALUES).unwrap_or_default();
+    let whitelist_senders = patterns("whitelist_senders");
+    let blacklist_senders = patterns("blacklist_senders");
+    let whitelist_recipients = patterns("whitelist_recipients");
+    let blacklist_recipients = patterns("blacklist_recipients");
+    let mut clients = |key| section.list(key, &syntax::CLIENT, MAX_LIST_VALUES).unwrap_or_default();
+    Access {
+        whitelist_senders,
+        blacklist_senders,
+        whitelist_recipients,
+        blacklist_recipients,
+        whitelist_clients: clients("whitelist_clients"),
+        blacklist_clients: clients("blacklist_clients"),
+    }
+}
+
+fn incoming_domains(root: &mut Section<'_>) -> Vec<IncomingDomain> {
+    let mut seen = HashMap::new();
+    let domains = root.tables("incoming_domain", MAX_INCOMING_DOMAINS, |section| {
+        let domain = section.require("domain", &syntax::INCOMING);
+        let server = section.require("server", &syntax::MAIL_SERVER);
+        if let Some((domain, subdomains)) = &domain {
+            let dot = if *subdomains { "." } else { "" };
+            unique(section, &mut seen, "domain", format!("the domain \"{dot}{}\"", domain.ascii()));
+        }
+        domain.zip(server).map(|((domain, subdomains), server)| IncomingDomain { domain, subdomains, server })
+    });
+    domains.into_iter().flatten().collect()
+}
+
+fn delivery(section: &mut Section<'_>, hostname: Option<&Domain>) -> Option<Delivery> {
+    let default = section.choice(
+        "default",
+        "mx",
+        &[("mx", DefaultRoute::Mx), ("original", DefaultRoute::OriginalDestination)],
+    );
+    let helo_name = if section.says("helo_name", "address") {
+        section.ask("helo_name");
+        Some(HeloName::AddressLiteral)
+    } else {
+        section.text_or_empty("helo_name", &syntax::HELO_NAME).or(hostname.cloned()).map(HeloName::Name)
+    };
+    let retry_min = section.seconds("retry_min", 5 * MINUTE, 1..=DAY);
+    let retry_max = section.seconds("retry_max", HOUR, 1..=7 * DAY);
+    let max_queue_time = section.seconds("max_queue_time", 5 * DAY, 1..=60 * DAY);
+    unbuilt::delivery(section);
+    if retry_min > retry_max {
+        section.conflict("retry_min", "retry_min is longer than retry_max", "write a shorter one");
+    }
+    Some(Delivery { default, helo_name: helo_name?, retry_min, retry_max, max_queue_time })
+}
+
+fn smarthost(section: &mut Section<'_>) -> Option<Smarthost> {
+    let enabled = section.flag("enabled", false);
+    let host = section.text_or_empty("address", &syntax::SMARTHOST);
+    let port = section.count("port", 25, 1..=65_535) as u16;
+    unbuilt::smarthost(section, enabled);
+    if enabled && !section.has_text("address") {
+        section.conflict(
+            "address",
+            "an enabled smarthost needs an address",
+            "add address = \"NAME OR ADDRESS\"",
+        );
+    }
+    host.filter(|_| enabled).map(|host| Smarthost { host, port })
+}
+
+fn server(section: &mut Section<'_>, zones: &[Zone]) -> Server {
+    unbuilt::server(section);
+    Server {
+        require_helo: section.flag("require_helo", true),
+        hard_error_limit: section.count("hard_error_limit", 20, 1..=1_000),
+        max_message_size: section.size("max_message_size", 30 * MB, 64 * KB..=2 * GB),
+        max_recipients: section.count("max_recipients", 1_000, 100..=10_000) as usize,
+        dsn_zones: dsn_zones(section, zones),
+        command_timeout: section.seconds("command_timeout", 5 * MINUTE, 1..=HOUR),
+        data_timeout: section.seconds("data_timeout", 10 * MINUTE, 1..=HOUR),
+        max_sessions: section.count("max_sessions", 10_000, 1..=100_000) as usize,
+        max_sessions_per_client: section.count("max_sessions_per_client", 50, 1..=100_000) as usize,
+    }
+}
+
+/// Every zone that isn't red, unless zones are named.
+fn dsn_zones(section: &mut Section<'_>, zones: &[Zone]) -> Vec<String> {
+    let Some(named) = section.list("dsn_zones", &syntax::ZONE_NAME, MAX_ZONES) else {
+        return zones
+            .iter()
+            .filter(|zone| zone.kind != ZoneKind::Red)
+            .map(|zone| zone.name.clone())
+            .collect();
+    };
+    if let Some(unknown) = named.iter().find(|name| !zones.iter().any(|zone| zone.name == **name)) {
+        let what = format!("there is no zone {unknown:?}");
+        section.conflict("dsn_zones", what, "write the name of a [[zone]]");
+    }
+    named
+}
+
+fn dns(section: &mut Section<'_>) -> Dns {
+    Dns {
+        servers: section.list("servers", &syntax::NAME_SERVER, MAX_NAME_SERVERS).unwrap_or_default(),
+        timeout: section.seconds("timeout", 5, 1..=MINUTE),
+    }
+}
+
+fn log(section: &mut Section<'_>) -> Log {
+    let level = section.choice(
+        "level",
+        "info",
+        &[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ],
+    );
+    let format = if section.says("format", "journald") {
+        section.refuse("format", "\"text\" or \"json\"");
+        LogFormat::Text
+    } else {
+        section.choice("format", "text", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    };
+    Log { level, format }
+}

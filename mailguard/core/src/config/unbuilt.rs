@@ -1,0 +1,218 @@
+//! The keys of the contract that nothing acts on yet. Each is accepted at its default, so that the contract file
+//! loads as it stands; a protection among them that is on by default is reported as inactive.
+//!
+//! Building a feature moves its keys from here to `resolve`.
+
+use super::error::Problem;
+use super::section::Fixed::{Count, Flag, Number, Text, Texts, Time};
+use super::section::{Fixed, Section};
+use super::value::Data;
+
+/// Programs, media and documents whose doubled extensions are watched.
+const DOUBLE_EXTENSIONS: &[&str] = &[
+    "jpg", "png", "gif", "pdf", "txt", "doc", "docx", "xls", "xlsx", "exe", "com", "vbs", "pif", "scr",
+    "bat", "cmd", "dll",
+];
+const IP_LISTS: &[&str] = &["zen.spamhaus.org", "bl.spamcop.net"];
+const METHODS: &[&str] = &["CRAM-MD5", "DIGEST-MD5", "PLAIN", "LOGIN"];
+
+/// Keys of the root table and whole sections.
+pub(super) fn root(root: &mut Section<'_>) {
+    root.unbuilt(&[("language", Text("en"))]);
+    root.table("spam", spam);
+    root.table("notifications", |section| {
+        section.unbuilt(&[
+            ("sender", Text("postmaster@mailguard.example.org")),
+            ("notify_virus_recipients", Flag(false)),
+            ("only_incoming_domains", Flag(true)),
+            ("max_per_hour", Count(60)),
+        ]);
+    });
+    root.table("rbl", |section| {
+        section.unbuilt(&[
+            ("enabled", Flag(false)),
+            ("ip_lists", Texts(IP_LISTS)),
+            ("domain_lists", Texts(&["dbl.spamhaus.org"])),
+            ("timeout", Time("5s")),
+        ]);
+    });
+    for key in ["domain_route", "mail_route"] {
+        refuse_tables(root, key);
+    }
+    root.table("imap_auth", |section| {
+        section.unbuilt(&[
+            ("enabled", Flag(false)),
+            ("server", Text("127.0.0.1")),
+            ("port", Count(143)),
+            ("tls", Text("starttls")),
+            ("ca_file", Text("")),
+            ("daemons", Count(5)),
+        ]);
+    });
+    root.table("spam_prevention", |section| {
+        section.unbuilt(&[
+            ("reject_non_fqdn_recipient", Flag(false)),
+            ("reject_non_fqdn_sender", Flag(false)),
+            ("reject_non_fqdn_helo", Flag(false)),
+            ("reject_unknown_recipient_domain", Flag(false)),
+            ("reject_unknown_sender_domain", Flag(false)),
+        ]);
+    });
+    root.table("admin", |section| {
+        section.unbuilt(&[("password_file", Text("/etc/mailguard/admin.password"))]);
+        let what = "there is no web page, REST API or /metrics yet";
+        section.protection("listen", Text("127.0.0.1:8025"), Some(Text("")), true, what);
+    });
+}
+
+/// Routes that no version has yet: none may stand there, whatever it says.
+fn refuse_tables(root: &mut Section<'_>, key: &'static str) {
+    let Some(value) = root.ask(key) else { return };
+    if !matches!(&value.data, Data::Array(items) if items.is_empty()) {
+        let accepted = "[]".to_owned();
+        root.error(key, value.place, Problem::NotSupportedYet { found: value.describe(), accepted });
+    }
+}
+
+fn spam(spam: &mut Section<'_>) {
+    let what = "no message is scored, marked or withheld as spam yet";
+    let enabled = spam.protection("enabled", Flag(true), Some(Flag(false)), true, what);
+    spam.unbuilt(&[
+        ("handling", Text("quarantine")),
+        ("redirect_to", Text("")),
+        ("subject_prefix", Text("*** SPAM *** ")),
+        ("admin", Text("")),
+        ("notify_recipients", Flag(false)),
+        ("tag_level", Number(3.0)),
+        ("mark_level", Number(6.0)),
+        ("quarantine_level", Number(15.0)),
+        ("notify_below", Number(20.0)),
+        ("report", Flag(false)),
+        ("japanese", Flag(false)),
+    ]);
+    spam.table("greylist", |section| {
+        section.unbuilt(&[
+            ("enabled", Flag(false)),
+            ("delay", Time("300s")),
+            ("retry_window", Time("2d")),
+            ("remember", Time("35d")),
+            ("whitelist_recipients", Texts(&[])),
+            ("whitelist_clients", Texts(&[])),
+        ]);
+    });
+    spam.table("builtin", |section| {
+        let what = "there is no built-in spam engine yet";
+        let builtin = section.protection("enabled", Flag(true), Some(Flag(false)), enabled, what);
+        let what = "nothing learns from spam yet";
+        section.protection("bayes", Flag(true), Some(Flag(false)), enabled && builtin, what);
+    });
+    engines(spam);
+    spam.table("levels", |section| {
+        section.unbuilt(&[
+            ("confirmed", Number(9.0)),
+            ("bulk", Number(7.0)),
+            ("suspected", Number(4.0)),
+            ("unknown", Number(2.0)),
+            ("nonspam", Number(-1.0)),
+        ]);
+    });
+    spam.table("lists", |section| {
+        section.unbuilt(&[("whitelist_senders", Texts(&[])), ("blacklist_senders", Texts(&[]))]);
+    });
+}
+
+/// The engines outside mailguard, all of them off by default.
+fn engines(spam: &mut Section<'_>) {
+    const OFF: (&str, Fixed) = ("enabled", Flag(false));
+    spam.table("spamassassin", |section| {
+        section.unbuilt(&[OFF, ("address", Text("127.0.0.1:783")), ("timeout", Time("30s"))]);
+    });
+    spam.table("rspamd", |section| {
+        section.unbuilt(&[OFF, ("url", Text("http://127.0.0.1:11333")), ("timeout", Time("10s"))]);
+    });
+    spam.table("reputation", |section| {
+        section.unbuilt(&[
+            OFF,
+            ("address", Text("127.0.0.1:8088")),
+            ("timeout", Time("5s")),
+            ("shortcircuit", Flag(true)),
+            ("ignore_networks", Texts(&[])),
+        ]);
+        section.table("scores", |scores| {
+            scores.unbuilt(&[
+                ("confirmed", Number(10.0)),
+                ("bulk", Number(8.0)),
+                ("suspected", Number(5.0)),
+                ("unknown", Number(0.0)),
+                ("nonspam", Number(-2.0)),
+            ]);
+        });
+    });
+}
+
+/// Keys of `[kernel]`.
+pub(super) fn kernel(section: &mut Section<'_>) {
+    let what = "a client over hard_error_limit is disconnected, but not banned in the kernel yet";
+    section.protection("ban_after_abuse", Time("1h"), Some(Time("0s")), true, what);
+}
+
+/// Keys of `[virus]`.
+pub(super) fn virus(section: &mut Section<'_>) {
+    section.unbuilt(&[("admin", Text(""))]);
+    section.table("clamd", |clamd| {
+        clamd.unbuilt(&[
+            ("enabled", Flag(false)),
+            ("address", Text("unix:/run/clamav/clamd.ctl")),
+            ("timeout", Time("60s")),
+        ]);
+    });
+}
+
+/// Keys of `[files]`.
+pub(super) fn files(section: &mut Section<'_>, enabled: bool) {
+    section.unbuilt(&[
+        ("admin", Text("")),
+        ("notify_recipients", Flag(false)),
+        ("encrypted_archives", Text("pass")),
+        ("double_extensions_ending", Texts(DOUBLE_EXTENSIONS)),
+    ]);
+    let what = "archives are not opened yet: blocked types inside them pass, and so do archive bombs";
+    section.protection("archives", Flag(true), Some(Flag(false)), enabled, what);
+    let what = "double extensions are not looked for yet";
+    section.protection("double_extensions", Flag(true), Some(Flag(false)), enabled, what);
+}
+
+/// Keys of `[delivery]`.
+pub(super) fn delivery(section: &mut Section<'_>) {
+    section.unbuilt(&[("always_bcc", Text(""))]);
+    let what = "mail is delivered without TLS yet";
+    section.protection("tls", Text("opportunistic"), Some(Text("off")), true, what);
+    let what = "senders are not warned of delayed mail yet; they hear of it when it fails";
+    section.protection("delay_warning", Time("4h"), None, true, what);
+}
+
+/// Keys of `[smarthost]`.
+pub(super) fn smarthost(section: &mut Section<'_>, enabled: bool) {
+    section.unbuilt(&[
+        ("ca_file", Text("")),
+        ("username", Text("")),
+        ("password", Text("")),
+        ("password_file", Text("")),
+        ("methods", Texts(METHODS)),
+    ]);
+    let what = "mail goes to the smarthost without TLS yet";
+    section.protection("tls", Text("opportunistic"), Some(Text("off")), enabled, what);
+}
+
+/// Keys of `[server]`.
+pub(super) fn server(section: &mut Section<'_>) {
+    section.unbuilt(&[
+        ("reject_invalid_hostname", Flag(false)),
+        ("verify_recipients", Flag(false)),
+        ("greet_delay", Time("0s")),
+        ("tls_key", Text("")),
+    ]);
+    // By default a certificate is made on the spot; there is no way to write STARTTLS off.
+    let what = "STARTTLS is not offered to clients yet";
+    section.protection("tls_certificate", Text(""), None, true, what);
+}

@@ -1,0 +1,55 @@
+//! MAIL: the reverse-path against the sender lists (S8), and what is over the limits already (S6, R1).
+
+use crate::config::model::{Access, Server};
+use crate::finding::{Check, Finding, Outcome};
+use crate::mail::ReversePath;
+use crate::smtp::Refusal;
+
+/// Judges the reverse-path; the answer is given at RCPT. The null reverse-path is nobody's, and on no list.
+pub fn judge(access: &Access, reverse_path: &ReversePath) -> Vec<Finding> {
+    let on = |patterns| reverse_path.mailbox().is_some_and(|sender| super::is_listed(patterns, sender));
+    let (white, black) = (on(&access.whitelist_senders), on(&access.blacklist_senders));
+    let subject = format!("reverse-path {reverse_path}");
+    vec![super::listed(Check::SenderAccess, &subject, white, black, Refusal::SenderListed)]
+}
+
+/// Judges what no list can change; a refusal is answered at once. `size` is what MAIL declared, `storage`
+/// what the spool says about taking a message now.
+pub fn limits(server: &Server, size: Option<u64>, storage: Result<(), Refusal>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let limit = server.max_message_size;
+    if let Some(declared) = size.filter(|&declared| declared > limit) {
+        let reason = format!("declares {declared} octets, the limit is {limit}");
+        findings.push(Finding::new(Check::MessageSize, Outcome::Refuse(Refusal::TooLarge(limit)), reason));
+    }
+    if let Err(refusal) = storage {
+        let reason = format!("no message can be stored: {refusal}");
+        findings.push(Finding::new(Check::Limits, Outcome::Defer(refusal), reason));
+    }
+    findings
+}
+
+/// The first refusal or deferral among the limits.
+pub fn verdict(limits: &[Finding]) -> Result<(), Refusal> {
+    limits.iter().find_map(Finding::objection).map_or(Ok(()), |refusal| Err(refusal.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_answered_at_mail() {
+        let server = crate::policy::rcpt::tests::server();
+        let limit = server.max_message_size;
+        let check = |size, storage, expect| {
+            assert_eq!(verdict(&limits(&server, size, storage)), expect, "{size:?}");
+        };
+        check(None, Ok(()), Ok(()));
+        check(Some(limit), Ok(()), Ok(()));
+        check(Some(limit + 1), Ok(()), Err(Refusal::TooLarge(limit)));
+        check(Some(u64::MAX), Err(Refusal::StorageFull), Err(Refusal::TooLarge(limit)));
+        check(Some(1), Err(Refusal::StorageFull), Err(Refusal::StorageFull));
+        check(None, Err(Refusal::StorageFailed), Err(Refusal::StorageFailed));
+    }
+}

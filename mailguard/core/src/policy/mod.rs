@@ -1,0 +1,31 @@
+//! What we take and from whom: facts and configuration in, findings out. One file a stage of the session.
+//!
+//! `connect`, `helo` and `mail` only find; the answer is given at RCPT, where all is known, so that a whitelist can
+//! win. [`rcpt::verdict`] is the one place that has the order. What is over the limits is refused at once
+//! ([`mail::limits`]). Content is the scanners' business, and `disposition` decides on it.
+
+pub mod connect;
+pub mod end_of_data;
+pub mod helo;
+pub mod mail;
+pub mod rcpt;
+
+use crate::config::model::AddressPattern;
+use crate::finding::{Check, Finding, Outcome};
+use crate::mail::Mailbox;
+use crate::smtp::Refusal;
+
+/// The opinion of a pair of lists: whitelisted, blacklisted or neither. The whitelist wins.
+fn listed(check: Check, subject: &str, white: bool, black: bool, refusal: Refusal) -> Finding {
+    if white {
+        Finding::new(check, Outcome::Allow, format!("{subject} is whitelisted"))
+    } else if black {
+        Finding::new(check, Outcome::Refuse(refusal), format!("{subject} is blacklisted"))
+    } else {
+        Finding::new(check, Outcome::Pass, format!("{subject} is on no list"))
+    }
+}
+
+fn is_listed(patterns: &[AddressPattern], mailbox: &Mailbox) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(mailbox))
+}

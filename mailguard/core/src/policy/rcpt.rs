@@ -1,0 +1,227 @@
+//! RCPT: relay control (S3), the forward-path against the recipient lists (S8), and the answer to all that was found
+//! about client, HELO and reverse-path before.
+
+use crate::config::model::{Access, IncomingDomain, ZoneKind};
+use crate::finding::{Check, Finding, Outcome};
+use crate::mail::ForwardPath;
+use crate::smtp::Refusal;
+
+/// The checks that a whitelist ends, in the order in which they refuse.
+const AFTER_WHITELISTS: [Check; 4] =
+    [Check::ClientAccess, Check::SenderAccess, Check::RecipientAccess, Check::Helo];
+
+/// The answer to a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody objects.
+    Accepted,
+    /// Client, sender or recipient is whitelisted.
+    Whitelisted,
+    /// This is the reply.
+    Refused(Refusal),
+}
+
+/// Judges the recipient: relay control and the recipient lists.
+pub fn judge(
+    access: &Access,
+    incoming: &[IncomingDomain],
+    kind: ZoneKind,
+    forward_path: &ForwardPath,
+) -> Vec<Finding> {
+    let on = |patterns| forward_path.mailbox().is_some_and(|recipient| super::is_listed(patterns, recipient));
+    let (white, black) = (on(&access.whitelist_recipients), on(&access.blacklist_recipients));
+    let subject = format!("forward-path {forward_path}");
+    vec![
+        relay_control(incoming, kind, forward_path),
+        super::listed(Check::RecipientAccess, &subject, white, black, Refusal::RecipientListed),
+    ]
+}
+
+/// Whether this client may have mail carried to this recipient. From a red zone only what stays here: the bare
+/// postmaster, and mailboxes of incoming domains. A local part that names a further way (`user%other@here`,
+/// `other!user@here`, `"user@other"@here`) would make the server behind us the relay.
+fn relay_control(incoming: &[IncomingDomain], kind: ZoneKind, forward_path: &ForwardPath) -> Finding {
+    let finding = |outcome, reason: String| Finding::new(Check::RelayControl, outcome, reason);
+    let ForwardPath::Mailbox(mailbox) = forward_path else {
+        return finding(Outcome::Pass, "the postmaster is always here".to_owned());
+    };
+    if kind != ZoneKind::Red {
+        return finding(Outcome::Pass, "clients of this zone may send anywhere".to_owned());
+    }
+    let here =
+        mailbox.domain().is_some_and(|domain| incoming.iter().any(|incoming| incoming.matches(domain)));
+    if !here {
+        let reason = format!("{} is no incoming domain", mailbox.host);
+        finding(Outcome::Refuse(Refusal::RelayDenied), reason)
+    } else if mailbox.local_part.as_str().contains(['%', '!', '@']) {
+        let reason = "the local part names a further route".to_owned();
+        finding(Outcome::Refuse(Refusal::RelayDenied), reason)
+    } else {
+        finding(Outcome::Pass, format!("{} is an incoming domain", mailbox.host))
+    }
+}
+
+/// The answer, from the findings about client, HELO, reverse-path and this forward-path. The order:
+///
+/// 1. relay control: no whitelist opens a relay;
+/// 2. whitelists, any of them: they end the checks after them;
+/// 3. blacklists: client, sender, recipient;
+/// 4. HELO.
+pub fn verdict<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> Verdict {
+    let objection = |check| {
+        findings.clone().filter(|finding| finding.check == check).find_map(Finding::objection).cloned()
+    };
+    if let Some(refusal) = objection(Check::RelayControl) {
+        return Verdict::Refused(refusal);
+    }
+    if findings.clone().any(|finding| finding.outcome == Outcome::Allow) {
+        return Verdict::Whitelisted;
+    }
+    match AFTER_WHITELISTS.into_iter().find_map(objection) {
+        Some(refusal) => Verdict::Refused(refusal),
+        None => Verdict::Accepted,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::model::{AddressPattern, Server};
+    use crate::mail::{Domain, Mailbox, ReversePath};
+    use crate::policy::{connect, helo, mail};
+    use crate::smtp::Command;
+
+    pub(in crate::policy) fn server() -> Server {
+        Server {
+            require_helo: true,
+            hard_error_limit: 20,
+            max_message_size: 1000,
+            max_recipients: 1000,
+            dsn_zones: vec![],
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(600),
+            max_sessions: 100,
+            max_sessions_per_client: 10,
+        }
+    }
+
+    /// Lists whose entries say where they stand.
+    pub(in crate::policy) fn access() -> Access {
+        let address = |name: &str| AddressPattern::Mailbox(Mailbox::parse(name).unwrap());
+        let domain = |name: &str| AddressPattern::Domain(Domain::parse(name).unwrap());
+        Access {
+            whitelist_senders: vec![domain("white.example"), address("friend@black.example")],
+            blacklist_senders: vec![domain("black.example"), address("foe@white.example")],
+            whitelist_recipients: vec![address("open@here.example"), domain("white-to.example")],
+            blacklist_recipients: vec![address("closed@here.example"), address("open@here.example")],
+            whitelist_clients: vec!["192.0.2.1/32".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()],
+            blacklist_clients: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        }
+    }
+
+    fn incoming() -> Vec<IncomingDomain> {
+        [("here.example", false), ("sub.example", true)]
+            .map(|(name, subdomains)| IncomingDomain {
+                domain: Domain::parse(name).unwrap(),
+                subdomains,
+                server: "192.0.2.25:25".parse().unwrap(),
+            })
+            .to_vec()
+    }
+
+    /// One row: zone, client, HELO ("-": none), MAIL, RCPT, answer.
+    fn check(row: &str) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, zone, client, name, sender, recipient, expect, _] = cells[..] else { panic!("{row}") };
+        let kind = match zone {
+            "red" => ZoneKind::Red,
+            "green" => ZoneKind::Green,
+            other => panic!("zone {other}"),
+        };
+        let Ok(Command::Mail(command)) = Command::parse(format!("MAIL FROM:{sender}").as_bytes()) else {
+            panic!("{sender}")
+        };
+        let Ok(Command::Rcpt(forward_path)) = Command::parse(format!("RCPT TO:{recipient}").as_bytes())
+        else {
+            panic!("{recipient}")
+        };
+        let name = match Command::parse(format!("EHLO {name}").as_bytes()) {
+            Ok(Command::Ehlo(text)) if text.as_str() != "-" => Some(text),
+            _ => None,
+        };
+        let reverse_path: ReversePath = command.reverse_path;
+        let findings = [
+            connect::judge(&access(), client.parse().unwrap()),
+            helo::judge(&server(), name.as_ref()),
+            mail::judge(&access(), &reverse_path),
+            judge(&access(), &incoming(), kind, &forward_path),
+        ]
+        .concat();
+        let seen = match verdict(findings.iter()) {
+            Verdict::Accepted => "accepted".to_owned(),
+            Verdict::Whitelisted => "whitelisted".to_owned(),
+            Verdict::Refused(refusal) => refusal.to_string(),
+        };
+        assert_eq!(seen, expect, "{row}\n{findings:#?}");
+    }
+
+    /// Who may send what to whom. "here.example" and the subdomains of "sub.example" are incoming domains.
+    #[test]
+    fn the_order_at_rcpt() {
+        for row in "
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u@here.example>       | accepted |
+        | red   | 198.51.100.1   | a | <>                     | <u@here.example>       | accepted |
+        | red   | 198.51.100.1   | a | <>                     | <postmaster>           | accepted |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u@a.sub.example>      | accepted |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u@sub.example>        | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u@a.here.example>     | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u@far.example>        | Relay access denied |
+        | red   | 198.51.100.1   | a | <u@here.example>       | <u@far.example>        | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u@[192.0.2.25]>       | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u%far.example@here.example>     | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <far.example!u@here.example>     | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <\"u@far.example\"@here.example> | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <@here.example:u@far.example>    | Relay access denied |
+        | green | 198.51.100.1   | a | <x@y.example>          | <u@far.example>        | accepted |
+        | green | 198.51.100.1   | a | <x@y.example>          | <u%far.example@here.example>     | accepted |
+
+        | red   | 192.0.2.1      | a | <x@y.example>          | <u@here.example>       | whitelisted |
+        | red   | 192.0.2.1      | a | <x@y.example>          | <u@far.example>        | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@white.example>      | <u@far.example>        | Relay access denied |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <u@white-to.example>   | Relay access denied |
+        | red   | 192.0.2.2      | a | <x@y.example>          | <u@here.example>       | Client is on the client blacklist |
+        | red   | 2001:db8:2::1  | a | <x@y.example>          | <u@here.example>       | Client is on the client blacklist |
+        | red   | 2001:db8:1::1  | a | <x@y.example>          | <u@here.example>       | whitelisted |
+        | green | 192.0.2.2      | a | <x@y.example>          | <u@far.example>        | Client is on the client blacklist |
+        | red   | 192.0.2.2      | a | <x@white.example>      | <u@here.example>       | whitelisted |
+        | red   | 192.0.2.2      | a | <x@y.example>          | <open@here.example>    | whitelisted |
+
+        | red   | 198.51.100.1   | a | <x@black.example>      | <u@here.example>       | Sender is on the sender blacklist |
+        | red   | 198.51.100.1   | a | <x@a.black.example>    | <u@here.example>       | Sender is on the sender blacklist |
+        | red   | 198.51.100.1   | a | <x@notblack.example>   | <u@here.example>       | accepted |
+        | red   | 198.51.100.1   | a | <FRIEND@Black.example> | <u@here.example>       | whitelisted |
+        | red   | 198.51.100.1   | a | <foe@white.example>    | <u@here.example>       | whitelisted |
+        | green | 198.51.100.1   | a | <x@black.example>      | <u@far.example>        | Sender is on the sender blacklist |
+        | green | 198.51.100.1   | a | <x@black.example>      | <u@white-to.example>   | whitelisted |
+
+        | red   | 198.51.100.1   | a | <x@y.example>          | <closed@here.example>  | Recipient is on the recipient blacklist |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <\"Closed\"@here.example> | Recipient is on the recipient blacklist |
+        | red   | 198.51.100.1   | a | <x@white.example>      | <closed@here.example>  | whitelisted |
+        | red   | 198.51.100.1   | a | <x@y.example>          | <open@here.example>    | whitelisted |
+        | red   | 192.0.2.2      | a | <x@black.example>      | <closed@here.example>  | Client is on the client blacklist |
+        | red   | 198.51.100.1   | - | <x@black.example>      | <closed@here.example>  | Sender is on the sender blacklist |
+
+        | red   | 198.51.100.1   | - | <x@y.example>          | <u@here.example>       | Send HELO or EHLO first |
+        | green | 198.51.100.1   | - | <x@y.example>          | <u@far.example>        | Send HELO or EHLO first |
+        | red   | 192.0.2.1      | - | <x@y.example>          | <u@here.example>       | whitelisted |
+        "
+        .lines()
+        .map(str::trim)
+        .filter(|row| !row.is_empty())
+        {
+            check(row);
+        }
+    }
+}

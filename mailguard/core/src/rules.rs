@@ -1,0 +1,153 @@
+//! What goes into the kernel maps: the access lists and bypass lists of the configuration as prefixes and actions.
+//!
+//! Pure. Whitelisted clients are taken out here, so that the kernel needs no whitelist: an entry that a whitelisted
+//! network covers is left out, a whitelisted part of an entry becomes an exception with a longer prefix. Numbers,
+//! limits and the maps themselves are `datapath`'s.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::config::model::BlacklistAction;
+
+/// What the kernel does with a new connection of a listed client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientRule {
+    /// Drops it.
+    Drop,
+    /// Answers it with a RST.
+    Reset,
+    /// Nothing: an exception.
+    Allow,
+}
+
+/// What the kernel does with a new connection from or to a listed address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BypassRule {
+    /// Lets it pass.
+    Bypass,
+    /// Nothing: an exception.
+    Intercept,
+}
+
+/// All rules. In each list the longest prefix that holds an address decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// By the client's address.
+    pub clients: BTreeMap<IpNet, ClientRule>,
+    /// By the client's address.
+    pub bypass_from: BTreeMap<IpNet, BypassRule>,
+    /// By the dialled address.
+    pub bypass_to: BTreeMap<IpNet, BypassRule>,
+    /// By the source MAC of the frame: they pass.
+    pub bypass_macs: BTreeSet<[u8; 6]>,
+}
+
+/// The rules that `config` means.
+pub fn compile(config: &Config) -> Rules {
+    let bypass = &config.bypass;
+    let list = |subnets: &[IpNet], ips: &[std::net::IpAddr]| {
+        let hosts = ips.iter().copied().map(IpNet::from);
+        subnets.iter().map(IpNet::trunc).chain(hosts).map(|net| (net, BypassRule::Bypass)).collect()
+    };
+    Rules {
+        clients: client_rules(
+            config.kernel.blacklist_action,
+            &config.access.blacklist_clients,
+            &config.access.whitelist_clients,
+        ),
+        bypass_from: list(&bypass.from_subnets, &bypass.from_ips),
+        bypass_to: list(&bypass.to_subnets, &bypass.to_ips),
+        bypass_macs: bypass.from_macs.iter().copied().collect(),
+    }
+}
+
+fn client_rules(action: BlacklistAction, black: &[IpNet], white: &[IpNet]) -> BTreeMap<IpNet, ClientRule> {
+    let rule = match action {
+        BlacklistAction::Drop => ClientRule::Drop,
+        BlacklistAction::Reset => ClientRule::Reset,
+        BlacklistAction::Reject => return BTreeMap::new(),
+    };
+    let white: HashSet<IpNet> = white.iter().map(IpNet::trunc).collect();
+    let black = black.iter().map(IpNet::trunc);
+    let listed: HashSet<IpNet> = black.filter(|net| !covered(*net, &white)).collect();
+    // What isn't within a listed network needs no exception.
+    let exceptions = white.iter().filter(|net| covered(**net, &listed)).map(|net| (*net, ClientRule::Allow));
+    listed.iter().map(|net| (*net, rule)).chain(exceptions).collect()
+}
+
+/// Whether `net` is in `nets` or within one of them.
+fn covered(net: IpNet, nets: &HashSet<IpNet>) -> bool {
+    std::iter::successors(Some(net), IpNet::supernet).any(|net| nets.contains(&net))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nets(text: &str) -> Vec<IpNet> {
+        text.split_whitespace().map(|net| net.parse().unwrap()).collect()
+    }
+
+    fn lists(black: Vec<IpNet>, white: Vec<IpNet>) -> BTreeMap<IpNet, ClientRule> {
+        client_rules(BlacklistAction::Drop, &black, &white)
+    }
+
+    #[track_caller]
+    fn check(black: &str, white: &str, expect: &[(&str, ClientRule)]) {
+        let expect = expect.iter().map(|(net, rule)| (net.parse().unwrap(), *rule)).collect();
+        assert_eq!(lists(nets(black), nets(white)), expect);
+    }
+
+    #[test]
+    fn whitelisted_clients_are_taken_out() {
+        use ClientRule::{Allow, Drop};
+        check("10.0.0.0/8 192.0.2.7/32", "", &[("10.0.0.0/8", Drop), ("192.0.2.7/32", Drop)]);
+        check("192.0.2.7/32", "192.0.2.7/32", &[]);
+        check("192.0.2.7/32", "192.0.2.0/24", &[]);
+        check("192.0.2.0/24", "192.0.2.7/32", &[("192.0.2.0/24", Drop), ("192.0.2.7/32", Allow)]);
+        check("10.0.0.0/8 10.1.2.0/24", "10.1.0.0/16", &[("10.0.0.0/8", Drop), ("10.1.0.0/16", Allow)]);
+        check("2001:db8::/32", "2001:db8::1/128", &[("2001:db8::/32", Drop), ("2001:db8::1/128", Allow)]);
+        check("0.0.0.0/0", "::/0", &[("0.0.0.0/0", Drop)]);
+        check("10.1.2.3/8", "", &[("10.0.0.0/8", Drop)]);
+    }
+
+    #[test]
+    fn each_action_has_its_rule() {
+        let black = nets("192.0.2.0/24");
+        let of = |action| client_rules(action, &black, &[]).into_values().collect::<Vec<_>>();
+        assert_eq!(of(BlacklistAction::Drop), [ClientRule::Drop]);
+        assert_eq!(of(BlacklistAction::Reset), [ClientRule::Reset]);
+        assert_eq!(of(BlacklistAction::Reject), []);
+    }
+
+    proptest! {
+        /// Whatever overlaps: an address is dropped if it is blacklisted and not whitelisted.
+        #[test]
+        fn the_longest_prefix_says_what_the_lists_mean(
+            black in prop::collection::vec((any::<[u8; 2]>(), 0u8..=16), 0..12),
+            white in prop::collection::vec((any::<[u8; 2]>(), 0u8..=16), 0..12),
+            probes in prop::collection::vec(any::<[u8; 2]>(), 16),
+        ) {
+            // Few leading bits, so that networks overlap.
+            let net = |(bits, length): &([u8; 2], u8)| {
+                let address = IpAddr::from([bits[0] & 0xc3, bits[1] & 0xc3, 0, 0]);
+                IpNet::new(address, *length).unwrap().trunc()
+            };
+            let (black, white) = (black.iter().map(net).collect(), white.iter().map(net).collect::<Vec<_>>());
+            let rules = lists(Vec::clone(&black), white.clone());
+            for probe in probes {
+                let address = IpAddr::from([probe[0] & 0xc3, probe[1] & 0xc3, 0, 1]);
+                let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
+                let longest = rules.iter().filter(|(net, _)| net.contains(&address)).max_by_key(|(net, _)| net.prefix_len());
+                let dropped = longest.map(|(_, rule)| *rule) == Some(ClientRule::Drop);
+                prop_assert_eq!(dropped, within(&black) && !within(&white));
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What the driver has to do for a session, in the order in which it is handed out.
+
+use crate::mail::ForwardPath;
+use crate::smtp::command::MailCommand;
+use crate::smtp::refusal::Refusal;
+
+/// One thing to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Write these octets, the replies to one or more commands, in one go.
+    Write(&'a [u8]),
+    /// Find the answer to this question and give it.
+    Judge(Question),
+    /// The transaction ended without a message: RSET, or EHLO again.
+    Abandon,
+    /// A body follows: make ready to take it.
+    BeginBody,
+    /// The next octets of the body, unstuffed, line ends CRLF.
+    Body(&'a [u8]),
+    /// Throw the body away: this refusal will answer the end of data, whatever else comes.
+    RefuseBody(Refusal),
+    /// Close the connection; nothing comes after this.
+    Close(CloseReason),
+}
+
+/// What the state machine can't know.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Question {
+    /// May this transaction begin? [`super::Server::answer_mail`]
+    Mail(MailCommand),
+    /// May this recipient be added? [`super::Server::answer_rcpt`]
+    Rcpt(ForwardPath),
+    /// The body is complete: what becomes of it? [`super::Server::answer_data`]
+    Data,
+}
+
+/// Why a session ended from our side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client said QUIT.
+    Quit,
+    /// It spoke before we did.
+    EarlyTalker,
+    /// It went on talking where it had to wait for our reply.
+    Unsynchronised,
+    /// It made too many errors.
+    TooManyErrors,
+    /// It was too slow.
+    Timeout,
+    /// We are shutting down.
+    ShutDown,
+}

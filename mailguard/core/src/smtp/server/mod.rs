@@ -1,0 +1,333 @@
+//! The receiving end of an SMTP session as a state machine: octets and time go in, actions come out (RFC 5321 §3, §4).
+//!
+//! The driver owns the socket, the clock and the envelope. It gives what it reads to [`Server::handle_input`] and
+//! performs what [`Server::poll_action`] hands out until that returns nothing; only then does it read on. After a
+//! question (may this MAIL, this RCPT, this message be?) nothing more comes out until it is answered.
+//! What we want is decided elsewhere (`policy`, `disposition`); here is what the protocol demands: the order of
+//! commands, framing, limits, the grouping of replies (RFC 2920), the counting of errors.
+//!
+//! `R` is the receipt for a message that is safely stored. The only 250 to the end of data is in
+//! [`Server::answer_data`], and it takes an `R`.
+
+mod action;
+mod commands;
+mod receiving;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::time::Instant;
+
+use super::command::HeloName;
+use super::enhanced_status::EnhancedStatus;
+use super::line::Splitter;
+use super::refusal::Refusal;
+use super::reply::{Reply, ReplyCode, Severity};
+use crate::mail::QueueId;
+
+pub use action::{Action, CloseReason, Question};
+pub use settings::{BareLineEnds, Settings};
+
+use receiving::Reception;
+
+/// Commands that bring no message nearer (NOOP, RSET, HELP, VRFY) and aren't errors, between two messages; each
+/// one more counts as an error.
+pub const MAX_IDLE_COMMANDS: u32 = 100;
+
+/// How the client introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Greeting {
+    /// Not yet.
+    None,
+    /// HELO: no extensions.
+    Helo(HeloName),
+    /// EHLO: those that were offered.
+    Ehlo(HeloName),
+}
+
+impl Greeting {
+    /// What the client says it is called.
+    pub fn name(&self) -> Option<&HeloName> {
+        match self {
+            Greeting::None => None,
+            Greeting::Helo(name) | Greeting::Ehlo(name) => Some(name),
+        }
+    }
+}
+
+/// Where the session stands.
+#[derive(Debug)]
+enum State {
+    /// Connected, not greeted yet.
+    Opening,
+    /// No transaction.
+    Ready,
+    /// MAIL was given, and waits for its answer.
+    JudgingMail,
+    /// In a transaction; recipients may be given, or data.
+    Collecting(Transaction),
+    /// RCPT was given, and waits for its answer.
+    JudgingRcpt(Transaction),
+    /// Data are coming.
+    Receiving(QueueId, Reception),
+    /// All data came; the message waits for its answer.
+    JudgingData(QueueId),
+    /// The last reply is to be written.
+    Closing(CloseReason),
+    /// Over.
+    Closed,
+}
+
+/// What the protocol must know of a transaction; the envelope is the driver's.
+#[derive(Debug)]
+struct Transaction {
+    id: QueueId,
+    recipients: usize,
+}
+
+/// What `advance` came to.
+enum Progress {
+    /// Something changed.
+    Again,
+    /// Something is to be done; octets are still where they lie.
+    Emit(Emit),
+    /// The input is used up.
+    Starved,
+    /// A question is open, or the session is over.
+    Blocked,
+}
+
+enum Emit {
+    Write,
+    Content(Range<usize>),
+    Plain(Action<'static>),
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Server<R> {
+    settings: Settings,
+    state: State,
+    greeting: Greeting,
+    /// What the client sent; the part up to `used` is done with.
+    input: Vec<u8>,
+    used: usize,
+    splitter: Splitter,
+    /// Replies that wait to be written together.
+    output: Vec<u8>,
+    /// They must not wait for those to later commands (RFC 2920 §3.2).
+    flush: bool,
+    /// They were handed out.
+    written: bool,
+    errors: u32,
+    idle_commands: u32,
+    shutting_down: bool,
+    /// The latest time that the driver told.
+    now: Instant,
+    /// When the client must have sent its next command, or some more data.
+    deadline: Instant,
+    receipt: PhantomData<fn(R)>,
+}
+
+impl<R> Server<R> {
+    /// A session whose connection was just accepted. The driver says when to greet; a word from the client
+    /// before that ends the session.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            deadline: now + settings.command_timeout,
+            settings,
+            state: State::Opening,
+            greeting: Greeting::None,
+            input: Vec::new(),
+            used: 0,
+            splitter: Splitter::default(),
+            output: Vec::new(),
+            flush: false,
+            written: false,
+            errors: 0,
+            idle_commands: 0,
+            shutting_down: false,
+            now,
+            receipt: PhantomData,
+        }
+    }
+
+    /// Greets the client: 220.
+    pub fn greet(&mut self, now: Instant) {
+        self.now = now;
+        if matches!(self.state, State::Opening) {
+            self.state = State::Ready;
+            self.say(&Reply::bare(ReplyCode::READY, vec![format!("{} ESMTP", self.settings.hostname)]));
+        }
+    }
+
+    /// How the client introduced itself.
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
+    /// Takes what was read. To be called only when `poll_action` has nothing more: then at most one
+    /// unfinished command line is kept besides `octets`.
+    pub fn handle_input(&mut self, now: Instant, octets: &[u8]) {
+        self.now = now;
+        match &self.state {
+            State::Opening => {
+                let text = "Protocol error: you spoke before the greeting";
+                self.hang_up(CloseReason::EarlyTalker, ReplyCode::TRANSACTION_FAILED, (5, 5, 1), text);
+            }
+            State::Closing(_) | State::Closed => {}
+            state => {
+                if let State::Receiving(_, reception) = state {
+                    self.deadline = reception.last_moment.min(now + self.settings.data_timeout);
+                }
+                self.input.drain(..self.used);
+                self.used = 0;
+                self.input.extend_from_slice(octets);
+            }
+        }
+    }
+
+    /// Tells the time. A client that is late is told so, and the session ends.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
+            let text = "Timeout, closing the connection";
+            self.hang_up(CloseReason::Timeout, ReplyCode::NOT_AVAILABLE, (4, 4, 2), text);
+        }
+    }
+
+    /// When to call [`Server::handle_timeout`]; nothing while the client waits for us.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Ready | State::Collecting(_) | State::Receiving(..) => Some(self.deadline),
+            _ => None,
+        }
+    }
+
+    /// Ends the session at the next command: 421. A message that is on its way is finished before.
+    pub fn shut_down(&mut self) {
+        self.shutting_down = true;
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action<'_>> {
+        if std::mem::take(&mut self.written) {
+            self.output.clear();
+        }
+        let emit = loop {
+            if self.flush && !self.output.is_empty() {
+                break Emit::Write;
+            }
+            match self.advance() {
+                Progress::Again => {}
+                Progress::Emit(emit) => break emit,
+                Progress::Starved if !self.output.is_empty() => break Emit::Write,
+                Progress::Starved | Progress::Blocked => return None,
+            }
+        };
+        Some(match emit {
+            Emit::Write => {
+                (self.flush, self.written) = (false, true);
+                Action::Write(&self.output)
+            }
+            Emit::Content(range) => Action::Body(&self.input[range]),
+            Emit::Plain(action) => action,
+        })
+    }
+
+    fn advance(&mut self) -> Progress {
+        match self.state {
+            State::Ready | State::Collecting(_) => self.next_command(),
+            State::Receiving(..) => self.receive(),
+            State::Closing(reason) => {
+                self.state = State::Closed;
+                Progress::Emit(Emit::Plain(Action::Close(reason)))
+            }
+            State::Opening
+            | State::JudgingMail
+            | State::JudgingRcpt(_)
+            | State::JudgingData(_)
+            | State::Closed => Progress::Blocked,
+        }
+    }
+
+    /// Answers [`Question::Mail`]; `id` names the transaction from now on. Without effect unless that was asked.
+    pub fn answer_mail(&mut self, now: Instant, id: QueueId, verdict: Result<(), Refusal>) {
+        self.now = now;
+        if !matches!(self.state, State::JudgingMail) {
+            return;
+        }
+        self.state = State::Ready;
+        match verdict {
+            Ok(()) => {
+                self.state = State::Collecting(Transaction { id, recipients: 0 });
+                self.say(&ok((2, 1, 0), "Sender ok"));
+            }
+            Err(refusal) => self.refuse(&refusal.reply(id)),
+        }
+    }
+
+    /// Answers [`Question::Rcpt`]. Without effect unless that was asked.
+    pub fn answer_rcpt(&mut self, now: Instant, verdict: Result<(), Refusal>) {
+        self.now = now;
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::JudgingRcpt(mut transaction) => {
+                let id = transaction.id;
+                transaction.recipients += usize::from(verdict.is_ok());
+                self.state = State::Collecting(transaction);
+                match verdict {
+                    Ok(()) => self.say(&ok((2, 1, 5), "Recipient ok")),
+                    Err(refusal) => self.refuse(&refusal.reply(id)),
+                }
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Answers [`Question::Data`]: the receipt of the stored message, or why there is none. Without effect unless
+    /// that was asked. A stored message clears the count of errors.
+    pub fn answer_data(&mut self, now: Instant, verdict: Result<R, Refusal>) {
+        self.now = now;
+        let State::JudgingData(id) = self.state else { return };
+        self.state = State::Ready;
+        match verdict {
+            Ok(_receipt) => {
+                (self.errors, self.idle_commands) = (0, 0);
+                self.say(&ok((2, 0, 0), &format!("Ok: queued as {id}")));
+            }
+            Err(refusal) => self.refuse(&refusal.reply(id)),
+        }
+    }
+
+    /// Replies, and waits for what comes next.
+    fn say(&mut self, reply: &Reply) {
+        reply.encode(&mut self.output);
+        self.deadline = self.now + self.settings.command_timeout;
+    }
+
+    /// Replies with what may be an error of the client's: 5yz counts. Past the limit the session ends.
+    fn refuse(&mut self, reply: &Reply) {
+        if reply.code.severity() == Severity::Permanent {
+            self.errors += 1;
+        }
+        if self.errors > self.settings.hard_error_limit {
+            let text = "Too many errors, closing the connection";
+            self.hang_up(CloseReason::TooManyErrors, ReplyCode::NOT_AVAILABLE, (4, 7, 0), text);
+        } else {
+            self.say(reply);
+        }
+    }
+
+    /// Says the last word.
+    fn hang_up(&mut self, reason: CloseReason, code: ReplyCode, status: (u8, u16, u16), text: &str) {
+        self.say(&Reply::new(code, EnhancedStatus::new(status.0, status.1, status.2), text));
+        self.flush = true;
+        self.state = State::Closing(reason);
+    }
+}
+
+fn ok(status: (u8, u16, u16), text: &str) -> Reply {
+    Reply::new(ReplyCode::OK, EnhancedStatus::new(status.0, status.1, status.2), text)
+}

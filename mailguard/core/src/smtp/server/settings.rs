@@ -1,0 +1,61 @@
+//! What of the configuration a session's protocol depends on.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::model::ZoneKind;
+use crate::mail::Domain;
+
+/// The whole of a message may take this many times the data timeout, however steadily it trickles in.
+const DATA_TIMEOUTS_A_MESSAGE: u32 = 6;
+
+/// Settings of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Who we are, in banner and EHLO.
+    pub hostname: Domain,
+    /// Largest message, octets, line ends included, dots unstuffed.
+    pub max_message_octets: u64,
+    /// Most recipients of a transaction.
+    pub max_recipients: usize,
+    /// Errors that a client may make between two stored messages.
+    pub hard_error_limit: u32,
+    /// Longest wait for a whole command.
+    pub command_timeout: Duration,
+    /// Longest pause within data.
+    pub data_timeout: Duration,
+    /// What becomes of data with a bare CR or LF.
+    pub bare_line_ends: BareLineEnds,
+}
+
+/// What becomes of data in which a CR or LF stands alone (S2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareLineEnds {
+    /// The message is refused.
+    Refuse,
+    /// Each becomes CRLF.
+    Normalise,
+}
+
+impl Settings {
+    /// The settings for clients of a zone of this kind.
+    pub fn new(config: &Config, kind: ZoneKind) -> Self {
+        Self {
+            hostname: config.hostname.clone(),
+            max_message_octets: config.server.max_message_size,
+            max_recipients: config.server.max_recipients,
+            hard_error_limit: config.server.hard_error_limit,
+            command_timeout: config.server.command_timeout,
+            data_timeout: config.server.data_timeout,
+            bare_line_ends: match kind {
+                ZoneKind::Red => BareLineEnds::Refuse,
+                ZoneKind::Green | ZoneKind::Orange | ZoneKind::Blue => BareLineEnds::Normalise,
+            },
+        }
+    }
+
+    /// The longest that one message may take to arrive.
+    pub(super) fn longest_reception(&self) -> Duration {
+        self.data_timeout.saturating_mul(DATA_TIMEOUTS_A_MESSAGE)
+    }
+}

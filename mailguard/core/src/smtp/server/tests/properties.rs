@@ -1,0 +1,73 @@
+//! What holds whatever is sent, and however it is cut.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a client may send in one go: a group ends where it must wait.
+fn groups() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let line = proptest::sample::select(vec![
+        "MAIL FROM:<a@b.example> SIZE=10",
+        "MAIL FROM:<deferred@b.example>",
+        "RCPT TO:<c@d.example>",
+        "RCPT TO:<refused@d.example>",
+        "RCPT TO:<",
+        "RSET",
+        "NOOP",
+        "NO\nOP",
+        "VRFY x",
+        "",
+    ]);
+    let commands = proptest::collection::vec(line, 0..6);
+    let data = "(\\.?[a\\r\\n]{0,30}\r\n){0,6}";
+    let group = (commands, proptest::bool::ANY, data).prop_map(|(commands, message, data)| {
+        let mut group: String = commands.iter().map(|line| format!("{line}\r\n")).collect();
+        let mut groups = Vec::new();
+        if message {
+            group.push_str("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n");
+            groups.push(std::mem::take(&mut group).into_bytes());
+            groups.push(format!("{data}\r\n.\r\n").into_bytes());
+        } else {
+            groups.push(group.into_bytes());
+        }
+        groups
+    });
+    proptest::collection::vec(group, 1..4)
+        .prop_map(|groups| [vec![b"EHLO a.example\r\n".to_vec()], groups.concat()].concat())
+}
+
+/// What comes of the groups, each given in pieces of these lengths: what was written, and what else was done.
+fn run(groups: &[Vec<u8>], octets: &[usize]) -> (Vec<String>, Vec<String>) {
+    let mut session = Session::new(Settings { hard_error_limit: 30, ..SETTINGS() });
+    session.server.greet(session.now);
+    session.perform();
+    let mut lengths = octets.iter().cycle();
+    for group in groups {
+        let mut rest = group.as_slice();
+        while !rest.is_empty() {
+            let (piece, left) = rest.split_at((*lengths.next().unwrap()).min(rest.len()));
+            session.input(piece);
+            rest = left;
+        }
+    }
+    session.seen.retain(|line| line != "--");
+    session.seen.into_iter().partition(|line| line.starts_with("S: "))
+}
+
+proptest! {
+    #[test]
+    fn any_chunking_gives_the_same_actions(
+        groups in groups(),
+        lengths in proptest::collection::vec(1_usize..40, 1..6),
+    ) {
+        prop_assert_eq!(run(&groups, &lengths), run(&groups, &[usize::MAX]));
+    }
+
+    #[test]
+    fn any_octets_are_survived(
+        octets in proptest::collection::vec(proptest::num::u8::ANY, 0..2_000),
+        lengths in proptest::collection::vec(1_usize..80, 1..6),
+    ) {
+        run(&[b"EHLO a\r\n".to_vec(), octets], &lengths);
+    }
+}

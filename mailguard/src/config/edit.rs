@@ -1,0 +1,169 @@
+//! Changes one list of the configuration and nothing else: comments, order and layout stay as they are.
+//!
+//! Pure: from a source to the source that `write` puts in its place.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use super::lists::{EditList, Entry, ListEntry, entries};
+use super::report::Errors;
+use super::source::Source;
+
+/// Values that one edit may add or remove.
+pub const MAX_EDIT_VALUES: usize = 1_000;
+
+/// What happens to the values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// They are put at the end of the list.
+    Add,
+    /// They are taken out, with a comment behind them on their line.
+    Remove,
+}
+
+/// One change of one list: made as a whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edit {
+    /// Which list.
+    pub list: EditList,
+    /// Add or remove.
+    pub change: Change,
+    /// The values, as an administrator typed them; 1 to [`MAX_EDIT_VALUES`].
+    pub values: Vec<String>,
+}
+
+/// Why an edit isn't made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// Not a value of this list.
+    #[error("{value} is not accepted in {key}: it takes {accepted}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    Value {
+        /// The key path of the list.
+        key: String,
+        /// What was given, quoted.
+        value: String,
+        /// What is accepted.
+        accepted: String,
+        /// What was probably meant.
+        hint: Option<String>,
+    },
+    /// None, or more than [`MAX_EDIT_VALUES`].
+    #[error("an edit names 1 to {MAX_EDIT_VALUES} values, this one {0}")]
+    Count(usize),
+    /// Adding the same thing two times.
+    #[error("{0} is named twice")]
+    Twice(String),
+    /// Adding what is there.
+    #[error("{value} is already in {key}: {}, line {line}", file.display())]
+    Present {
+        /// The key path of the list.
+        key: String,
+        /// The value.
+        value: String,
+        /// Where it stands.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// Removing what isn't there.
+    #[error("{value} is not in {key}")]
+    Absent {
+        /// The key path of the list.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// Removing what stands in a file that the list names.
+    #[error("{value} stands in {}, line {line}: remove it there, then run `mailguard reload`", file.display())]
+    InFile {
+        /// The value.
+        value: String,
+        /// The list file.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// Line ends are mixed, or something else that can't be kept as it stands.
+    #[error(
+        "the file can't be changed without changing lines that have nothing to do with it: edit it by hand"
+    )]
+    Layout,
+    /// The result wouldn't be a configuration.
+    #[error("the configuration would not be valid:\n{0}")]
+    Invalid(Errors),
+}
+
+/// The source after the edit. A value named twice, one that is there already or one that isn't there makes the whole
+/// edit fail.
+pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
+    if !(1..=MAX_EDIT_VALUES).contains(&edit.values.len()) {
+        return Err(EditError::Count(edit.values.len()));
+    }
+    let list = edit.list;
+    let values = edit.values.iter().map(|text| list.read(text.trim())).collect::<Result<Vec<Entry>, _>>()?;
+    let mut known: HashMap<String, ListEntry> = HashMap::new();
+    for entry in entries(source, list) {
+        // Of a value that stands twice, the one in a file of its own is what an administrator must hear of.
+        let Ok(Entry { compared, .. }) = list.read(&entry.value) else { continue };
+        if entry.file != source.path || !known.contains_key(&compared) {
+            known.insert(compared, entry);
+        }
+    }
+    let mut layout = Layout::open(&source.text)?;
+    match edit.change {
+        Change::Add => {
+            refuse_present(list, &values, &known)?;
+            layout.push(list, values.iter().map(|value| value.written.as_str()))?;
+        }
+        Change::Remove => {
+            refuse_absent(source, list, &values, &known)?;
+            let gone: HashSet<&str> = values.iter().map(|value| value.compared.as_str()).collect();
+            let is_gone =
+                |text: &str| list.read(text).is_ok_and(|item| gone.contains(item.compared.as_str()));
+            layout.take(list, is_gone)?;
+        }
+    }
+    let edited = Source { text: layout.close(), ..source.clone() };
+    super::parse(&edited).map_err(EditError::Invalid)?;
+    Ok(edited)
+}
+
+fn refuse_present(
+    list: EditList,
+    values: &[Entry],
+    known: &HashMap<String, ListEntry>,
+) -> Result<(), EditError> {
+    let mut added = HashSet::new();
+    for Entry { written, compared } in values {
+        if let Some(ListEntry { file, line, .. }) = known.get(compared).cloned() {
+            return Err(EditError::Present { key: list.key(), value: written.clone(), file, line });
+        }
+        if !added.insert(compared) {
+            return Err(EditError::Twice(written.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_absent(
+    source: &Source,
+    list: EditList,
+    values: &[Entry],
+    known: &HashMap<String, ListEntry>,
+) -> Result<(), EditError> {
+    for Entry { written, compared } in values {
+        match known.get(compared) {
+            None => return Err(EditError::Absent { key: list.key(), value: written.clone() }),
+            Some(found) if found.file != source.path => {
+                let ListEntry { value, file, line, .. } = found.clone();
+                return Err(EditError::InFile { value, file, line });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}

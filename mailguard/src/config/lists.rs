@@ -1,0 +1,180 @@
+//! The lists that can be changed while mailguard runs: where each stands, what it takes, what is in it.
+
+use std::path::PathBuf;
+
+use mailguard_core::config::model::AddressPattern;
+use mailguard_core::config::syntax::{self, Mac, Mismatch, Syntax};
+use mailguard_core::config::value::quoted;
+use mailguard_core::config::{Data, Value};
+use serde::{Deserialize, Serialize};
+
+use super::edit::EditError;
+use super::report::Text;
+use super::source::Source;
+use super::tree;
+
+/// A list that can be changed while mailguard runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EditList {
+    /// `bypass.from_subnets`
+    BypassFromSubnet,
+    /// `bypass.from_ips`
+    BypassFromIp,
+    /// `bypass.from_macs`
+    BypassFromMac,
+    /// `bypass.to_subnets`
+    BypassToSubnet,
+    /// `bypass.to_ips`
+    BypassToIp,
+    /// `access.blacklist_clients`
+    BlacklistClient,
+    /// `access.blacklist_senders`
+    BlacklistSender,
+    /// `access.blacklist_recipients`
+    BlacklistRecipient,
+}
+
+/// One value of a list and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListEntry {
+    /// Which list.
+    pub list: EditList,
+    /// The value as it is written.
+    pub value: String,
+    /// The configuration file, or the file that the list names.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+}
+
+impl EditList {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [EditList; 8] = [
+        EditList::BypassFromSubnet,
+        EditList::BypassFromIp,
+        EditList::BypassFromMac,
+        EditList::BypassToSubnet,
+        EditList::BypassToIp,
+        EditList::BlacklistClient,
+        EditList::BlacklistSender,
+        EditList::BlacklistRecipient,
+    ];
+
+    /// Table and key.
+    pub const fn path(self) -> [&'static str; 2] {
+        match self {
+            EditList::BypassFromSubnet => ["bypass", "from_subnets"],
+            EditList::BypassFromIp => ["bypass", "from_ips"],
+            EditList::BypassFromMac => ["bypass", "from_macs"],
+            EditList::BypassToSubnet => ["bypass", "to_subnets"],
+            EditList::BypassToIp => ["bypass", "to_ips"],
+            EditList::BlacklistClient => ["access", "blacklist_clients"],
+            EditList::BlacklistSender => ["access", "blacklist_senders"],
+            EditList::BlacklistRecipient => ["access", "blacklist_recipients"],
+        }
+    }
+
+    /// What the command line calls the kind of value.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            EditList::BypassFromSubnet => "from-subnet",
+            EditList::BypassFromIp => "from-ip",
+            EditList::BypassFromMac => "from-mac",
+            EditList::BypassToSubnet => "to-subnet",
+            EditList::BypassToIp => "to-ip",
+            EditList::BlacklistClient => "client",
+            EditList::BlacklistSender => "sender",
+            EditList::BlacklistRecipient => "recipient",
+        }
+    }
+
+    /// Whether it belongs to `[bypass]`; the others are blacklists.
+    pub const fn is_bypass(self) -> bool {
+        !matches!(self, EditList::BlacklistClient | EditList::BlacklistSender | EditList::BlacklistRecipient)
+    }
+
+    /// The key path.
+    pub(super) fn key(self) -> String {
+        self.path().join(".")
+    }
+
+    /// The value as it is written into the file, and the form in which two values are compared.
+    pub(super) fn read(self, text: &str) -> Result<Entry, EditError> {
+        match self {
+            EditList::BypassFromSubnet | EditList::BypassToSubnet => {
+                self.entry(text, &syntax::NETWORK, |network| Entry::of(network.to_string()))
+            }
+            EditList::BypassFromIp | EditList::BypassToIp => {
+                self.entry(text, &syntax::ADDRESS, |address| Entry::of(address.to_string()))
+            }
+            EditList::BypassFromMac => self.entry(text, &syntax::MAC, |mac| Entry::of(Mac(mac).to_string())),
+            EditList::BlacklistClient => self.entry(text, &syntax::CLIENT, |network| {
+                let single = network.prefix_len() == network.max_prefix_len();
+                let written = if single { network.addr().to_string() } else { network.to_string() };
+                Entry { written, compared: network.to_string() }
+            }),
+            EditList::BlacklistSender | EditList::BlacklistRecipient => {
+                self.entry(text, &syntax::PATTERN, |pattern| match pattern {
+                    AddressPattern::Domain(domain) => {
+                        Entry { written: domain.to_string(), compared: domain.ascii().to_owned() }
+                    }
+                    AddressPattern::Mailbox(mailbox) => Entry {
+                        written: mailbox.to_string(),
+                        compared: format!(
+                            "{}@{}",
+                            mailbox.local_part.comparison_key(),
+                            mailbox
+                                .domain()
+                                .map_or_else(|| mailbox.host.to_string(), |d| d.ascii().to_owned())
+                        ),
+                    },
+                })
+            }
+        }
+    }
+
+    fn entry<T>(
+        self,
+        text: &str,
+        syntax: &Syntax<T>,
+        entry: impl Fn(T) -> Entry,
+    ) -> Result<Entry, EditError> {
+        let hint = match (syntax.parse)(text) {
+            Ok(value) => return Ok(entry(value)),
+            Err(Mismatch::Wrong) => None,
+            Err(Mismatch::Hint(hint)) => Some(hint),
+            Err(Mismatch::NotSupportedYet) => Some("host names are not supported yet".to_owned()),
+        };
+        let value = quoted(text);
+        Err(EditError::Value { key: self.key(), value, accepted: syntax.accepted.to_owned(), hint })
+    }
+}
+
+/// A value in its two forms.
+pub(super) struct Entry {
+    /// As it is written into the file.
+    pub(super) written: String,
+    /// Equal for values that mean the same.
+    pub(super) compared: String,
+}
+
+impl Entry {
+    fn of(written: String) -> Self {
+        Self { compared: written.clone(), written }
+    }
+}
+
+/// The values of `list`, those of named files included.
+pub fn entries(source: &Source, list: EditList) -> Vec<ListEntry> {
+    let Ok(mut root) = tree::from_toml(&source.text) else { return Vec::new() };
+    tree::expand(&mut root, &source.includes, &mut Vec::new());
+    let Some(Data::Array(items)) = root.at(&list.path()).map(|value| &value.data) else { return Vec::new() };
+    let texts = Text::all(source);
+    let entry = |item: &Value| {
+        let text = &texts[item.place.text];
+        let (file, line) = (text.path.to_owned(), text.line(item.place.start));
+        Some(ListEntry { list, value: item.as_text()?.to_owned(), file, line })
+    };
+    items.iter().filter_map(entry).collect()
+}

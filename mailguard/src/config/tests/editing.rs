@@ -1,0 +1,301 @@
+//! Lists that change within a file that doesn't.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+fn change(text: &str, list: EditList, change: Change, values: &[&str]) -> Result<String, EditError> {
+    let values = values.iter().map(|value| (*value).to_owned()).collect();
+    edit(&Source::of_text("m.toml", text), &Edit { list, change, values }).map(|edited| edited.text)
+}
+
+/// What stands behind `LEAST` after values are added to, or removed from, the bypassed source addresses.
+fn check(what: Change, more: &str, values: &[&str], expect: &str) {
+    let text = change(&format!("{LEAST}{more}"), EditList::BypassFromIp, what, values).unwrap();
+    assert_eq!(text.strip_prefix(LEAST).unwrap(), expect);
+}
+
+const ADD: Change = Change::Add;
+const REMOVE: Change = Change::Remove;
+
+#[test]
+fn lists_on_one_line() {
+    check(
+        ADD,
+        "[bypass]\nfrom_ips = []   # none\n",
+        &["192.0.2.1"],
+        "[bypass]\nfrom_ips = [\"192.0.2.1\"]   # none\n",
+    );
+    check(
+        ADD,
+        "[bypass]\nfrom_ips = [ \"192.0.2.1\" ] # one\n",
+        &["2001:DB8::1", " 192.0.2.2 "],
+        "[bypass]\nfrom_ips = [ \"192.0.2.1\", \"2001:db8::1\", \"192.0.2.2\" ] # one\n",
+    );
+    check(
+        REMOVE,
+        "[bypass]\nfrom_ips = [\"192.0.2.1\", '192.0.2.2',\"192.0.2.3\"]\n",
+        &["192.0.2.2"],
+        "[bypass]\nfrom_ips = [\"192.0.2.1\", \"192.0.2.3\"]\n",
+    );
+    check(
+        REMOVE,
+        "[bypass]\nfrom_ips = [\"192.0.2.1\"] # one\n",
+        &["192.0.2.1"],
+        "[bypass]\nfrom_ips = [] # one\n",
+    );
+    check(
+        REMOVE,
+        "[bypass]\nfrom_ips = [\"192.0.2.1\", \"192.0.2.2\"]\n",
+        &["192.0.2.2", "192.0.2.1"],
+        "[bypass]\nfrom_ips = []\n",
+    );
+}
+
+#[test]
+fn lists_of_one_value_a_line() {
+    let before = "[bypass]\nfrom_ips = [ # ours\n  \"192.0.2.1\", # one\n  # the second:\n  \"192.0.2.2\"  # two\n  # end\n]\n";
+    check(
+        ADD,
+        before,
+        &["192.0.2.3"],
+        "[bypass]\nfrom_ips = [ # ours\n  \"192.0.2.1\", # one\n  # the second:\n  \"192.0.2.2\",  # two\n  \"192.0.2.3\"\n  # end\n]\n",
+    );
+    check(
+        REMOVE,
+        before,
+        &["192.0.2.2"],
+        "[bypass]\nfrom_ips = [ # ours\n  \"192.0.2.1\" # one\n  # the second:\n  # end\n]\n",
+    );
+    check(
+        REMOVE,
+        before,
+        &["192.0.2.1"],
+        "[bypass]\nfrom_ips = [ # ours\n  # the second:\n  \"192.0.2.2\"  # two\n  # end\n]\n",
+    );
+    let commas = "[bypass]\nfrom_ips = [\n    \"192.0.2.1\", # one\n    \"192.0.2.2\", # two\n]\n";
+    check(
+        ADD,
+        commas,
+        &["192.0.2.3"],
+        "[bypass]\nfrom_ips = [\n    \"192.0.2.1\", # one\n    \"192.0.2.2\", # two\n    \"192.0.2.3\",\n]\n",
+    );
+    check(REMOVE, commas, &["192.0.2.2"], "[bypass]\nfrom_ips = [\n    \"192.0.2.1\", # one\n]\n");
+    check(REMOVE, commas, &["192.0.2.1", "192.0.2.2"], "[bypass]\nfrom_ips = []\n");
+    check(
+        ADD,
+        "[bypass]\nfrom_ips = [\n    # nobody yet\n]\n",
+        &["192.0.2.1"],
+        "[bypass]\nfrom_ips = [\n    # nobody yet\n    \"192.0.2.1\",\n]\n",
+    );
+}
+
+#[test]
+fn lists_that_are_not_there() {
+    check(ADD, "", &["192.0.2.1"], "\n[bypass]\nfrom_ips = [\"192.0.2.1\"]\n");
+    check(
+        ADD,
+        "[bypass]\nto_ips = [] # none\n\n# ── Viruses\n[virus]\nenabled = true\n",
+        &["192.0.2.1"],
+        "[bypass]\nto_ips = [] # none\nfrom_ips = [\"192.0.2.1\"]\n\n# ── Viruses\n[virus]\nenabled = true\n",
+    );
+    let inline =
+        change(&format!("bypass = {{ to_ips = [] }}\n{LEAST}"), EditList::BypassFromIp, ADD, &["192.0.2.1"]);
+    assert_eq!(inline.unwrap(), format!("bypass = {{ to_ips = [] , from_ips = [\"192.0.2.1\"] }}\n{LEAST}"));
+    let dotted = change(&format!("bypass.to_ips = []\n{LEAST}"), EditList::BypassFromIp, ADD, &["192.0.2.1"]);
+    assert_eq!(dotted.unwrap(), format!("bypass.to_ips = []\nbypass.from_ips = [\"192.0.2.1\"]\n{LEAST}"));
+}
+
+#[test]
+fn line_ends_stay() {
+    let text = format!("{LEAST}[bypass]\nfrom_ips = []").replace('\n', "\r\n");
+    let edited = change(&text, EditList::BypassFromIp, ADD, &["192.0.2.1"]).unwrap();
+    assert_eq!(edited, text.replace("[]", "[\"192.0.2.1\"]\r\n"));
+    let mixed = format!("{LEAST}# \r\n");
+    assert_eq!(change(&mixed, EditList::BypassFromIp, ADD, &["192.0.2.1"]), Err(EditError::Layout));
+}
+
+#[test]
+fn every_list() {
+    for (list, typed, written) in [
+        (EditList::BypassFromSubnet, "192.0.2.0/24", "192.0.2.0/24"),
+        (EditList::BypassFromIp, "2001:DB8:0::1", "2001:db8::1"),
+        (EditList::BypassFromMac, "02:00:5E:10:00:01", "02:00:5e:10:00:01"),
+        (EditList::BypassToSubnet, "::/0", "::/0"),
+        (EditList::BypassToIp, "192.0.2.1", "192.0.2.1"),
+        (EditList::BlacklistClient, "192.0.2.7", "192.0.2.7"),
+        (EditList::BlacklistClient, "192.0.2.0/24", "192.0.2.0/24"),
+        (EditList::BlacklistSender, "Spam@Example.com", "Spam@Example.com"),
+        (EditList::BlacklistRecipient, "example.com", "example.com"),
+    ] {
+        let text = change(LEAST, list, ADD, &[typed]).unwrap();
+        let [table, key] = list.path();
+        assert_eq!(text.strip_prefix(LEAST).unwrap(), format!("\n[{table}]\n{key} = [\"{written}\"]\n"));
+        let listed = entries(&Source::of_text("m.toml", &*text), list);
+        assert_eq!((listed[0].value.as_str(), listed[0].line), (written, 9));
+        let emptied = change(&text, list, REMOVE, &[&typed.to_uppercase()]).unwrap();
+        assert_eq!(emptied.strip_prefix(LEAST).unwrap(), format!("\n[{table}]\n{key} = []\n"));
+    }
+}
+
+#[test]
+fn refusals() {
+    let text = format!(
+        "{LEAST}[access]\nblacklist_clients = [\"192.0.2.1\"]\nblacklist_senders = [\"Bad@example.com\"]\n"
+    );
+    let check = |list, what, values: &[&str], expect: &str| {
+        assert_eq!(change(&text, list, what, values).unwrap_err().to_string(), expect);
+    };
+    use EditList::*;
+    check(
+        BlacklistClient,
+        ADD,
+        &["192.0.2.1/32"],
+        "192.0.2.1 is already in access.blacklist_clients: m.toml, line 8",
+    );
+    check(
+        BlacklistSender,
+        ADD,
+        &["new@example.com", "bad@EXAMPLE.com"],
+        "bad@EXAMPLE.com is already in access.blacklist_senders: m.toml, line 9",
+    );
+    check(BlacklistSender, ADD, &["a.example", "A.example"], "A.example is named twice");
+    check(BlacklistSender, REMOVE, &["example.com"], "example.com is not in access.blacklist_senders");
+    check(
+        BlacklistClient,
+        ADD,
+        &["mail.example.com"],
+        "\"mail.example.com\" is not accepted in access.blacklist_clients: it takes an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\" (host names are not supported yet)",
+    );
+    check(
+        BlacklistClient,
+        ADD,
+        &["@/etc/passwd"],
+        "\"@/etc/passwd\" is not accepted in access.blacklist_clients: it takes an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\"",
+    );
+    check(
+        BypassFromSubnet,
+        ADD,
+        &["192.0.2.1/24"],
+        "\"192.0.2.1/24\" is not accepted in bypass.from_subnets: it takes a network like \"192.168.5.0/24\" or \"2001:db8::/32\" (write \"192.0.2.0/24\": no bits beyond the prefix length)",
+    );
+    check(BypassFromIp, ADD, &[], "an edit names 1 to 1000 values, this one 0");
+    let full: String = (0..16_384u32).map(|n| format!("\"10.0.{}.{}\",", n >> 8, n & 255)).collect();
+    let full = format!("{LEAST}[bypass]\nfrom_ips = [{full}]\n");
+    let error = change(&full, BypassFromIp, ADD, &["192.0.2.1"]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the configuration would not be valid:\nm.toml:8:12: bypass.from_ips: "),
+        "{error}"
+    );
+}
+
+/// Values of an @ file are known, and the array that names it takes further ones.
+#[test]
+fn lists_with_a_file() {
+    let dir = TempDir::new().unwrap();
+    let (path, list) = (dir.path().join("m.toml"), dir.path().join("list"));
+    fs::write(&list, "# first\n192.0.2.1\n").unwrap();
+    fs::write(&path, format!("{LEAST}[access]\nblacklist_clients = [\"@{}\"]\n", list.display())).unwrap();
+    let source = load(&path).unwrap();
+    let attempt = |change, value: &str| {
+        edit(&source, &Edit { list: EditList::BlacklistClient, change, values: vec![value.to_owned()] })
+    };
+    let added = attempt(ADD, "192.0.2.2").unwrap();
+    assert_eq!(added.text, source.text.replace("list\"]", "list\", \"192.0.2.2\"]"));
+    assert_eq!(parse(&added).unwrap().access.blacklist_clients.len(), 2);
+    let file = list.display();
+    assert_eq!(
+        attempt(ADD, "192.0.2.1").unwrap_err().to_string(),
+        format!("192.0.2.1 is already in access.blacklist_clients: {file}, line 2")
+    );
+    assert_eq!(
+        attempt(REMOVE, "192.0.2.1").unwrap_err().to_string(),
+        format!("192.0.2.1 stands in {file}, line 2: remove it there, then run `mailguard reload`")
+    );
+}
+
+#[test]
+fn the_contract_file_keeps_every_other_line() {
+    let text = include_str!("../../../mailguard.toml");
+    for list in EditList::ALL {
+        let value = match list {
+            EditList::BypassFromMac => "02:00:5e:10:00:01",
+            EditList::BypassFromSubnet | EditList::BypassToSubnet => "192.0.2.0/24",
+            _ if list.is_bypass() || list == EditList::BlacklistClient => "192.0.2.1",
+            _ => "example.com",
+        };
+        let added = change(text, list, ADD, &[value]).unwrap();
+        let differing = text.lines().zip(added.lines()).filter(|(before, after)| before != after);
+        let expect = format!("{} = [\"{value}\"]", list.path()[1]);
+        assert!(differing.clone().all(|(_, after)| after.starts_with(&expect)), "{list:?}");
+        assert_eq!((differing.count(), added.lines().count()), (1, text.lines().count()), "{list:?}");
+        assert_eq!(change(&added, list, REMOVE, &[value]).unwrap(), text);
+    }
+}
+
+proptest! {
+    /// Whatever the layout: an addition and its removal lead back to the same text, comments are never lost by an
+    /// addition, and the list holds what it should.
+    #[test]
+    fn any_layout(array in any_array(), removed in any::<prop::sample::Index>()) {
+        let text = format!("{LEAST}[bypass]\nfrom_ips = {array} # behind\n# after\n");
+        let values = |text: &str| entries(&Source::of_text("m.toml", text), EditList::BypassFromIp)
+            .into_iter().map(|entry| entry.value).collect::<Vec<_>>();
+        let before = values(&text);
+        let added = change(&text, EditList::BypassFromIp, ADD, &["198.51.100.1"]).unwrap();
+        let expect: Vec<String> = before.iter().cloned().chain(["198.51.100.1".to_owned()]).collect();
+        prop_assert_eq!(values(&added), expect);
+        prop_assert_eq!(added.matches('#').count(), text.matches('#').count(), "{}", added);
+        let back = change(&added, EditList::BypassFromIp, REMOVE, &["198.51.100.1"]).unwrap();
+        prop_assert_eq!(values(&back), before.clone());
+        prop_assert_eq!(back.matches('#').count(), text.matches('#').count(), "{}", back);
+        if !before.is_empty() {
+            let gone = removed.get(&before);
+            let less = change(&text, EditList::BypassFromIp, REMOVE, &[gone]).unwrap();
+            let expect: Vec<String> = before.iter().filter(|value| *value != gone).cloned().collect();
+            prop_assert_eq!(values(&less), expect);
+            prop_assert!(less.contains("] # behind\n# after\n"), "{}", less);
+        }
+    }
+}
+
+/// An array of up to six addresses with blanks, comments and line ends wherever TOML allows them.
+fn any_array() -> impl Strategy<Value = String> {
+    let gap = prop::sample::select(vec!["", " ", "\n", "\n    ", " # c\n", "\n  # c\n  ", " # c\n  # d\n\t"]);
+    let item = (gap.clone(), gap.clone());
+    (prop::collection::vec(item, 0..6), gap.clone(), any::<bool>()).prop_map(|(items, end, comma)| {
+        let count = items.len();
+        let mut text = "[".to_owned();
+        for (index, (before, behind)) in items.into_iter().enumerate() {
+            text += &format!("{before}\"192.0.2.{index}\"{behind}");
+            text += if index + 1 < count || comma { "," } else { "" };
+        }
+        text + end + "]"
+    })
+}
+
+#[test]
+fn writing() {
+    let dir = TempDir::new().unwrap();
+    let (path, link) = (dir.path().join("m.toml"), dir.path().join("link"));
+    fs::write(&path, LEAST).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("m.toml", &link).unwrap();
+    let loaded = load(&link).unwrap();
+    let values = vec!["192.0.2.1".to_owned()];
+    let edited = edit(&loaded, &Edit { list: EditList::BypassToIp, change: ADD, values }).unwrap();
+    write(&loaded, &edited).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), edited.text);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    // Against what is on disk now, the first source is stale.
+    let stale = write(&loaded, &edited).unwrap_err();
+    assert!(matches!(stale, WriteError::Changed(ref path) if *path == link), "{stale}");
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(write(&edited, &loaded), Err(WriteError::Io { .. })));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the link is left");
+}

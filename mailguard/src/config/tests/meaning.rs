@@ -1,0 +1,334 @@
+//! What values mean, and which are refused with which words.
+
+use std::time::Duration;
+
+use mailguard_core::config::model::*;
+use mailguard_core::mail::Domain;
+use proptest::prelude::*;
+
+use super::*;
+
+/// The errors of `LEAST` and `more`: `key: message` and, after ` = `, what to do; each on a line.
+fn check(more: &str, expect: &[&str]) {
+    check_text(&format!("{LEAST}{more}"), expect);
+}
+
+fn check_text(text: &str, expect: &[&str]) {
+    let seen: Vec<String> = match parse(&Source::of_text("m.toml", text)) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors
+            .iter()
+            .map(|error| {
+                let remedy = error.remedy.as_ref().map(|remedy| format!(" = {remedy}")).unwrap_or_default();
+                format!("{}: {}{remedy}", error.key, error.message)
+            })
+            .collect(),
+    };
+    assert_eq!(seen, expect, "{text}");
+}
+
+fn contract() -> Config {
+    let source = Source::of_text("mailguard.toml", include_str!("../../../mailguard.toml"));
+    parse(&source).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn the_contract_file_loads_as_it_stands() {
+    let config = contract();
+    assert_eq!(config.hostname, Domain::parse("mailguard.example.org").unwrap());
+    assert_eq!(config.zones.len(), 3);
+    assert_eq!(config.quarantine.retention, Duration::from_secs(15 * 86_400));
+    assert_eq!(config.server.max_message_size, 30 << 20);
+    assert_eq!(config.server.dsn_zones, ["green", "orange"]);
+    assert_eq!(config.files.extensions, ["exe", "com", "vbs", "pif", "scr", "bat", "cmd", "dll"]);
+}
+
+/// Every key of the contract, said aloud, is its own default: leaving it out changes nothing.
+#[test]
+fn what_the_contract_says_is_the_default() {
+    let said = contract();
+    let silent = parse(&Source::of_text(
+        "mailguard.toml",
+        "hostname = \"mailguard.example.org\"\n\
+         zone = [{ name = \"green\", kind = \"green\", interfaces = [\"eth0\"], mode = \"transparent\" },\n\
+         { name = \"orange\", kind = \"orange\", interfaces = [\"eth1\"], mode = \"active\" },\n\
+         { name = \"red\", kind = \"red\", interfaces = [\"eth2\"], mode = \"active\" }]",
+    ));
+    assert_eq!(silent, Ok(said));
+}
+
+#[test]
+fn protections_that_are_not_there_yet_are_named() {
+    let keys =
+        |config: &Config| config.inactive.iter().map(|inactive| inactive.key.clone()).collect::<Vec<_>>();
+    let all = [
+        "kernel.ban_after_abuse",
+        "files.archives",
+        "files.double_extensions",
+        "delivery.tls",
+        "delivery.delay_warning",
+        "server.tls_certificate",
+        "spam.enabled",
+        "spam.builtin.enabled",
+        "spam.builtin.bayes",
+        "admin.listen",
+    ];
+    assert_eq!(keys(&contract()), all);
+    let off = least_and(
+        "[kernel]\nban_after_abuse = \"0s\"\n[files]\narchives = false\ndouble_extensions = false\n\
+         [delivery]\ntls = \"off\"\n[spam]\nenabled = false\n[admin]\nlisten = \"\"\n",
+    );
+    assert_eq!(keys(&off.unwrap()), ["delivery.delay_warning", "server.tls_certificate"]);
+    let no_files =
+        least_and("[files]\nenabled = false\n[smarthost]\nenabled = true\naddress = \"10.0.0.1\"\n");
+    let no_files = keys(&no_files.unwrap_or_else(|errors| panic!("{errors}")));
+    assert!(!no_files.iter().any(|key| key.starts_with("files.")), "{no_files:?}");
+    assert!(no_files.contains(&"smarthost.tls".to_owned()), "{no_files:?}");
+}
+
+#[test]
+fn keys_not_built_yet_take_their_default_only() {
+    check(
+        "[spam]\nhandling = \"drop\"\n",
+        &[
+            "spam.handling: found \"drop\", not supported yet: only \"quarantine\" is accepted = remove it, or write \"quarantine\"",
+        ],
+    );
+    check(
+        "[spam]\ntag_level = 3\n[spam.greylist]\ndelay = \"5m\"\n", // the default in other words
+        &[],
+    );
+    check(
+        "[delivery]\ntls = \"required\"\n",
+        &[
+            "delivery.tls: found \"required\", not supported yet: only \"opportunistic\" or \"off\" is accepted = remove it, or write \"opportunistic\" or \"off\"",
+        ],
+    );
+    check(
+        "[server]\ngreet_delay = \"5s\"\n[log]\nformat = \"journald\"\n",
+        &[
+            "server.greet_delay: found \"5s\", not supported yet: only \"0s\" is accepted = remove it, or write \"0s\"",
+            "log.format: found \"journald\", not supported yet: only \"text\" or \"json\" is accepted = remove it, or write \"text\" or \"json\"",
+        ],
+    );
+    check(
+        "[rbl]\nip_lists = [\"bl.spamcop.net\"]\n[[mail_route]]\nbcc = \"a@b.c\"\n",
+        &[
+            "rbl.ip_lists: found a list of one value, not supported yet: only [\"zen.spamhaus.org\", \"bl.spamcop.net\"] is accepted = remove it, or write [\"zen.spamhaus.org\", \"bl.spamcop.net\"]",
+            "mail_route: found a list of one value, not supported yet: only [] is accepted = remove it, or write []",
+        ],
+    );
+    check(
+        "[access]\nblacklist_clients = [\"mail.example.com\"]\n",
+        &[
+            "access.blacklist_clients[0]: found \"mail.example.com\", not supported yet: only an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\" is accepted = remove it, or write an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\"",
+        ],
+    );
+}
+
+#[test]
+fn unknown_keys() {
+    check("[kernel]\nxpd = \"auto\"\n", &["kernel.xpd: unknown key = did you mean kernel.xdp?"]);
+    check("[kernal]\nxdp = \"auto\"\n", &["kernal: unknown key = did you mean kernel?"]);
+    check(
+        "[server]\nretry_min = \"1m\"\n",
+        &["server.retry_min: unknown key = did you mean delivery.retry_min?"],
+    );
+    check("[trace]\nwhat_is_this = 1\n", &["trace.what_is_this: unknown key = remove it"]);
+    check(
+        "[spam.reputation.scores]\nbluk = 8.0\n",
+        &["spam.reputation.scores.bluk: unknown key = did you mean spam.reputation.scores.bulk?"],
+    );
+    check(
+        "[[incoming_domain]]\ndomain = \"a.b\"\nserver = \"10.0.0.1\"\nport = 26\n",
+        &["incoming_domain[0].port: unknown key = remove it"],
+    );
+}
+
+#[test]
+fn wrong_types_and_ranges() {
+    check(
+        "[server]\nmax_message_size = 30\nmax_recipients = \"many\"\nrequire_helo = 1\n",
+        &[
+            "server.max_message_size: found the integer 30, accepted: a size like \"512KB\", \"30MB\" or \"10GB\"",
+            "server.max_recipients: found \"many\", accepted: a whole number from 100 to 10000",
+            "server.require_helo: found the integer 1, accepted: true or false",
+        ],
+    );
+    check(
+        "[server]\nhard_error_limit = 0\ncommand_timeout = \"0s\"\nmax_message_size = \"1KB\"\n",
+        &[
+            "server.hard_error_limit: found the integer 0, accepted: a whole number from 1 to 1000",
+            "server.command_timeout: found \"0s\", accepted: a duration from \"1s\" to \"1h\"",
+            "server.max_message_size: found \"1KB\", accepted: a size from \"64KB\" to \"2GB\"",
+        ],
+    );
+    check(
+        "[quarantine]\nretention_days = 1979-05-27\n",
+        &[
+            "quarantine.retention_days: found the date or time 1979-05-27, accepted: a whole number from 1 to 3650",
+        ],
+    );
+    check(
+        "[bypass]\nfrom_ips = \"192.0.2.1\"\nto_ips = [\"192.0.2.1\", 5, \"192.0.2.0/24\"]\n",
+        &[
+            "bypass.from_ips: found \"192.0.2.1\", accepted: a list, each an address like \"192.168.5.7\" or \"2001:db8::7\"",
+            "bypass.to_ips[1]: found the integer 5, accepted: an address like \"192.168.5.7\" or \"2001:db8::7\"",
+            "bypass.to_ips[2]: found \"192.0.2.0/24\", accepted: an address like \"192.168.5.7\" or \"2001:db8::7\" = 192.0.2.0/24 is a network; this list holds single addresses",
+        ],
+    );
+    check(
+        "access = []\n[[kernel]]\n",
+        &[
+            "zone[0].access: unknown key = did you mean access?",
+            "kernel: found a list of one value, accepted: a table, [kernel]",
+        ],
+    );
+    check(
+        "[dns]\nservers = [\"ns.example.net\"]\n",
+        &[
+            "dns.servers[0]: found \"ns.example.net\", accepted: \"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\" = write its address: names are not looked up here",
+        ],
+    );
+}
+
+#[test]
+fn words() {
+    check(
+        "[kernel]\nxdp = \"nativ\"\n",
+        &[
+            "kernel.xdp: found \"nativ\", accepted: \"auto\", \"native\", \"generic\" or \"off\" = did you mean \"native\"?",
+        ],
+    );
+    let kernel = least_and("[kernel]\nblacklist_action = \"reset\"\n").unwrap().kernel;
+    assert_eq!(kernel.blacklist_action, BlacklistAction::Reset);
+}
+
+#[test]
+fn zones() {
+    let zone = |name: &str, kind: &str, interface: &str, mode: &str| {
+        format!("[[zone]]\nname = {name:?}\nkind = {kind:?}\ninterfaces = [{interface:?}]\nmode = {mode:?}\n")
+    };
+    check(&zone("dmz", "orange", "eth1", "active"), &[]);
+    check(
+        &zone("lan", "orange", "eth1", "active"),
+        &[
+            "zone[1].name: the zone name \"lan\" stands here twice = it stands first in zone[0].name; remove one of them",
+        ],
+    );
+    check(
+        &zone("dmz", "orange", "eth0", "active"),
+        &[
+            "zone[1].interfaces: the interface \"eth0\" stands here twice = it stands first in zone[0].interfaces; remove one of them",
+        ],
+    );
+    check(
+        &zone("wan", "red", "eth1", "transparent"),
+        &[
+            "zone[1].mode: a red zone can't be transparent: it would carry anybody's mail anywhere = write mode = \"active\" or \"inactive\"; mail to inner servers is taken by [[incoming_domain]]",
+        ],
+    );
+    check(
+        "[[zone]]\nname = \"b\"\nkind = \"purple\"\ninterfaces = []\n",
+        &[
+            "zone[1].mode: missing: \"transparent\", \"active\" or \"inactive\" = add the key",
+            "zone[1].kind: found \"purple\", accepted: \"red\", \"green\", \"orange\" or \"blue\"",
+            "zone[1].interfaces: a zone has at least one interface = name one, or remove the zone",
+        ],
+    );
+    check(
+        "[server]\ndsn_zones = [\"lan\", \"wan\"]\n",
+        &["server.dsn_zones: there is no zone \"wan\" = write the name of a [[zone]]"],
+    );
+    check_text(
+        "",
+        &[
+            "hostname: missing: a fully qualified host name like \"mail.example.com\" = add the key",
+            "zone: missing: at least one [[zone]] with name, kind, interfaces and mode = add the key",
+        ],
+    );
+}
+
+#[test]
+fn values_that_need_one_another() {
+    let needs = " handling = \"redirect\" needs redirect_to = add redirect_to = \"ADDRESS\"";
+    check(
+        "[virus]\nhandling = \"redirect\"\n[files]\nhandling = \"redirect\"\nredirect_to = \"\"\n",
+        &[&format!("virus.handling:{needs}"), &format!("files.handling:{needs}")],
+    );
+    // One error is enough.
+    check(
+        "[files]\nhandling = \"redirect\"\nredirect_to = \"nobody\"\n",
+        &[
+            "files.redirect_to: found \"nobody\", accepted: a mail address like \"user@example.com\" = an address is written local-part@domain",
+        ],
+    );
+    check(
+        "[delivery]\nretry_min = \"2h\"\n",
+        &["delivery.retry_min: retry_min is longer than retry_max = write a shorter one"],
+    );
+    check(
+        "[smarthost]\nenabled = true\n",
+        &["smarthost.address: an enabled smarthost needs an address = add address = \"NAME OR ADDRESS\""],
+    );
+    check(
+        "[[incoming_domain]]\ndomain = \"A.b\"\nserver = \"10.0.0.1\"\n[[incoming_domain]]\ndomain = \"a.B\"\nserver = \"10.0.0.2\"\n\
+         [[incoming_domain]]\ndomain = \".a.b\"\nserver = \"10.0.0.3\"\n",
+        &[
+            "incoming_domain[1].domain: the domain \"a.b\" stands here twice = it stands first in incoming_domain[0].domain; remove one of them",
+        ],
+    );
+}
+
+#[test]
+fn typed_values() {
+    let config = least_and(
+        "[virus]\nhandling = \"redirect\"\nredirect_to = \"it@example.com\"\nsignatures.enabled = false\n\
+         [[incoming_domain]]\ndomain = \".example.com\"\nserver = \"10.0.0.1\"\n\
+         [[incoming_domain]]\ndomain = \"example.net\"\nserver = \"[2001:db8::1]:26\"\n\
+         [delivery]\nhelo_name = \"address\"\n[smarthost]\nenabled = true\naddress = \"relay.example.net\"\nport = 587\n",
+    )
+    .unwrap();
+    assert!(matches!(&config.virus.handling, Handling::Redirect(to) if to.to_string() == "it@example.com"));
+    assert!(!config.virus.signatures);
+    assert_eq!(config.postmaster.unwrap().to_string(), "postmaster@example.net");
+    assert_eq!(config.incoming_domains[1].server, "[2001:db8::1]:26".parse().unwrap());
+    assert_eq!(config.delivery.helo_name, HeloName::AddressLiteral);
+    assert_eq!(config.smarthost.unwrap().port, 587);
+    assert_eq!(least_and("").unwrap().delivery.helo_name, HeloName::Name(config.hostname));
+}
+
+proptest! {
+    /// Any text is a configuration or has errors that print; nothing panics.
+    #[test]
+    fn any_text_is_answered(text in any_text()) {
+        let source = Source::of_text("m.toml", text);
+        match parse(&source) {
+            Ok(config) => prop_assert!(!config.zones.is_empty()),
+            Err(errors) => {
+                prop_assert!(errors.iter().count() > 0);
+                prop_assert!(!errors.to_string().is_empty());
+            }
+        }
+    }
+}
+
+/// Lines of the contract, mixed with lines that look so and with noise.
+fn any_text() -> impl Strategy<Value = String> {
+    let contract: Vec<&str> = include_str!("../../../mailguard.toml").lines().collect();
+    let line = prop_oneof![
+        4 => prop::sample::select(contract).prop_map(str::to_owned),
+        2 => "(kernel|server|zone|spam|access|bypass|files)\\.?[a-z_]{0,8} = (\"[ -~]{0,9}\"|[0-9]{1,25}|true|\\[[\"a-z@/,0-9.]{0,12}\\]|-?inf|1979-05-27)",
+        1 => "\\[{1,2}[a-z._]{0,9}\\]{1,2}",
+        1 => any::<String>(),
+    ];
+    prop::collection::vec(line, 0..40).prop_map(|lines| lines.join("\n"))
+}
+
+/// Depth is bounded by the parser, not by the stack.
+#[test]
+fn deep_nesting() {
+    for text in ["a = ".to_owned() + &"[".repeat(200_000), "a = ".to_owned() + &"{a=".repeat(100_000)] {
+        assert!(parse(&Source::of_text("m.toml", text)).is_err());
+    }
+}
