@@ -9,5 +9,7 @@ pub mod scan;
 pub mod store;
 pub mod spool;
 pub mod queue;
+pub mod routing;
+pub mod delivery;
 pub mod control;
 pub mod cli;
