@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod lookup;
+pub mod quarantine;
 pub mod queue;
 pub mod scan;
 pub mod spool;
