@@ -11,5 +11,6 @@ pub mod spool;
 pub mod queue;
 pub mod routing;
 pub mod delivery;
+pub mod quarantine;
 pub mod control;
 pub mod cli;

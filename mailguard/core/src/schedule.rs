@@ -242,6 +242,11 @@ impl<T> Schedule<T> {
         }
     }
 
+    /// Whether the last that was heard of the next hop is a failure.
+    pub fn is_failing(&self, next_hop: &NextHop) -> bool {
+        self.hops.get(next_hop).is_some_and(|hop| hop.failures > 0)
+    }
+
     /// Attempts that run.
     pub fn in_flight(&self) -> usize {
         self.in_flight

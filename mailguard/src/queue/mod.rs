@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 pub use self::attempt::{Attempted, Consequence, Deliver, Outgoing, Witness};
-pub use self::handle::{QueueHandle, QueueRecipient, QueueRow};
+pub use self::handle::QueueHandle;
 
 use crate::spool::IdMint;
 use crate::store::intake::Held;

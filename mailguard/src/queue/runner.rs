@@ -8,14 +8,20 @@ use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, NoRoute};
 use mailguard_core::schedule::Placed;
+use mailguard_core::smtp::EnhancedStatus;
 
-use super::plan::plan;
+use super::judge::retry_policy;
+use super::plan::{Group, plan};
 use super::worker::{Settling, work};
 use super::{LOAD_BATCH, Live, STORE_RETRY, Shared, Work};
 use crate::store::intake::{Committed, Held};
-use crate::store::record::MessageRecord;
+use crate::store::record::{MessageRecord, RecipientState};
 use crate::store::rows::Job;
 use crate::store::spool_db::ReadError;
+use crate::store::view::View;
+
+/// No answer from host (RFC 3463 §3.5).
+const NO_ANSWER: EnhancedStatus = EnhancedStatus::new(4, 4, 1);
 
 /// How long the runner sleeps when nothing is due; it is woken for anything new.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -49,22 +55,21 @@ impl Shared {
     fn arrive(self: &Arc<Self>, committed: Committed) {
         let Committed { id, held } = committed;
         match held {
-            Some(held) => self.place(id, &Arc::new(held)),
+            Some(held) => {
+                let held = Arc::new(held);
+                self.place(id, &held.record, Some(&held));
+            }
             None => {
+                let now = self.now();
                 let mut state = self.lock();
                 state.live.entry(id).or_default();
-                state.schedule.set_due(id, self.now());
+                state.schedule.set_due(id, now);
             }
         }
     }
 
-    /// Puts a message that just came in line.
-    fn place(self: &Arc<Self>, id: QueueId, held: &Arc<Held>) {
-        self.place_record(id, &held.record, Some(held));
-    }
-
     /// Puts the recipients that are due in line for their next hops.
-    fn place_record(self: &Arc<Self>, id: QueueId, record: &MessageRecord, held: Option<&Arc<Held>>) {
+    fn place(self: &Arc<Self>, id: QueueId, record: &MessageRecord, held: Option<&Arc<Held>>) {
         let config = self.around.config.load_full();
         let now = self.now();
         let mut state = self.lock();
@@ -75,70 +80,73 @@ impl Shared {
         if let Some(due) = plan.next_due {
             state.schedule.set_due(id, due);
         }
-        for group in plan.groups {
+        let expired = retry_policy(&config).next(record.received_at, 1, now).is_none();
+        for Group { next_hop, recipients } in plan.groups {
+            live.busy.extend_from_slice(&recipients);
             if forced {
-                state.schedule.wake(&group.next_hop);
+                state.schedule.wake(&next_hop);
+            } else if expired && state.schedule.is_failing(&next_hop) {
+                // Others are tried in its place; it would wait behind them for ever.
+                let outcomes =
+                    recipients.into_iter().map(|index| (index, unanswered(record, index))).collect();
+                self.settle_at_once(id, record, Some(next_hop), outcomes);
+                continue;
             }
-            live.busy.extend_from_slice(&group.recipients);
-            let held = held.cloned();
-            let work = Work { id, recipients: group.recipients, config: config.clone(), held };
-            if let Placed::Resting(until, work) = state.schedule.enqueue(now, &group.next_hop, work) {
+            let work = Work { id, recipients, config: config.clone(), held: held.cloned() };
+            if let Placed::Resting(until, work) = state.schedule.enqueue(now, &next_hop, work) {
                 send_back(live, &work);
                 state.schedule.set_due(id, until);
             }
         }
         if !plan.unroutable.is_empty() {
             live.busy.extend(plan.unroutable.iter().map(|(index, _)| *index));
-            self.settle_unroutable(id, record, plan.unroutable);
+            let outcomes =
+                plan.unroutable.into_iter().map(|(index, none)| (index, unroutable(none))).collect();
+            self.settle_at_once(id, record, None, outcomes);
         }
     }
 
-    /// No attempt can be made: the outcome is known.
-    fn settle_unroutable(
+    /// No attempt is made: the outcome is known.
+    fn settle_at_once(
         self: &Arc<Self>,
         id: QueueId,
         record: &MessageRecord,
-        recipients: Vec<(usize, NoRoute)>,
+        next_hop: Option<NextHop>,
+        outcomes: Vec<(usize, Outcome)>,
     ) {
-        let outcomes = recipients.into_iter().map(|(index, no_route)| (index, outcome(no_route))).collect();
-        let settling = Settling { id, record: record.clone(), body: None, next_hop: None, outcomes };
+        let settling = Settling { id, record: record.clone(), body: None, next_hop, outcomes };
         let shared = self.clone();
         tokio::spawn(async move { shared.settle(settling).await });
     }
 
-    /// Reads the messages that are due and puts them in line.
+    /// Reads some of the messages that are due and puts them in line.
     async fn load_due(self: &Arc<Self>) {
-        loop {
-            let now = self.now();
-            let ids: Vec<_> = {
+        let now = self.now();
+        let ids: Vec<_> = {
+            let mut state = self.lock();
+            std::iter::from_fn(|| state.schedule.poll_due(now)).take(LOAD_BATCH).collect()
+        };
+        if ids.is_empty() {
+            return;
+        }
+        match self.load(ids.clone()).await {
+            Ok(records) => {
+                for (id, record) in records {
+                    self.loaded(id, record).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the queue can't read its store");
                 let mut state = self.lock();
-                std::iter::from_fn(|| state.schedule.poll_due(now)).take(LOAD_BATCH).collect()
-            };
-            if ids.is_empty() {
-                return;
-            }
-            match self.load(ids.clone()).await {
-                Ok(records) => {
-                    for (id, record) in records {
-                        self.loaded(id, record).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the queue can't read its store");
-                    let mut state = self.lock();
-                    for id in ids {
-                        state.schedule.set_due(id, now.plus(STORE_RETRY));
-                    }
-                    return;
+                for id in ids {
+                    state.schedule.set_due(id, now.plus(STORE_RETRY));
                 }
             }
-            // Those that were read first needn't wait for the rest.
-            self.start_workers();
         }
     }
 
     async fn load(&self, ids: Vec<QueueId>) -> Result<Vec<(QueueId, Row)>, ReadError> {
-        let read = move |view: &crate::store::spool_db::View| {
+        let read = move |view: &View| {
             ids.into_iter()
                 .map(|id| match view.message(id) {
                     Ok(row) => Ok((id, Ok(row))),
@@ -152,7 +160,7 @@ impl Shared {
 
     async fn loaded(self: &Arc<Self>, id: QueueId, row: Row) {
         match row {
-            Ok(Some(record)) => self.place_record(id, &record, None),
+            Ok(Some(record)) => self.place(id, &record, None),
             // Finished or removed meanwhile.
             Ok(None) => self.lock().forget(id),
             Err(cause) => self.put_aside(id, cause).await,
@@ -199,13 +207,23 @@ fn send_back(live: &mut Live, work: &Work) {
     live.busy.retain(|index| !work.recipients.contains(index));
 }
 
-fn outcome(no_route: NoRoute) -> Outcome {
+/// The outcome for a recipient without a next hop.
+fn unroutable(no_route: NoRoute) -> Outcome {
     let NoRoute { status, transient, reason } = no_route;
     let report = Report { status, remote: String::new(), reply: None, text: reason };
     if transient { Outcome::Deferred(report) } else { Outcome::Failed(report) }
 }
 
-/// The next hop for messages.
-pub(super) fn name(next_hop: Option<&NextHop>) -> String {
-    next_hop.map_or_else(|| "nowhere".to_owned(), NextHop::to_string)
+/// The outcome for a recipient whose next hop is known not to answer.
+fn unanswered(record: &MessageRecord, index: usize) -> Outcome {
+    let last = match &record.states[index] {
+        RecipientState::Queued(queued) => queued.last.clone(),
+        RecipientState::Ended(_) => None,
+    };
+    Outcome::Deferred(last.unwrap_or_else(|| Report {
+        status: NO_ANSWER,
+        remote: String::new(),
+        reply: None,
+        text: "the next hop doesn't answer".to_owned(),
+    }))
 }

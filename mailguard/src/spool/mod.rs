@@ -167,7 +167,7 @@ impl Spool {
         let quarantine = withheld(&record, &dispositions);
         if quarantine.is_some() {
             // Commits under way aren't counted: the limit may be exceeded by what a few sessions hold.
-            let octets = self.db.quarantine_octets().saturating_add(body.octets());
+            let octets = self.db.quarantine_stock().octets.saturating_add(body.octets());
             if octets > self.config.load().quarantine.max_size {
                 return Err(CommitError::QuarantineFull);
             }

@@ -16,6 +16,7 @@ use super::*;
 use crate::store::OpenError;
 use crate::store::lossy::{EIO, ENOSPC, LossyDisk};
 use crate::store::recover::Recovered;
+use crate::store::stock::Stock;
 
 /// A message's octets, told apart by its id and longer than a page.
 fn octets(id: QueueId) -> Vec<u8> {
@@ -229,7 +230,8 @@ async fn recovery_removes_orphans_and_puts_rows_without_file_aside() {
     fs::rename(&aside, file.path()).unwrap();
     let (spool, recovered) = on_files(directory.path());
     assert_eq!((recovered.queued.len(), recovered.damaged.len()), (1, 0));
-    assert_eq!(recovered.quarantine_octets, 5 * 1024 * 1024);
+    let stock = Stock { messages: 1, octets: 5 * 1024 * 1024 };
+    assert_eq!((spool.db.queue_stock(), spool.db.quarantine_stock()), (stock, stock));
     assert!(spool.db.withheld(id).await.unwrap().is_some());
 }
 

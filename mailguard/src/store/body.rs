@@ -70,7 +70,9 @@ impl Drop for BodyFile {
 
 /// Removes a body file; a failure costs room until the next recovery, nothing else.
 fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         tracing::warn!(path = %path.display(), %error, "can't remove a body file; the next start will");
     }
 }

@@ -13,6 +13,8 @@ pub mod record;
 pub mod recover;
 pub mod rows;
 pub mod spool_db;
+pub mod stock;
+pub mod view;
 pub mod writer;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

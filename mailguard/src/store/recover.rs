@@ -16,14 +16,17 @@ use super::OpenError;
 use super::body::BodyDirectory;
 use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
 use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE};
+use super::stock::Stock;
 
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// The messages that wait, and when each is due.
     pub queued: Vec<(QueueId, UnixTime)>,
-    /// Octets of the bodies in the quarantine.
-    pub quarantine_octets: u64,
+    /// How much waits.
+    pub queue_stock: Stock,
+    /// How much is withheld.
+    pub quarantine_stock: Stock,
     /// The greatest number in use, for ids and body files: new ones are above it.
     pub greatest: u64,
     /// Rows that can't be used, from now and from earlier starts.
@@ -201,6 +204,7 @@ impl Row for MessageRecord {
     }
 
     fn note(&self, id: QueueId, recovered: &mut Recovered) {
+        recovered.queue_stock.add(self.body.octets());
         recovered.queued.push((id, self.due().unwrap_or(self.received_at)));
     }
 }
@@ -211,7 +215,7 @@ impl Row for QuarantineRecord {
     }
 
     fn note(&self, _: QueueId, recovered: &mut Recovered) {
-        recovered.quarantine_octets += self.body.octets();
+        recovered.quarantine_stock.add(self.body.octets());
     }
 }
 

@@ -5,9 +5,8 @@
 //! changed and written back in here only, so that two attempts that end together don't undo each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use mailguard_core::mail::{QueueId, Recipient, UnixTime};
+use mailguard_core::mail::{Envelope, QueueId, Recipient, UnixTime};
 use redb::{ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +17,7 @@ use super::record::{
     DamagedRecord, DamagedTable, Ending, MessageRecord, QuarantineRecord, Queued, Reason, RecipientState,
     StoredBody,
 };
+use super::stock::{Change, SharedStock};
 use super::writer::Rows;
 
 /// Messages that wait: id ▶ [`MessageRecord`].
@@ -106,7 +106,8 @@ pub enum Answer {
 pub(super) struct SpoolRows {
     directory: BodyDirectory,
     intake: Arc<Intake>,
-    quarantine_octets: Arc<AtomicU64>,
+    queued: SharedStock,
+    withheld: SharedStock,
     after: After,
 }
 
@@ -114,9 +115,10 @@ impl SpoolRows {
     pub(super) fn new(
         directory: BodyDirectory,
         intake: Arc<Intake>,
-        quarantine_octets: Arc<AtomicU64>,
+        queued: SharedStock,
+        withheld: SharedStock,
     ) -> Self {
-        Self { directory, intake, quarantine_octets, after: After::default() }
+        Self { directory, intake, queued, withheld, after: After::default() }
     }
 }
 
@@ -125,7 +127,8 @@ impl SpoolRows {
 struct After {
     handover: Vec<Committed>,
     unlink: Vec<u64>,
-    quarantine_octets: i64,
+    queued: Change,
+    withheld: Change,
 }
 
 impl Rows for SpoolRows {
@@ -144,12 +147,12 @@ impl Rows for SpoolRows {
     }
 
     fn committed(&mut self) {
-        let After { handover, unlink, quarantine_octets } = std::mem::take(&mut self.after);
+        let After { handover, unlink, queued, withheld } = std::mem::take(&mut self.after);
+        self.queued.change(queued);
+        self.withheld.change(withheld);
         if !handover.is_empty() {
             self.intake.push(handover.into_iter());
         }
-        // Two's complement: adding a negative number subtracts.
-        self.quarantine_octets.fetch_add(quarantine_octets as u64, Ordering::Relaxed);
         for number in unlink {
             self.directory.remove(number);
         }
@@ -169,8 +172,7 @@ impl Tables<'_, '_> {
         match job {
             Job::Accept(accept) => self.accept(accept),
             Job::Finish(id, body) => {
-                self.messages.remove(id.0)?;
-                self.remove_body(id, body)?;
+                self.remove_message(id, body)?;
                 Ok(Answer::Done)
             }
             Job::Record(record) => self.record(*record),
@@ -197,10 +199,11 @@ impl Tables<'_, '_> {
         }
         if let Some(row) = accept.message {
             self.messages.insert(id, &row[..])?;
+            self.after.queued.add(accept.body.octets());
         }
         if let Some(row) = accept.quarantine {
             self.quarantine.insert(id, &row[..])?;
-            self.after.quarantine_octets += signed(accept.body.octets());
+            self.after.withheld.add(accept.body.octets());
         }
         self.after.handover.extend(accept.handover);
         Ok(Answer::Done)
@@ -223,8 +226,7 @@ impl Tables<'_, '_> {
         if due.is_some() {
             write(&mut self.messages, record.id, &message)?;
         } else {
-            self.messages.remove(record.id.0)?;
-            self.remove_body(record.id, message.body)?;
+            self.remove_message(record.id, message.body)?;
         }
         Ok(Answer::Recorded(due))
     }
@@ -239,7 +241,7 @@ impl Tables<'_, '_> {
         let mut entry = match read::<QuarantineRecord>(&self.quarantine, id)? {
             Some(entry) => entry,
             None => {
-                self.after.quarantine_octets += signed(message.body.octets());
+                self.after.withheld.add(message.body.octets());
                 QuarantineRecord::about(message)
             }
         };
@@ -260,15 +262,14 @@ impl Tables<'_, '_> {
         let Some(message) = read::<MessageRecord>(&self.messages, id)? else {
             return Ok(if damaged { Answer::Done } else { Answer::Absent });
         };
-        self.messages.remove(id.0)?;
-        self.remove_body(id, message.body)?;
+        self.remove_message(id, message.body)?;
         Ok(Answer::Done)
     }
 
     fn expunge(&mut self, id: QueueId) -> Result<bool, StorageError> {
         let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(false) };
         self.quarantine.remove(id.0)?;
-        self.after.quarantine_octets -= signed(entry.body.octets());
+        self.after.withheld.remove(entry.body.octets());
         self.remove_body(id, entry.body)?;
         Ok(true)
     }
@@ -281,13 +282,11 @@ impl Tables<'_, '_> {
         let recipients = to.unwrap_or_else(|| entry.envelope.recipients.clone());
         let mut message = match read::<MessageRecord>(&self.messages, id)? {
             Some(message) => message,
-            None => MessageRecord {
-                origin: entry.origin,
-                envelope: mailguard_core::mail::Envelope { recipients: Vec::new(), ..entry.envelope },
-                received_at: at,
-                body,
-                states: Vec::new(),
-            },
+            None => {
+                self.after.queued.add(body.octets());
+                let envelope = Envelope { recipients: Vec::new(), ..entry.envelope };
+                MessageRecord { origin: entry.origin, envelope, received_at: at, body, states: Vec::new() }
+            }
         };
         for recipient in recipients {
             message.envelope.recipients.push(recipient);
@@ -300,7 +299,7 @@ impl Tables<'_, '_> {
         }
         write(&mut self.messages, id, &message)?;
         self.quarantine.remove(id.0)?;
-        self.after.quarantine_octets -= signed(body.octets());
+        self.after.withheld.remove(body.octets());
         self.after.handover.push(Committed { id, held: None });
         Ok(Answer::Recorded(message.due()))
     }
@@ -310,10 +309,20 @@ impl Tables<'_, '_> {
             Some(row) => String::from_utf8_lossy(row.value()).into_owned(),
             None => return Ok(Answer::Absent),
         };
+        let octets = serde_json::from_str::<MessageRecord>(&row).map_or(0, |message| message.body.octets());
+        self.after.queued.remove(octets);
         let record = DamagedRecord { cause, table: DamagedTable::Messages, row };
         let row = encode(id, &record)?;
         self.damaged.insert((id.0, record.table as u8), &row[..])?;
         Ok(Answer::Done)
+    }
+
+    fn remove_message(&mut self, id: QueueId, body: StoredBody) -> Result<(), StorageError> {
+        if self.messages.remove(id.0)?.is_some() {
+            self.after.queued.remove(body.octets());
+            self.remove_body(id, body)?;
+        }
+        Ok(())
     }
 
     /// Removes the body unless another row needs it.
@@ -329,10 +338,6 @@ impl Tables<'_, '_> {
         }
         Ok(())
     }
-}
-
-fn signed(octets: u64) -> i64 {
-    i64::try_from(octets).unwrap_or(i64::MAX)
 }
 
 /// The row of `id`, decoded. Rows were checked when the store was opened and are written in here only: one that

@@ -7,20 +7,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use mailguard_core::mail::QueueId;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageBackend};
-use serde::de::DeserializeOwned;
+use redb::{Database, StorageBackend};
 use tokio::task::spawn_blocking;
 
 use super::body::{Body, BodyDirectory};
 use super::intake::Intake;
-use super::record::{DamagedRecord, MessageRecord, QuarantineRecord, StoredBody};
+use super::record::{MessageRecord, QuarantineRecord, StoredBody};
 use super::recover::{Recovered, recover};
-use super::rows::{Answer, BODIES, DAMAGED, Job, MESSAGES, QUARANTINE, SpoolRows};
+use super::rows::{Answer, Job, SpoolRows};
+use super::stock::{SharedStock, Stock};
+use super::view::View;
 use super::writer::{Pace, WriteError, Writer};
 use super::{OpenError, create_directory, open_backend, open_file};
 
@@ -53,6 +52,14 @@ pub enum ReadError {
         /// What was said.
         cause: String,
     },
+    /// The disk, about a body file.
+    #[error("{id}: its body can't be read: {source}")]
+    Body {
+        /// Which message.
+        id: QueueId,
+        /// What was said.
+        source: std::io::Error,
+    },
     /// The row is there and its body isn't.
     #[error("{id}: its body is missing from {path}: restore it from a backup or remove the message")]
     BodyMissing {
@@ -71,7 +78,8 @@ pub struct SpoolDb {
     directory: BodyDirectory,
     path: Arc<PathBuf>,
     intake: Arc<Intake>,
-    quarantine_octets: Arc<AtomicU64>,
+    queued: SharedStock,
+    withheld: SharedStock,
 }
 
 impl SpoolDb {
@@ -97,13 +105,14 @@ impl SpoolDb {
         let recovered = recover(&path, &database, &bodies)?;
         let database = Arc::new(database);
         let intake = Arc::new(Intake::default());
-        let quarantine_octets = Arc::new(AtomicU64::new(recovered.quarantine_octets));
-        let rows = SpoolRows::new(bodies.clone(), intake.clone(), quarantine_octets.clone());
+        let queued = SharedStock::new(recovered.queue_stock);
+        let withheld = SharedStock::new(recovered.quarantine_stock);
+        let rows = SpoolRows::new(bodies.clone(), intake.clone(), queued.clone(), withheld.clone());
         let name = path.display().to_string();
         let writer =
             Writer::start(&name, database.clone(), rows, PACE).map_err(|e| OpenError::io(&path, e))?;
-        let db =
-            Self { database, writer, directory: bodies, path: Arc::new(path), intake, quarantine_octets };
+        let path = Arc::new(path);
+        let db = Self { database, writer, directory: bodies, path, intake, queued, withheld };
         Ok((db, recovered))
     }
 
@@ -139,9 +148,14 @@ impl SpoolDb {
         &self.directory
     }
 
-    /// Octets of the bodies in the quarantine.
-    pub fn quarantine_octets(&self) -> u64 {
-        self.quarantine_octets.load(Ordering::Relaxed)
+    /// How much waits.
+    pub fn queue_stock(&self) -> Stock {
+        self.queued.get()
+    }
+
+    /// How much is withheld.
+    pub fn quarantine_stock(&self) -> Stock {
+        self.withheld.get()
     }
 
     /// Runs `look` on one consistent view of the tables, on a thread that may block.
@@ -173,8 +187,7 @@ impl SpoolDb {
     pub async fn body(&self, id: QueueId, stored: StoredBody) -> Result<Body, ReadError> {
         match stored {
             StoredBody::Row { .. } => {
-                let row =
-                    self.read(move |view| Ok(view.bodies.get(id.0)?.map(|row| copy(row.value())))).await?;
+                let row = self.read(move |view| view.body(id)).await?;
                 let missing = || ReadError::BodyMissing { id, path: self.path.to_path_buf() };
                 row.map(Body::Memory).ok_or_else(missing)
             }
@@ -187,78 +200,6 @@ impl SpoolDb {
             }
         }
     }
-}
-
-fn copy(row: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(row)
-}
-
-/// One consistent view of the tables.
-pub struct View {
-    messages: ReadOnlyTable<u64, &'static [u8]>,
-    bodies: ReadOnlyTable<u64, &'static [u8]>,
-    quarantine: ReadOnlyTable<u64, &'static [u8]>,
-    damaged: ReadOnlyTable<(u64, u8), &'static [u8]>,
-}
-
-impl View {
-    fn of(database: &Database) -> Result<Self, redb::Error> {
-        let reading = database.begin_read()?;
-        Ok(Self {
-            messages: reading.open_table(MESSAGES)?,
-            bodies: reading.open_table(BODIES)?,
-            quarantine: reading.open_table(QUARANTINE)?,
-            damaged: reading.open_table(DAMAGED)?,
-        })
-    }
-
-    /// The record of a message that waits.
-    pub fn message(&self, id: QueueId) -> Result<Option<MessageRecord>, redb::Error> {
-        self.messages.get(id.0)?.map(|row| decode(id, row.value())).transpose()
-    }
-
-    /// A quarantine entry.
-    pub fn withheld(&self, id: QueueId) -> Result<Option<QuarantineRecord>, redb::Error> {
-        self.quarantine.get(id.0)?.map(|row| decode(id, row.value())).transpose()
-    }
-
-    /// The messages that wait, oldest first.
-    pub fn messages(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<(QueueId, MessageRecord), redb::Error>>, redb::Error> {
-        Ok(self.messages.range::<u64>(..)?.map(decode_row))
-    }
-
-    /// The quarantine, newest first.
-    pub fn quarantine(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<(QueueId, QuarantineRecord), redb::Error>>, redb::Error> {
-        Ok(self.quarantine.range::<u64>(..)?.rev().map(decode_row))
-    }
-
-    /// The rows that can't be used, oldest first.
-    pub fn damaged(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<(QueueId, DamagedRecord), redb::Error>>, redb::Error> {
-        Ok(self.damaged.range::<(u64, u8)>(..)?.map(|row| {
-            let (key, value) = row?;
-            let id = QueueId(key.value().0);
-            Ok((id, decode(id, value.value())?))
-        }))
-    }
-}
-
-type Row =
-    Result<(redb::AccessGuard<'static, u64>, redb::AccessGuard<'static, &'static [u8]>), redb::StorageError>;
-
-fn decode_row<T: DeserializeOwned>(row: Row) -> Result<(QueueId, T), redb::Error> {
-    let (key, value) = row?;
-    let id = QueueId(key.value());
-    Ok((id, decode(id, value.value())?))
-}
-
-fn decode<T: DeserializeOwned>(id: QueueId, row: &[u8]) -> Result<T, redb::Error> {
-    serde_json::from_slice(row).map_err(|error| redb::Error::Corrupted(format!("row {id}: {error}")))
 }
 
 impl Job {

@@ -6,9 +6,11 @@ pub mod domain;
 pub mod envelope;
 pub mod header;
 pub mod ids;
+pub mod shown;
 
 pub use address::{AddressError, AddressLiteral, ForwardPath, Host, LocalPart, Mailbox, ReversePath};
 pub use date::UnixTime;
 pub use domain::{Domain, DomainError};
 pub use envelope::{BodyType, DsnReturn, Envelope, Notify, Recipient};
 pub use ids::QueueId;
+pub use shown::shown;
