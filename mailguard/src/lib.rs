@@ -6,3 +6,4 @@ pub mod queue;
 pub mod scan;
 pub mod spool;
 pub mod store;
+pub mod trace;
