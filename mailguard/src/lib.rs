@@ -12,5 +12,6 @@ pub mod queue;
 pub mod routing;
 pub mod delivery;
 pub mod quarantine;
+pub mod trace;
 pub mod control;
 pub mod cli;
