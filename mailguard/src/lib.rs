@@ -1,10 +1,12 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
 pub mod config;
-pub mod control;
-pub mod lookup;
-pub mod queue;
-pub mod scan;
+pub mod datapath;
+pub mod intercept;
 pub mod session;
-pub mod spool;
+pub mod lookup;
+pub mod scan;
 pub mod store;
+pub mod spool;
+pub mod queue;
+pub mod control;
