@@ -1,9 +1,18 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
 pub mod config;
+pub mod datapath;
+pub mod intercept;
+pub mod session;
 pub mod lookup;
-pub mod queue;
 pub mod scan;
-pub mod spool;
 pub mod store;
+pub mod spool;
+pub mod queue;
 pub mod trace;
+pub mod routing;
+pub mod delivery;
+pub mod quarantine;
+pub mod trace;
+pub mod control;
+pub mod cli;

@@ -225,6 +225,16 @@ impl<T> Schedule<T> {
         sent_back
     }
 
+    /// An attempt that [`Schedule::poll_start`] gave out wasn't made: it says nothing about the next hop.
+    pub fn abandoned(&mut self, next_hop: &NextHop) {
+        if let Some(hop) = self.hops.get_mut(next_hop) {
+            hop.in_flight = hop.in_flight.saturating_sub(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        self.take_turn(next_hop);
+        self.forget_hop(next_hop);
+    }
+
     /// Ends the rest of a next hop, at an administrator's word.
     pub fn wake(&mut self, next_hop: &NextHop) {
         if let Some(hop) = self.hops.get_mut(next_hop) {

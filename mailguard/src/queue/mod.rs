@@ -1,5 +1,187 @@
-//! x
+//! The queue: takes every message from its 250 to its last outcome (RFC 5321 §4.5.4.1, §6.1).
+//!
+//! Stands after the spool: rebuilt from the store at start, then fed by it. Each recipient is routed by the
+//! configuration of the moment; recipients with one next hop share an attempt. When, how many at once and
+//! who rests is core::schedule's decision; the attempt is `delivery`'s; what follows from it is in [`judge`]; this
+//! module carries it out and makes it durable.
+
 mod attempt;
-pub use self::attempt::*;
+mod handle;
+mod judge;
+mod notice;
+mod plan;
+mod runner;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use mailguard_core::config::Config;
+use mailguard_core::mail::{QueueId, UnixTime};
+use mailguard_core::schedule::{Limits, Schedule};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+pub use self::attempt::{Attempted, Consequence, Deliver, Outgoing, Witness};
+pub use self::handle::{QueueHandle, QueueRecipient, QueueRow};
+
+use crate::spool::IdMint;
+use crate::store::intake::Held;
+use crate::store::spool_db::SpoolDb;
+
 /// Most recipients of one attempt: what every server must take (RFC 5321 §4.5.3.1.8).
 pub const MAX_ATTEMPT_RECIPIENTS: usize = 100;
+
+/// Attempts at once, in all.
+pub const MAX_ATTEMPTS_IN_FLIGHT: usize = 200;
+
+/// Attempts at once to one next hop.
+pub const MAX_ATTEMPTS_PER_HOP: usize = 20;
+
+/// Messages whose records are read from the store at once.
+const LOAD_BATCH: usize = 256;
+
+/// How long a message waits when its record couldn't be read just now.
+const STORE_RETRY: Duration = Duration::from_secs(60);
+
+/// How long a stop waits for attempts that run; RFC 5321 §4.5.3.2 allows them ten minutes, a restart can't.
+const STOP_GRACE: Duration = Duration::from_secs(20);
+
+/// What the queue works with.
+pub struct Surroundings {
+    /// The store.
+    pub db: SpoolDb,
+    /// The configuration of the moment.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Names for reports.
+    pub ids: Arc<IdMint>,
+    /// Who makes the attempts.
+    pub deliver: Arc<dyn Deliver>,
+    /// Who is told of them.
+    pub witness: Arc<dyn Witness>,
+}
+
+/// The running queue.
+pub struct Queue {
+    shared: Arc<Shared>,
+    runner: JoinHandle<()>,
+}
+
+impl Queue {
+    /// Starts with what recovery found: `Recovered::queued`.
+    pub fn start(surroundings: Surroundings, queued: &[(QueueId, UnixTime)]) -> Self {
+        Self::start_with(surroundings, queued, Arc::new(|| SystemTime::now().into()))
+    }
+
+    fn start_with(surroundings: Surroundings, queued: &[(QueueId, UnixTime)], clock: Clock) -> Self {
+        let limits = Limits { in_flight: MAX_ATTEMPTS_IN_FLIGHT, per_hop: MAX_ATTEMPTS_PER_HOP };
+        let mut state = State { schedule: Schedule::new(limits), live: HashMap::new() };
+        for &(id, due) in queued {
+            state.live.insert(id, Live::default());
+            state.schedule.set_due(id, due);
+        }
+        let shared = Arc::new(Shared {
+            around: surroundings,
+            clock,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            stopping: watch::Sender::new(false),
+            idle: Notify::new(),
+        });
+        let runner = tokio::spawn(runner::run(shared.clone()));
+        Self { shared, runner }
+    }
+
+    /// What control and command line use.
+    pub fn handle(&self) -> QueueHandle {
+        QueueHandle::new(self.shared.clone())
+    }
+
+    /// Starts no more attempts and waits a while for those that run. What isn't finished is tried again after the
+    /// next start.
+    pub async fn stop(self) {
+        self.shared.stopping.send_replace(true);
+        let _ = self.runner.await;
+        let finished = async {
+            loop {
+                let idle = self.shared.idle.notified();
+                if self.shared.lock().schedule.in_flight() == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        if tokio::time::timeout(STOP_GRACE, finished).await.is_err() {
+            tracing::warn!("stopped with attempts under way; their messages are tried again");
+        }
+    }
+}
+
+type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
+
+struct Shared {
+    around: Surroundings,
+    clock: Clock,
+    state: Mutex<State>,
+    /// Something is due earlier than the runner thinks.
+    wake: Notify,
+    stopping: watch::Sender<bool>,
+    /// An attempt ended while stopping.
+    idle: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics on what a peer sends; if it did, the schedule would still be sound.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> UnixTime {
+        (self.clock)()
+    }
+}
+
+/// Bounded by the spool on disk: an entry a message, bodies within the budget of `spool`.
+struct State {
+    schedule: Schedule<Work>,
+    /// Every message that waits.
+    live: HashMap<QueueId, Live>,
+}
+
+/// What is known in memory of a message that waits.
+#[derive(Default)]
+struct Live {
+    /// Recipients in line for a next hop or in an attempt, by place in the envelope.
+    busy: Vec<usize>,
+    /// An administrator wants it tried now.
+    forced: bool,
+}
+
+/// One attempt to be made.
+struct Work {
+    id: QueueId,
+    recipients: Vec<usize>,
+    /// The configuration that routed it.
+    config: Arc<Config>,
+    /// Record and body, if they are in memory.
+    held: Option<Arc<Held>>,
+}
+
+impl State {
+    /// The recipients are no longer in line.
+    fn not_busy(&mut self, id: QueueId, recipients: &[usize]) {
+        if let Some(live) = self.live.get_mut(&id) {
+            live.busy.retain(|index| !recipients.contains(index));
+        }
+    }
+
+    /// The message is gone.
+    fn forget(&mut self, id: QueueId) {
+        self.live.remove(&id);
+        self.schedule.forget(id);
+    }
+}

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Edit, Source};
 use crate::datapath::DatapathStatus;
-use crate::intercept::Role;
+use crate::intercept::{Family, Role};
 
 /// Largest frame in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
@@ -44,6 +44,8 @@ pub struct InheritedListener {
     pub fd: i32,
     /// Index of the zone in the configuration.
     pub zone: usize,
+    /// Its family of addresses.
+    pub family: Family,
     /// What it listens for.
     pub role: Role,
 }

@@ -3,7 +3,12 @@
 //! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
 //! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other.
 
+mod handler;
 pub mod ipc;
+mod log;
+pub mod mail;
+mod privileged;
+mod services;
 mod spawn;
 pub mod supervisor;
 

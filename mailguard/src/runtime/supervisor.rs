@@ -19,8 +19,9 @@ use tracing::{error, info, warn};
 
 use super::RunError;
 use super::ipc::{self, Answer, InheritedListener, Request, ToDatapath, ToMail};
+use super::log;
 use super::spawn::{self, MailUser};
-use crate::config::{self, Source, edit};
+use crate::config::{self, Source};
 use crate::datapath::{self, Datapath};
 use crate::intercept::{self, ZoneListener};
 
@@ -52,6 +53,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let (events, inbox) = mpsc::channel();
     watch_signals(events.clone())?;
     let (source, config) = read(path)?;
+    log::start(&config.log);
     if !config.enabled {
         let removed = datapath::unload(&config.kernel.pin_dir)?;
         info!(%removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
@@ -156,6 +158,7 @@ impl Supervisor {
         let listeners = self.listeners.iter().map(|listener| InheritedListener {
             fd: listener.socket.as_raw_fd(),
             zone: listener.zone,
+            family: listener.family,
             role: listener.role.clone(),
         });
         let start = ToMail::Start { source: self.source.clone(), listeners: listeners.collect() };
@@ -221,9 +224,9 @@ impl Supervisor {
         match request {
             Request::Reload => self.reload().map(|()| Answer::Source(self.source.clone())),
             Request::Edit(change) => {
-                let edited = edit::edited(&self.source, &change).map_err(|error| error.to_string())?;
+                let edited = config::edit(&self.source, &change).map_err(|error| error.to_string())?;
                 let config = config::parse(&edited).map_err(|errors| errors.to_string())?;
-                edit::write(&self.source, &edited).map_err(|error| error.to_string())?;
+                config::write(&self.source, &edited).map_err(|error| error.to_string())?;
                 self.adopt(edited, config)?;
                 Ok(Answer::Source(self.source.clone()))
             }

@@ -301,6 +301,7 @@ impl Tables<'_, '_> {
         write(&mut self.messages, id, &message)?;
         self.quarantine.remove(id.0)?;
         self.after.quarantine_octets -= signed(body.octets());
+        self.after.handover.push(Committed { id, held: None });
         Ok(Answer::Recorded(message.due()))
     }
 

@@ -97,7 +97,8 @@ pub enum ZoneKind {
 }
 
 /// How a zone's mail reaches us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ZoneMode {
     /// Every connection to port 25 is intercepted, whatever its destination.
     Transparent,

@@ -1,0 +1,95 @@
+//! The command line's end of the control socket. Blocking: a command asks, waits and prints.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::protocol::{Answer, ControlError, Reply, Request};
+use super::{MAX_ANSWER_OCTETS, MAX_REQUEST_OCTETS};
+
+/// The daemon answers within this time; longer than it takes to handle a request.
+const ANSWER_TIME: Duration = Duration::from_secs(90);
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("mailguard is not running: nobody answers on {}", .0.display())]
+    NotRunning(PathBuf),
+    /// The socket isn't for this user.
+    #[error("no permission to use {}: run this as root or as a member of its group", .0.display())]
+    Permission(PathBuf),
+    /// The connection failed.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The daemon closed without an answer, or what it said is none: two versions, most likely.
+    #[error("the daemon on {} gave no answer: {cause}", path.display())]
+    NoAnswer {
+        /// The socket.
+        path: PathBuf,
+        /// What it said instead.
+        cause: String,
+    },
+    /// More than a request may hold.
+    #[error("too much at once: a request holds at most {MAX_REQUEST_OCTETS} octets")]
+    TooLong,
+    /// The daemon's own words.
+    #[error(transparent)]
+    Refused(#[from] ControlError),
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path).map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ClientError::NotRunning(path.to_owned())
+            }
+            io::ErrorKind::PermissionDenied => ClientError::Permission(path.to_owned()),
+            _ => ClientError::Io { path: path.to_owned(), cause },
+        })?;
+        let set = stream.set_read_timeout(Some(ANSWER_TIME)).and(stream.set_write_timeout(Some(ANSWER_TIME)));
+        set.map_err(|cause| ClientError::Io { path: path.to_owned(), cause })?;
+        Ok(Self { stream: BufReader::new(stream), path: path.to_owned() })
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
+        let no_answer = |cause: String| ClientError::NoAnswer { path: self.path.clone(), cause };
+        let mut line = serde_json::to_vec(request).map_err(|error| no_answer(error.to_string()))?;
+        line.push(b'\n');
+        if line.len() > MAX_REQUEST_OCTETS {
+            return Err(ClientError::TooLong);
+        }
+        let mut answer = Vec::new();
+        let exchange = self.stream.get_mut().write_all(&line).and_then(|()| {
+            let mut bounded = (&mut self.stream).take(MAX_ANSWER_OCTETS as u64 + 1);
+            bounded.read_until(b'\n', &mut answer)
+        });
+        match exchange {
+            Ok(0) => Err(no_answer("it closed the connection".to_owned())),
+            Ok(_) => match serde_json::from_slice(&answer).map_err(|error| no_answer(error.to_string()))? {
+                Reply::Ok(answer) => Ok(answer),
+                Reply::Error(error) => Err(ClientError::Refused(error)),
+            },
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                Err(no_answer(format!("none within {} seconds", ANSWER_TIME.as_secs())))
+            }
+            Err(cause) => Err(ClientError::Io { path: self.path.clone(), cause }),
+        }
+    }
+}

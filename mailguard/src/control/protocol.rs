@@ -1,0 +1,417 @@
+//! What is said over the control socket: requests, answers and their rows.
+//!
+//! Rows are plain: texts as people read them, times and sizes as numbers. They are what `--json` prints, so a field
+//! that is there stays there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
+use mailguard_core::mail::{QueueId, UnixTime};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Change, Edit, EditList, ListEntry};
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// Answered by [`Answer::Status`].
+    Status,
+    /// Read the configuration file again and apply it, or refuse it whole. Answered by [`Answer::Reloaded`].
+    Reload,
+    /// What is on lists. Answered by [`Answer::Entries`].
+    Entries {
+        /// Which lists.
+        lists: Vec<EditList>,
+    },
+    /// Change a list, at once and in the file. Answered by [`Answer::Edited`].
+    Edit(Edit),
+    /// Messages that wait, oldest first. Answered by [`Answer::Queue`].
+    QueueList(Page),
+    /// One of them. Answered by [`Answer::QueueMessage`].
+    QueueShow {
+        /// Which.
+        id: QueueId,
+    },
+    /// Make an attempt now. Answered by [`Answer::Done`].
+    QueueRetry {
+        /// Which.
+        which: Which,
+    },
+    /// Give them up without a notification. Answered by [`Answer::Done`].
+    QueueRemove {
+        /// Which.
+        which: Which,
+    },
+    /// Messages that are withheld, oldest first. Answered by [`Answer::Quarantine`].
+    QuarantineList(Page),
+    /// One of them. Answered by [`Answer::QuarantineMessage`].
+    QuarantineShow {
+        /// Which.
+        id: QueueId,
+    },
+    /// Deliver them to their recipients after all. Answered by [`Answer::Done`].
+    QuarantineRelease {
+        /// Which.
+        which: Which,
+    },
+    /// Delete them. Answered by [`Answer::Done`].
+    QuarantineDelete {
+        /// Which.
+        which: Which,
+    },
+    /// What happened to messages, newest first. Answered by [`Answer::Traces`].
+    Trace {
+        /// Words, all of which stand in id, client, zone, reverse-path, a forward-path or subject; empty: every
+        /// message.
+        query: String,
+        /// At most so many, and at most [`super::MAX_ROWS`].
+        limit: u32,
+    },
+}
+
+/// A piece of a long list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Begin behind this one; absent: at the beginning.
+    pub after: Option<QueueId>,
+    /// At most so many, and at most [`super::MAX_ROWS`].
+    pub limit: u32,
+}
+
+/// Which messages something is done to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    /// All that are there.
+    All,
+    /// These.
+    Ids(Vec<QueueId>),
+}
+
+/// The answer line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// Done.
+    Ok(Answer),
+    /// Not done.
+    Error(ControlError),
+}
+
+/// Why a request wasn't done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ControlError {
+    /// Which kind of reason.
+    pub kind: ErrorKind,
+    /// For people; may have several lines.
+    pub message: String,
+}
+
+impl ControlError {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, message: impl ToString) -> Self {
+        Self { kind, message: message.to_string() }
+    }
+}
+
+/// The kinds of reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// Not a request.
+    Invalid,
+    /// There is no such message.
+    NotFound,
+    /// Understood, and not possible as things are: the configuration has errors, the file was changed.
+    Refused,
+    /// Tried, and failed.
+    Failed,
+}
+
+/// What a request brought.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The state of everything.
+    Status(Box<StatusReport>),
+    /// The new configuration is in force.
+    Reloaded(Reloaded),
+    /// Entries of lists.
+    Entries(Vec<ListEntry>),
+    /// The list is changed.
+    Edited(Edited),
+    /// Messages that wait.
+    Queue(Listing<QueueRow>),
+    /// A message that waits.
+    QueueMessage(Box<QueueMessage>),
+    /// Messages that are withheld.
+    Quarantine(Listing<QuarantineRow>),
+    /// A message that is withheld.
+    QuarantineMessage(Box<QuarantineMessage>),
+    /// Something was done to messages.
+    Done(Done),
+    /// What happened to messages.
+    Traces(Vec<TraceRow>),
+}
+
+/// The state of everything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Of the program that runs.
+    pub version: String,
+    /// `hostname`
+    pub hostname: String,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// `enabled`
+    pub enabled: bool,
+    /// When the mail process began.
+    pub started_at: UnixTime,
+    /// When the configuration in force was loaded.
+    pub loaded_at: UnixTime,
+    /// What keeps mailguard from doing its work right now, one line each; empty when all is well.
+    pub problems: Vec<String>,
+    /// In the file's order.
+    pub zones: Vec<ZoneStatus>,
+    /// Open sessions.
+    pub sessions: u64,
+    /// `server.max_sessions`
+    pub max_sessions: u64,
+    /// Messages that wait.
+    pub queue: Stock,
+    /// Messages that are withheld.
+    pub quarantine: Stock,
+    /// `quarantine.max_size`, octets.
+    pub quarantine_max_octets: u64,
+    /// The kernel side as the datapath process reports it: programs on each interface, maps, counters.
+    pub kernel: serde_json::Value,
+    /// Configured protections that this version doesn't have.
+    pub inactive: Vec<Inactive>,
+}
+
+/// One zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneStatus {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: ZoneKind,
+    /// Its mode.
+    pub mode: ZoneMode,
+    /// Its interfaces.
+    pub interfaces: Vec<String>,
+}
+
+/// How much of something there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    /// Their number.
+    pub messages: u64,
+    /// Their bodies together, octets.
+    pub octets: u64,
+}
+
+/// A configuration came into force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The file.
+    pub config: PathBuf,
+    /// What became different, or needs a restart, one line each.
+    pub notes: Vec<String>,
+    /// Configured protections that this version doesn't have.
+    pub inactive: Vec<Inactive>,
+}
+
+/// A list was changed, in the file and in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// Which list.
+    pub list: EditList,
+    /// What was done.
+    pub change: Change,
+    /// The values.
+    pub values: Vec<String>,
+    /// The file.
+    pub config: PathBuf,
+}
+
+/// A piece of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Ask for what comes behind this one; absent: nothing does.
+    pub next: Option<QueueId>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+/// Something was done to messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// To how many.
+    pub messages: u64,
+    /// Those that were named and aren't there.
+    pub missing: Vec<QueueId>,
+}
+
+/// A message that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRow {
+    /// Its id.
+    pub id: QueueId,
+    /// When the session took it.
+    pub received_at: UnixTime,
+    /// Its length.
+    pub octets: u64,
+    /// The reverse-path, in angle brackets.
+    pub sender: String,
+    /// Recipients that wait.
+    pub waiting: u64,
+    /// The first of them.
+    pub first_recipient: String,
+    /// When the next of them is due.
+    pub next_attempt: UnixTime,
+    /// Most attempts that any of them had.
+    pub attempts: u32,
+    /// What the last attempt came to; empty before the first.
+    pub last: String,
+}
+
+/// A message that waits, with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueMessage {
+    /// Its row.
+    #[serde(flatten)]
+    pub row: QueueRow,
+    /// Who brought it; absent for our own notifications.
+    pub source: Option<SourceRow>,
+    /// Every recipient, in the envelope's order.
+    pub recipients: Vec<QueueRecipient>,
+    /// The beginning of its header, as text.
+    pub header: String,
+}
+
+/// The session that brought a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// The client's address.
+    pub client: IpAddr,
+    /// Its zone.
+    pub zone: String,
+    /// What it had dialled.
+    pub destination: SocketAddr,
+    /// What it called itself.
+    pub helo: String,
+}
+
+/// One recipient of a message that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRecipient {
+    /// The forward-path, without brackets.
+    pub address: String,
+    /// `queued`, `delivered`, `failed`, `quarantined`, `merged` or `discarded`; redirections are named.
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the next one is due; absent when nothing more is done.
+    pub next_attempt: Option<UnixTime>,
+    /// What the last one came to; empty before the first.
+    pub last: String,
+}
+
+/// A message that is withheld.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRow {
+    /// Its id.
+    pub id: QueueId,
+    /// When the session took it.
+    pub received_at: UnixTime,
+    /// Since when it is withheld.
+    pub since: UnixTime,
+    /// Its length.
+    pub octets: u64,
+    /// The reverse-path, in angle brackets.
+    pub sender: String,
+    /// Those who haven't got it.
+    pub recipients: Vec<String>,
+    /// Why, for the first of them.
+    pub reason: String,
+}
+
+/// A message that is withheld, with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineMessage {
+    /// Its row.
+    #[serde(flatten)]
+    pub row: QuarantineRow,
+    /// Who brought it; absent for our own notifications.
+    pub source: Option<SourceRow>,
+    /// Why, one a recipient.
+    pub reasons: Vec<String>,
+    /// The beginning of its header, as text.
+    pub header: String,
+}
+
+/// What happened to a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRow {
+    /// Its id; a refused transaction has one, too.
+    pub id: QueueId,
+    /// When the session answered.
+    pub at: UnixTime,
+    /// Who brought it; absent for our own notifications.
+    pub source: Option<SourceRow>,
+    /// The reverse-path, in angle brackets.
+    pub sender: String,
+    /// One a forward-path.
+    pub recipients: Vec<TraceRecipient>,
+    /// The Subject field, decoded.
+    pub subject: String,
+    /// Its length.
+    pub octets: u64,
+    /// What each check thought of it, in the order of asking.
+    pub checks: Vec<CheckRow>,
+    /// `accepted`, or the reply that refused it.
+    pub result: String,
+    /// Attempts at delivery, in the order of time.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// A recipient in a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRecipient {
+    /// The forward-path, without brackets.
+    pub address: String,
+    /// `deliver`, `quarantine: …`, `redirect: …`, `discard: …`, or empty when the transaction was refused.
+    pub disposition: String,
+}
+
+/// What one check thought of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRow {
+    /// The check.
+    pub check: String,
+    /// Its opinion.
+    pub outcome: String,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// One attempt at delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRow {
+    /// When it ended.
+    pub at: UnixTime,
+    /// For whom.
+    pub recipient: String,
+    /// Where to.
+    pub next_hop: String,
+    /// `delivered`, `deferred` or `failed`.
+    pub outcome: String,
+    /// What the next hop said, or why there was none.
+    pub text: String,
+}

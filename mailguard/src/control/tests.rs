@@ -1,0 +1,141 @@
+//! Both ends over a real socket.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use mailguard_core::mail::QueueId;
+use tempfile::TempDir;
+
+use super::*;
+
+/// Lists by one row, refuses to reload, and answers a trace with its own query as many times as it says.
+struct Echo;
+
+impl Handler for Echo {
+    async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
+        match request {
+            Request::Reload => Err(ControlError::new(ErrorKind::Refused, "line 1\nline 2")),
+            Request::QueueRetry { which: Which::Ids(missing) } => {
+                Ok(Answer::Done(Done { messages: 0, missing }))
+            }
+            Request::Trace { query, limit } => Ok(Answer::Reloaded(Reloaded {
+                config: "x".into(),
+                notes: vec![query; limit as usize],
+                inactive: Vec::new(),
+            })),
+            other => panic!("not asked in these tests: {other:?}"),
+        }
+    }
+}
+
+/// Runs `ask` in a thread while a server with [`Echo`] serves in a folder of its own.
+fn serve_while<T: Send + 'static>(ask: impl FnOnce(&Path) -> T + Send + 'static) -> T {
+    let folder = TempDir::new().unwrap();
+    let path = socket_path(folder.path());
+    runtime().block_on(async move {
+        let listener = bind(&path).unwrap();
+        let asked = tokio::task::spawn_blocking(move || ask(&path));
+        tokio::select! {
+            result = asked => result.unwrap(),
+            _ = serve(listener, Arc::new(Echo)) => unreachable!(),
+        }
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn requests_are_answered_one_after_another() {
+    let (done, error, again) = serve_while(|path| {
+        let mut client = Client::connect(path).unwrap();
+        let ids = vec![QueueId(1), QueueId(u64::MAX)];
+        let done = client.ask(&Request::QueueRetry { which: Which::Ids(ids) });
+        let error = client.ask(&Request::Reload);
+        let again = client.ask(&Request::Trace { query: "a \"b\"\n".to_owned(), limit: 1 });
+        (done.unwrap(), error.unwrap_err(), again.unwrap())
+    });
+    let missing = vec![QueueId(1), QueueId(u64::MAX)];
+    assert_eq!(done, Answer::Done(Done { messages: 0, missing }));
+    assert_eq!(error.to_string(), "line 1\nline 2");
+    assert!(matches!(again, Answer::Reloaded(Reloaded { notes, .. }) if notes == ["a \"b\"\n"]));
+}
+
+/// The lines themselves: what another program has to write and read.
+#[test]
+fn wire_form() {
+    let lines = serve_while(|path| {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream
+            .write_all(
+                b"{\"request\":\"queue-retry\",\"which\":{\"ids\":[\"10\"]}}\n{\"request\":\"queue-retry\"}\nrubbish\n{\"request\":\"reload\"}\n",
+            )
+            .unwrap();
+        BufReader::new(stream).lines().take(4).map(Result::unwrap).collect::<Vec<_>>()
+    });
+    assert_eq!(lines[0], "{\"ok\":{\"done\":{\"messages\":0,\"missing\":[\"10\"]}}}");
+    assert!(
+        lines[1].starts_with("{\"error\":{\"kind\":\"invalid\",\"message\":\"not a request: missing field")
+    );
+    assert!(
+        lines[2].starts_with("{\"error\":{\"kind\":\"invalid\",\"message\":\"not a request: expected value")
+    );
+    assert_eq!(lines[3], "{\"error\":{\"kind\":\"refused\",\"message\":\"line 1\\nline 2\"}}");
+}
+
+#[test]
+fn long_lines() {
+    let (request, reply, answer) = serve_while(|path| {
+        let query = "x".repeat(MAX_REQUEST_OCTETS);
+        let request = Client::connect(path).unwrap().ask(&Request::Trace { query, limit: 1 }).unwrap_err();
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.write_all(&vec![b' '; MAX_REQUEST_OCTETS + 1]).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let query = "x".repeat(MAX_REQUEST_OCTETS / 2);
+        let answer = Client::connect(path).unwrap().ask(&Request::Trace { query, limit: 200 }).unwrap_err();
+        (request, reply, answer)
+    });
+    assert!(matches!(request, ClientError::TooLong));
+    assert!(reply.contains("a line holds at most 262144 octets"), "{reply}");
+    assert_eq!(answer.to_string(), "the answer is longer than 16777216 octets: ask for less");
+}
+
+/// Sixteen are served; the next one isn't refused, but has its turn when one of them leaves.
+#[test]
+fn clients_beyond_the_limit_wait_for_their_turn() {
+    let reply = serve_while(|path| {
+        let mut crowd: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(path).unwrap()).collect();
+        let mut late = UnixStream::connect(path).unwrap();
+        late.write_all(b"{\"request\":\"reload\"}\n").unwrap();
+        crowd.pop();
+        let mut reply = String::new();
+        BufReader::new(late).read_line(&mut reply).unwrap();
+        reply
+    });
+    assert!(reply.starts_with("{\"error\":{\"kind\":\"refused\""), "{reply}");
+}
+
+#[test]
+fn the_socket_and_what_stands_in_its_place() {
+    let folder = TempDir::new().unwrap();
+    let path = socket_path(folder.path());
+    assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning(_))));
+    let runtime = runtime();
+    let _within = runtime.enter();
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning(_))), "a dead daemon left it");
+    let listener = bind(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    assert!(matches!(bind(&path), Err(BindError::InUse(_))));
+    drop(listener);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "precious").unwrap();
+    assert!(matches!(bind(&path), Err(BindError::NotASocket(_))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}

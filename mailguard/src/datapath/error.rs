@@ -1,0 +1,136 @@
+//! What can go wrong with the kernel side.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::maps::MapError;
+use aya::pin::PinError;
+use aya::programs::ProgramError;
+use aya::programs::links::LinkError;
+
+/// Why a program can't be loaded or attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The kernel refuses it.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// Its link is of another kind than expected.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Its link can't be pinned.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// A file can't be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// An error of the kernel side.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The binary was built without the kernel part.
+    #[error("built without its eBPF object: run cargo xtask build")]
+    NotBuilt,
+    /// The object doesn't load.
+    #[error("cannot load the eBPF object: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// The object lacks something that this version expects.
+    #[error("the eBPF object doesn't belong to this version: it has no usable {0}; run cargo xtask build")]
+    WrongObject(String),
+    /// A program isn't accepted, or can't be attached.
+    #[error("program {program}{}: {error}", .interface.as_ref().map(|i| format!(" on {i}")).unwrap_or_default())]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// The interface.
+        interface: Option<String>,
+        /// The reason.
+        #[source]
+        error: Box<AttachError>,
+    },
+    /// A map can't be read or written.
+    #[error("map {map}: {error}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// The reason.
+        #[source]
+        error: MapError,
+    },
+    /// More entries than a map holds.
+    #[error("{list}: {entries} entries, the kernel holds {limit}")]
+    TooMany {
+        /// The list.
+        list: &'static str,
+        /// Entries of the configuration.
+        entries: usize,
+        /// What is possible.
+        limit: usize,
+    },
+    /// The pins' folder isn't where pins can be.
+    #[error(
+        "kernel.pin_dir {} is not on a BPF file system; mount one there, or use a folder under /sys/fs/bpf",
+        .0.display()
+    )]
+    NotBpffs(PathBuf),
+    /// A pin can't be made, read or removed.
+    #[error("{}: {error}", .path.display())]
+    Pin {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        error: io::Error,
+    },
+    /// A zone names an interface that isn't there.
+    #[error("zone {zone}: there is no interface {interface}")]
+    NoInterface {
+        /// The zone's name.
+        zone: String,
+        /// The interface's name.
+        interface: String,
+    },
+    /// More interfaces than the map holds.
+    #[error("{0} interfaces are configured, {limit} are possible", limit = mailguard_common::layout::MAX_INTERFACES)]
+    Interfaces(usize),
+    /// Routing can't be read or set.
+    #[error("cannot {what}: {error}")]
+    Netlink {
+        /// What was tried.
+        what: String,
+        /// The reason.
+        #[source]
+        error: rtnetlink::Error,
+    },
+    /// The thread that talks to the kernel's routing can't be started.
+    #[error("cannot talk to the kernel's routing: {0}")]
+    NetlinkSocket(#[source] io::Error),
+}
+
+impl DatapathError {
+    /// An error of `map`, for `map_err`.
+    pub(super) fn map(map: &'static str) -> impl Fn(MapError) -> Self {
+        move |error| Self::Map { map, error }
+    }
+
+    /// An error of `program`, for `map_err`.
+    pub(super) fn program<E: Into<AttachError>>(
+        program: &'static str,
+        interface: Option<&str>,
+    ) -> impl FnOnce(E) -> Self {
+        let interface = interface.map(str::to_owned);
+        move |error| Self::Program { program, interface, error: Box::new(error.into()) }
+    }
+
+    /// An error at `path`, for `map_err`.
+    pub(super) fn pin(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |error| Self::Pin { path, error }
+    }
+
+    /// An error of netlink, for `map_err`.
+    pub(super) fn netlink(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Self {
+        let what = what.into();
+        move |error| Self::Netlink { what, error }
+    }
+}

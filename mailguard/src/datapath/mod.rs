@@ -1,0 +1,232 @@
+//! The kernel side's keeper: loads, attaches and pins the programs, fills the maps, sets the routes, in the
+//! privileged process. The only module that knows aya and netlink.
+//!
+//! Everything that it sets up outlives it: maps and links are pinned, so that a crash leaves drops in force and
+//! `on_proxy_down` decides about new connections. [`Datapath::start`] takes over what it finds; [`unload`] removes
+//! everything. What the rules are is `core::rules`', what they mean `mailguard_common::decide`'s.
+
+mod attach;
+mod counters;
+mod error;
+mod interfaces;
+mod object;
+mod pins;
+mod routes;
+mod rule_maps;
+mod status;
+
+use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use aya::maps::{Array, HashMap, MapData, SockMap};
+use mailguard_common::layout::{FAIL_BLOCK, FAIL_BYPASS, Interface, Settings, listener_index, map};
+use mailguard_core::config::Config;
+use mailguard_core::config::model::{OnProxyDown, ZoneMode};
+use mailguard_core::rules::{self, Rules};
+use nix::time::{ClockId, clock_gettime};
+
+pub use attach::Hook;
+pub use error::{AttachError, DatapathError};
+pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
+
+use crate::intercept::{Family, Role, ZoneListener};
+use counters::Counters;
+use interfaces::{Device, ZoneInterface};
+use pins::Pins;
+use rule_maps::RuleMaps;
+
+/// The kernel side in operation.
+pub struct Datapath {
+    settings: Settings,
+    config: Array<MapData, Settings>,
+    rules: RuleMaps,
+    counters: Counters,
+    interfaces: Vec<InterfaceStatus>,
+    shape: Shape,
+}
+
+/// What [`Datapath::apply`] changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Entries that were added, or got another action.
+    pub added: usize,
+    /// Entries that were removed.
+    pub removed: usize,
+    /// Zones, ports or modes differ as well: they take effect with the next start.
+    pub restart_needed: bool,
+}
+
+/// What [`unload`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Unloaded {
+    /// Programs that were attached.
+    pub programs: usize,
+    /// Pinned maps.
+    pub maps: usize,
+    /// Policy rules and routes.
+    pub routes: usize,
+}
+
+/// The part of the configuration that only a start puts into force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shape {
+    zones: Vec<mailguard_core::config::model::Zone>,
+    xdp: mailguard_core::config::model::XdpMode,
+    pin_dir: std::path::PathBuf,
+    proxy_port: u16,
+}
+
+impl Shape {
+    fn of(config: &Config) -> Self {
+        Self {
+            zones: config.zones.clone(),
+            xdp: config.kernel.xdp,
+            pin_dir: config.kernel.pin_dir.clone(),
+            proxy_port: config.kernel.proxy_port,
+        }
+    }
+}
+
+impl Datapath {
+    /// Puts the kernel side of `config` into force in this network namespace: adopts what an earlier run pinned, or
+    /// builds it. `listeners` are those of [`crate::intercept::open_listeners`]; the caller keeps them open. From
+    /// here on the caller owes a [`Datapath::heartbeat`] each second.
+    pub fn start(config: &Config, listeners: &[ZoneListener]) -> Result<Self, DatapathError> {
+        Self::start_on(config, listeners, Hook::of_this_kernel())
+    }
+
+    /// [`Datapath::start`] with the TC hook given.
+    pub fn start_on(config: &Config, listeners: &[ZoneListener], hook: Hook) -> Result<Self, DatapathError> {
+        let interfaces = interfaces::of_zones(config)?;
+        let pins = Pins::open(&config.kernel.pin_dir)?;
+        let mut ebpf = pins.load_object()?;
+        let mut rules = RuleMaps::new(&mut ebpf)?;
+        let mut config_map: Array<MapData, Settings> = object::take_map(&mut ebpf, map::CONFIG)?;
+        let settings = config_map.get(&0, 0).map_err(DatapathError::map(map::CONFIG))?;
+        let mut settings = Settings { fail_mode: fail_mode(config), ..settings };
+        rules.replace(&rules::compile(config), &mut settings, &mut config_map)?;
+
+        let mut known: HashMap<MapData, u32, Interface> = object::take_map(&mut ebpf, map::IFACES)?;
+        for interface in &interfaces {
+            known
+                .insert(interface.device.index, interface.entry(), 0)
+                .map_err(DatapathError::map(map::IFACES))?;
+        }
+        set_listeners(object::take_map(&mut ebpf, map::LISTENERS)?, listeners)?;
+        let steered: Vec<&Device> = interfaces
+            .iter()
+            .filter(|interface| interface.steer)
+            .map(|interface| &interface.device)
+            .collect();
+        routes::install(&steered)?;
+        let attached = attach::attach(&mut ebpf, &pins, &interfaces, config.kernel.xdp, hook)?;
+
+        settings.armed = 1;
+        settings.heartbeat_ns = now_ns();
+        config_map.set(0, settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+        forget_interfaces(&mut known, &interfaces)?;
+        pins.remove_other_maps()?;
+        let counters = Counters::new(&mut ebpf)?;
+        let shape = Shape::of(config);
+        Ok(Self { settings, config: config_map, rules, counters, interfaces: attached, shape })
+    }
+
+    /// Applies a changed configuration: only the rules that differ are touched, additions before removals, so that
+    /// no session breaks and nothing is unprotected in between.
+    pub fn apply(&mut self, config: &Config) -> Result<Applied, DatapathError> {
+        self.settings.fail_mode = fail_mode(config);
+        let restart_needed = Shape::of(config) != self.shape;
+        self.apply_rules(&rules::compile(config)).map(|applied| Applied { restart_needed, ..applied })
+    }
+
+    /// Applies these rules.
+    pub fn apply_rules(&mut self, rules: &Rules) -> Result<Applied, DatapathError> {
+        let (added, removed) = self.rules.replace(rules, &mut self.settings, &mut self.config)?;
+        Ok(Applied { added, removed, restart_needed: false })
+    }
+
+    /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is in force.
+    pub fn heartbeat(&mut self) -> Result<(), DatapathError> {
+        self.settings.heartbeat_ns = now_ns();
+        self.write_settings()
+    }
+
+    /// Puts `on_proxy_down` into force at once, until the next heartbeat.
+    pub fn proxy_down(&mut self) -> Result<(), DatapathError> {
+        self.settings.heartbeat_ns = 0;
+        self.write_settings()
+    }
+
+    fn write_settings(&mut self) -> Result<(), DatapathError> {
+        self.config.set(0, self.settings, 0).map_err(DatapathError::map(map::CONFIG))
+    }
+
+    /// What is attached where, how full the maps are, what was counted.
+    pub fn status(&self) -> Result<DatapathStatus, DatapathError> {
+        Ok(DatapathStatus {
+            proxy_alive: self.settings.proxy_alive(now_ns()),
+            on_proxy_down: if self.settings.fail_mode == FAIL_BYPASS { "bypass" } else { "block" },
+            interfaces: self.interfaces.clone(),
+            maps: self.rules.usage(),
+            reasons: self.counters.reasons()?,
+            rules: self.counters.rules(self.rules.installed())?,
+        })
+    }
+}
+
+/// Removes everything that a [`Datapath`] with this `pin_dir` set up in this network namespace.
+pub fn unload(pin_dir: &Path) -> Result<Unloaded, DatapathError> {
+    let programs = pins::remove_links(pin_dir)? + attach::remove_filters()?;
+    let routes = routes::remove()?;
+    let maps = pins::remove_maps(pin_dir)?;
+    Ok(Unloaded { programs, maps, routes })
+}
+
+fn fail_mode(config: &Config) -> u32 {
+    match config.kernel.on_proxy_down {
+        OnProxyDown::Block => FAIL_BLOCK,
+        OnProxyDown::Bypass => FAIL_BYPASS,
+    }
+}
+
+/// CLOCK_MONOTONIC, as the programs read it.
+fn now_ns() -> u64 {
+    // It fails only for clocks that don't exist; 0 then says what is true: nobody can tell that the proxy lives.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
+}
+
+fn set_listeners(mut sockets: SockMap<MapData>, listeners: &[ZoneListener]) -> Result<(), DatapathError> {
+    for listener in listeners.iter().filter(|listener| listener.role == Role::Transparent) {
+        let index = listener_index(listener.zone as u32, listener.family == Family::V6);
+        let socket = listener.socket.as_raw_fd();
+        sockets.set(index, &socket, 0).map_err(DatapathError::map(map::LISTENERS))?;
+    }
+    Ok(())
+}
+
+/// Interfaces of an earlier run that no zone names any more.
+fn forget_interfaces(
+    known: &mut HashMap<MapData, u32, Interface>,
+    interfaces: &[ZoneInterface],
+) -> Result<(), DatapathError> {
+    let current: BTreeSet<u32> = interfaces.iter().map(|interface| interface.device.index).collect();
+    let stale: Vec<u32> =
+        known.keys().filter_map(Result::ok).filter(|index| !current.contains(index)).collect();
+    for index in stale {
+        known.remove(&index).map_err(DatapathError::map(map::IFACES))?;
+    }
+    Ok(())
+}
+
+impl ZoneInterface {
+    fn entry(&self) -> Interface {
+        Interface { zone: self.zone as u32, steer: self.steer.into() }
+    }
+}
+
+/// Whether the zone's new connections are given to the proxy.
+fn steers(mode: ZoneMode) -> bool {
+    mode == ZoneMode::Transparent
+}

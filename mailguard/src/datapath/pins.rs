@@ -1,0 +1,178 @@
+//! The pins: where maps and links stay when the process is gone.
+//!
+//! `pin_dir/links/` holds one link a program and interface, `pin_dir/abi-N/` the maps of layout N. Pinned maps are
+//! compared with what the object expects before they are used: another layout means another folder, filled anew,
+//! never a reinterpretation.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapInfo;
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::Object;
+use mailguard_common::layout::ABI;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::statfs;
+
+use super::{DatapathError, object};
+
+/// Where Linux has its BPF file system.
+const BPFFS: &str = "/sys/fs/bpf";
+/// Its magic number (linux/magic.h).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// Folders of maps that are tried for one layout; more than one is there only after a collision.
+const MAX_MAP_FOLDERS: u32 = 8;
+/// Beginning of the name of a folder of maps.
+const MAP_FOLDER: &str = "abi-";
+
+/// The open folder of pins.
+pub(super) struct Pins {
+    folder: PathBuf,
+    maps: PathBuf,
+}
+
+impl Pins {
+    /// Opens `folder`, mounting a BPF file system at its usual place if need be.
+    pub(super) fn open(folder: &Path) -> Result<Self, DatapathError> {
+        ensure_bpffs(folder)?;
+        let links = folder.join("links");
+        fs::create_dir_all(&links).map_err(DatapathError::pin(&links))?;
+        let maps = choose_map_folder(folder)?;
+        fs::create_dir_all(&maps).map_err(DatapathError::pin(&maps))?;
+        Ok(Self { folder: folder.to_owned(), maps })
+    }
+
+    /// Creates the object's maps, or takes over the pinned ones.
+    pub(super) fn load_object(&self) -> Result<Ebpf, DatapathError> {
+        let names = parse_object()?.maps.into_keys().collect::<Vec<_>>();
+        let mut loader = EbpfLoader::new();
+        for name in &names {
+            loader.map_pin_path(name, self.maps.join(name));
+        }
+        Ok(loader.load(object::bytes()?)?)
+    }
+
+    /// Where the link `name` is pinned.
+    pub(super) fn link(&self, name: &str) -> PathBuf {
+        self.folder.join("links").join(name)
+    }
+
+    /// The names of all pinned links.
+    pub(super) fn links(&self) -> Result<Vec<String>, DatapathError> {
+        names(&self.folder.join("links"))
+    }
+
+    /// Removes the folders of maps that no program uses any more.
+    pub(super) fn remove_other_maps(&self) -> Result<(), DatapathError> {
+        for name in names(&self.folder)? {
+            let folder = self.folder.join(&name);
+            if name.starts_with(MAP_FOLDER) && folder != self.maps {
+                fs::remove_dir_all(&folder).map_err(DatapathError::pin(folder))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes all links under `pin_dir`, which detaches their programs, and says how many there were.
+pub(super) fn remove_links(pin_dir: &Path) -> Result<usize, DatapathError> {
+    remove_folder(&pin_dir.join("links"))
+}
+
+/// Removes all maps under `pin_dir`, and the folder, and says how many there were.
+pub(super) fn remove_maps(pin_dir: &Path) -> Result<usize, DatapathError> {
+    let mut count = 0;
+    for name in names(pin_dir)? {
+        if name.starts_with(MAP_FOLDER) {
+            count += remove_folder(&pin_dir.join(name))?;
+        }
+    }
+    match fs::remove_dir(pin_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::pin(pin_dir)(error)),
+        _ => Ok(count),
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<usize, DatapathError> {
+    let names = names(folder)?;
+    for name in &names {
+        let path = folder.join(name);
+        fs::remove_file(&path).map_err(DatapathError::pin(path))?;
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::pin(folder)(error)),
+        _ => Ok(names.len()),
+    }
+}
+
+/// The names in `folder`, none if it doesn't exist.
+fn names(folder: &Path) -> Result<Vec<String>, DatapathError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(DatapathError::pin(folder))?,
+    };
+    let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    entries.map(name).collect::<io::Result<_>>().map_err(DatapathError::pin(folder))
+}
+
+fn ensure_bpffs(folder: &Path) -> Result<(), DatapathError> {
+    if is_bpffs(folder) {
+        return Ok(());
+    }
+    if !folder.starts_with(BPFFS) {
+        return Err(DatapathError::NotBpffs(folder.to_owned()));
+    }
+    // Two that start at one time must not mount one over the other: it would hide the pins.
+    let directory = fs::File::open(BPFFS).map_err(DatapathError::pin(BPFFS))?;
+    let lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| error.into());
+    let _lock = lock.map_err(DatapathError::pin(BPFFS))?;
+    if is_bpffs(folder) {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700"))
+        .map_err(|error| DatapathError::pin(BPFFS)(error.into()))
+}
+
+/// Whether `folder`, or what exists of the way to it, is on a BPF file system.
+fn is_bpffs(folder: &Path) -> bool {
+    let existing = folder.ancestors().find(|path| path.exists());
+    let file_system = existing.and_then(|path| statfs(path).ok());
+    file_system.is_some_and(|facts| facts.filesystem_type().0 as i64 == BPF_FS_MAGIC)
+}
+
+fn parse_object() -> Result<Object, DatapathError> {
+    Object::parse(object::bytes()?).map_err(|error| DatapathError::WrongObject(error.to_string()))
+}
+
+/// The folder whose maps fit the object, or one that isn't there yet.
+fn choose_map_folder(pin_dir: &Path) -> Result<PathBuf, DatapathError> {
+    let object = parse_object()?;
+    let folders = (1..=MAX_MAP_FOLDERS).map(|number| match number {
+        1 => pin_dir.join(format!("{MAP_FOLDER}{ABI}")),
+        number => pin_dir.join(format!("{MAP_FOLDER}{ABI}-{number}")),
+    });
+    let (existing, missing): (Vec<_>, Vec<_>) = folders.partition(|folder| folder.exists());
+    let fitting = existing.into_iter().find(|folder| fits(folder, &object));
+    fitting
+        .or_else(|| missing.into_iter().next())
+        .ok_or_else(|| DatapathError::pin(pin_dir)(io::Error::other("too many folders of unusable maps")))
+}
+
+/// Whether every map that is pinned in `folder` is what the object expects by that name. A missing one is made.
+fn fits(folder: &Path, object: &Object) -> bool {
+    object.maps.iter().all(|(name, map)| {
+        let pin = folder.join(name);
+        if !pin.exists() {
+            return true;
+        }
+        let Ok(info) = MapInfo::from_pin(&pin) else { return false };
+        info.map_type().is_ok_and(|kind| kind as u32 == map.map_type())
+            && info.key_size() == map.key_size()
+            && info.value_size() == map.value_size()
+            && info.max_entries() == map.max_entries()
+            && info.map_flags() == map.map_flags()
+    })
+}

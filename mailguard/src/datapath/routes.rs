@@ -1,0 +1,165 @@
+//! Policy routing: a packet that a program marked, having given it to a socket of ours, is delivered locally
+//! whatever its destination.
+//!
+//! One rule an interface and family, `iif IF fwmark V/M lookup T`, and one route in T. Bound to the interface the
+//! rule survives every setting of rp_filter, src_valid_mark and tcp_fwmark_accept; unbound it wouldn't.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use futures::TryStreamExt;
+use mailguard_common::layout::PACKET_MARK;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+
+use super::DatapathError;
+use super::interfaces::Device;
+
+/// Number of our routing table.
+const TABLE: u32 = 2525;
+/// Priority of our rules: after the local table's 0, before the main table's 32766.
+const PRIORITY: u32 = 25;
+
+/// Runs `work` with a netlink connection, on a thread and runtime of its own: callers may or may not be within one.
+/// The thread is in the caller's network namespace.
+pub(super) fn with_netlink<T: Send>(
+    work: impl AsyncFnOnce(Handle) -> Result<T, DatapathError> + Send,
+) -> Result<T, DatapathError> {
+    let talk = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        runtime.map_err(DatapathError::NetlinkSocket)?.block_on(async {
+            let (connection, handle, _) =
+                rtnetlink::new_connection().map_err(DatapathError::NetlinkSocket)?;
+            let connection = tokio::spawn(connection);
+            let result = work(handle).await;
+            connection.abort();
+            result
+        })
+    };
+    std::thread::scope(|scope| match scope.spawn(talk).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// Installs the rules for `devices` and the routes; rules of an earlier run for others are removed afterwards.
+pub(super) fn install(devices: &[&Device]) -> Result<(), DatapathError> {
+    let devices: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
+    with_netlink(async move |netlink| {
+        for version in versions() {
+            if !devices.is_empty() {
+                install_route(&netlink, version.clone()).await?;
+            }
+            let existing = our_rules(&netlink, version.clone()).await?;
+            for device in &devices {
+                if !existing.iter().any(|rule| interface_of(rule) == Some(device)) {
+                    add_rule(&netlink, version.clone(), device).await?;
+                }
+            }
+            let stale = |rule: &RuleMessage| !interface_of(rule).is_some_and(|name| devices.contains(name));
+            for rule in existing.into_iter().filter(stale) {
+                netlink.rule().del(rule).execute().await.map_err(DatapathError::netlink("remove a rule"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Removes all our rules and routes, and says how many there were.
+pub(super) fn remove() -> Result<usize, DatapathError> {
+    with_netlink(async |netlink| {
+        let mut count = 0;
+        for version in versions() {
+            for rule in our_rules(&netlink, version.clone()).await? {
+                netlink.rule().del(rule).execute().await.map_err(DatapathError::netlink("remove a rule"))?;
+                count += 1;
+            }
+            for route in our_routes(&netlink, version).await? {
+                netlink
+                    .route()
+                    .del(route)
+                    .execute()
+                    .await
+                    .map_err(DatapathError::netlink("remove a route"))?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    })
+}
+
+/// The versions of IP that this system has.
+fn versions() -> Vec<IpVersion> {
+    let ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
+    if ipv6 { vec![IpVersion::V4, IpVersion::V6] } else { vec![IpVersion::V4] }
+}
+
+fn interface_of(rule: &RuleMessage) -> Option<&String> {
+    rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Iifname(name) => Some(name),
+        _ => None,
+    })
+}
+
+async fn our_rules(netlink: &Handle, version: IpVersion) -> Result<Vec<RuleMessage>, DatapathError> {
+    let rules = netlink.rule().get(version).execute();
+    let rules: Vec<RuleMessage> =
+        rules.try_collect().await.map_err(DatapathError::netlink("list the rules"))?;
+    let ours = |rule: &RuleMessage| {
+        rule.attributes.contains(&RuleAttribute::Table(TABLE))
+            && rule.attributes.contains(&RuleAttribute::FwMark(PACKET_MARK))
+    };
+    Ok(rules.into_iter().filter(ours).collect())
+}
+
+async fn add_rule(netlink: &Handle, version: IpVersion, device: &str) -> Result<(), DatapathError> {
+    let mut request = netlink.rule().add();
+    let message = request.message_mut();
+    message.header.family = match version {
+        IpVersion::V4 => AddressFamily::Inet,
+        IpVersion::V6 => AddressFamily::Inet6,
+    };
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Iifname(device.to_owned()),
+        RuleAttribute::FwMark(PACKET_MARK),
+        RuleAttribute::FwMask(PACKET_MARK),
+        RuleAttribute::Priority(PRIORITY),
+        RuleAttribute::Table(TABLE),
+    ];
+    request.execute().await.map_err(DatapathError::netlink(format!("add a rule for {device}")))
+}
+
+/// `local default dev lo`
+async fn install_route(netlink: &Handle, version: IpVersion) -> Result<(), DatapathError> {
+    let what = || DatapathError::netlink("add the local route");
+    let loopback = loopback(netlink).await?;
+    let route = match version {
+        IpVersion::V4 => local_default(RouteMessageBuilder::<Ipv4Addr>::new(), loopback),
+        IpVersion::V6 => local_default(RouteMessageBuilder::<Ipv6Addr>::new(), loopback),
+    };
+    netlink.route().add(route).replace().execute().await.map_err(what())
+}
+
+fn local_default<T>(builder: RouteMessageBuilder<T>, loopback: u32) -> RouteMessage {
+    builder.table_id(TABLE).kind(RouteType::Local).scope(RouteScope::Host).output_interface(loopback).build()
+}
+
+async fn loopback(netlink: &Handle) -> Result<u32, DatapathError> {
+    let mut links = netlink.link().get().match_name("lo").execute();
+    let link = links.try_next().await.map_err(DatapathError::netlink("find the interface lo"))?;
+    Ok(link.map_or(1, |link| link.header.index))
+}
+
+async fn our_routes(netlink: &Handle, version: IpVersion) -> Result<Vec<RouteMessage>, DatapathError> {
+    let filter = match version {
+        IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    };
+    let routes = netlink.route().get(filter).execute();
+    let routes: Vec<RouteMessage> =
+        routes.try_collect().await.map_err(DatapathError::netlink("list the routes"))?;
+    let ours = |route: &RouteMessage| route.attributes.contains(&RouteAttribute::Table(TABLE));
+    Ok(routes.into_iter().filter(ours).collect())
+}

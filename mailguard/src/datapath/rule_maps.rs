@@ -1,0 +1,382 @@
+//! The rule maps: what the kernel holds, and the way from there to what it should hold.
+//!
+//! The maps are the truth: an earlier run's entries are read back, numbers of their counters included, so that a
+//! restart loses neither a rule nor its count. A change touches the entries that differ, additions first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mailguard_common::layout::{
+    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, Count, HAS_BLACKLIST_HOSTS,
+    HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4,
+    HAS_BYPASS_SRC6, MAX_BLACKLIST, MAX_BYPASS, MAX_RULES, RuleValue, Settings, map,
+};
+use mailguard_common::packet::mapped;
+use mailguard_core::rules::{BypassRule, ClientRule, Rules};
+
+use super::object::take_map;
+use super::{DatapathError, MapUse};
+
+/// Attempts to add an entry while the kernel is short of memory for a moment.
+const INSERT_ATTEMPTS: usize = 5;
+
+/// Which of the configuration's lists an entry is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Entry {
+    /// `access.blacklist_clients`, and exceptions from it.
+    Client(IpNet),
+    /// `bypass.from_subnets` and `from_ips`.
+    BypassFrom(IpNet),
+    /// `bypass.to_subnets` and `to_ips`.
+    BypassTo(IpNet),
+    /// `bypass.from_macs`.
+    BypassMac([u8; 6]),
+}
+
+/// Which map an entry is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Home {
+    BlacklistHosts,
+    Blacklist4,
+    Blacklist6,
+    BypassFrom4,
+    BypassFrom6,
+    BypassTo4,
+    BypassTo6,
+    BypassMac,
+}
+
+type Trie4 = LpmTrie<MapData, [u8; 4], RuleValue>;
+type Trie6 = LpmTrie<MapData, [u8; 16], RuleValue>;
+
+/// The open maps and what they hold.
+pub(super) struct RuleMaps {
+    hosts: HashMap<MapData, [u8; 16], RuleValue>,
+    clients: (Trie4, Trie6),
+    from: (Trie4, Trie6),
+    to: (Trie4, Trie6),
+    macs: HashMap<MapData, [u8; 6], RuleValue>,
+    hits: PerCpuArray<MapData, Count>,
+    installed: BTreeMap<Entry, RuleValue>,
+    /// Numbers that no entry has.
+    free: BTreeSet<u32>,
+}
+
+impl Home {
+    const ALL: [Home; 8] = [
+        Home::BlacklistHosts,
+        Home::Blacklist4,
+        Home::Blacklist6,
+        Home::BypassFrom4,
+        Home::BypassFrom6,
+        Home::BypassTo4,
+        Home::BypassTo6,
+        Home::BypassMac,
+    ];
+
+    /// Name of the map, entries it can hold, its `HAS_` bit.
+    const fn facts(self) -> (&'static str, u32, u32) {
+        match self {
+            Home::BlacklistHosts => (map::BLACKLIST_HOSTS, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS),
+            Home::Blacklist4 => (map::BLACKLIST4, MAX_BLACKLIST, HAS_BLACKLIST4),
+            Home::Blacklist6 => (map::BLACKLIST6, MAX_BLACKLIST, HAS_BLACKLIST6),
+            Home::BypassFrom4 => (map::BYPASS_SRC4, MAX_BYPASS, HAS_BYPASS_SRC4),
+            Home::BypassFrom6 => (map::BYPASS_SRC6, MAX_BYPASS, HAS_BYPASS_SRC6),
+            Home::BypassTo4 => (map::BYPASS_DST4, MAX_BYPASS, HAS_BYPASS_DST4),
+            Home::BypassTo6 => (map::BYPASS_DST6, MAX_BYPASS, HAS_BYPASS_DST6),
+            Home::BypassMac => (map::BYPASS_MAC, MAX_BYPASS, HAS_BYPASS_MAC),
+        }
+    }
+}
+
+impl Entry {
+    /// The list and the value, as an administrator knows them.
+    pub(super) fn describe(&self) -> (&'static str, String) {
+        let net = |net: &IpNet| match net.prefix_len() == net.max_prefix_len() {
+            true => net.addr().to_string(),
+            false => net.to_string(),
+        };
+        match self {
+            Entry::Client(value) => ("blacklist client", net(value)),
+            Entry::BypassFrom(value) => ("bypass from", net(value)),
+            Entry::BypassTo(value) => ("bypass to", net(value)),
+            Entry::BypassMac(mac) => {
+                let octets: Vec<String> = mac.iter().map(|octet| format!("{octet:02x}")).collect();
+                ("bypass from-mac", octets.join(":"))
+            }
+        }
+    }
+
+    fn home(&self) -> Home {
+        match self {
+            // A single address goes where it is found quickest.
+            Entry::Client(net) if net.prefix_len() == net.max_prefix_len() => Home::BlacklistHosts,
+            Entry::Client(IpNet::V4(_)) => Home::Blacklist4,
+            Entry::Client(IpNet::V6(_)) => Home::Blacklist6,
+            Entry::BypassFrom(IpNet::V4(_)) => Home::BypassFrom4,
+            Entry::BypassFrom(IpNet::V6(_)) => Home::BypassFrom6,
+            Entry::BypassTo(IpNet::V4(_)) => Home::BypassTo4,
+            Entry::BypassTo(IpNet::V6(_)) => Home::BypassTo6,
+            Entry::BypassMac(_) => Home::BypassMac,
+        }
+    }
+}
+
+/// The entries that `rules` mean, with their actions.
+fn entries(rules: &Rules) -> BTreeMap<Entry, u32> {
+    let clients = rules.clients.iter().map(|(net, rule)| {
+        let action = match rule {
+            ClientRule::Drop => ACTION_DROP,
+            ClientRule::Reset => ACTION_RESET,
+            ClientRule::Allow => ACTION_ALLOW,
+        };
+        (Entry::Client(*net), action)
+    });
+    let action = |rule: &BypassRule| match rule {
+        BypassRule::Bypass => ACTION_BYPASS,
+        BypassRule::Intercept => ACTION_INTERCEPT,
+    };
+    let from = rules.bypass_from.iter().map(|(net, rule)| (Entry::BypassFrom(*net), action(rule)));
+    let to = rules.bypass_to.iter().map(|(net, rule)| (Entry::BypassTo(*net), action(rule)));
+    let macs = rules.bypass_macs.iter().map(|mac| (Entry::BypassMac(*mac), ACTION_BYPASS));
+    clients.chain(from).chain(to).chain(macs).collect()
+}
+
+/// Whether the maps can hold these entries at one time.
+fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), DatapathError> {
+    let mut counts: BTreeMap<Home, usize> = BTreeMap::new();
+    for entry in entries {
+        *counts.entry(entry.home()).or_default() += 1;
+    }
+    for (home, count) in &counts {
+        let (list, limit, _) = home.facts();
+        if *count > limit as usize {
+            return Err(DatapathError::TooMany { list, entries: *count, limit: limit as usize });
+        }
+    }
+    let (total, limit) = (counts.values().sum(), MAX_RULES as usize);
+    if total > limit {
+        return Err(DatapathError::TooMany { list: "all rules", entries: total, limit });
+    }
+    Ok(())
+}
+
+fn populated<'a>(entries: impl Iterator<Item = &'a Entry>) -> u32 {
+    entries.map(|entry| entry.home().facts().2).fold(0, |bits, bit| bits | bit)
+}
+
+impl RuleMaps {
+    /// Opens the maps of the loaded object and reads what they hold.
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        let mut maps = Self {
+            hosts: take_map(ebpf, map::BLACKLIST_HOSTS)?,
+            clients: (take_map(ebpf, map::BLACKLIST4)?, take_map(ebpf, map::BLACKLIST6)?),
+            from: (take_map(ebpf, map::BYPASS_SRC4)?, take_map(ebpf, map::BYPASS_SRC6)?),
+            to: (take_map(ebpf, map::BYPASS_DST4)?, take_map(ebpf, map::BYPASS_DST6)?),
+            macs: take_map(ebpf, map::BYPASS_MAC)?,
+            hits: take_map(ebpf, map::RULE_HITS)?,
+            installed: BTreeMap::new(),
+            free: (0..MAX_RULES).collect(),
+        };
+        maps.read_back()?;
+        Ok(maps)
+    }
+
+    /// Every entry with its rule number.
+    pub(super) fn installed(&self) -> &BTreeMap<Entry, RuleValue> {
+        &self.installed
+    }
+
+    /// How full the maps are.
+    pub(super) fn usage(&self) -> Vec<MapUse> {
+        let entries = |home| self.installed.keys().filter(|entry| entry.home() == home).count();
+        let usage = |home: &Home| {
+            let (name, limit, _) = home.facts();
+            MapUse { name, entries: entries(*home), limit: limit as usize }
+        };
+        Home::ALL.iter().map(usage).collect()
+    }
+
+    /// Makes the maps hold `rules` and no others. Returns how many entries were added or changed, and removed. A
+    /// list that became empty is skipped by the programs, by the bits in `settings`, which are written to `config`
+    /// together with whatever else changed in them.
+    pub(super) fn replace(
+        &mut self,
+        rules: &Rules,
+        settings: &mut Settings,
+        config: &mut Array<MapData, Settings>,
+    ) -> Result<(usize, usize), DatapathError> {
+        let target = entries(rules);
+        check_limits(target.keys())?;
+        let changed = |(entry, action): (&Entry, &u32)| {
+            let same = self.installed.get(entry).is_some_and(|value| value.action == *action);
+            (!same).then_some((*entry, *action))
+        };
+        let additions: Vec<_> = target.iter().filter_map(changed).collect();
+        let removals: Vec<_> =
+            self.installed.keys().filter(|entry| !target.contains_key(entry)).copied().collect();
+        let both =
+            self.installed.keys().chain(target.keys().filter(|entry| !self.installed.contains_key(entry)));
+        // Only lists so large that old and new don't fit together have a moment without either.
+        let additions_first = check_limits(both).is_ok();
+
+        settings.populated |= populated(target.keys());
+        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+        if !additions_first {
+            self.remove_all(&removals)?;
+        }
+        for (entry, action) in &additions {
+            self.add(*entry, *action)?;
+        }
+        if additions_first {
+            self.remove_all(&removals)?;
+        }
+        settings.populated = populated(target.keys());
+        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+        Ok((additions.len(), removals.len()))
+    }
+
+    fn add(&mut self, entry: Entry, action: u32) -> Result<(), DatapathError> {
+        let rule = match self.installed.get(&entry) {
+            Some(value) => value.rule,
+            None => self.new_number()?,
+        };
+        let value = RuleValue { rule, action };
+        let mut attempt = self.insert(&entry, value);
+        for _ in 1..INSERT_ATTEMPTS {
+            if !attempt.as_ref().is_err_and(out_of_memory) {
+                break;
+            }
+            attempt = self.insert(&entry, value);
+        }
+        attempt.map_err(DatapathError::map(entry.home().facts().0))?;
+        self.installed.insert(entry, value);
+        Ok(())
+    }
+
+    /// A number with its counter at 0.
+    fn new_number(&mut self) -> Result<u32, DatapathError> {
+        let too_many = DatapathError::TooMany {
+            list: "all rules",
+            entries: MAX_RULES as usize + 1,
+            limit: MAX_RULES as usize,
+        };
+        let rule = self.free.pop_first().ok_or(too_many)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::IoError(error));
+        let zero = cpus.and_then(|cpus| Ok(PerCpuValues::try_from(vec![Count::default(); cpus])?));
+        zero.and_then(|zero| self.hits.set(rule, zero, 0)).map_err(DatapathError::map(map::RULE_HITS))?;
+        Ok(rule)
+    }
+
+    fn remove_all(&mut self, entries: &[Entry]) -> Result<(), DatapathError> {
+        for entry in entries {
+            self.delete(entry).map_err(DatapathError::map(entry.home().facts().0))?;
+            if let Some(value) = self.installed.remove(entry) {
+                self.free.insert(value.rule);
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, entry: &Entry, value: RuleValue) -> Result<(), MapError> {
+        match entry {
+            Entry::Client(net) if entry.home() == Home::BlacklistHosts => {
+                self.hosts.insert(host_key(net.addr()), value, 0)
+            }
+            Entry::Client(net) => insert_net(&mut self.clients, net, value),
+            Entry::BypassFrom(net) => insert_net(&mut self.from, net, value),
+            Entry::BypassTo(net) => insert_net(&mut self.to, net, value),
+            Entry::BypassMac(mac) => self.macs.insert(mac, value, 0),
+        }
+    }
+
+    fn delete(&mut self, entry: &Entry) -> Result<(), MapError> {
+        match entry {
+            Entry::Client(net) if entry.home() == Home::BlacklistHosts => {
+                self.hosts.remove(&host_key(net.addr()))
+            }
+            Entry::Client(net) => remove_net(&mut self.clients, net),
+            Entry::BypassFrom(net) => remove_net(&mut self.from, net),
+            Entry::BypassTo(net) => remove_net(&mut self.to, net),
+            Entry::BypassMac(mac) => self.macs.remove(mac),
+        }
+    }
+
+    fn read_back(&mut self) -> Result<(), DatapathError> {
+        let mut found: Vec<(Entry, RuleValue)> = Vec::new();
+        for item in self.hosts.iter() {
+            let (address, value) = item.map_err(DatapathError::map(map::BLACKLIST_HOSTS))?;
+            let address = Ipv6Addr::from(address).to_canonical();
+            found.push((Entry::Client(address.into()), value));
+        }
+        for item in self.macs.iter() {
+            let (mac, value) = item.map_err(DatapathError::map(map::BYPASS_MAC))?;
+            found.push((Entry::BypassMac(mac), value));
+        }
+        read_nets(&self.clients, Entry::Client, &mut found).map_err(DatapathError::map(map::BLACKLIST4))?;
+        read_nets(&self.from, Entry::BypassFrom, &mut found).map_err(DatapathError::map(map::BYPASS_SRC4))?;
+        read_nets(&self.to, Entry::BypassTo, &mut found).map_err(DatapathError::map(map::BYPASS_DST4))?;
+        for (entry, value) in found {
+            self.free.remove(&value.rule);
+            self.installed.insert(entry, value);
+        }
+        Ok(())
+    }
+}
+
+/// Tries take their nodes from pools that run empty for a moment and refill by themselves.
+fn out_of_memory(error: &MapError) -> bool {
+    let MapError::SyscallError(error) = error else { return false };
+    error.io_error.raw_os_error() == Some(nix::libc::ENOMEM)
+}
+
+fn host_key(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn insert_net(maps: &mut (Trie4, Trie6), net: &IpNet, value: RuleValue) -> Result<(), MapError> {
+    match net {
+        IpNet::V4(net) => maps.0.insert(&key4(net), value, 0),
+        IpNet::V6(net) => maps.1.insert(&key6(net), value, 0),
+    }
+}
+
+fn remove_net(maps: &mut (Trie4, Trie6), net: &IpNet) -> Result<(), MapError> {
+    match net {
+        IpNet::V4(net) => maps.0.remove(&key4(net)),
+        IpNet::V6(net) => maps.1.remove(&key6(net)),
+    }
+}
+
+fn key4(net: &Ipv4Net) -> Key<[u8; 4]> {
+    Key::new(net.prefix_len().into(), net.network().octets())
+}
+
+fn key6(net: &Ipv6Net) -> Key<[u8; 16]> {
+    Key::new(net.prefix_len().into(), net.network().octets())
+}
+
+fn read_nets(
+    maps: &(Trie4, Trie6),
+    entry: fn(IpNet) -> Entry,
+    found: &mut Vec<(Entry, RuleValue)>,
+) -> Result<(), MapError> {
+    for item in maps.0.iter() {
+        let (key, value) = item?;
+        let net = Ipv4Net::new(Ipv4Addr::from(key.data()), key.prefix_len() as u8);
+        found.extend(net.ok().map(|net| (entry(net.into()), value)));
+    }
+    for item in maps.1.iter() {
+        let (key, value) = item?;
+        let net = Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8);
+        found.extend(net.ok().map(|net| (entry(net.into()), value)));
+    }
+    Ok(())
+}

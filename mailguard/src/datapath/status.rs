@@ -1,0 +1,70 @@
+//! What `mailguard status` shows of the kernel side.
+
+use serde::Serialize;
+
+/// The kernel side at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DatapathStatus {
+    /// Whether the last heartbeat is fresh.
+    pub proxy_alive: bool,
+    /// `block` or `bypass`: what becomes of new connections while it isn't.
+    pub on_proxy_down: &'static str,
+    /// Each interface of a zone that isn't inactive.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// How full the rule maps are.
+    pub maps: Vec<MapUse>,
+    /// Packets by what was done with them, and why.
+    pub reasons: Vec<ReasonCount>,
+    /// Packets by the rule that decided; rules that never did are left out.
+    pub rules: Vec<RuleCount>,
+}
+
+/// What is attached to an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its zone's name.
+    pub zone: String,
+    /// Whether new connections to port 25 are intercepted; else they are only checked against the blacklist.
+    pub intercepts: bool,
+    /// `native`, `generic` or `off`.
+    pub xdp: &'static str,
+    /// `tcx` or `clsact`.
+    pub tc: &'static str,
+}
+
+/// How full a rule map is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MapUse {
+    /// The map's name.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: usize,
+    /// Entries that it can hold.
+    pub limit: usize,
+}
+
+/// How often something was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReasonCount {
+    /// What, and why.
+    pub reason: &'static str,
+    /// Packets.
+    pub packets: u64,
+    /// Octets of their frames.
+    pub octets: u64,
+}
+
+/// How often a rule decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleCount {
+    /// The list that it stands on, as in `mailguard bypass` and `mailguard blacklist`.
+    pub list: &'static str,
+    /// The entry.
+    pub value: String,
+    /// Packets.
+    pub packets: u64,
+    /// Octets of their frames.
+    pub octets: u64,
+}

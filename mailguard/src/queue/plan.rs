@@ -1,0 +1,176 @@
+//! Which recipients of a message are tried now, and where: one group a next hop. Pure.
+//!
+//! Routing is asked anew for every attempt, so that a changed configuration holds for what waits already.
+
+use mailguard_core::config::Config;
+use mailguard_core::mail::{Envelope, Notify, Recipient, UnixTime};
+use mailguard_core::route::{NextHop, NoRoute, route};
+
+use super::MAX_ATTEMPT_RECIPIENTS;
+use crate::store::record::MessageRecord;
+
+/// What is done with a message that is due.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// Attempts to be made.
+    pub(super) groups: Vec<Group>,
+    /// Recipients without a next hop.
+    pub(super) unroutable: Vec<(usize, NoRoute)>,
+    /// When the next of the others is due; those in an attempt aren't counted.
+    pub(super) next_due: Option<UnixTime>,
+}
+
+/// Recipients of one attempt, by place in the envelope.
+#[derive(Debug, PartialEq)]
+pub(super) struct Group {
+    pub(super) next_hop: NextHop,
+    pub(super) recipients: Vec<usize>,
+}
+
+/// Plans for the recipients that wait, aren't `busy`, and are due at `now`, or all of them if `forced`.
+pub(super) fn plan(
+    config: &Config,
+    record: &MessageRecord,
+    busy: &[usize],
+    now: UnixTime,
+    forced: bool,
+) -> Plan {
+    let mut plan = Plan::default();
+    for (index, queued) in record.queued().filter(|(index, _)| !busy.contains(index)) {
+        if queued.next_attempt > now && !forced {
+            let earliest = plan.next_due.map_or(queued.next_attempt, |due| due.min(queued.next_attempt));
+            plan.next_due = Some(earliest);
+            continue;
+        }
+        match route(config, &record.destination(index), &record.origin) {
+            Ok(found) => plan.add(found.next_hop, index),
+            Err(no_route) => plan.unroutable.push((index, no_route)),
+        }
+    }
+    plan
+}
+
+impl Plan {
+    fn add(&mut self, next_hop: NextHop, index: usize) {
+        // The last group first: it is the one that isn't full.
+        let open = self
+            .groups
+            .iter_mut()
+            .rev()
+            .find(|group| group.next_hop == next_hop && group.recipients.len() < MAX_ATTEMPT_RECIPIENTS);
+        match open {
+            Some(group) => group.recipients.push(index),
+            None => self.groups.push(Group { next_hop, recipients: vec![index] }),
+        }
+    }
+}
+
+/// The envelope of an attempt for these recipients. Of a redirected message nobody but us gets reports.
+pub(super) fn envelope(record: &MessageRecord, recipients: &[usize]) -> Envelope {
+    let recipient = |&index: &usize| {
+        let original = &record.envelope.recipients[index];
+        let forward_path = record.destination(index);
+        if forward_path == original.forward_path {
+            return original.clone();
+        }
+        Recipient { forward_path, notify: Some(Notify::NEVER), original_recipient: None }
+    };
+    Envelope {
+        reverse_path: record.envelope.reverse_path.clone(),
+        recipients: recipients.iter().map(recipient).collect(),
+        body: record.envelope.body,
+        smtputf8: record.envelope.smtputf8,
+        dsn_return: record.envelope.dsn_return,
+        envelope_id: record.envelope.envelope_id.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::Path;
+
+    use mailguard_core::config::model::IncomingDomain;
+    use mailguard_core::mail::Domain;
+
+    use super::*;
+    use crate::spool::Body;
+    use crate::spool::fixture::{config, mailbox, message};
+    use crate::store::record::{Queued, RecipientState, StoredBody};
+
+    const NOW: UnixTime = UnixTime(1_000);
+
+    fn record(recipients: &[&str]) -> MessageRecord {
+        let new = message(mailguard_core::mail::QueueId(1), recipients, Body::Memory("".into()));
+        MessageRecord {
+            origin: new.origin,
+            received_at: NOW,
+            body: StoredBody::Row { octets: 0 },
+            states: crate::store::record::first_states(&new.dispositions, NOW),
+            envelope: new.envelope,
+        }
+    }
+
+    fn own_server(domain: &str) -> Config {
+        let mut config = config(Path::new("/"));
+        let server: SocketAddr = "10.0.0.25:25".parse().unwrap();
+        let domain = Domain::parse(domain).unwrap();
+        config.incoming_domains.push(IncomingDomain { domain, subdomains: false, server });
+        config
+    }
+
+    #[test]
+    fn recipients_are_grouped_by_next_hop() {
+        let record = record(&["a@in.test", "b@out.test", "c@in.test", "d@OUT.test"]);
+        let plan = plan(&own_server("in.test"), &record, &[], NOW, false);
+        let groups: Vec<_> =
+            plan.groups.iter().map(|g| (g.next_hop.to_string(), g.recipients.clone())).collect();
+        assert_eq!(groups, [("10.0.0.25:25".to_owned(), vec![0, 2]), ("mx:out.test".to_owned(), vec![1, 3])]);
+    }
+
+    #[test]
+    fn who_is_busy_or_not_due_is_left_out() {
+        let mut record = record(&["a@x.test", "b@x.test", "c@x.test"]);
+        let later = |at| {
+            RecipientState::Queued(Queued {
+                redirected_to: None,
+                attempts: 1,
+                next_attempt: UnixTime(at),
+                last: None,
+            })
+        };
+        record.states[1] = later(3_000);
+        record.states[2] = later(2_000);
+        for (busy, forced, recipients, next_due) in [
+            (vec![], false, Some(vec![0]), Some(2_000)),
+            (vec![2], false, Some(vec![0]), Some(3_000)),
+            (vec![0, 1, 2], false, None, None),
+            (vec![0], true, Some(vec![1, 2]), None),
+        ] {
+            let plan = plan(&config(Path::new("/")), &record, &busy, NOW, forced);
+            assert_eq!(plan.groups.first().map(|group| group.recipients.clone()), recipients, "{busy:?}");
+            assert_eq!(plan.next_due, next_due.map(UnixTime), "{busy:?}");
+        }
+    }
+
+    #[test]
+    fn no_attempt_has_more_recipients_than_every_server_takes() {
+        let many: Vec<_> = (0..250).map(|n| format!("r{n}@x.test")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        let plan = plan(&config(Path::new("/")), &record(&many), &[], NOW, false);
+        assert_eq!(plan.groups.iter().map(|g| g.recipients.len()).collect::<Vec<_>>(), [100, 100, 50]);
+    }
+
+    #[test]
+    fn a_redirected_recipient_is_replaced_and_asks_for_no_report() {
+        let mut record = record(&["a@x.test", "b@x.test"]);
+        record.envelope.recipients[0].original_recipient = Some("rfc822;a@x.test".to_owned());
+        let RecipientState::Queued(queued) = &mut record.states[0] else { panic!("queued") };
+        queued.redirected_to = Some(mailbox("admin@y.test"));
+        let envelope = envelope(&record, &[0, 1]);
+        assert_eq!(envelope.recipients[0].forward_path.to_string(), "<admin@y.test>");
+        assert_eq!(envelope.recipients[0].notify, Some(Notify::NEVER));
+        assert_eq!(envelope.recipients[0].original_recipient, None);
+        assert_eq!(envelope.recipients[1], record.envelope.recipients[1]);
+    }
+}

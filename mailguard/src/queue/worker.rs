@@ -1,0 +1,245 @@
+//! One attempt after another: fetch the message, hand it to `delivery`, make what follows durable.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use mailguard_core::mail::QueueId;
+use mailguard_core::outcome::{Outcome, Report};
+use mailguard_core::route::NextHop;
+use mailguard_core::schedule::Health;
+use mailguard_core::smtp::EnhancedStatus;
+
+use super::attempt::{Attempted, Consequence, Outgoing};
+use super::judge::{Judgement, judge, retry_policy};
+use super::notice::{Failed, notice};
+use super::plan::envelope;
+use super::{STORE_RETRY, Shared, Work};
+use crate::store::body::Body;
+use crate::store::record::MessageRecord;
+use crate::store::rows::{Answer, Job, Record};
+use crate::store::spool_db::ReadError;
+use crate::store::writer::WriteError;
+
+/// Other or undefined mail system status (RFC 3463 §3.4): ours.
+const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
+
+/// Makes attempts until none may start. `first` counts as in flight.
+pub(super) async fn work(shared: Arc<Shared>, next_hop: NextHop, first: Work) {
+    let mut next = Some((next_hop, first));
+    while let Some((next_hop, work)) = next {
+        shared.attempt(&next_hop, work).await;
+        next = shared.next_start();
+    }
+}
+
+/// What an attempt came to, to be made durable.
+pub(super) struct Settling {
+    pub(super) id: QueueId,
+    pub(super) record: MessageRecord,
+    /// The octets, if they are at hand.
+    pub(super) body: Option<Body>,
+    pub(super) next_hop: Option<NextHop>,
+    pub(super) outcomes: Vec<(usize, Outcome)>,
+}
+
+impl Shared {
+    fn next_start(&self) -> Option<(NextHop, Work)> {
+        if *self.stopping.borrow() {
+            self.idle.notify_one();
+            return None;
+        }
+        self.lock().schedule.poll_start()
+    }
+
+    async fn attempt(self: &Arc<Self>, next_hop: &NextHop, work: Work) {
+        let Some((record, body)) = self.fetch(&work).await else {
+            self.lock().schedule.abandoned(next_hop);
+            return;
+        };
+        let id = work.id;
+        let outgoing = Outgoing {
+            id,
+            origin: record.origin.clone(),
+            envelope: envelope(&record, &work.recipients),
+            recipients: work.recipients,
+            body,
+            received_at: record.received_at,
+        };
+        let attempt = self.around.deliver.attempt(&work.config, next_hop, &outgoing);
+        // A mistake in one delivery must not take a place in the schedule for good.
+        let outcomes = AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_default();
+        let outcomes = complete(outcomes, outgoing.recipients.len());
+        let health =
+            if outcomes.iter().all(Outcome::blames_next_hop) { Health::Fails } else { Health::Answers };
+        self.finished(next_hop, health);
+        let outcomes: Vec<_> = outgoing.recipients.into_iter().zip(outcomes).collect();
+        let body = Some(outgoing.body);
+        let next_hop = Some(next_hop.clone());
+        self.settle(Settling { id, record, body, next_hop, outcomes }).await;
+    }
+
+    /// The place in the schedule is free before the outcome is on disk: the next attempt needn't wait for that.
+    fn finished(self: &Arc<Self>, next_hop: &NextHop, health: Health) {
+        let policy = retry_policy(&self.around.config.load());
+        let now = self.now();
+        let sent_back = self.lock().schedule.finished(now, next_hop, health, &policy);
+        if let Some((until, works)) = sent_back {
+            tracing::warn!(%next_hop, waiting = works.len(), until = %until.rfc3339(), "the next hop rests");
+            self.send_back(until, works);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Record and body, unless there is a reason to make no attempt now.
+    async fn fetch(self: &Arc<Self>, work: &Work) -> Option<(MessageRecord, Body)> {
+        if self.around.db.failure().is_some() {
+            // The outcome couldn't be noted: the message would go out again after the restart, and again.
+            self.stopping.send_replace(true);
+            return None;
+        }
+        if !self.lock().live.contains_key(&work.id) {
+            return None;
+        }
+        if !Arc::ptr_eq(&work.config, &self.around.config.load()) {
+            self.due_again(work, std::time::Duration::ZERO);
+            return None;
+        }
+        if let Some(held) = &work.held {
+            return Some((held.record.clone(), held.body.clone()));
+        }
+        match self.read(work.id).await {
+            Ok(Some(message)) => Some(message),
+            Ok(None) => {
+                self.lock().forget(work.id);
+                None
+            }
+            Err(error @ ReadError::BodyMissing { .. }) => {
+                self.put_aside(work.id, error.to_string()).await;
+                None
+            }
+            Err(error) => {
+                tracing::error!(id = %work.id, %error, "the queue can't read its store");
+                self.due_again(work, STORE_RETRY);
+                None
+            }
+        }
+    }
+
+    async fn read(&self, id: QueueId) -> Result<Option<(MessageRecord, Body)>, ReadError> {
+        let Some(record) = self.around.db.message(id).await? else { return Ok(None) };
+        let body = self.around.db.body(id, record.body).await?;
+        Ok(Some((record, body)))
+    }
+
+    fn due_again(&self, work: &Work, after: std::time::Duration) {
+        let due = self.now().plus(after);
+        let mut state = self.lock();
+        state.not_busy(work.id, &work.recipients);
+        if state.live.contains_key(&work.id) {
+            state.schedule.set_due(work.id, due);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Judges the outcomes, makes what follows durable, and tells the trace.
+    pub(super) async fn settle(self: &Arc<Self>, settling: Settling) {
+        let config = self.around.config.load_full();
+        let now = self.now();
+        let judgement = judge(&config, &settling.record, &settling.outcomes, now);
+        let attempted = attempted(&settling, &judgement, now);
+        let all = settling.outcomes.len() == settling.record.states.len();
+        let delivered = judgement.consequences.iter().all(|c| *c == Consequence::Done);
+        let written = if all && delivered {
+            // Nobody waits for this one: lost in a crash, the message goes out once more, as RFC 5321
+            // §4.5.4.1 and §6.1 have it.
+            self.lock().forget(settling.id);
+            self.around.db.post(Job::Finish(settling.id, settling.record.body)).await
+        } else {
+            self.record(&config, &settling, judgement, now).await
+        };
+        if let Err(error) = written {
+            tracing::error!(id = %settling.id, %error, "an outcome can't be noted: the message will go out again");
+        }
+        self.around.witness.attempted(attempted).await;
+    }
+
+    async fn record(
+        self: &Arc<Self>,
+        config: &mailguard_core::config::Config,
+        settling: &Settling,
+        judgement: Judgement,
+        now: mailguard_core::mail::UnixTime,
+    ) -> Result<(), WriteError> {
+        let id = settling.id;
+        let recipients: Vec<_> = settling.outcomes.iter().map(|(index, _)| *index).collect();
+        let Judgement { states, withhold, reported, next_due, .. } = judgement;
+        let mut notice_to_sender = None;
+        if !reported.is_empty() {
+            let body = self.body_for_report(settling).await;
+            let failed = Failed { id, record: &settling.record, reported: &reported, body: &body };
+            notice_to_sender = notice(config, failed, self.around.ids.mint(), now).await;
+        }
+        let record = Record { id, states, withhold, at: now, notice: notice_to_sender };
+        match self.around.db.submit(Job::Record(Box::new(record))).await? {
+            Answer::Recorded(Some(_)) => {
+                let mut state = self.lock();
+                state.not_busy(id, &recipients);
+                if let Some(due) = next_due.filter(|_| state.live.contains_key(&id)) {
+                    state.schedule.set_due(id, due);
+                }
+                drop(state);
+                self.wake.notify_one();
+            }
+            // Ended for everybody, or removed by an administrator.
+            _ => self.lock().forget(id),
+        }
+        Ok(())
+    }
+
+    async fn body_for_report(&self, settling: &Settling) -> Body {
+        if let Some(body) = &settling.body {
+            return body.clone();
+        }
+        self.around.db.body(settling.id, settling.record.body).await.unwrap_or_else(|error| {
+            tracing::error!(id = %settling.id, %error, "a failed message can't be read: its report says only why");
+            Body::Memory(bytes::Bytes::new())
+        })
+    }
+}
+
+/// One outcome a recipient, whatever `delivery` gave back.
+fn complete(mut outcomes: Vec<Outcome>, recipients: usize) -> Vec<Outcome> {
+    if outcomes.len() != recipients {
+        tracing::error!(outcomes = outcomes.len(), recipients, "an attempt broke off");
+        let report = Report {
+            status: OUR_FAULT,
+            remote: String::new(),
+            reply: None,
+            text: "the attempt broke off by a mistake of mailguard".to_owned(),
+        };
+        outcomes.resize(recipients, Outcome::Deferred(report));
+    }
+    outcomes
+}
+
+fn attempted(
+    settling: &Settling,
+    judgement: &Judgement,
+    at: mailguard_core::mail::UnixTime,
+) -> Vec<Attempted> {
+    settling
+        .outcomes
+        .iter()
+        .zip(&judgement.consequences)
+        .map(|((index, outcome), consequence)| Attempted {
+            id: settling.id,
+            at,
+            recipient: settling.record.destination(*index),
+            next_hop: settling.next_hop.clone(),
+            outcome: outcome.clone(),
+            consequence: *consequence,
+        })
+        .collect()
+}

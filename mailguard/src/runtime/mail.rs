@@ -1,0 +1,194 @@
+//! The mail process: builds everything between a client's connection and a far server's, and takes it down again in
+//! an order that loses nothing.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use arc_swap::ArcSwap;
+use mailguard_core::config::Config;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use super::handler::ControlHandler;
+use super::ipc::{self, InheritedListener, ToMail};
+use super::log;
+use super::privileged::{Notice, Privileged};
+use super::services::{MailServices, TraceWitness};
+use crate::config::{self, Source};
+use crate::control;
+use crate::delivery::Delivery;
+use crate::intercept::{Connection, Listener, ZoneListener};
+use crate::lookup::dns::Dns;
+use crate::quarantine::Quarantine;
+use crate::queue::{Queue, Surroundings};
+use crate::scan::Scanner;
+use crate::session::{self, Limits, Peer, SessionContext};
+use crate::spool::{IdMint, Spool};
+use crate::store::spool_db::SpoolDb;
+use crate::trace::Recorder;
+
+/// Pause when no connection can be accepted for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long sessions may go on after a stop was asked for; each is told 421 at its next command.
+const SESSION_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the mail process on the inherited channel until it is told to stop.
+pub fn run(channel: RawFd) -> Result<()> {
+    let mut channel = inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
+    let start: ToMail = ipc::read(&mut channel).context("the datapath process said nothing")?;
+    let ToMail::Start { source, listeners } = start else { bail!("the datapath process began with something else") };
+    let config = config::parse(&source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    log::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
+    runtime.block_on(serve(source, config, channel, listeners))
+}
+
+/// Takes a descriptor over that the datapath process left open for us.
+fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the number was passed to this process for this purpose and nothing else here owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(fd)
+}
+
+async fn serve(
+    source: Source,
+    config: Config,
+    channel: UnixStream,
+    inherited_listeners: Vec<InheritedListener>,
+) -> Result<()> {
+    channel.set_nonblocking(true)?;
+    let (privileged, mut notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
+    let runtime_dir = config.runtime_dir.clone();
+    let house = House::build(source, config, privileged.clone()).await?;
+    let control = control::bind(&control::socket_path(&runtime_dir))?;
+    let control = tokio::spawn(control::serve(control, house.handler.clone()));
+    let (stop, stopped) = watch::channel(false);
+    let mut accepting = Vec::new();
+    for listener in inherited_listeners {
+        let InheritedListener { fd, zone, family, role } = listener;
+        let listener = Listener::new(ZoneListener { zone, family, role, socket: inherited(fd)? })?;
+        accepting.push(tokio::spawn(accept(listener, house.doorman(stopped.clone()))));
+    }
+    let heartbeat = tokio::spawn(async move { privileged.keep_alive().await });
+    info!(listeners = accepting.len(), "mail is served");
+    house.obey(&mut notices).await;
+    info!("stopping: sessions end at their next command, deliveries under way are finished");
+    heartbeat.abort();
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    stop.send_replace(true);
+    house.close().await;
+    control.abort();
+    Ok(())
+}
+
+/// What accepting a connection needs.
+#[derive(Clone)]
+struct Doorman {
+    config: Arc<ArcSwap<Config>>,
+    services: Arc<MailServices>,
+    limits: Arc<Limits>,
+    stop: watch::Receiver<bool>,
+}
+
+async fn accept(listener: Listener, doorman: Doorman) {
+    loop {
+        match listener.accept().await {
+            Ok(Connection { stream, client, destination, destination_is_ours, zone }) => {
+                let peer = Peer { client, destination, destination_is_ours, zone };
+                let context = SessionContext {
+                    config: doorman.config.load_full(),
+                    services: doorman.services.clone(),
+                    limits: doorman.limits.clone(),
+                    stop: doorman.stop.clone(),
+                };
+                tokio::spawn(session::serve(stream, peer, context));
+            }
+            Err(error) => {
+                warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Everything that lives as long as the process.
+struct House {
+    config: Arc<ArcSwap<Config>>,
+    handler: Arc<ControlHandler>,
+    services: Arc<MailServices>,
+    limits: Arc<Limits>,
+    db: SpoolDb,
+    queue: Queue,
+    traces: Recorder,
+}
+
+impl House {
+    /// Opens the stores, recovers what a crash left, and starts what delivers it.
+    async fn build(source: Source, config: Config, privileged: Privileged) -> Result<Self> {
+        let state_dir = config.state_dir.clone();
+        let scanner = Scanner::new(&config)?;
+        let dns = Dns::new(&config.dns)?;
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let (db, recovered) = tokio::task::block_in_place(|| SpoolDb::open(&state_dir))?;
+        let traces = Recorder::open(&state_dir, config.clone())?;
+        let ids = Arc::new(IdMint::above(recovered.greatest));
+        let spool = Spool::new(db.clone(), config.clone(), ids.clone());
+        let services = Arc::new(MailServices::new(spool, ids.clone(), scanner, traces.clone()));
+        let surroundings = Surroundings {
+            db: db.clone(),
+            config: config.clone(),
+            ids: ids.clone(),
+            deliver: Arc::new(Delivery::new(dns)),
+            witness: Arc::new(TraceWitness(traces.clone())),
+        };
+        let queue = Queue::start(surroundings, &recovered.queued);
+        let quarantine = Quarantine::start(db.clone(), config.clone(), queue.handle());
+        let limits = Arc::new(Limits::default());
+        let handler = Arc::new(ControlHandler::new(
+            source,
+            config.clone(),
+            services.clone(),
+            privileged,
+            queue.handle(),
+            quarantine.handle(),
+            traces.clone(),
+            limits.clone(),
+        ));
+        Ok(Self { config, handler, services, limits, db, queue, traces })
+    }
+
+    fn doorman(&self, stop: watch::Receiver<bool>) -> Doorman {
+        Doorman {
+            config: self.config.clone(),
+            services: self.services.clone(),
+            limits: self.limits.clone(),
+            stop,
+        }
+    }
+
+    /// Follows what the datapath process says until that is to stop.
+    async fn obey(&self, notices: &mut mpsc::Receiver<Notice>) {
+        while let Some(Notice::Reloaded(source)) = notices.recv().await {
+            if let Err(error) = self.handler.adopt(source) {
+                error!(%error, "the new configuration can't be used");
+            }
+        }
+    }
+
+    /// Lets sessions and attempts end, then closes the stores.
+    async fn close(self) {
+        let deadline = tokio::time::Instant::now() + SESSION_GRACE;
+        while self.limits.sessions() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.queue.stop().await;
+        self.traces.close().await;
+        self.db.close().await;
+    }
+}

@@ -1,0 +1,216 @@
+//! The loop around `smtp::server`: read, perform, write, keep time (RFC 5321 §4.5.3.2 for the timeouts).
+//!
+//! Nothing is read while there is something to do, so a session holds one read and one unfinished command line
+//! besides its message. All replies to what one read brought leave in one write.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::ready;
+use std::time::{Duration, Instant};
+
+use mailguard_core::smtp::Reply;
+use mailguard_core::smtp::server::{Action, CloseReason, Question, Server, Settings};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{sleep_until, timeout};
+
+use super::transaction::Transactions;
+use super::{Peer, Services, SessionContext};
+
+/// Most octets of one read. They lie on the stack until the session has taken them.
+const READ_OCTETS: usize = 32 * 1024;
+
+/// How long a client may take to read a last reply before the connection is closed over it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Most octets that are thrown away while waiting for that.
+const LINGER_OCTETS: usize = 256 * 1024;
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// From our side.
+    Closed(CloseReason),
+    /// The client closed the connection.
+    HungUp,
+    /// The zone is gone from the configuration.
+    NoZone,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            End::Closed(CloseReason::Quit) => "QUIT",
+            End::Closed(CloseReason::EarlyTalker) => "spoke before the greeting",
+            End::Closed(CloseReason::Unsynchronised) => "went on without waiting for a reply",
+            End::Closed(CloseReason::TooManyErrors) => "too many errors",
+            End::Closed(CloseReason::Timeout) => "timeout",
+            End::Closed(CloseReason::ShutDown) => "shutting down",
+            End::HungUp => "the client hung up",
+            End::NoZone => "its zone is gone",
+        })
+    }
+}
+
+/// Serves an admitted client.
+pub(super) async fn run<S: Services>(
+    stream: TcpStream,
+    peer: Peer,
+    context: SessionContext<S>,
+) -> io::Result<End> {
+    let SessionContext { config, services, limits: _, mut stop } = context;
+    let Some(zone) = config.zones.get(peer.zone) else { return Ok(End::NoZone) };
+    stream.set_nodelay(true)?;
+    let (name, kind) = (zone.name.clone(), zone.kind);
+    let mut session = Session {
+        server: Server::new(Settings::new(&config, kind), now()),
+        write_timeout: config.server.command_timeout,
+        transactions: Transactions::new(config, services, peer, name, kind),
+        stream,
+    };
+    let stopped = pin!(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
+    let end = session.converse(stopped).await;
+    session.transactions.abandon().await;
+    if matches!(end, Ok(End::Closed(_))) {
+        linger(session.stream).await;
+    }
+    end
+}
+
+/// Refuses a connection for which there is no session.
+pub(super) async fn turn_away(mut stream: TcpStream, reply: &Reply) -> io::Result<()> {
+    let mut octets = Vec::new();
+    reply.encode(&mut octets);
+    timeout(LINGER, stream.write_all(&octets)).await??;
+    linger(stream).await;
+    Ok(())
+}
+
+/// Closes our side and waits a little for the client's. A socket closed over unread octets sends a reset, which
+/// can overtake the last reply.
+async fn linger(mut stream: TcpStream) {
+    let drain = async {
+        let mut octets = [0; 512];
+        let mut left = LINGER_OCTETS;
+        stream.shutdown().await?;
+        while left > 0 {
+            match stream.read(&mut octets).await? {
+                0 => break,
+                length => left = left.saturating_sub(length),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever happened: nothing is owed to the client any more.
+    let _ = timeout(LINGER, drain).await;
+}
+
+struct Session<S: Services> {
+    stream: TcpStream,
+    server: Server<S::Receipt>,
+    transactions: Transactions<S>,
+    write_timeout: Duration,
+}
+
+impl<S: Services> Session<S> {
+    /// From the greeting to the end.
+    async fn converse<T>(&mut self, mut stopped: Pin<&mut impl Future<Output = T>>) -> io::Result<End> {
+        if self.client_spoke_already()? {
+            self.server.handle_input(now(), &[]);
+        }
+        self.server.greet(now());
+        // Deadlines mostly move away: the timer is set anew when it rings, or when one comes nearer.
+        let mut timer = pin!(sleep_until(now().into()));
+        let mut stopping = false;
+        loop {
+            if let Some(reason) = self.perform().await? {
+                return Ok(End::Closed(reason));
+            }
+            if let Some(deadline) = self.server.poll_timeout()
+                && deadline < timer.deadline().into_std()
+            {
+                timer.as_mut().reset(deadline.into());
+            }
+            tokio::select! {
+                biased;
+                length = self.read() => if length? == 0 {
+                    return Ok(End::HungUp);
+                },
+                _ = &mut stopped, if !stopping => {
+                    stopping = true;
+                    self.server.shut_down();
+                }
+                () = &mut timer => {
+                    let now = now();
+                    self.server.handle_timeout(now);
+                    let deadline = self.server.poll_timeout().unwrap_or(now);
+                    timer.as_mut().reset(deadline.into());
+                }
+            }
+        }
+    }
+
+    /// Whether octets came before the greeting went.
+    fn client_spoke_already(&self) -> io::Result<bool> {
+        match SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(length) => Ok(length > 0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for octets and gives them to the state machine; zero is the end of the stream.
+    async fn read(&mut self) -> io::Result<usize> {
+        let Self { stream, server, .. } = self;
+        poll_fn(|context| {
+            let mut space = [const { MaybeUninit::uninit() }; READ_OCTETS];
+            let mut read = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut read))?;
+            if !read.filled().is_empty() {
+                server.handle_input(now(), read.filled());
+            }
+            std::task::Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
+    }
+
+    /// Performs what there is to do.
+    async fn perform(&mut self) -> io::Result<Option<CloseReason>> {
+        let Self { stream, server, transactions, write_timeout } = self;
+        while let Some(action) = server.poll_action() {
+            match action {
+                Action::Write(octets) => write(stream, octets, *write_timeout).await?,
+                Action::Body(piece) => transactions.body(piece).await,
+                Action::BeginBody => transactions.begin_body(),
+                Action::Judge(Question::Mail(mail)) => {
+                    let (id, verdict) = transactions.mail(mail, server.greeting()).await;
+                    server.answer_mail(now(), id, verdict);
+                }
+                Action::Judge(Question::Rcpt(forward_path)) => {
+                    let verdict = transactions.rcpt(forward_path);
+                    server.answer_rcpt(now(), verdict);
+                }
+                Action::Judge(Question::Data) => {
+                    let verdict = transactions.end_of_data().await;
+                    server.answer_data(now(), verdict);
+                }
+                Action::RefuseBody(refusal) => transactions.refuse_body(refusal).await,
+                Action::Abandon => transactions.abandon().await,
+                Action::Close(reason) => return Ok(Some(reason)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The runtime's clock, which tests can wind.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn write(stream: &mut TcpStream, octets: &[u8], limit: Duration) -> io::Result<()> {
+    timeout(limit, stream.write_all(octets)).await?
+}

@@ -1,0 +1,113 @@
+//! How many sessions there may be, in all and of one client (S12).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mailguard_core::config::model::Server;
+use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
+
+/// The count of sessions.
+#[derive(Debug, Default)]
+pub struct Limits {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    /// Clients with at least one session.
+    clients: HashMap<IpAddr, usize>,
+}
+
+/// Why there is no session for a client now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LimitReached {
+    /// `server.max_sessions`
+    #[error("Too many sessions, try again later")]
+    Total,
+    /// `server.max_sessions_per_client`
+    #[error("Too many sessions from your address, try again later")]
+    Client,
+}
+
+impl LimitReached {
+    /// The reply in the banner's place.
+    pub fn reply(&self) -> Reply {
+        let status = match self {
+            LimitReached::Total => EnhancedStatus::new(4, 3, 2),
+            LimitReached::Client => EnhancedStatus::new(4, 7, 0),
+        };
+        Reply::new(ReplyCode::NOT_AVAILABLE, status, self.to_string())
+    }
+}
+
+/// A session that is counted as long as this lives.
+#[derive(Debug)]
+pub struct Admission {
+    limits: Arc<Limits>,
+    client: IpAddr,
+}
+
+impl Limits {
+    /// Counts a session of `client`, if there is room for it.
+    pub fn admit(self: &Arc<Self>, client: IpAddr, server: &Server) -> Result<Admission, LimitReached> {
+        let mut counts = self.counts();
+        if counts.total >= server.max_sessions {
+            return Err(LimitReached::Total);
+        }
+        let of_client = counts.clients.get(&client).copied().unwrap_or(0);
+        if of_client >= server.max_sessions_per_client {
+            return Err(LimitReached::Client);
+        }
+        counts.total += 1;
+        counts.clients.insert(client, of_client + 1);
+        Ok(Admission { limits: self.clone(), client })
+    }
+
+    /// How many sessions there are now.
+    pub fn sessions(&self) -> usize {
+        self.counts().total
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut counts = self.limits.counts();
+        counts.total = counts.total.saturating_sub(1);
+        if let Some(count) = counts.clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_counted_while_they_last() {
+        let mut config = crate::spool::fixture::config(std::path::Path::new("/nowhere"));
+        config.server.max_sessions = 3;
+        config.server.max_sessions_per_client = 2;
+        let limits = Arc::new(Limits::default());
+        let admit = |client: &str| limits.admit(client.parse().unwrap(), &config.server);
+        let first = admit("192.0.2.1").unwrap();
+        let second = admit("192.0.2.1").unwrap();
+        assert_eq!(admit("192.0.2.1").unwrap_err(), LimitReached::Client);
+        let third = admit("2001:db8::1").unwrap();
+        assert_eq!(admit("192.0.2.2").unwrap_err(), LimitReached::Total);
+        drop(second);
+        assert!(admit("192.0.2.1").is_ok(), "counted no longer once it is dropped");
+        drop((first, third));
+        assert_eq!(limits.sessions(), 0);
+        assert!(limits.counts().clients.is_empty(), "clients without a session are forgotten");
+    }
+}

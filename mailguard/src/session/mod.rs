@@ -1,0 +1,125 @@
+//! A client's session: the socket, the clock and the store around `smtp::server`, and policy around its questions.
+//!
+//! `driver` reads, writes and keeps time; `transaction` gathers facts, asks `policy` and decides what becomes
+//! of a message; `incoming_body` takes the octets; `limits` counts sessions. How a client comes here is
+//! `intercept`'s business, what "stored" means is `spool`'s.
+//!
+//! Nothing here fails upwards: the end of a session, however it comes, ends that session only.
+
+mod driver;
+mod incoming_body;
+pub mod limits;
+#[cfg(test)]
+mod tests;
+mod trace_fields;
+mod transaction;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mailguard_core::config::Config;
+use mailguard_core::disposition::Disposition;
+use mailguard_core::finding::Finding;
+use mailguard_core::mail::{Envelope, QueueId, UnixTime};
+use mailguard_core::origin::ClientOrigin;
+use mailguard_core::smtp::{Refusal, Reply};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::spool::{Body, BodyWriter, NewMessage};
+
+pub use limits::Limits;
+
+/// The two ends of a connection as interception knows them.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// The client, never an IPv4 address in IPv6's clothes.
+    pub client: SocketAddr,
+    /// Whom it had dialled.
+    pub destination: SocketAddr,
+    /// Whether that is an address of this host.
+    pub destination_is_ours: bool,
+    /// Index of the zone in the configuration.
+    pub zone: usize,
+}
+
+/// What a session uses of the rest of the house.
+pub trait Services: Send + Sync + 'static {
+    /// The proof that a message is safely stored: `Durable<QueueId>`.
+    type Receipt: Send;
+
+    /// A new transaction's id.
+    fn mint(&self) -> QueueId;
+
+    /// Whether a message could be stored now, or the reply if not.
+    fn storage_available(&self) -> Result<(), Refusal>;
+
+    /// A writer for one body.
+    fn body_writer(&self) -> BodyWriter;
+
+    /// What the content checks find.
+    fn scan(&self, body: &Body) -> impl Future<Output = Vec<Finding>> + Send;
+
+    /// Stores a message for good.
+    fn commit(&self, message: NewMessage) -> impl Future<Output = Result<Self::Receipt, Refusal>> + Send;
+
+    /// Keeps the trace of a transaction. Waited for before the client is answered.
+    fn record(&self, record: Record) -> impl Future<Output = ()> + Send;
+}
+
+/// What became of a transaction, for its trace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// What the client was told as its reference.
+    pub id: QueueId,
+    /// When MAIL came.
+    pub at: UnixTime,
+    /// Whose session it was.
+    pub origin: ClientOrigin,
+    /// The reverse-path, and the forward-paths that were accepted.
+    pub envelope: Envelope,
+    /// Decoded, if the header came that far and has one.
+    pub subject: Option<String>,
+    /// Octets of the content, without our trace fields; what was read of it, if it was refused.
+    pub size: u64,
+    /// Every check's opinion, in the order in which they were asked.
+    pub findings: Vec<Finding>,
+    /// How it ended.
+    pub result: TransactionResult,
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TransactionResult {
+    /// Nothing was taken; the last refusal that the client was told.
+    Refused(Reply),
+    /// Stored, with one disposition a recipient.
+    Accepted(Vec<Disposition>),
+}
+
+/// What a session is handed.
+#[derive(Debug)]
+pub struct SessionContext<S> {
+    /// The configuration as the session begins; it keeps it to its end.
+    pub config: Arc<Config>,
+    /// The rest of the house.
+    pub services: Arc<S>,
+    /// The count of all sessions.
+    pub limits: Arc<Limits>,
+    /// Turns true when we shut down: each session ends at its next command.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Serves one connection to its end.
+pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionContext<S>) {
+    let client = peer.client.ip();
+    let admitted = context.limits.admit(client, &context.config.server);
+    let end = match &admitted {
+        Err(refused) => driver::turn_away(stream, &refused.reply()).await.map(|()| refused.to_string()),
+        Ok(_admission) => driver::run(stream, peer, context).await.map(|end| end.to_string()),
+    };
+    match end {
+        Ok(end) => tracing::debug!(%client, end, "session ended"),
+        Err(error) => tracing::debug!(%client, %error, "connection lost"),
+    }
+}

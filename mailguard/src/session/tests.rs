@@ -1,0 +1,467 @@
+//! Sessions over loopback sockets, as transcripts: `C:` what the client sends, `S:` the line that must come.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mailguard_core::config::model::{AddressPattern, IncomingDomain};
+use mailguard_core::finding::{Check, Outcome, Threat};
+use mailguard_core::mail::Domain;
+use mailguard_core::smtp::ReplyCode;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::spool::fixture;
+use crate::store::body::BodyDirectory;
+
+/// The rest of the house: keeps what it is given.
+struct House {
+    directory: BodyDirectory,
+    ids: AtomicU64,
+    full: bool,
+    commit: Result<(), Refusal>,
+    committed: Mutex<Vec<(NewMessage, String)>>,
+    records: Mutex<Vec<Record>>,
+}
+
+/// A receipt of this house.
+struct Kept;
+
+impl Services for House {
+    type Receipt = Kept;
+
+    fn mint(&self) -> QueueId {
+        QueueId(self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn storage_available(&self) -> Result<(), Refusal> {
+        if self.full { Err(Refusal::StorageFull) } else { Ok(()) }
+    }
+
+    fn body_writer(&self) -> BodyWriter {
+        self.directory.writer(self.mint().0 << 32)
+    }
+
+    async fn scan(&self, body: &Body) -> Vec<Finding> {
+        if text(body).await.contains("worm") {
+            vec![Finding::new(Check::Signatures, Outcome::Found(Threat::Virus("Worm".into())), "a worm")]
+        } else {
+            vec![]
+        }
+    }
+
+    async fn commit(&self, message: NewMessage) -> Result<Kept, Refusal> {
+        self.commit.clone()?;
+        let text = text(&message.body).await;
+        self.committed.lock().unwrap().push((message, text));
+        Ok(Kept)
+    }
+
+    async fn record(&self, record: Record) {
+        self.records.lock().unwrap().push(record);
+    }
+}
+
+async fn text(body: &Body) -> String {
+    String::from_utf8_lossy(&body.head(usize::MAX >> 1).await.unwrap()).into_owned()
+}
+
+/// A server with one red zone (index 1) and one green (0), and what its sessions left behind.
+struct Fixture {
+    config: Config,
+    house: House,
+    limits: Arc<Limits>,
+    zone: usize,
+    stop: watch::Sender<bool>,
+    _directory: TempDir,
+}
+
+const GREEN: usize = 0;
+const RED: usize = 1;
+
+impl Fixture {
+    fn new(zone: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = fixture::config(directory.path());
+        config.server.max_message_size = 1 << 20;
+        config.incoming_domains = vec![IncomingDomain {
+            domain: Domain::parse("here.test").unwrap(),
+            subdomains: false,
+            server: "127.0.0.1:25".parse().unwrap(),
+        }];
+        config.access.blacklist_senders = vec![AddressPattern::Domain(Domain::parse("black.test").unwrap())];
+        let house = House {
+            directory: BodyDirectory::new(directory.path().to_owned()),
+            ids: AtomicU64::new(33),
+            full: false,
+            commit: Ok(()),
+            committed: Mutex::default(),
+            records: Mutex::default(),
+        };
+        let stop = watch::Sender::new(false);
+        Self { config, house, limits: Arc::default(), zone, stop, _directory: directory }
+    }
+
+    /// Starts a server; what it returns makes a connection that is served.
+    fn start(self) -> Running {
+        Running {
+            config: Arc::new(self.config),
+            house: Arc::new(self.house),
+            limits: self.limits,
+            zone: self.zone,
+            stop: self.stop,
+            _directory: self._directory,
+        }
+    }
+}
+
+struct Running {
+    config: Arc<Config>,
+    house: Arc<House>,
+    limits: Arc<Limits>,
+    zone: usize,
+    stop: watch::Sender<bool>,
+    _directory: TempDir,
+}
+
+impl Running {
+    /// Connects; `early` is sent before the server knows of the connection.
+    async fn connect(&self, early: &[u8]) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let destination = listener.local_addr().unwrap();
+        let mut stream = TcpStream::connect(destination).await.unwrap();
+        stream.write_all(early).await.unwrap();
+        let (accepted, client) = listener.accept().await.unwrap();
+        if !early.is_empty() {
+            // Not a matter of time: it is there when this returns.
+            accepted.readable().await.unwrap();
+        }
+        let peer = Peer { client, destination, destination_is_ours: true, zone: self.zone };
+        let context = SessionContext {
+            config: self.config.clone(),
+            services: self.house.clone(),
+            limits: self.limits.clone(),
+            stop: self.stop.subscribe(),
+        };
+        let session = tokio::spawn(serve(accepted, peer, context));
+        Client { stream: BufReader::new(stream), session }
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.house.records.lock().unwrap().clone()
+    }
+
+    /// The one message that was stored.
+    fn message(&self) -> (NewMessage, String) {
+        let mut committed = self.house.committed.lock().unwrap();
+        assert_eq!(committed.len(), 1, "messages stored");
+        committed.pop().unwrap()
+    }
+
+    fn nothing_was_stored(&self) {
+        assert!(self.house.committed.lock().unwrap().is_empty());
+    }
+
+    /// The one refusal that was recorded.
+    fn refusal(&self) -> String {
+        match &self.records()[..] {
+            [Record { result: TransactionResult::Refused(reply), .. }] => reply.to_string(),
+            other => panic!("{other:#?}"),
+        }
+    }
+}
+
+struct Client {
+    stream: BufReader<TcpStream>,
+    session: tokio::task::JoinHandle<()>,
+}
+
+impl Client {
+    /// Plays a transcript.
+    async fn play(&mut self, transcript: &str) {
+        for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if let Some(text) = line.strip_prefix("C:") {
+                let octets = format!("{}\r\n", text.trim_start());
+                self.stream.get_mut().write_all(octets.as_bytes()).await.unwrap();
+            } else {
+                let mut reply = String::new();
+                self.stream.read_line(&mut reply).await.unwrap();
+                assert_eq!(format!("S: {}", reply.trim_end()), line, "in\n{transcript}");
+            }
+        }
+    }
+
+    async fn greet(&mut self) {
+        self.play(
+            "S: 220 mailguard.test ESMTP
+            C: EHLO client.test
+            S: 250-mailguard.test greets client.test
+            S: 250-PIPELINING
+            S: 250-SIZE 1048576
+            S: 250-8BITMIME
+            S: 250 ENHANCEDSTATUSCODES",
+        )
+        .await;
+    }
+
+    /// Gives envelope and text; `reply` answers the end of data.
+    async fn send(&mut self, text: &str, reply: &str) {
+        self.play(
+            "C: MAIL FROM:<a@client.test>
+            S: 250 2.1.0 Sender ok
+            C: RCPT TO:<b@here.test>
+            S: 250 2.1.5 Recipient ok
+            C: DATA
+            S: 354 End data with <CR><LF>.<CR><LF>",
+        )
+        .await;
+        self.stream.get_mut().write_all(format!("{text}.\r\n").as_bytes()).await.unwrap();
+        self.play(&format!("S: {reply}")).await;
+    }
+
+    async fn quit(mut self) {
+        self.play("C: QUIT\nS: 221 2.0.0 Bye").await;
+        self.closed().await;
+    }
+
+    /// The server closes the connection, and its task ends.
+    async fn closed(mut self) {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest).await {
+            Ok(_) => assert!(rest.is_empty(), "{}", rest.escape_ascii()),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+        drop(self.stream);
+        self.session.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_stored_as_it_was_sent_below_our_field() {
+    let server = Fixture::new(RED).start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    let text = "From: a@client.test\r\nSubject: =?utf-8?q?caf=C3=A9?=\r\n\r\n..one\r\n\r\nt\u{f6}o\r\n";
+    client.send(text, "250 2.0.0 Ok: queued as 11").await;
+    client.quit().await;
+    let (message, stored) = server.message();
+    let (received, rest) = stored.split_at(stored.find("From:").unwrap());
+    assert!(
+        received.starts_with("Received: from client.test ([127.0.0.1])\r\n\tby mailguard.test"),
+        "{received}"
+    );
+    assert!(received.contains("with ESMTP id 11\r\n\tfor <b@here.test>; "), "{received}");
+    assert_eq!(rest, text.replace("..one", ".one"), "nothing else is added in a red zone");
+    assert_eq!(message.envelope.recipients.len(), 1);
+    assert_eq!(message.dispositions, [Disposition::Deliver]);
+    let records = server.records();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].result, TransactionResult::Accepted(vec![Disposition::Deliver]));
+    assert_eq!(records[0].subject.as_deref(), Some("café"));
+    assert_eq!(records[0].size, text.len() as u64 - 1);
+    assert_eq!(records[0].origin.zone, "red");
+    assert_eq!(records[0].origin.helo, "client.test");
+}
+
+#[tokio::test]
+async fn date_and_message_id_are_added_where_they_are_missing() {
+    for (text, date, message_id, separator) in [
+        ("Subject: x\r\n\r\ntext\r\n", true, true, false),
+        ("DATE: x\r\nmessage-id: y\r\n\r\ntext\r\n", false, false, false),
+        ("\r\ntext\r\n", true, true, false),
+        ("no header at all\r\n", true, true, true),
+        ("", true, true, true),
+    ] {
+        let server = Fixture::new(GREEN).start();
+        let mut client = server.connect(b"").await;
+        client.greet().await;
+        client.send(text, "250 2.0.0 Ok: queued as 11").await;
+        client.quit().await;
+        let stored = server.message().1;
+        assert_eq!(stored.contains("\r\nDate: "), date, "{stored}");
+        assert_eq!(stored.contains("\r\nMessage-ID: <11@mailguard.test>\r\n"), message_id, "{stored}");
+        assert_eq!(stored.ends_with(&format!("\r\n\r\n{text}")), separator, "{stored}");
+        assert!(stored.ends_with(text), "{stored}");
+    }
+}
+
+#[tokio::test]
+async fn a_red_client_may_not_relay() {
+    let server = Fixture::new(RED).start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client
+        .play(
+            "C: MAIL FROM:<a@here.test>
+            S: 250 2.1.0 Sender ok
+            C: RCPT TO:<b@far.test>
+            S: 554 5.7.1 Relay access denied (ref 11)
+            C: DATA
+            S: 554 5.5.1 No valid recipients",
+        )
+        .await;
+    client.quit().await;
+    server.nothing_was_stored();
+    assert_eq!(server.refusal(), "554 5.7.1 Relay access denied (ref 11)");
+}
+
+#[tokio::test]
+async fn what_the_header_says_can_refuse_the_message() {
+    let loops = "Received: x\r\n".repeat(51) + "\r\ntext\r\n";
+    let endless = "X: y\r\n".repeat(60_000);
+    for (text, reply) in [
+        (loops.as_str(), "554 5.4.6 Too many hops, this looks like a mail loop (ref 11)"),
+        ("From: x@black.test\r\n\r\n", "554 5.7.1 Sender is on the sender blacklist (ref 11)"),
+        (endless.as_str(), "552 5.3.4 Message header exceeds the limit of 262144 octets (ref 11)"),
+    ] {
+        let server = Fixture::new(GREEN).start();
+        let mut client = server.connect(b"").await;
+        client.greet().await;
+        client.send(text, reply).await;
+        client.quit().await;
+        server.nothing_was_stored();
+        assert_eq!(server.refusal(), reply);
+    }
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_refused_and_the_session_goes_on() {
+    let server = Fixture::new(GREEN).start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client
+        .play(
+            "C: MAIL FROM:<a@client.test> SIZE=1048577
+            S: 552 5.3.4 Message exceeds the limit of 1048576 octets (ref 11)",
+        )
+        .await;
+    let text = "x\r\n".repeat(500_000);
+    client.send(&text, "552 5.3.4 Message exceeds the limit of 1048576 octets (ref 12)").await;
+    server.nothing_was_stored();
+    assert_eq!(server.records().len(), 2);
+    client.send("x\r\n", "250 2.0.0 Ok: queued as 14").await;
+    client.quit().await;
+    let left = std::fs::read_dir(server._directory.path()).unwrap().count();
+    assert_eq!(left, 0, "files of refused bodies");
+}
+
+#[tokio::test]
+async fn what_a_scanner_finds_decides_the_disposition() {
+    let server = Fixture::new(GREEN).start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.send("\r\nworm\r\n", "250 2.0.0 Ok: queued as 11").await;
+    client.quit().await;
+    assert_eq!(server.message().0.dispositions, [Disposition::Quarantine(Threat::Virus("Worm".into()))]);
+    let checks: Vec<Check> = server.records()[0].findings.iter().map(|finding| finding.check).collect();
+    let expect = [
+        Check::ClientAccess,
+        Check::Helo,
+        Check::SenderAccess,
+        Check::RelayControl,
+        Check::RecipientAccess,
+        Check::Loop,
+        Check::Signatures,
+    ];
+    assert_eq!(checks, expect);
+}
+
+#[tokio::test]
+async fn without_room_nothing_is_taken() {
+    let mut full = Fixture::new(GREEN);
+    full.house.full = true;
+    let server = full.start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.play("C: MAIL FROM:<a@client.test>\nS: 452 4.3.1 Insufficient storage, try later (ref 11)").await;
+    client.quit().await;
+
+    let mut failing = Fixture::new(GREEN);
+    failing.house.commit = Err(Refusal::StorageFailed);
+    let server = failing.start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.send("x\r\n", "452 4.3.0 Storage failed, try later (ref 11)").await;
+    client.quit().await;
+    assert_eq!(server.refusal(), "452 4.3.0 Storage failed, try later (ref 11)");
+}
+
+#[tokio::test]
+async fn sessions_of_one_client_are_limited() {
+    let mut fixture = Fixture::new(RED);
+    fixture.config.server.max_sessions_per_client = 1;
+    let server = fixture.start();
+    let mut first = server.connect(b"").await;
+    first.greet().await;
+    let mut second = server.connect(b"").await;
+    second.play("S: 421 4.7.0 Too many sessions from your address, try again later").await;
+    second.closed().await;
+    first.quit().await;
+    let mut third = server.connect(b"").await;
+    third.greet().await;
+    third.quit().await;
+    assert_eq!(server.limits.sessions(), 0);
+}
+
+#[tokio::test]
+async fn who_speaks_before_the_greeting_is_refused() {
+    let server = Fixture::new(RED).start();
+    let mut client = server.connect(b"EHLO bot.test\r\n").await;
+    client.play("S: 554 5.5.1 Protocol error: you spoke before the greeting").await;
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_idle_sessions_at_once() {
+    let server = Fixture::new(GREEN).start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    server.stop.send(true).unwrap();
+    client.play("S: 421 4.3.2 mailguard.test is shutting down, try again later").await;
+    client.closed().await;
+}
+
+/// The clock stands still until nobody has anything to do, and then goes on to the next deadline.
+#[tokio::test(start_paused = true)]
+async fn an_idle_client_is_told_so() {
+    let server = Fixture::new(GREEN).start();
+    let start = tokio::time::Instant::now();
+    let mut client = server.connect(b"").await;
+    client.play("S: 220 mailguard.test ESMTP\nS: 421 4.4.2 Timeout, closing the connection").await;
+    assert!(start.elapsed() >= Duration::from_secs(300));
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_leaves_nothing() {
+    let server = Fixture::new(GREEN).start();
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client
+        .play(
+            "C: MAIL FROM:<a@client.test>
+            S: 250 2.1.0 Sender ok
+            C: RCPT TO:<b@here.test>
+            S: 250 2.1.5 Recipient ok
+            C: DATA
+            S: 354 End data with <CR><LF>.<CR><LF>",
+        )
+        .await;
+    client.stream.get_mut().write_all(&b"x\r\n".repeat(200_000)).await.unwrap();
+    let Client { stream, session } = client;
+    drop(stream);
+    session.await.unwrap();
+    server.nothing_was_stored();
+    assert_eq!(server.records(), []);
+    assert_eq!(std::fs::read_dir(server._directory.path()).unwrap().count(), 0, "files of lost bodies");
+}
+
+#[test]
+fn limits_have_replies_that_mean_later() {
+    for limit in [limits::LimitReached::Total, limits::LimitReached::Client] {
+        assert_eq!(limit.reply().code, ReplyCode::NOT_AVAILABLE);
+    }
+}

@@ -1,0 +1,130 @@
+//! The fields that we add to a header: Received, and Date and Message-ID where they are missing (RFC 5321 §4.4,
+//! RFC 5322 §3.6; S13).
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use mailguard_core::config::model::ZoneKind;
+use mailguard_core::mail::header::Summary;
+use mailguard_core::mail::{AddressLiteral, Domain, ForwardPath, Host, QueueId, UnixTime};
+use mailguard_core::smtp::server::Greeting;
+
+/// Most characters of an unusable HELO argument that Received shows.
+const SHOWN_HELO_CHARACTERS: usize = 64;
+
+/// What the fields are made of.
+#[derive(Debug)]
+pub(super) struct TraceFields {
+    pub(super) id: QueueId,
+    pub(super) hostname: Domain,
+    pub(super) client: IpAddr,
+    pub(super) zone: ZoneKind,
+    pub(super) greeting: Greeting,
+    /// Shown where there is but one: the others must not learn of each other (RFC 5321 §7.6).
+    pub(super) only_recipient: Option<ForwardPath>,
+    pub(super) at: UnixTime,
+}
+
+impl TraceFields {
+    /// The lines that go before a header that says this, each with its CRLF.
+    pub(super) fn lines(&self, header: &Summary) -> String {
+        let mut lines = self.received();
+        if self.zone != ZoneKind::Red {
+            // Mail programs leave these to their first server. Strangers' omissions are theirs, and evidence.
+            if !header.date {
+                let _ = write!(lines, "Date: {}\r\n", self.at.rfc5322());
+            }
+            if !header.message_id {
+                let _ = write!(lines, "Message-ID: <{}@{}>\r\n", self.id, self.hostname.ascii());
+            }
+        }
+        lines
+    }
+
+    fn received(&self) -> String {
+        let address = AddressLiteral(self.client);
+        let mut lines = match &self.greeting {
+            Greeting::None => format!("Received: from {address}"),
+            Greeting::Helo(name) | Greeting::Ehlo(name) if Host::parse(name.as_str()).is_ok() => {
+                format!("Received: from {name} ({address})")
+            }
+            Greeting::Helo(name) | Greeting::Ehlo(name) => {
+                format!("Received: from {address} (helo {})", presentable(name.as_str()))
+            }
+        };
+        let protocol = if matches!(self.greeting, Greeting::Ehlo(_)) { "ESMTP" } else { "SMTP" };
+        let _ = write!(lines, "\r\n\tby {} (mailguard) with {protocol} id {}", self.hostname, self.id);
+        if let Some(recipient) = &self.only_recipient {
+            let _ = write!(lines, "\r\n\tfor {recipient}");
+        }
+        let _ = write!(lines, "; {}\r\n", self.at.rfc5322());
+        lines
+    }
+}
+
+/// Text that can stand in a comment.
+fn presentable(text: &str) -> String {
+    let fit = |c: char| c.is_ascii_graphic() && !matches!(c, '(' | ')' | '\\');
+    text.chars().take(SHOWN_HELO_CHARACTERS).map(|c| if fit(c) { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mailguard_core::smtp::Command;
+
+    use super::*;
+
+    fn check(command: &str, client: &str, zone: ZoneKind, header: &str, expect: &str) {
+        let greeting = match Command::parse(command.as_bytes()) {
+            Ok(Command::Ehlo(name)) => Greeting::Ehlo(name),
+            Ok(Command::Helo(name)) => Greeting::Helo(name),
+            _ => Greeting::None,
+        };
+        let fields = TraceFields {
+            id: QueueId(33),
+            hostname: Domain::parse("mx.example").unwrap(),
+            client: client.parse().unwrap(),
+            zone,
+            greeting,
+            only_recipient: client.contains('.').then_some(ForwardPath::Postmaster),
+            at: UnixTime(0),
+        };
+        let lines = fields.lines(&mailguard_core::mail::header::summarise(header.as_bytes()));
+        let start = "\r\n\tby mx.example (mailguard) with";
+        let date = "Thu, 1 Jan 1970 00:00:00 +0000";
+        assert_eq!(lines, expect.replace("BY", start).replace("DATE", date));
+    }
+
+    #[test]
+    fn received_date_and_message_id() {
+        let complete = "Date: x\r\nMessage-ID: y\r\n";
+        check(
+            "EHLO client.example",
+            "192.0.2.1",
+            ZoneKind::Green,
+            complete,
+            "Received: from client.example ([192.0.2.1])BY ESMTP id 11\r\n\tfor <postmaster>; DATE\r\n",
+        );
+        check(
+            "HELO [IPv6:2001:db8::1]",
+            "2001:db8::2",
+            ZoneKind::Green,
+            complete,
+            "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::2])BY SMTP id 11; DATE\r\n",
+        );
+        check(
+            "EHLO a (b) \\c",
+            "192.0.2.1",
+            ZoneKind::Red,
+            "",
+            "Received: from [192.0.2.1] (helo a??b???c)BY ESMTP id 11\r\n\tfor <postmaster>; DATE\r\n",
+        );
+        check(
+            "",
+            "2001:db8::2",
+            ZoneKind::Orange,
+            "",
+            "Received: from [IPv6:2001:db8::2]BY SMTP id 11; DATE\r\nDate: DATE\r\nMessage-ID: <11@mx.example>\r\n",
+        );
+    }
+}

@@ -1,0 +1,280 @@
+//! Transactions: the envelope, the facts for `policy`, the decision, the trace.
+//!
+//! The answers go back to `smtp::server`, which says them. A transaction ends in exactly one way: stored, refused
+//! or abandoned; where anything was refused, and where a message was stored, there is a record.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use mailguard_core::config::Config;
+use mailguard_core::config::model::ZoneKind;
+use mailguard_core::disposition::{Decision, Disposition, DispositionPolicy, decide};
+use mailguard_core::finding::{Check, Finding, Outcome};
+use mailguard_core::mail::{Envelope, ForwardPath, QueueId, Recipient, UnixTime};
+use mailguard_core::origin::{ClientOrigin, Origin};
+use mailguard_core::policy::{self, rcpt::Verdict};
+use mailguard_core::smtp::server::Greeting;
+use mailguard_core::smtp::{MailCommand, Refusal};
+
+use super::incoming_body::{IncomingBody, Received};
+use super::trace_fields::TraceFields;
+use super::{Peer, Record, Services, TransactionResult};
+use crate::spool::{CommitError, NewMessage};
+
+/// Most findings about recipients that one transaction's trace keeps; the verdicts don't depend on it.
+const MAX_TRACED_FINDINGS: usize = 256;
+
+/// The transactions of one session, one at a time.
+#[derive(Debug)]
+pub(super) struct Transactions<S> {
+    config: Arc<Config>,
+    services: Arc<S>,
+    peer: Peer,
+    zone: String,
+    kind: ZoneKind,
+    /// What was found about the client.
+    connect: Vec<Finding>,
+    current: Option<Transaction>,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    id: QueueId,
+    at: UnixTime,
+    greeting: Greeting,
+    envelope: Envelope,
+    /// About client, HELO and reverse-path.
+    before: Vec<Finding>,
+    /// About recipients and content, for the trace.
+    traced: Vec<Finding>,
+    /// Every recipient so far was taken because of a whitelist.
+    all_whitelisted: bool,
+    /// The last one that the client was told.
+    refusal: Option<Refusal>,
+    body: Option<IncomingBody>,
+}
+
+impl<S: Services> Transactions<S> {
+    pub(super) fn new(
+        config: Arc<Config>,
+        services: Arc<S>,
+        peer: Peer,
+        zone: String,
+        kind: ZoneKind,
+    ) -> Self {
+        let connect = policy::connect::judge(&config.access, peer.client.ip());
+        Self { config, services, peer, zone, kind, connect, current: None }
+    }
+
+    /// Begins a transaction, unless it is over the limits.
+    pub(super) async fn mail(
+        &mut self,
+        mail: MailCommand,
+        greeting: &Greeting,
+    ) -> (QueueId, Result<(), Refusal>) {
+        let id = self.services.mint();
+        let mut before = self.connect.clone();
+        before.extend(policy::helo::judge(&self.config.server, greeting.name()));
+        before.extend(policy::mail::judge(&self.config.access, &mail.reverse_path));
+        let storage = self.services.storage_available();
+        let limits = policy::mail::limits(&self.config.server, mail.size, storage);
+        let verdict = policy::mail::verdict(&limits);
+        self.current = Some(Transaction {
+            id,
+            at: SystemTime::now().into(),
+            greeting: greeting.clone(),
+            envelope: Envelope {
+                reverse_path: mail.reverse_path,
+                recipients: Vec::new(),
+                body: mail.body,
+                smtputf8: false,
+                dsn_return: None,
+                envelope_id: None,
+            },
+            before,
+            traced: limits,
+            all_whitelisted: true,
+            refusal: None,
+            body: None,
+        });
+        if let Err(refusal) = &verdict {
+            self.refuse(refusal.clone()).await;
+        }
+        (id, verdict)
+    }
+
+    /// Judges a recipient, and adds it if nothing speaks against it.
+    pub(super) fn rcpt(&mut self, forward_path: ForwardPath) -> Result<(), Refusal> {
+        let Some(transaction) = &mut self.current else { return Err(Refusal::Busy) };
+        let Config { access, incoming_domains, .. } = &*self.config;
+        let findings = policy::rcpt::judge(access, incoming_domains, self.kind, &forward_path);
+        let verdict = policy::rcpt::verdict(transaction.before.iter().chain(&findings));
+        let room = MAX_TRACED_FINDINGS.saturating_sub(transaction.traced.len());
+        transaction.traced.extend(findings.into_iter().take(room));
+        match verdict {
+            Verdict::Refused(refusal) => {
+                transaction.refusal = Some(refusal.clone());
+                return Err(refusal);
+            }
+            Verdict::Accepted => transaction.all_whitelisted = false,
+            Verdict::Whitelisted => {}
+        }
+        transaction.envelope.recipients.push(Recipient::new(forward_path));
+        Ok(())
+    }
+
+    /// Makes ready for a body.
+    pub(super) fn begin_body(&mut self) {
+        let Some(transaction) = &mut self.current else { return };
+        let only_recipient = match transaction.envelope.recipients.as_slice() {
+            [only] => Some(only.forward_path.clone()),
+            _ => None,
+        };
+        let fields = TraceFields {
+            id: transaction.id,
+            hostname: self.config.hostname.clone(),
+            client: self.peer.client.ip(),
+            zone: self.kind,
+            greeting: transaction.greeting.clone(),
+            only_recipient,
+            at: SystemTime::now().into(),
+        };
+        transaction.body = Some(IncomingBody::new(fields, self.services.body_writer()));
+    }
+
+    /// Takes a piece of the body.
+    pub(super) async fn body(&mut self, piece: &[u8]) {
+        if let Some(body) = self.current.as_mut().and_then(|transaction| transaction.body.as_mut()) {
+            body.push(piece).await;
+        }
+    }
+
+    /// The body isn't wanted: its sender broke a rule of the protocol.
+    pub(super) async fn refuse_body(&mut self, refusal: Refusal) {
+        let check = match refusal {
+            Refusal::TooLarge(_) => Check::MessageSize,
+            _ => Check::Limits,
+        };
+        if let Some(transaction) = &mut self.current {
+            let outcome = Outcome::Refuse(refusal.clone());
+            transaction.traced.push(Finding::new(check, outcome, "while the body was received"));
+        }
+        self.refuse(refusal).await;
+    }
+
+    /// Decides on the complete message and stores it, if that is the decision.
+    pub(super) async fn end_of_data(&mut self) -> Result<S::Receipt, Refusal> {
+        let Some(mut transaction) = self.current.take() else { return Err(Refusal::Busy) };
+        let Some(incoming) = transaction.body.take() else { return Err(Refusal::Busy) };
+        let size = incoming.octets();
+        let received = match incoming.finish().await {
+            Ok(received) => received,
+            Err(error) => {
+                let failure = CommitError::from(error);
+                tracing::error!(id = %transaction.id, error = %failure, "a body can't be kept");
+                self.record_refused(transaction, size, None, failure.refusal()).await;
+                return Err(failure.refusal());
+            }
+        };
+        let subject = received.subject.clone();
+        let (stored, dispositions) = match self.judge(&mut transaction, received).await {
+            Ok(stored) => stored,
+            Err(refusal) => {
+                self.record_refused(transaction, size, subject, refusal.clone()).await;
+                return Err(refusal);
+            }
+        };
+        let record = self.record(transaction, size, subject, TransactionResult::Accepted(dispositions));
+        self.services.record(record).await;
+        Ok(stored)
+    }
+
+    /// Checks the content, decides, stores.
+    async fn judge(
+        &self,
+        transaction: &mut Transaction,
+        received: Received,
+    ) -> Result<(S::Receipt, Vec<Disposition>), Refusal> {
+        let Config { access, virus, files, .. } = &*self.config;
+        let mut findings = policy::end_of_data::judge(access, &received.header, transaction.all_whitelisted);
+        let objected = findings.iter().any(|finding| finding.objection().is_some());
+        let body = received.body.filter(|_| !objected);
+        if let Some(body) = &body {
+            findings.extend(self.services.scan(body).await);
+        }
+        let policy = DispositionPolicy {
+            virus: virus.handling.clone(),
+            files: files.handling.clone(),
+            on_scanner_failure: virus.on_scanner_failure,
+        };
+        let decision = decide(&policy, &transaction.envelope, &findings);
+        transaction.traced.append(&mut findings);
+        match (decision, body) {
+            (Decision::Refuse(refusal), _) => Err(refusal),
+            (Decision::Accept(_), None) => Err(Refusal::Busy),
+            (Decision::Accept(dispositions), Some(body)) => {
+                let message = NewMessage {
+                    id: transaction.id,
+                    origin: Origin::Client(self.origin(&transaction.greeting)),
+                    envelope: transaction.envelope.clone(),
+                    dispositions: dispositions.clone(),
+                    body,
+                    received_at: SystemTime::now().into(),
+                };
+                Ok((self.services.commit(message).await?, dispositions))
+            }
+        }
+    }
+
+    /// The transaction ends without a message: by RSET, EHLO, or with the session.
+    pub(super) async fn abandon(&mut self) {
+        let Some(transaction) = self.current.take() else { return };
+        if let Some(refusal) = transaction.refusal.clone() {
+            let size = transaction.body.as_ref().map_or(0, IncomingBody::octets);
+            self.record_refused(transaction, size, None, refusal).await;
+        }
+    }
+
+    /// The transaction ends with this refusal.
+    async fn refuse(&mut self, refusal: Refusal) {
+        let Some(transaction) = self.current.take() else { return };
+        let size = transaction.body.as_ref().map_or(0, IncomingBody::octets);
+        self.record_refused(transaction, size, None, refusal).await;
+    }
+
+    async fn record_refused(
+        &self,
+        transaction: Transaction,
+        size: u64,
+        subject: Option<String>,
+        refusal: Refusal,
+    ) {
+        let reply = refusal.reply(transaction.id);
+        let record = self.record(transaction, size, subject, TransactionResult::Refused(reply));
+        self.services.record(record).await;
+    }
+
+    fn record(
+        &self,
+        transaction: Transaction,
+        size: u64,
+        subject: Option<String>,
+        result: TransactionResult,
+    ) -> Record {
+        let Transaction { id, at, greeting, envelope, before, traced, .. } = transaction;
+        let mut findings = before;
+        findings.extend(traced);
+        Record { id, at, origin: self.origin(&greeting), envelope, subject, size, findings, result }
+    }
+
+    fn origin(&self, greeting: &Greeting) -> ClientOrigin {
+        ClientOrigin {
+            zone: self.zone.clone(),
+            kind: self.kind,
+            client: self.peer.client.ip(),
+            destination: self.peer.destination,
+            destination_is_ours: self.peer.destination_is_ours,
+            helo: greeting.name().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+}
