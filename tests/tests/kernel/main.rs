@@ -3,6 +3,8 @@
 //!
 //! The mail process is stood in for by a proxy that greets with what it knows of the connection and echoes.
 
+mod blacklist;
+mod bypass;
 mod firewall;
-
 mod intercept;
+mod lifecycle;
