@@ -5,6 +5,8 @@
 
 mod blacklist;
 mod bypass;
+mod evasion;
 mod firewall;
+mod frames;
 mod intercept;
 mod lifecycle;
