@@ -355,6 +355,8 @@ pub struct QuarantineMessage {
     pub reasons: Vec<String>,
     /// The beginning of its header, as text.
     pub header: String,
+    /// The beginning of what follows, undecoded, as text.
+    pub text: String,
 }
 
 /// What happened to a message.

@@ -220,19 +220,19 @@ impl ControlHandler {
 
     async fn release(&self, which: Which, to: Option<Mailbox>, with_virus: bool) -> Result<Done> {
         let ids = self.withheld(which).await?;
-        let released =
-            self.parts.quarantine.release(&ids, to.as_ref(), with_virus).await.map_err(failed)?;
+        let released = self.parts.quarantine.release(&ids, to.as_ref(), with_virus).await.map_err(failed)?;
         let with = |wanted| released.iter().filter(move |(_, what)| *what == wanted).map(|(id, _)| *id);
         let kept: Vec<String> = with(Released::NeedsConfirmation).map(|id| id.to_string()).collect();
         if !kept.is_empty() {
             let kept = kept.join(" ");
-            return Err(refused(format!("a virus was found in {kept}: to release it all the same, add --with-virus")));
+            return Err(refused(format!(
+                "a virus was found in {kept}: to release it all the same, add --with-virus"
+            )));
         }
-        // The queue finds them by itself: they are due.
-        for id in with(Released::Queued) {
-            self.parts.queue.released(id);
-        }
-        Ok(Done { messages: with(Released::Queued).count() as u64, missing: with(Released::Absent).collect() })
+        Ok(Done {
+            messages: with(Released::Queued).count() as u64,
+            missing: with(Released::Absent).collect(),
+        })
     }
 
     async fn delete(&self, which: Which) -> Result<Done> {
@@ -247,7 +247,8 @@ impl ControlHandler {
     }
 
     async fn trace(&self, query: &str) -> Result<Answer> {
-        let query = Query::parse(query, now()).map_err(|error| ControlError::new(ErrorKind::Invalid, error))?;
+        let query =
+            Query::parse(query, now()).map_err(|error| ControlError::new(ErrorKind::Invalid, error))?;
         let traces = self.parts.traces.query(query).await.map_err(failed)?;
         Ok(Answer::Traces(traces.records.into_iter().map(rows::trace_row).collect()))
     }
@@ -269,7 +270,9 @@ impl Handler for ControlHandler {
             Request::Reload => self.reload().await,
             Request::Entries { lists } => {
                 let loaded = self.loaded();
-                Ok(Answer::Entries(lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect()))
+                Ok(Answer::Entries(
+                    lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect(),
+                ))
             }
             Request::Edit(edit) => self.edit(edit).await,
             Request::QueueList(page) => self.queue_list(page).await,

@@ -26,10 +26,10 @@ use crate::delivery::Delivery;
 use crate::intercept::{Connection, Listener, ZoneListener};
 use crate::quarantine::QuarantineHandle;
 use crate::queue::{Queue, Surroundings};
+use crate::routing::OwnListeners;
 use crate::scan::Scanner;
 use crate::session::{self, Limits, Peer, SessionContext};
 use crate::spool::{IdMint, Spool};
-use crate::routing::OwnListeners;
 use crate::store::facts::FactsDb;
 use crate::store::spool_db::SpoolDb;
 use crate::trace::Recorder;
@@ -41,9 +41,12 @@ const SESSION_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the mail process on the inherited channel until it is told to stop.
 pub fn run(channel: RawFd) -> Result<()> {
-    let mut channel = inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
+    let mut channel =
+        inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
     let start: ToMail = ipc::read(&mut channel).context("the datapath process said nothing")?;
-    let ToMail::Start { source, listeners } = start else { bail!("the datapath process began with something else") };
+    let ToMail::Start { source, listeners } = start else {
+        bail!("the datapath process began with something else")
+    };
     let config = config::parse(&source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;

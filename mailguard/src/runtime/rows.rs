@@ -9,8 +9,8 @@ use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 
 use crate::control::{
-    AttemptRow, CheckRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow, SourceRow,
-    TraceRecipient, TraceRow,
+    AttemptRow, CheckRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
+    SourceRow, TraceRecipient, TraceRow,
 };
 use crate::quarantine::Shown;
 use crate::store::record::{Ending, MessageRecord, QuarantineRecord, RecipientState};
@@ -93,7 +93,12 @@ pub(super) fn quarantine_row(id: QueueId, record: &QuarantineRecord) -> Quaranti
         since: record.since(),
         octets: record.body.octets(),
         sender: record.envelope.reverse_path.to_string(),
-        recipients: record.envelope.recipients.iter().map(|recipient| plain(&recipient.forward_path)).collect(),
+        recipients: record
+            .envelope
+            .recipients
+            .iter()
+            .map(|recipient| plain(&recipient.forward_path))
+            .collect(),
         reason: record.withheld.first().map(|withheld| withheld.reason.to_string()).unwrap_or_default(),
     }
 }
