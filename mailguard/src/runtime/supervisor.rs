@@ -106,10 +106,14 @@ fn prepare_folders(config: &Config, user: &MailUser) -> Result<Flock<File>, RunE
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::AlreadyRunning(path))
 }
 
+/// Raises the limit of open files as far as it goes, at most to [`OPEN_FILES`] if it is lower now.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let wanted = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES, |(_, hard)| hard.max(OPEN_FILES));
-    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = soft.max(OPEN_FILES).min(hard);
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    });
+    if let Err(error) = raised {
         warn!(%error, "the limit of open files stays as it was");
     }
 }
