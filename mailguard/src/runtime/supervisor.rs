@@ -27,6 +27,8 @@ use crate::intercept::{self, ZoneListener};
 
 /// How long a mail process may take to finish what is under way after Stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has.
+const STOP_POLL: Duration = Duration::from_millis(20);
 /// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they keep
 /// ending within [`STABLE_AFTER`].
 const RESTART_MIN: Duration = Duration::from_millis(100);
@@ -275,12 +277,13 @@ impl Supervisor {
         }
         self.tell(&mut mail, &ToMail::Stop);
         let deadline = Instant::now() + STOP_PATIENCE;
-        while let Ok(event) = inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            match event {
-                Event::Hangup(generation) if generation == self.generation => break,
+        // A process that closes its stores has no channel any more: what counts is its end.
+        while matches!(mail.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            match inbox.recv_timeout(STOP_POLL) {
                 // Asked twice: at once.
-                Event::Signal(Signal::SIGTERM | Signal::SIGINT) => break,
-                _ => {}
+                Ok(Event::Signal(Signal::SIGTERM | Signal::SIGINT)) => break,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let _ = mail.child.kill();

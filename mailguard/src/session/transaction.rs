@@ -20,10 +20,12 @@ use super::incoming_body::{IncomingBody, Received};
 use super::trace_fields::TraceFields;
 use super::{Peer, Services};
 use crate::spool::{CommitError, NewMessage};
-use crate::trace::{Record, TransactionResult};
+use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
 /// Most findings about recipients that one transaction's trace keeps; the verdicts don't depend on it.
 const MAX_TRACED_FINDINGS: usize = 256;
+/// Most refused recipients that one transaction's trace names.
+const MAX_TRACED_REFUSALS: usize = 64;
 
 /// The transactions of one session, one at a time.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ struct Transaction {
     before: Vec<Finding>,
     /// About recipients and content, for the trace.
     traced: Vec<Finding>,
+    /// Recipients that were refused, for the trace.
+    refused: Vec<RefusedRecipient>,
     /// Every recipient so far was taken because of a whitelist.
     all_whitelisted: bool,
     /// The last one that the client was told.
@@ -94,6 +98,7 @@ impl<S: Services> Transactions<S> {
             },
             before,
             traced: limits,
+            refused: Vec::new(),
             all_whitelisted: true,
             refusal: None,
             body: None,
@@ -114,6 +119,10 @@ impl<S: Services> Transactions<S> {
         transaction.traced.extend(findings.into_iter().take(room));
         match verdict {
             Verdict::Refused(refusal) => {
+                if transaction.refused.len() < MAX_TRACED_REFUSALS {
+                    let reply = refusal.reply(transaction.id);
+                    transaction.refused.push(RefusedRecipient { recipient: forward_path, reply });
+                }
                 transaction.refusal = Some(refusal.clone());
                 return Err(refusal);
             }
@@ -262,7 +271,7 @@ impl<S: Services> Transactions<S> {
         subject: Option<String>,
         result: TransactionResult,
     ) -> Record {
-        let Transaction { id, at, greeting, envelope, before, traced, .. } = transaction;
+        let Transaction { id, at, greeting, envelope, before, traced, refused, .. } = transaction;
         let mut findings = before;
         findings.extend(traced);
         Record {
@@ -271,7 +280,7 @@ impl<S: Services> Transactions<S> {
             origin: Origin::Client(self.origin(&greeting)),
             reverse_path: Some(envelope.reverse_path),
             recipients: envelope.recipients.into_iter().map(|recipient| recipient.forward_path).collect(),
-            refused_recipients: Vec::new(),
+            refused_recipients: refused,
             subject: subject.unwrap_or_default(),
             size,
             findings,
