@@ -165,7 +165,14 @@ async fn a_server_is_asked_once_an_attempt() {
         C: DATA
         S: 250 ok|450 4.2.1 later|503 no";
     let both = format!("{OPENING}\n{}\n{deferring}", one_message());
-    check_two(&[&both], ["delivered 2.0.0", "deferred 4.2.1"], 1).await;
+    let again = format!("{OPENING}\n{}", one_message());
+    let server = ScriptedServer::start("127.0.0.1:0", &[&both, &again]).await;
+    let sender = Sender::new(&[]).await;
+    let hop = NextHop::Address(server.address);
+    for outcome in ["delivered 2.0.0", "deferred 4.2.1"] {
+        assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
+    }
+    assert_eq!((server.seen().len(), server.scripts_left()), (1, 1));
 }
 
 /// Two servers of one name, asked in both orders. `contents`: how many contents they may have got together.
