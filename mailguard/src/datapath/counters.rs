@@ -13,13 +13,12 @@ use super::{DatapathError, ReasonCount, RuleCount};
 /// The open counters.
 pub(super) struct Counters {
     reasons: PerCpuArray<MapData, Count>,
-    rules: PerCpuArray<MapData, Count>,
 }
 
 impl Counters {
     /// Opens the counters of the loaded object.
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
-        Ok(Self { reasons: take_map(ebpf, map::STATS)?, rules: take_map(ebpf, map::RULE_HITS)? })
+        Ok(Self { reasons: take_map(ebpf, map::STATS)? })
     }
 
     /// All reasons, those that never occurred too.
@@ -30,22 +29,22 @@ impl Counters {
         };
         Reason::ALL.iter().map(count).collect()
     }
+}
 
-    /// The rules that decided about any packet.
-    pub(super) fn rules(
-        &self,
-        installed: &BTreeMap<Entry, RuleValue>,
-    ) -> Result<Vec<RuleCount>, DatapathError> {
-        let mut rules = Vec::new();
-        for (entry, value) in installed {
-            let count = total(&self.rules, value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
-            if count.packets > 0 {
-                let (list, value) = entry.describe();
-                rules.push(RuleCount { list, value, packets: count.packets, octets: count.octets });
-            }
+/// The rules that decided about any packet.
+pub(super) fn rules(
+    hits: &PerCpuArray<MapData, Count>,
+    installed: &BTreeMap<Entry, RuleValue>,
+) -> Result<Vec<RuleCount>, DatapathError> {
+    let mut rules = Vec::new();
+    for (entry, value) in installed {
+        let count = total(hits, value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
+        if count.packets > 0 {
+            let (list, value) = entry.describe();
+            rules.push(RuleCount { list, value, packets: count.packets, octets: count.octets });
         }
-        Ok(rules)
     }
+    Ok(rules)
 }
 
 /// The sum over all CPUs.

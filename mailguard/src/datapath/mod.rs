@@ -113,7 +113,9 @@ impl Datapath {
                 .insert(interface.device.index, interface.entry(), 0)
                 .map_err(DatapathError::map(map::IFACES))?;
         }
-        set_listeners(object::take_map(&mut ebpf, map::LISTENERS)?, listeners)?;
+        // Held until the programs are loaded: they name their maps by descriptor.
+        let mut sockets: SockMap<MapData> = object::take_map(&mut ebpf, map::LISTENERS)?;
+        set_listeners(&mut sockets, listeners)?;
         let steered: Vec<&Device> = interfaces
             .iter()
             .filter(|interface| interface.steer)
@@ -170,7 +172,7 @@ impl Datapath {
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),
             reasons: self.counters.reasons()?,
-            rules: self.counters.rules(self.rules.installed())?,
+            rules: counters::rules(self.rules.hits(), self.rules.installed())?,
         })
     }
 }
@@ -197,7 +199,7 @@ fn now_ns() -> u64 {
         .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }
 
-fn set_listeners(mut sockets: SockMap<MapData>, listeners: &[ZoneListener]) -> Result<(), DatapathError> {
+fn set_listeners(sockets: &mut SockMap<MapData>, listeners: &[ZoneListener]) -> Result<(), DatapathError> {
     for listener in listeners.iter().filter(|listener| listener.role == Role::Transparent) {
         let index = listener_index(listener.zone as u32, listener.family == Family::V6);
         let socket = listener.socket.as_raw_fd();

@@ -186,6 +186,11 @@ impl RuleMaps {
         Ok(maps)
     }
 
+    /// Packets by rule number.
+    pub(super) fn hits(&self) -> &PerCpuArray<MapData, Count> {
+        &self.hits
+    }
+
     /// Every entry with its rule number.
     pub(super) fn installed(&self) -> &BTreeMap<Entry, RuleValue> {
         &self.installed
