@@ -55,8 +55,17 @@ impl SmtpSink {
 
     /// How many messages came, by the sink's own counter.
     pub fn count(&self) -> u64 {
+        self.counter("mesg=")
+    }
+
+    /// How many sessions there were, by the sink's own counter.
+    pub fn sessions(&self) -> u64 {
+        self.counter("sess=")
+    }
+
+    fn counter(&self, name: &str) -> u64 {
         let text = fs::read_to_string(&self.counters).unwrap_or_default();
-        let last = text.rsplit("mesg=").next().unwrap_or_default();
+        let last = text.rsplit(name).next().unwrap_or_default();
         last.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
     }
 
