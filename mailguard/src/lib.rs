@@ -1,13 +1,13 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
 pub mod config;
+pub mod control;
 pub mod datapath;
 pub mod intercept;
-pub mod session;
 pub mod lookup;
-pub mod scan;
-pub mod store;
-pub mod spool;
-pub mod queue;
 pub mod quarantine;
-pub mod control;
+pub mod queue;
+pub mod scan;
+pub mod session;
+pub mod spool;
+pub mod store;
