@@ -113,7 +113,8 @@ fn a_virus_is_withheld_shown_and_released() {
     assert!(appliance.ok(&["quarantine", "show", &id]).expect("shown").contains("EICAR"));
     assert!(arrived(&sink, "infected").is_none());
     assert!(rows(&appliance, "queue").is_empty());
-    appliance.ok(&["quarantine", "release", &id]).expect("released");
+    assert!(!appliance.cli(&["quarantine", "release", &id]).expect("runs").status.success(), "a virus");
+    appliance.ok(&["quarantine", "release", "--with-virus", &id]).expect("released");
     wait_for(&sink, "infected");
     assert!(rows(&appliance, "quarantine").is_empty());
 

@@ -19,7 +19,10 @@ pub use report::{Errors, Located};
 pub use source::{Include, IncludeContent, LoadError, MAX_SOURCE_OCTETS, ReadError, Source, load};
 pub use write::{WriteError, write};
 
-use mailguard_core::config::{Config, ConfigError, Problem, resolve};
+use std::path::{Path, PathBuf};
+
+use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR};
+use mailguard_core::config::{Config, ConfigError, Problem, Value, resolve};
 
 /// Where the file is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/mailguard/mailguard.toml";
@@ -44,12 +47,31 @@ pub fn parse(source: &Source) -> Result<Config, Errors> {
     }
 }
 
+/// Where the running daemon is found, whatever else is wrong with the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// `runtime_dir`
+    pub runtime_dir: PathBuf,
+    /// `kernel.pin_dir`
+    pub pin_dir: PathBuf,
+}
+
+/// Reads the places of a configuration that may be under repair. Fails only if the file can't be read.
+pub fn places(path: &Path) -> Result<Places, LoadError> {
+    let text = source::read_text(path).map_err(|cause| LoadError { path: path.to_owned(), cause })?;
+    let root = tree::salvage(&text);
+    let place = |keys: &[&str], default: &str| {
+        let said = root.at(keys).and_then(Value::as_text).filter(|path| path.starts_with('/'));
+        PathBuf::from(said.unwrap_or(default))
+    };
+    Ok(Places {
+        runtime_dir: place(&["runtime_dir"], DEFAULT_RUNTIME_DIR),
+        pin_dir: place(&["kernel", "pin_dir"], DEFAULT_PIN_DIR),
+    })
+}
+
 /// The YARA sources, as far as they could be read.
-fn rules(
-    root: &mailguard_core::config::Value,
-    source: &Source,
-    errors: &mut Vec<ConfigError>,
-) -> Vec<(std::path::PathBuf, String)> {
+fn rules(root: &Value, source: &Source, errors: &mut Vec<ConfigError>) -> Vec<(PathBuf, String)> {
     let mut rules = Vec::with_capacity(source.rules.len());
     for Include { path, content } in &source.rules {
         match content {

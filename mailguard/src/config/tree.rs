@@ -28,6 +28,12 @@ pub(super) fn from_toml(text: &str) -> Result<Value, Vec<ConfigError>> {
     Err(errors)
 }
 
+/// What can be made out of a text, whatever is wrong with the rest of it.
+pub(super) fn salvage(text: &str) -> Value {
+    let (table, _) = DeTable::parse_recoverable(text);
+    Value { place: place(0..0), data: table_of(table.get_ref(), &mut Vec::new()) }
+}
+
 fn syntax_error(error: &toml::de::Error, text: &str) -> ConfigError {
     let end = text.len();
     let problem = Problem::Text { what: format!("not TOML: {}", error.message()), remedy: None };

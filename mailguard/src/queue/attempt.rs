@@ -8,6 +8,7 @@ use mailguard_core::mail::{Envelope, ForwardPath, QueueId, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Outcome;
 use mailguard_core::route::NextHop;
+use serde::{Deserialize, Serialize};
 
 use crate::store::body::Body;
 
@@ -58,7 +59,8 @@ pub struct Attempted {
 }
 
 /// What the queue does about an outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Consequence {
     /// Nothing more.
     Done,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{self, SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
@@ -56,7 +56,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     log::start(&config.log);
     if !config.enabled {
         let removed = datapath::unload(&config.kernel.pin_dir)?;
-        info!(%removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
+        info!(?removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
         return Ok(());
     }
     let user = MailUser::find(&config.user)?;
@@ -80,7 +80,9 @@ fn watch_signals(events: Sender<Event>) -> Result<(), RunError> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
     }
-    signals.thread_block().map_err(|error| RunError::System { what: "block signals", source: error.into() })?;
+    signals
+        .thread_block()
+        .map_err(|error| RunError::System { what: "block signals", source: error.into() })?;
     thread::spawn(move || {
         while let Ok(signal) = signals.wait() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -139,8 +141,16 @@ impl Supervisor {
                 return Ok(());
             }
             let status = mail.child.kill().and_then(|()| mail.child.wait());
-            pause = if mail.started.elapsed() > STABLE_AFTER { RESTART_MIN } else { (pause * 2).min(RESTART_MAX) };
-            error!(?status, ?pause, "the mail process ended; connections wait in the listeners for the next one");
+            pause = if mail.started.elapsed() > STABLE_AFTER {
+                RESTART_MIN
+            } else {
+                (pause * 2).min(RESTART_MAX)
+            };
+            error!(
+                ?status,
+                ?pause,
+                "the mail process ended; connections wait in the listeners for the next one"
+            );
             if self.stopped_during(inbox, pause) {
                 self.datapath.proxy_down()?;
                 return Ok(());
@@ -193,7 +203,9 @@ impl Supervisor {
                 },
                 Event::Signal(_) => return true,
                 Event::Hangup(generation) if generation == self.generation => return false,
-                Event::Message(generation, message) if generation == self.generation => self.handle(mail, message),
+                Event::Message(generation, message) if generation == self.generation => {
+                    self.handle(mail, message)
+                }
                 Event::Hangup(_) | Event::Message(..) => {}
             }
         }
@@ -230,7 +242,10 @@ impl Supervisor {
                 self.adopt(edited, config)?;
                 Ok(Answer::Source(self.source.clone()))
             }
-            Request::Status => self.datapath.status().map(Answer::Status).map_err(|error| error.to_string()),
+            Request::Status => {
+                let status = self.datapath.status().map_err(|error| error.to_string())?;
+                serde_json::to_value(status).map(Answer::Status).map_err(|error| error.to_string())
+            }
         }
     }
 

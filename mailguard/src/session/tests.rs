@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailguard_core::config::model::{AddressPattern, IncomingDomain};
+use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::{Check, Outcome, Threat};
 use mailguard_core::mail::Domain;
+use mailguard_core::origin::Origin;
 use mailguard_core::smtp::ReplyCode;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -16,6 +18,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::spool::fixture;
 use crate::store::body::BodyDirectory;
+use crate::trace::TransactionResult;
 
 /// The rest of the house: keeps what it is given.
 struct House {
@@ -69,62 +72,45 @@ async fn text(body: &Body) -> String {
     String::from_utf8_lossy(&body.head(usize::MAX >> 1).await.unwrap()).into_owned()
 }
 
-/// A server with one red zone (index 1) and one green (0), and what its sessions left behind.
-struct Fixture {
-    config: Config,
-    house: House,
-    limits: Arc<Limits>,
-    zone: usize,
-    stop: watch::Sender<bool>,
-    _directory: TempDir,
-}
-
-const GREEN: usize = 0;
-const RED: usize = 1;
-
-impl Fixture {
-    fn new(zone: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut config = fixture::config(directory.path());
-        config.server.max_message_size = 1 << 20;
-        config.incoming_domains = vec![IncomingDomain {
-            domain: Domain::parse("here.test").unwrap(),
-            subdomains: false,
-            server: "127.0.0.1:25".parse().unwrap(),
-        }];
-        config.access.blacklist_senders = vec![AddressPattern::Domain(Domain::parse("black.test").unwrap())];
-        let house = House {
-            directory: BodyDirectory::new(directory.path().to_owned()),
-            ids: AtomicU64::new(33),
-            full: false,
-            commit: Ok(()),
-            committed: Mutex::default(),
-            records: Mutex::default(),
-        };
-        let stop = watch::Sender::new(false);
-        Self { config, house, limits: Arc::default(), zone, stop, _directory: directory }
-    }
-
-    /// Starts a server; what it returns makes a connection that is served.
-    fn start(self) -> Running {
-        Running {
-            config: Arc::new(self.config),
-            house: Arc::new(self.house),
-            limits: self.limits,
-            zone: self.zone,
-            stop: self.stop,
-            _directory: self._directory,
-        }
-    }
-}
-
+/// A server with a green zone and a red one, and what its sessions left behind.
 struct Running {
     config: Arc<Config>,
     house: Arc<House>,
     limits: Arc<Limits>,
     zone: usize,
     stop: watch::Sender<bool>,
-    _directory: TempDir,
+    directory: TempDir,
+}
+
+const GREEN: usize = 0;
+const RED: usize = 1;
+
+/// A server whose sessions come from this zone.
+fn server(zone: usize) -> Running {
+    server_with(zone, |_, _| ())
+}
+
+fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = fixture::config(directory.path());
+    config.server.max_message_size = 1 << 20;
+    config.incoming_domains = vec![IncomingDomain {
+        domain: Domain::parse("here.test").unwrap(),
+        subdomains: false,
+        server: "127.0.0.1:25".parse().unwrap(),
+    }];
+    config.access.blacklist_senders = vec![AddressPattern::Domain(Domain::parse("black.test").unwrap())];
+    let mut house = House {
+        directory: BodyDirectory::new(directory.path().to_owned()),
+        ids: AtomicU64::new(33),
+        full: false,
+        commit: Ok(()),
+        committed: Mutex::default(),
+        records: Mutex::default(),
+    };
+    change(&mut config, &mut house);
+    let stop = watch::Sender::new(false);
+    Running { config: config.into(), house: house.into(), limits: Arc::default(), zone, stop, directory }
 }
 
 impl Running {
@@ -241,7 +227,7 @@ impl Client {
 
 #[tokio::test]
 async fn a_message_is_stored_as_it_was_sent_below_our_field() {
-    let server = Fixture::new(RED).start();
+    let server = server(RED);
     let mut client = server.connect(b"").await;
     client.greet().await;
     let text = "From: a@client.test\r\nSubject: =?utf-8?q?caf=C3=A9?=\r\n\r\n..one\r\n\r\nt\u{f6}o\r\n";
@@ -259,11 +245,11 @@ async fn a_message_is_stored_as_it_was_sent_below_our_field() {
     assert_eq!(message.dispositions, [Disposition::Deliver]);
     let records = server.records();
     assert_eq!(records.len(), 1);
-    assert_eq!(records[0].result, TransactionResult::Accepted(vec![Disposition::Deliver]));
-    assert_eq!(records[0].subject.as_deref(), Some("café"));
+    assert_eq!(records[0].result, TransactionResult::Accepted { dispositions: vec![Disposition::Deliver] });
+    assert_eq!(records[0].subject, "café");
     assert_eq!(records[0].size, text.len() as u64 - 1);
-    assert_eq!(records[0].origin.zone, "red");
-    assert_eq!(records[0].origin.helo, "client.test");
+    let Origin::Client(origin) = &records[0].origin else { panic!("a client brought it") };
+    assert_eq!((origin.zone.as_str(), origin.helo.as_str()), ("red", "client.test"));
 }
 
 #[tokio::test]
@@ -275,7 +261,7 @@ async fn date_and_message_id_are_added_where_they_are_missing() {
         ("no header at all\r\n", true, true, true),
         ("", true, true, true),
     ] {
-        let server = Fixture::new(GREEN).start();
+        let server = server(GREEN);
         let mut client = server.connect(b"").await;
         client.greet().await;
         client.send(text, "250 2.0.0 Ok: queued as 11").await;
@@ -290,7 +276,7 @@ async fn date_and_message_id_are_added_where_they_are_missing() {
 
 #[tokio::test]
 async fn a_red_client_may_not_relay() {
-    let server = Fixture::new(RED).start();
+    let server = server(RED);
     let mut client = server.connect(b"").await;
     client.greet().await;
     client
@@ -317,7 +303,7 @@ async fn what_the_header_says_can_refuse_the_message() {
         ("From: x@black.test\r\n\r\n", "554 5.7.1 Sender is on the sender blacklist (ref 11)"),
         (endless.as_str(), "552 5.3.4 Message header exceeds the limit of 262144 octets (ref 11)"),
     ] {
-        let server = Fixture::new(GREEN).start();
+        let server = server(GREEN);
         let mut client = server.connect(b"").await;
         client.greet().await;
         client.send(text, reply).await;
@@ -329,7 +315,7 @@ async fn what_the_header_says_can_refuse_the_message() {
 
 #[tokio::test]
 async fn a_message_over_the_limit_is_refused_and_the_session_goes_on() {
-    let server = Fixture::new(GREEN).start();
+    let server = server(GREEN);
     let mut client = server.connect(b"").await;
     client.greet().await;
     client
@@ -344,13 +330,13 @@ async fn a_message_over_the_limit_is_refused_and_the_session_goes_on() {
     assert_eq!(server.records().len(), 2);
     client.send("x\r\n", "250 2.0.0 Ok: queued as 14").await;
     client.quit().await;
-    let left = std::fs::read_dir(server._directory.path()).unwrap().count();
+    let left = std::fs::read_dir(server.directory.path()).unwrap().count();
     assert_eq!(left, 0, "files of refused bodies");
 }
 
 #[tokio::test]
 async fn what_a_scanner_finds_decides_the_disposition() {
-    let server = Fixture::new(GREEN).start();
+    let server = server(GREEN);
     let mut client = server.connect(b"").await;
     client.greet().await;
     client.send("\r\nworm\r\n", "250 2.0.0 Ok: queued as 11").await;
@@ -371,17 +357,13 @@ async fn what_a_scanner_finds_decides_the_disposition() {
 
 #[tokio::test]
 async fn without_room_nothing_is_taken() {
-    let mut full = Fixture::new(GREEN);
-    full.house.full = true;
-    let server = full.start();
+    let server = server_with(GREEN, |_, house| house.full = true);
     let mut client = server.connect(b"").await;
     client.greet().await;
     client.play("C: MAIL FROM:<a@client.test>\nS: 452 4.3.1 Insufficient storage, try later (ref 11)").await;
     client.quit().await;
 
-    let mut failing = Fixture::new(GREEN);
-    failing.house.commit = Err(Refusal::StorageFailed);
-    let server = failing.start();
+    let server = server_with(GREEN, |_, house| house.commit = Err(Refusal::StorageFailed));
     let mut client = server.connect(b"").await;
     client.greet().await;
     client.send("x\r\n", "452 4.3.0 Storage failed, try later (ref 11)").await;
@@ -391,9 +373,7 @@ async fn without_room_nothing_is_taken() {
 
 #[tokio::test]
 async fn sessions_of_one_client_are_limited() {
-    let mut fixture = Fixture::new(RED);
-    fixture.config.server.max_sessions_per_client = 1;
-    let server = fixture.start();
+    let server = server_with(RED, |config, _| config.server.max_sessions_per_client = 1);
     let mut first = server.connect(b"").await;
     first.greet().await;
     let mut second = server.connect(b"").await;
@@ -408,7 +388,7 @@ async fn sessions_of_one_client_are_limited() {
 
 #[tokio::test]
 async fn who_speaks_before_the_greeting_is_refused() {
-    let server = Fixture::new(RED).start();
+    let server = server(RED);
     let mut client = server.connect(b"EHLO bot.test\r\n").await;
     client.play("S: 554 5.5.1 Protocol error: you spoke before the greeting").await;
     client.closed().await;
@@ -416,7 +396,7 @@ async fn who_speaks_before_the_greeting_is_refused() {
 
 #[tokio::test]
 async fn a_shutdown_ends_idle_sessions_at_once() {
-    let server = Fixture::new(GREEN).start();
+    let server = server(GREEN);
     let mut client = server.connect(b"").await;
     client.greet().await;
     server.stop.send(true).unwrap();
@@ -427,7 +407,7 @@ async fn a_shutdown_ends_idle_sessions_at_once() {
 /// The clock stands still until nobody has anything to do, and then goes on to the next deadline.
 #[tokio::test(start_paused = true)]
 async fn an_idle_client_is_told_so() {
-    let server = Fixture::new(GREEN).start();
+    let server = server(GREEN);
     let start = tokio::time::Instant::now();
     let mut client = server.connect(b"").await;
     client.play("S: 220 mailguard.test ESMTP\nS: 421 4.4.2 Timeout, closing the connection").await;
@@ -437,7 +417,7 @@ async fn an_idle_client_is_told_so() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_leaves_nothing() {
-    let server = Fixture::new(GREEN).start();
+    let server = server(GREEN);
     let mut client = server.connect(b"").await;
     client.greet().await;
     client
@@ -456,7 +436,7 @@ async fn a_client_that_vanishes_leaves_nothing() {
     session.await.unwrap();
     server.nothing_was_stored();
     assert_eq!(server.records(), []);
-    assert_eq!(std::fs::read_dir(server._directory.path()).unwrap().count(), 0, "files of lost bodies");
+    assert_eq!(std::fs::read_dir(server.directory.path()).unwrap().count(), 0, "files of lost bodies");
 }
 
 #[test]

@@ -18,8 +18,9 @@ use mailguard_core::smtp::{MailCommand, Refusal};
 
 use super::incoming_body::{IncomingBody, Received};
 use super::trace_fields::TraceFields;
-use super::{Peer, Record, Services, TransactionResult};
+use super::{Peer, Services};
 use crate::spool::{CommitError, NewMessage};
+use crate::trace::{Record, TransactionResult};
 
 /// Most findings about recipients that one transaction's trace keeps; the verdicts don't depend on it.
 const MAX_TRACED_FINDINGS: usize = 256;
@@ -184,7 +185,7 @@ impl<S: Services> Transactions<S> {
                 return Err(refusal);
             }
         };
-        let record = self.record(transaction, size, subject, TransactionResult::Accepted(dispositions));
+        let record = self.record(transaction, size, subject, TransactionResult::Accepted { dispositions });
         self.services.record(record).await;
         Ok(stored)
     }
@@ -264,7 +265,19 @@ impl<S: Services> Transactions<S> {
         let Transaction { id, at, greeting, envelope, before, traced, .. } = transaction;
         let mut findings = before;
         findings.extend(traced);
-        Record { id, at, origin: self.origin(&greeting), envelope, subject, size, findings, result }
+        Record {
+            id,
+            at,
+            origin: Origin::Client(self.origin(&greeting)),
+            reverse_path: Some(envelope.reverse_path),
+            recipients: envelope.recipients.into_iter().map(|recipient| recipient.forward_path).collect(),
+            refused_recipients: Vec::new(),
+            subject: subject.unwrap_or_default(),
+            size,
+            findings,
+            result,
+            attempts: Vec::new(),
+        }
     }
 
     fn origin(&self, greeting: &Greeting) -> ClientOrigin {

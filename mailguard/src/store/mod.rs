@@ -6,6 +6,7 @@
 //! `queue`, `quarantine` and `trace`.
 
 pub mod body;
+pub mod facts;
 pub mod intake;
 #[cfg(test)]
 pub(crate) mod lossy;

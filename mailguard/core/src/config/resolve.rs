@@ -29,6 +29,11 @@ pub const MAX_EXTENSIONS: usize = 1_024;
 /// Name servers: what a resolver asks in turn.
 pub const MAX_NAME_SERVERS: usize = 8;
 
+/// `runtime_dir` unless the file says otherwise.
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/mailguard";
+/// `kernel.pin_dir` unless the file says otherwise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/mailguard";
+
 /// The lists that may hold `@/path/to/file`: those of addresses, networks, domains and clients.
 pub const LISTS_FROM_FILES: [[&str; 2]; 11] = [
     ["bypass", "from_subnets"],
@@ -72,7 +77,7 @@ fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Confi
     let hostname = root.require("hostname", &syntax::HOST_NAME);
     let enabled = root.flag("enabled", true);
     let state_dir = path(root, "state_dir", "/var/lib/mailguard");
-    let runtime_dir = path(root, "runtime_dir", "/run/mailguard");
+    let runtime_dir = path(root, "runtime_dir", DEFAULT_RUNTIME_DIR);
     let postmaster = root.text_or_empty("postmaster", &syntax::MAILBOX);
     let user = root.text("user", &syntax::USER).unwrap_or_else(|| "mailguard".to_owned());
     let min_free_disk = root.size("min_free_disk", 512 * MB, 0..=16_384 * GB);
@@ -234,7 +239,7 @@ fn kernel(section: &mut Section<'_>) -> Kernel {
                 ("reject", BlacklistAction::Reject),
             ],
         ),
-        pin_dir: path(section, "pin_dir", "/sys/fs/bpf/mailguard"),
+        pin_dir: path(section, "pin_dir", DEFAULT_PIN_DIR),
         proxy_port: section.count("proxy_port", 10_025, 1_024..=LAST_PROXY_PORT) as u16,
     }
 }

@@ -21,6 +21,34 @@ impl UnixTime {
         Self(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
     }
 
+    /// This time and `span` earlier; not before 1970.
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// Reads `2026-11-24` (its midnight) and `2026-11-24T05:29:36Z`, in UTC (RFC 3339).
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let (date, time) = match text.split_once('T') {
+            Some((date, time)) => (date, time.strip_suffix('Z')?),
+            None => (text, "00:00:00"),
+        };
+        let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+        let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
+        let in_range =
+            year >= 1970 && (1..=12).contains(&month) && day >= 1 && hour < 24 && minute < 60 && second < 60;
+        if !in_range {
+            return None;
+        }
+        // Counted from March, as `civil` does: the leap day comes last.
+        let (shifted_year, from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let leap_days = shifted_year / 4 - shifted_year / 100 + shifted_year / 400;
+        let days = 365 * shifted_year + leap_days + (153 * from_march + 2) / 5 + day - 1 - 719_468;
+        let time = Self((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000);
+        // A day that the month doesn't have comes out as another.
+        let c = civil(time);
+        ((c.year, c.month as u64, c.day) == (year, month, day)).then_some(time)
+    }
+
     /// How long after `earlier` this is; zero when it is before.
     pub fn since(self, earlier: UnixTime) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
@@ -43,6 +71,18 @@ impl From<SystemTime> for UnixTime {
         let span = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
     }
+}
+
+/// Three decimal numbers of exactly so many digits.
+fn numbers(text: &str, separator: char, digits: [usize; 3]) -> Option<[u64; 3]> {
+    let mut parts = text.split(separator);
+    let mut numbers = [0; 3];
+    for (number, digits) in numbers.iter_mut().zip(digits) {
+        let part = parts.next()?;
+        let fits = part.len() == digits && part.bytes().all(|digit| digit.is_ascii_digit());
+        *number = if fits { part.parse().ok()? } else { return None };
+    }
+    parts.next().is_none().then_some(numbers)
 }
 
 struct Civil {
@@ -115,5 +155,26 @@ mod tests {
         check(1_795_498_176, "Tue, 24 Nov 2026 05:29:36 +0000");
         check(4_107_542_399, "Sun, 28 Feb 2100 23:59:59 +0000");
         check(4_107_542_400, "Mon, 1 Mar 2100 00:00:00 +0000");
+    }
+
+    #[test]
+    fn rfc3339_comes_back() {
+        for seconds in [0, 951_782_400, 1_795_498_176, 4_107_542_399, 4_107_542_400] {
+            let time = UnixTime(seconds * 1_000_000);
+            assert_eq!(UnixTime::parse_rfc3339(&time.rfc3339().to_string()), Some(time));
+        }
+        assert_eq!(UnixTime::parse_rfc3339("2000-02-29"), Some(UnixTime(951_782_400_000_000)));
+        for text in [
+            "",
+            "2026",
+            "2026-2-1",
+            "2025-02-29",
+            "2026-13-01",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00",
+            "1969-12-31",
+        ] {
+            assert_eq!(UnixTime::parse_rfc3339(text), None, "{text}");
+        }
     }
 }

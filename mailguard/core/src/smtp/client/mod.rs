@@ -160,6 +160,11 @@ impl Client {
         matches!(self.state, State::Ready)
     }
 
+    /// Whether the session is over: nothing may be written any more.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     /// Starts a transaction. Outside of a ready session it is over at once, deferred.
     pub fn begin(&mut self, now: Instant, transaction: &Transaction<'_>) {
         let remote = &self.settings.remote;

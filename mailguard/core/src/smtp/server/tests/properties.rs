@@ -64,6 +64,20 @@ proptest! {
     }
 
     #[test]
+    fn every_reply_carries_a_status_code_of_its_class(
+        groups in groups(),
+        lengths in proptest::collection::vec(1_usize..40, 1..6),
+    ) {
+        // Banner and the answer to EHLO come first, and have none (RFC 2034 §3).
+        let answers = run(&groups, &lengths).0.into_iter().skip(6);
+        for line in answers.filter(|line| !line.starts_with("S: 354")) {
+            let (code, rest) = line[3..].split_at(4);
+            let status: EnhancedStatus = rest.split(' ').next().unwrap().parse().unwrap();
+            prop_assert_eq!(format!("{}", status.class), &code[..1], "{}", line);
+        }
+    }
+
+    #[test]
     fn any_octets_are_survived(
         octets in proptest::collection::vec(proptest::num::u8::ANY, 0..2_000),
         lengths in proptest::collection::vec(1_usize..80, 1..6),

@@ -1,0 +1,297 @@
+//! What can be typed.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use mailguard_core::mail::QueueId;
+
+use crate::config::{DEFAULT_PATH, EditList};
+use crate::control::Which;
+use crate::trace::SYNTAX;
+
+const EXAMPLES: &str = "\
+Examples:
+  mailguard check                              is the configuration right?
+  mailguard status                             what runs, and which protections don't yet
+  mailguard bypass add from-ip 192.168.5.7     leave a host alone, at once and from now on
+  mailguard trace to:boss@example.com          what happened to his mail
+
+Exit codes: 0 done, 1 failed, 2 not understood.";
+
+/// Transparent SMTP filter for Linux firewalls.
+#[derive(Debug, Parser)]
+#[command(name = "mailguard", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(super) struct Args {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub(super) config: PathBuf,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon: steer packets, filter and deliver mail.
+    #[command(after_help = "\
+Needs root. Loads the kernel programs, opens the listeners and starts the mail process as `user`.
+SIGHUP reloads the configuration. SIGTERM ends the daemon; kernel rules stay in force (`on_proxy_down`
+decides on new connections) until `mailguard unload` removes them.")]
+    Run,
+    /// The unprivileged half of `run`, which starts it.
+    #[command(hide = true)]
+    Mail {
+        /// The end of the socket pair to the datapath process.
+        #[arg(long)]
+        channel: RawFd,
+    },
+    /// Check a configuration: every error with its line and what is accepted.
+    #[command(after_help = "\
+Examples:
+  mailguard check                      the file in use
+  mailguard check new.toml && echo ok  another one")]
+    Check {
+        /// Another file than --config.
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show what runs: zones, sessions, queue, kernel counters, and protections that aren't active.
+    Status {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Apply the configuration file: all of it, or nothing if it has an error.
+    Reload {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove everything from the kernel: programs, maps, rules, routes. Works without the daemon.
+    Unload {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Sources and destinations that are left alone.
+    #[command(
+        subcommand,
+        after_help = "\
+Changes take effect at once, break no session and are written into the configuration file.
+
+Examples:
+  mailguard bypass list
+  mailguard bypass add from-subnet 192.168.5.0/24 2001:db8:5::/64
+  mailguard bypass remove to-ip 203.0.113.9"
+    )]
+    Bypass(ListCommand<BypassKind>),
+    /// Clients, senders and recipients whose mail is refused.
+    #[command(
+        subcommand,
+        after_help = "\
+Changes take effect at once, break no session and are written into the configuration file.
+
+Examples:
+  mailguard blacklist add client 198.51.100.0/24
+  mailguard blacklist add sender spam@example.com example.net
+  mailguard blacklist remove recipient old@example.org"
+    )]
+    Blacklist(ListCommand<BlacklistKind>),
+    /// Messages that wait for delivery.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  mailguard queue list
+  mailguard queue show 1PAV3QX7K2M
+  mailguard queue retry --all"
+    )]
+    Queue(QueueCommand),
+    /// Messages that are withheld.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  mailguard quarantine list
+  mailguard quarantine release 1PAV3QX7K2M
+  mailguard quarantine delete --all"
+    )]
+    Quarantine(QuarantineCommand),
+    /// What happened to messages: checks, disposition, attempts; newest first.
+    #[command(after_help = "\
+Examples:
+  mailguard trace                          the latest
+  mailguard trace 1PAV3QX7K2M              one message, in full
+  mailguard trace to:boss@example.com result:quarantined since:1d --full",
+        long_about = SYNTAX)]
+    Trace {
+        /// What to look for; nothing: the latest.
+        query: Vec<String>,
+        /// All that is known of each message, not only of a single one.
+        #[arg(long)]
+        full: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(super) struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ListCommand<K: ValueEnum + Send + Sync + 'static> {
+    /// Show what is on the lists, and where it is written.
+    List {
+        /// One kind only.
+        #[arg(value_enum)]
+        kind: Option<K>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put values on a list: all of them, or none if one is wrong.
+    Add {
+        /// Which list.
+        #[arg(value_enum)]
+        kind: K,
+        /// What to add.
+        #[arg(required = true, value_name = "VALUE")]
+        values: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take values off a list: all of them, or none if one isn't there.
+    Remove {
+        /// Which list.
+        #[arg(value_enum)]
+        kind: K,
+        /// What to remove.
+        #[arg(required = true, value_name = "VALUE")]
+        values: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// A kind of value that the command line names.
+pub(super) trait Kind: ValueEnum + Send + Sync + 'static {
+    /// The list of these.
+    fn list(&self) -> EditList;
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum BypassKind {
+    /// Clients in a network
+    FromSubnet,
+    /// One client
+    FromIp,
+    /// Clients by hardware address, on the local network
+    FromMac,
+    /// Servers in a network
+    ToSubnet,
+    /// One server
+    ToIp,
+}
+
+impl Kind for BypassKind {
+    fn list(&self) -> EditList {
+        match self {
+            BypassKind::FromSubnet => EditList::BypassFromSubnet,
+            BypassKind::FromIp => EditList::BypassFromIp,
+            BypassKind::FromMac => EditList::BypassFromMac,
+            BypassKind::ToSubnet => EditList::BypassToSubnet,
+            BypassKind::ToIp => EditList::BypassToIp,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum BlacklistKind {
+    /// Addresses and networks of clients
+    Client,
+    /// Mail addresses and domains of senders
+    Sender,
+    /// Mail addresses and domains of recipients
+    Recipient,
+}
+
+impl Kind for BlacklistKind {
+    fn list(&self) -> EditList {
+        match self {
+            BlacklistKind::Client => EditList::BlacklistClient,
+            BlacklistKind::Sender => EditList::BlacklistSender,
+            BlacklistKind::Recipient => EditList::BlacklistRecipient,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// Show the messages that wait, oldest first.
+    List(Listed),
+    /// Show one message: recipients, attempts, header.
+    Show(One),
+    /// Make an attempt now.
+    Retry(Chosen),
+    /// Give messages up; nobody is notified.
+    Remove(Chosen),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// Show the messages that are withheld, oldest first.
+    List(Listed),
+    /// Show one message: recipients, reasons, header.
+    Show(One),
+    /// Deliver messages to their recipients after all.
+    Release {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// To this address instead of the recipients.
+        #[arg(long, value_name = "ADDRESS")]
+        to: Option<String>,
+        /// Also messages in which a virus was found.
+        #[arg(long)]
+        with_virus: bool,
+    },
+    /// Delete messages for good.
+    Delete(Chosen),
+}
+
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(super) struct Listed {
+    /// At most so many messages.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) limit: u32,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(super) struct One {
+    /// The message, as `list` names it.
+    pub(super) id: QueueId,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Chosen {
+    /// The messages, as `list` names them.
+    #[arg(required_unless_present = "all", value_name = "ID")]
+    ids: Vec<QueueId>,
+    /// All that are there.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+impl Chosen {
+    /// The choice as the daemon takes it.
+    pub(super) fn which(&self) -> Which {
+        if self.all { Which::All } else { Which::Ids(self.ids.clone()) }
+    }
+}

@@ -1,0 +1,125 @@
+//! The command line. It holds no state and reads no database: it asks the running daemon over the control socket
+//! and prints the answer. `run`, `mail` and `unload` are [`Processes`], which `main` hands in.
+
+mod args;
+mod check;
+mod layout;
+mod lists;
+mod messages;
+mod status;
+mod traces;
+
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use mailguard_core::config::Config;
+use mailguard_core::mail::UnixTime;
+use serde::Serialize;
+
+use crate::config;
+use crate::control::{Answer, Client, Request, socket_path};
+use args::{Args, Command, Output};
+
+/// What the program can be besides a client of the daemon.
+pub trait Processes {
+    /// The datapath process, until it ends. Sets its own log up.
+    fn run(&self, config: &Path) -> anyhow::Result<()>;
+    /// The mail process, which finds the socket pair to the datapath process under `channel`.
+    fn mail(&self, channel: RawFd) -> anyhow::Result<()>;
+    /// Removes everything from the kernel; what was removed, one line each.
+    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
+    /// What only the modules themselves can find wrong with a configuration: YARA rules that don't compile.
+    fn examine(&self, config: &Config) -> anyhow::Result<()>;
+}
+
+/// Parses the arguments and does what they say. Exit codes: 0 done, 1 failed, 2 not understood.
+pub fn main(processes: &impl Processes) -> ExitCode {
+    let args = Args::parse();
+    let now = UnixTime::from(SystemTime::now());
+    let printed = match perform(args, processes, now) {
+        Ok(printed) => printed,
+        Err(error) => Printed { complaint: format!("mailguard: {error:#}\n"), ..Printed::default() },
+    };
+    // Nobody is left to be told if this fails, too.
+    let _ = io::stderr().write_all(printed.complaint.as_bytes());
+    match io::stdout().write_all(printed.text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        // `mailguard queue list | head` is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "mailguard: can't write the result: {error}");
+            ExitCode::FAILURE
+        }
+        _ if printed.complaint.is_empty() && !printed.failed => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// What a command says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Printed {
+    /// For standard output.
+    text: String,
+    /// For standard error; whoever complains has failed.
+    complaint: String,
+    /// Failed without a complaint: what was found is the result.
+    failed: bool,
+}
+
+impl Printed {
+    fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// JSON or, for people, what `text` makes.
+    fn result(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<Self> {
+        if output.json {
+            let mut json = serde_json::to_string_pretty(value).context("can't be written as JSON")?;
+            json.push('\n');
+            Ok(Self::text(json))
+        } else {
+            Ok(Self::text(text()))
+        }
+    }
+}
+
+fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Result<Printed> {
+    let connect = || -> anyhow::Result<Client> {
+        let places = config::places(&args.config)?;
+        Ok(Client::connect(&socket_path(&places.runtime_dir))?)
+    };
+    match args.command {
+        Command::Run => processes.run(&args.config).map(|()| Printed::default()),
+        Command::Mail { channel } => processes.mail(channel).map(|()| Printed::default()),
+        Command::Check { file, output } => {
+            check::check(file.as_deref().unwrap_or(&args.config), output, processes)
+        }
+        Command::Unload { output } => {
+            let removed = processes.unload(&config::places(&args.config)?.pin_dir)?;
+            status::unloaded(output, &removed)
+        }
+        Command::Status { output } => status::status(&mut connect()?, output, now),
+        Command::Reload { output } => status::reload(&mut connect()?, output),
+        Command::Bypass(command) => lists::lists(&mut connect()?, command),
+        Command::Blacklist(command) => lists::lists(&mut connect()?, command),
+        Command::Queue(command) => messages::queue(&mut connect()?, command, now),
+        Command::Quarantine(command) => messages::quarantine(&mut connect()?, command, now),
+        Command::Trace { query, full, output } => {
+            let request = Request::Trace { query: query.join(" ") };
+            match connect()?.ask(&request)? {
+                Answer::Traces(rows) => Printed::result(output, &rows, || traces::print(&rows, full, now)),
+                _ => wrong_answer(),
+            }
+        }
+    }
+}
+
+fn wrong_answer<T>() -> anyhow::Result<T> {
+    bail!("the daemon answered another question: is it of the same version?")
+}
+
+#[cfg(test)]
+mod tests;

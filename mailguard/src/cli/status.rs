@@ -1,0 +1,145 @@
+//! `mailguard status`, `reload` and `unload`.
+
+use std::fmt::Write;
+
+use mailguard_core::mail::UnixTime;
+use serde_json::{Value, json};
+
+use super::args::Output;
+use super::check::inactive;
+use super::layout::{Table, ago, messages, plain, size, span};
+use super::{Printed, wrong_answer};
+use crate::control::{Answer, Client, Reloaded, Request, StatusReport, ZoneStatus};
+
+/// Shows what runs.
+pub(super) fn status(client: &mut Client, output: Output, now: UnixTime) -> anyhow::Result<Printed> {
+    match client.ask(&Request::Status)? {
+        Answer::Status(report) => Printed::result(output, &report, || print_status(&report, now)),
+        _ => wrong_answer(),
+    }
+}
+
+/// Applies the configuration file.
+pub(super) fn reload(client: &mut Client, output: Output) -> anyhow::Result<Printed> {
+    match client.ask(&Request::Reload)? {
+        Answer::Reloaded(reloaded) => Printed::result(output, &reloaded, || print_reloaded(&reloaded)),
+        _ => wrong_answer(),
+    }
+}
+
+/// Says what was removed.
+pub(super) fn unloaded(output: Output, removed: &[String]) -> anyhow::Result<Printed> {
+    Printed::result(output, &json!({ "removed": removed }), || match removed {
+        [] => "nothing was loaded\n".to_owned(),
+        removed => removed.iter().map(|what| format!("removed: {}\n", plain(what))).collect(),
+    })
+}
+
+fn print_reloaded(reloaded: &Reloaded) -> String {
+    let mut text = format!("{} is in force\n", reloaded.config.display());
+    for note in &reloaded.notes {
+        let _ = writeln!(text, "  {}", plain(note));
+    }
+    inactive(&mut text, &reloaded.inactive);
+    text
+}
+
+fn print_status(report: &StatusReport, now: UnixTime) -> String {
+    let mut text = format!(
+        "mailguard {} on {}, running for {}{}\nconfiguration {}, loaded {}\n",
+        report.version,
+        report.hostname,
+        span(now.since(report.started_at)),
+        if report.enabled { "" } else { ", NOT ENABLED" },
+        report.config.display(),
+        ago(now, report.loaded_at)
+    );
+    for problem in &report.problems {
+        let _ = writeln!(text, "PROBLEM: {}", plain(problem));
+    }
+    let mut zones = Table::new(&["ZONE", "KIND", "MODE", "INTERFACES"]);
+    for ZoneStatus { name, kind, mode, interfaces } in &report.zones {
+        let word = |debug: String| debug.to_lowercase();
+        zones.row([name.clone(), word(format!("{kind:?}")), word(format!("{mode:?}")), interfaces.join(" ")]);
+    }
+    text.push('\n');
+    zones.print(&mut text, "");
+    let mut stock = Table::lines();
+    stock.row(["sessions".to_owned(), format!("{} of {}", report.sessions, report.max_sessions)]);
+    let queue = format!("{}, {}", messages(report.queue.messages), size(report.queue.octets));
+    stock.row(["queue".to_owned(), queue]);
+    let (count, octets) = (messages(report.quarantine.messages), size(report.quarantine.octets));
+    let quarantine = format!("{count}, {octets} of {}", size(report.quarantine_max_octets));
+    stock.row(["quarantine".to_owned(), quarantine]);
+    text.push('\n');
+    stock.print(&mut text, "");
+    if !report.kernel.is_null() {
+        text.push_str("\nkernel\n");
+        nested(&mut text, &report.kernel, "  ");
+    }
+    inactive(&mut text, &report.inactive);
+    text
+}
+
+/// Depth to which nested values are laid out; what is deeper is printed as JSON.
+const MAX_DEPTH: usize = 6;
+
+/// A value of any shape: fields in columns, lists of objects as tables, what is nested in a field under its name.
+fn nested(text: &mut String, value: &Value, indent: &str) {
+    let Value::Object(fields) = value else {
+        let _ = writeln!(text, "{indent}{}", scalar(value));
+        return;
+    };
+    let is_flat = |value: &Value| !has_objects(value) || indent.len() > 2 * MAX_DEPTH;
+    let mut table = Table::lines();
+    for (name, value) in fields.iter().filter(|(_, value)| is_flat(value)) {
+        table.row([words(name), scalar(value)]);
+    }
+    table.print(text, indent);
+    for (name, value) in fields.iter().filter(|(_, value)| !is_flat(value)) {
+        let _ = writeln!(text, "{indent}{}", plain(&words(name)));
+        let deeper = format!("{indent}  ");
+        match value {
+            Value::Array(rows) => rows_table(text, rows, &deeper),
+            _ => nested(text, value, &deeper),
+        }
+    }
+}
+
+fn has_objects(value: &Value) -> bool {
+    match value {
+        Value::Object(_) => true,
+        Value::Array(items) => items.iter().any(Value::is_object),
+        _ => false,
+    }
+}
+
+/// A list of objects: their fields, in order of first appearance, are the columns.
+fn rows_table(text: &mut String, rows: &[Value], indent: &str) {
+    let mut columns: Vec<&str> = Vec::new();
+    for name in rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys()) {
+        if !columns.contains(&name.as_str()) {
+            columns.push(name);
+        }
+    }
+    let headings: Vec<String> = columns.iter().map(|name| words(name).to_uppercase()).collect();
+    let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
+    for row in rows {
+        table.cells(columns.iter().map(|name| row.get(*name).map(scalar).unwrap_or_default()).collect());
+    }
+    table.print(text, indent);
+}
+
+/// `some_name` and `some-name` as words.
+fn words(name: &str) -> String {
+    name.replace(['_', '-'], " ")
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if !has_objects(value) => items.iter().map(scalar).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}

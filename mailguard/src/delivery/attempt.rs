@@ -1,0 +1,167 @@
+//! One attempt: which recipients are still to be decided, and what the servers said of them so far.
+
+use std::net::SocketAddr;
+
+use mailguard_core::mail::{Recipient, ReversePath};
+use mailguard_core::outcome::{Outcome, Report};
+use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::client::{Conclusion, Ending, Transaction};
+
+use super::content::eight_bit;
+use super::session::Session;
+use crate::spool::Body;
+
+/// Most recipients of one transaction: as many as every server takes (RFC 5321 §4.5.3.1.8).
+const MAX_RECIPIENTS: usize = 100;
+
+/// The state of an attempt.
+pub(super) struct Attempt<'a> {
+    reverse_path: &'a ReversePath,
+    recipients: &'a [Recipient],
+    body: &'a Body,
+    verdicts: Vec<Verdict>,
+    /// The servers that have answered.
+    asked: Vec<SocketAddr>,
+    /// No other server is to be asked.
+    over: bool,
+}
+
+/// What is known of a recipient.
+#[derive(Debug, Clone)]
+enum Verdict {
+    /// Nothing, or what stands if no other server says better.
+    Open(Option<Outcome>),
+    /// This.
+    Final(Outcome),
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(reverse_path: &'a ReversePath, recipients: &'a [Recipient], body: &'a Body) -> Self {
+        let verdicts = vec![Verdict::Open(None); recipients.len()];
+        Self { reverse_path, recipients, body, verdicts, asked: Vec::new(), over: false }
+    }
+
+    /// Whether no other server needs to be asked.
+    pub(super) fn is_over(&self) -> bool {
+        self.over || self.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Final(_)))
+    }
+
+    /// Whether this server has answered in this attempt: it is not asked twice.
+    pub(super) fn has_asked(&self, server: SocketAddr) -> bool {
+        self.asked.contains(&server)
+    }
+
+    /// Sends the message to every recipient that is open, in as many transactions as it takes.
+    pub(super) async fn send(&mut self, session: &mut Session) {
+        self.try_send(session, false).await;
+    }
+
+    /// As `send`, by a session that was waiting: false if it proved dead, and nothing is known that wasn't before.
+    pub(super) async fn send_by_waiting(&mut self, session: &mut Session) -> bool {
+        self.try_send(session, true).await
+    }
+
+    async fn try_send(&mut self, session: &mut Session, waited: bool) -> bool {
+        let eight_bit = match eight_bit(self.body, session.takes_eight_bit()).await {
+            Ok(eight_bit) => eight_bit,
+            Err(error) => {
+                self.settle(&unreadable(&error));
+                return true;
+            }
+        };
+        let is_open = |index: &usize| matches!(self.verdicts[*index], Verdict::Open(_));
+        let open: Vec<usize> = (0..self.recipients.len()).filter(is_open).collect();
+        for (number, indices) in open.chunks(MAX_RECIPIENTS).enumerate() {
+            let conclusion = self.transaction(session, indices, eight_bit).await;
+            if waited && number == 0 && conclusion.ending == Ending::Unanswered {
+                return false;
+            }
+            for (&index, outcome) in indices.iter().zip(conclusion.outcomes) {
+                self.note(index, outcome);
+            }
+            // Another server might deliver what this one has, too.
+            self.over |= conclusion.ending == Ending::InDoubt;
+            if conclusion.ending != Ending::Settled {
+                break;
+            }
+        }
+        self.asked.push(session.address());
+        true
+    }
+
+    async fn transaction(&self, session: &mut Session, indices: &[usize], eight_bit: bool) -> Conclusion {
+        let chosen: Vec<Recipient>;
+        let recipients = if indices.len() == self.recipients.len() {
+            self.recipients
+        } else {
+            chosen = indices.iter().map(|&index| self.recipients[index].clone()).collect();
+            &chosen
+        };
+        let transaction =
+            Transaction { reverse_path: self.reverse_path, recipients, size: self.body.octets(), eight_bit };
+        session.send(&transaction, self.body).await
+    }
+
+    fn note(&mut self, index: usize, outcome: Outcome) {
+        self.verdicts[index] = match outcome {
+            Outcome::Deferred(_) => Verdict::Open(Some(outcome)),
+            Outcome::Delivered(_) | Outcome::Failed(_) => Verdict::Final(outcome),
+        };
+    }
+
+    /// A server that could not be used. It speaks for itself only, and only until another says something.
+    pub(super) fn note_unusable(&mut self, outcome: Outcome) {
+        // Whoever comes after ourselves in the order would only send it back to us.
+        self.over |= outcome.report().status == EnhancedStatus::new(5, 4, 6);
+        for verdict in &mut self.verdicts {
+            let better = match verdict {
+                Verdict::Open(None) => true,
+                Verdict::Open(Some(Outcome::Failed(_))) => matches!(outcome, Outcome::Deferred(_)),
+                Verdict::Open(Some(before)) => {
+                    before.report().reply.is_none()
+                        && outcome.report().reply.is_some()
+                        && matches!(outcome, Outcome::Deferred(_))
+                }
+                Verdict::Final(_) => false,
+            };
+            if better {
+                *verdict = Verdict::Open(Some(outcome.clone()));
+            }
+        }
+    }
+
+    /// Decides everything that is open.
+    pub(super) fn settle(&mut self, outcome: &Outcome) {
+        for verdict in &mut self.verdicts {
+            if let Verdict::Open(None) = verdict {
+                *verdict = Verdict::Final(outcome.clone());
+            }
+        }
+        self.over = true;
+    }
+
+    /// One outcome a recipient.
+    pub(super) fn into_outcomes(self) -> Vec<Outcome> {
+        self.verdicts
+            .into_iter()
+            .map(|verdict| match verdict {
+                Verdict::Final(outcome) | Verdict::Open(Some(outcome)) => outcome,
+                Verdict::Open(None) => Outcome::Deferred(Report {
+                    status: EnhancedStatus::new(4, 4, 0),
+                    remote: String::new(),
+                    reply: None,
+                    text: "no server could be asked".to_owned(),
+                }),
+            })
+            .collect()
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> Outcome {
+    Outcome::Deferred(Report {
+        status: EnhancedStatus::new(4, 3, 0),
+        remote: String::new(),
+        reply: None,
+        text: format!("the message can't be read from the spool: {error}"),
+    })
+}

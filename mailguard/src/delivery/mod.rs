@@ -1,0 +1,215 @@
+//! Performs attempts: one message, one next hop, and an outcome for each recipient (RFC 5321 §5.1).
+//!
+//! `queue` says when and to which next hop, `routing` finds its servers; here they are tried in turn, sessions are
+//! kept for the next message, and what each server said becomes outcomes. Nothing is remembered between attempts
+//! but the waiting sessions. Retries and reports are left to `queue`.
+
+mod attempt;
+mod content;
+mod pool;
+mod session;
+
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::future::{BoxFuture, join_all};
+use mailguard_core::config::Config;
+use mailguard_core::config::model::HeloName;
+use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
+use mailguard_core::outcome::{Outcome, Report};
+use mailguard_core::route::{NextHop, NoRoute};
+use tokio::time::{Instant, sleep};
+
+pub use self::pool::{IDLE_TIME, MAX_IDLE_SESSIONS, MAX_IDLE_SESSIONS_A_HOP, MAX_SESSION_TIME};
+pub use self::session::CONNECT_TIMEOUT;
+
+use self::attempt::Attempt;
+use self::pool::Pool;
+use self::session::{Identity, Session};
+use crate::lookup::dns::{CurrentDns, Dns};
+use crate::queue::{Deliver, Outgoing};
+use crate::routing::{self, OwnListeners};
+use crate::spool::Body;
+
+/// Most servers that are given the message in one attempt: those that don't take a recipient now will be asked
+/// again soon enough.
+const MAX_SESSIONS_AN_ATTEMPT: usize = 5;
+
+/// How often waiting sessions are looked at.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Performs attempts.
+#[derive(Default)]
+pub struct Delivery {
+    pool: Pool,
+    dns: CurrentDns,
+    listeners: ArcSwap<OwnListeners>,
+}
+
+/// What an attempt needs of the configuration.
+struct Terms<'a> {
+    dns: Arc<Dns>,
+    own_name: &'a Domain,
+    helo: Option<&'a Domain>,
+    postmaster: Option<&'a Mailbox>,
+}
+
+impl Delivery {
+    /// A delivery without waiting sessions. `listeners`: the addresses on which we accept mail ourselves.
+    pub fn new(listeners: OwnListeners) -> Self {
+        Self { listeners: ArcSwap::from_pointee(listeners), ..Self::default() }
+    }
+
+    /// The listeners have changed.
+    pub fn set_listeners(&self, listeners: OwnListeners) {
+        self.listeners.store(Arc::new(listeners));
+    }
+
+    /// Tries to hand `body` to a server of `hop` for each recipient of `envelope`: one outcome each, in their
+    /// order. Takes as long as the servers take; may be dropped at any time, which breaks the session off.
+    pub async fn attempt(
+        &self,
+        config: &Config,
+        hop: &NextHop,
+        envelope: &Envelope,
+        body: &Body,
+    ) -> Vec<Outcome> {
+        let terms = Terms {
+            dns: self.dns.get(&config.dns),
+            own_name: &config.hostname,
+            helo: match &config.delivery.helo_name {
+                HeloName::Name(name) => Some(name),
+                HeloName::AddressLiteral => None,
+            },
+            postmaster: config.postmaster.as_ref(),
+        };
+        self.attempt_on(&terms, hop, envelope, body).await
+    }
+
+    async fn attempt_on(
+        &self,
+        terms: &Terms<'_>,
+        hop: &NextHop,
+        envelope: &Envelope,
+        body: &Body,
+    ) -> Vec<Outcome> {
+        let recipients = addressed(&envelope.recipients, terms.postmaster);
+        let mut attempt = Attempt::new(&envelope.reverse_path, &recipients, body);
+        if let Some(mut session) = self.waiting_session(hop)
+            && attempt.send_by_waiting(&mut session).await
+        {
+            self.keep(hop, session);
+        }
+        if !attempt.is_over() {
+            self.try_servers(terms, hop, &mut attempt).await;
+        }
+        attempt.into_outcomes()
+    }
+
+    /// A session that waits for a message to `hop`, as far as can be told without asking the server.
+    fn waiting_session(&self, hop: &NextHop) -> Option<Session> {
+        loop {
+            let mut session = self.pool.take(hop)?;
+            if !session.is_stale() {
+                return Some(session);
+            }
+        }
+    }
+
+    /// Tries the next hop's servers in their order on new connections.
+    async fn try_servers(&self, terms: &Terms<'_>, hop: &NextHop, attempt: &mut Attempt<'_>) {
+        let own = self.listeners.load();
+        let destinations = match routing::destinations(&terms.dns, hop, terms.own_name, &own).await {
+            Ok(destinations) => destinations,
+            Err(no_route) => return attempt.settle(&outcome_of(no_route)),
+        };
+        let identity = Identity {
+            helo: terms.helo.cloned(),
+            own_names: terms.helo.into_iter().chain([terms.own_name]).cloned().collect(),
+            destination: routing::destination_name(hop),
+        };
+        let mut sessions = 0;
+        for destination in destinations {
+            if attempt.has_asked(destination.address) {
+                continue;
+            }
+            match Session::open(&destination, &identity).await {
+                Ok(mut session) => {
+                    attempt.send(&mut session).await;
+                    self.keep(hop, session);
+                    sessions += 1;
+                }
+                Err(outcome) => {
+                    tracing::debug!(%destination, reason = %outcome.report().text, "a server can't be used");
+                    attempt.note_unusable(outcome);
+                }
+            }
+            if attempt.is_over() || sessions == MAX_SESSIONS_AN_ATTEMPT {
+                return;
+            }
+        }
+    }
+
+    /// Keeps a session for the next message, if it is good for one.
+    fn keep(&self, hop: &NextHop, session: Session) {
+        if session.is_ready()
+            && let Some(session) = self.pool.put(hop, session)
+        {
+            tokio::spawn(session.quit());
+        }
+    }
+
+    /// Ends sessions that have waited too long. Never returns; run it beside the queue.
+    pub async fn keep_house(&self) {
+        loop {
+            sleep(HOUSEKEEPING_INTERVAL).await;
+            if let Some(since) = Instant::now().checked_sub(IDLE_TIME) {
+                for session in self.pool.take_idle_since(since) {
+                    tokio::spawn(session.quit());
+                }
+            }
+        }
+    }
+
+    /// Takes leave of every server that a waiting session is open to.
+    pub async fn close(&self) {
+        join_all(self.pool.take_idle_since(Instant::now()).into_iter().map(Session::quit)).await;
+    }
+}
+
+impl Deliver for Delivery {
+    fn attempt<'a>(
+        &'a self,
+        config: &'a Arc<Config>,
+        next_hop: &'a NextHop,
+        message: &'a Outgoing,
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(self.attempt(config, next_hop, &message.envelope, &message.body))
+    }
+}
+
+/// The recipients as the server is told of them: bare `<postmaster>` is only ours to know.
+fn addressed<'a>(recipients: &'a [Recipient], postmaster: Option<&Mailbox>) -> Cow<'a, [Recipient]> {
+    let is_bare = |recipient: &Recipient| recipient.forward_path == ForwardPath::Postmaster;
+    let Some(mailbox) = postmaster.filter(|_| recipients.iter().any(is_bare)) else {
+        return Cow::Borrowed(recipients);
+    };
+    let mut addressed = recipients.to_vec();
+    for recipient in addressed.iter_mut().filter(|recipient| is_bare(recipient)) {
+        recipient.forward_path = ForwardPath::Mailbox(mailbox.clone());
+    }
+    Cow::Owned(addressed)
+}
+
+fn outcome_of(no_route: NoRoute) -> Outcome {
+    let NoRoute { status, transient, reason } = no_route;
+    let report = Report { status, remote: String::new(), reply: None, text: reason };
+    if transient { Outcome::Deferred(report) } else { Outcome::Failed(report) }
+}

@@ -1,0 +1,84 @@
+//! Servers for tests, on loopback, that say what a script tells them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A server that plays one script a connection, in turn, and remembers what it got.
+pub(super) struct ScriptedServer {
+    pub(super) address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+    scripts: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl ScriptedServer {
+    /// Listens on `address`. Lines of a script: `S: x` says x (`|` between lines), `C: x` expects a line that is x,
+    /// `data` expects content up to its final dot, `drain` reads to the end, `close` closes at once. A
+    /// script's end waits for the client to close. A connection without a script is closed.
+    pub(super) async fn start(address: &str, scripts: &[&str]) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let scripts: VecDeque<String> = scripts.iter().map(|script| (*script).to_owned()).collect();
+        let scripts = Arc::new(Mutex::new(scripts));
+        let server = Self { address, seen: seen.clone(), scripts: scripts.clone() };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let script = scripts.lock().unwrap().pop_front();
+                if let Some(script) = script {
+                    tokio::spawn(play(stream, script, seen.clone()));
+                }
+            }
+        });
+        server
+    }
+
+    /// The contents received, dots and all, without the final one; complaints about what wasn't in the script.
+    pub(super) fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Connections that are still to come.
+    pub(super) fn scripts_left(&self) -> usize {
+        self.scripts.lock().unwrap().len()
+    }
+}
+
+async fn play(stream: TcpStream, script: String, seen: Arc<Mutex<Vec<String>>>) {
+    let note = |text: String| seen.lock().unwrap().push(text);
+    let mut stream = BufReader::new(stream);
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("S:", reply) => {
+                let octets = format!("{}\r\n", reply.replace('|', "\r\n"));
+                stream.write_all(octets.as_bytes()).await.unwrap();
+            }
+            ("C:", expect) => {
+                let mut got = String::new();
+                stream.read_line(&mut got).await.unwrap();
+                if got != format!("{expect}\r\n") {
+                    return note(format!("expected {expect:?}, got {got:?}"));
+                }
+            }
+            ("data", _) => {
+                let mut content = Vec::new();
+                while !content.ends_with(b"\r\n.\r\n") {
+                    if stream.read_until(b'\n', &mut content).await.unwrap() == 0 {
+                        return note("content without an end".to_owned());
+                    }
+                }
+                content.truncate(content.len() - b".\r\n".len());
+                note(String::from_utf8(content).unwrap());
+            }
+            ("drain", _) => {
+                stream.read_to_end(&mut Vec::new()).await.unwrap_or_default();
+            }
+            ("close", _) => return,
+            _ => panic!("no such line: {line}"),
+        }
+    }
+    stream.read_to_end(&mut Vec::new()).await.unwrap_or_default();
+}

@@ -1,0 +1,350 @@
+//! Attempts against servers on loopback, judged by the outcomes and by what the servers got.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use mailguard_core::mail::{BodyType, ReversePath};
+
+use super::scripted::ScriptedServer;
+use super::*;
+use crate::lookup::dns_server::DnsServer;
+use crate::store::body::BodyDirectory;
+
+const OPENING: &str = "S: 220 mx.test ESMTP
+    C: EHLO guard.test
+    S: 250-mx.test|250-PIPELINING|250 SIZE 10000000";
+
+/// Opening and one message of 7 octets to c@d.test, whose content is still to come.
+fn envelope_accepted(size: usize) -> String {
+    format!(
+        "C: MAIL FROM:<a@b.test> SIZE={size}
+        C: RCPT TO:<c@d.test>
+        C: DATA
+        S: 250 ok|250 ok|354 go"
+    )
+}
+
+fn one_message() -> String {
+    format!("{}\ndata\nS: 250 2.0.0 queued", envelope_accepted(7))
+}
+
+fn envelope(recipients: &[&str]) -> Envelope {
+    let path = |text: &&str| match *text {
+        "postmaster" => Recipient::new(ForwardPath::Postmaster),
+        text => Recipient::new(ForwardPath::Mailbox(Mailbox::parse(text).unwrap())),
+    };
+    Envelope {
+        reverse_path: ReversePath::Mailbox(Mailbox::parse("a@b.test").unwrap()),
+        recipients: recipients.iter().map(path).collect(),
+        body: BodyType::SevenBit,
+        smtputf8: false,
+        dsn_return: None,
+        envelope_id: None,
+    }
+}
+
+fn short_body() -> Body {
+    Body::Memory(Bytes::from_static(b"hello\r\n"))
+}
+
+/// A sender with a resolver for `zone`.
+struct Sender {
+    delivery: Delivery,
+    dns: Arc<Dns>,
+}
+
+impl Sender {
+    async fn new(zone: &[&str]) -> Self {
+        let dns = Arc::new(Dns::new(&DnsServer::start(zone).await.config()));
+        let own = OwnListeners::new(vec!["127.0.0.1:10025".parse().unwrap()]);
+        Self { delivery: Delivery::new(own), dns }
+    }
+
+    /// The outcomes as words and status codes.
+    async fn attempt(&self, hop: &NextHop, envelope: &Envelope, body: &Body) -> String {
+        let own_name = Domain::parse("guard.test").unwrap();
+        let postmaster = Mailbox::parse("boss@d.test").unwrap();
+        let terms = Terms {
+            dns: self.dns.clone(),
+            own_name: &own_name,
+            helo: Some(&own_name),
+            postmaster: Some(&postmaster),
+        };
+        let outcomes = self.delivery.attempt_on(&terms, hop, envelope, body).await;
+        outcomes.iter().map(show).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn show(outcome: &Outcome) -> String {
+    let word = match outcome {
+        Outcome::Delivered(_) => "delivered",
+        Outcome::Deferred(_) => "deferred",
+        Outcome::Failed(_) => "failed",
+    };
+    format!("{word} {}", outcome.report().status)
+}
+
+/// One attempt of one short message to one server that plays `scripts`; all of them are to be used.
+async fn check(scripts: &[&str], outcome: &str, seen: &[&str]) {
+    let server = ScriptedServer::start("127.0.0.1:0", scripts).await;
+    let sender = Sender::new(&[]).await;
+    let hop = NextHop::Address(server.address);
+    assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
+    assert_eq!(
+        (server.seen(), server.scripts_left()),
+        (seen.iter().map(|text| (*text).to_owned()).collect(), 0)
+    );
+}
+
+#[tokio::test]
+async fn a_message() {
+    check(&[&format!("{OPENING}\n{}", one_message())], "delivered 2.0.0", &["hello\r\n"]).await;
+}
+
+#[tokio::test]
+async fn refusals() {
+    check(&["S: 554 5.3.2 no mail here"], "failed 5.3.2", &[]).await;
+    check(&["S: 421 4.3.2 busy"], "deferred 4.3.2", &[]).await;
+    check(&["close"], "deferred 4.4.2", &[]).await;
+    check(&["S: 220 guard.test ESMTP"], "failed 5.4.6", &[]).await;
+    check(&[&format!("{OPENING}\nclose")], "deferred 4.4.2", &[]).await;
+    check(&[&format!("{OPENING}\n{}\ndata\nclose", envelope_accepted(7))], "deferred 4.4.2", &["hello\r\n"])
+        .await;
+}
+
+#[tokio::test]
+async fn nobody_there_and_ourselves_there() {
+    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let sender = Sender::new(&[]).await;
+    for (address, outcome) in
+        [(unused, "deferred 4.4.1"), ("127.0.0.1:10025".parse().unwrap(), "failed 5.4.6")]
+    {
+        let hop = NextHop::Address(address);
+        assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
+    }
+    sender.delivery.set_listeners(OwnListeners::new(vec![unused]));
+    let hop = NextHop::Address(unused);
+    assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "failed 5.4.6");
+}
+
+/// Two messages, one after the other.
+async fn check_two(scripts: &[&str], outcomes: [&str; 2], messages_seen: usize) {
+    let server = ScriptedServer::start("127.0.0.1:0", scripts).await;
+    let sender = Sender::new(&[]).await;
+    let hop = NextHop::Address(server.address);
+    for outcome in outcomes {
+        assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
+    }
+    assert_eq!((server.seen(), server.scripts_left()), (vec!["hello\r\n".to_owned(); messages_seen], 0));
+}
+
+#[tokio::test]
+async fn the_next_message_goes_by_the_same_session() {
+    let both = format!("{OPENING}\n{}\n{}", one_message(), one_message());
+    check_two(&[&both], ["delivered 2.0.0", "delivered 2.0.0"], 2).await;
+}
+
+#[tokio::test]
+async fn a_waiting_session_that_died_costs_nothing() {
+    let first = format!("{OPENING}\n{}", one_message());
+    for death in [
+        "close",
+        "C: MAIL FROM:<a@b.test> SIZE=7\nclose",
+        "C: MAIL FROM:<a@b.test> SIZE=7\nS: 421 4.4.2 idle",
+    ] {
+        let dies = format!("{first}\n{death}");
+        check_two(&[&dies, &first], ["delivered 2.0.0", "delivered 2.0.0"], 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_asked_once_an_attempt() {
+    let deferring = "C: MAIL FROM:<a@b.test> SIZE=7
+        C: RCPT TO:<c@d.test>
+        C: DATA
+        S: 250 ok|450 4.2.1 later|503 no";
+    let both = format!("{OPENING}\n{}\n{deferring}", one_message());
+    check_two(&[&both], ["delivered 2.0.0", "deferred 4.2.1"], 1).await;
+}
+
+/// Two servers of one name, asked in both orders. `contents`: how many contents they may have got together.
+async fn check_pair(first: &[&str], second: &[&str], outcome: &str, contents: RangeInclusive<usize>) {
+    for _ in 0..8 {
+        let sender = Sender::new(&["relay.test A 127.0.0.1", "relay.test A 127.0.0.2"]).await;
+        let one = ScriptedServer::start("127.0.0.1:0", first).await;
+        let two = ScriptedServer::start(&format!("127.0.0.2:{}", one.address.port()), second).await;
+        let hop = NextHop::Host(Domain::parse("relay.test").unwrap(), one.address.port());
+        assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
+        let seen = [one.seen(), two.seen()].concat();
+        assert!(contents.contains(&seen.len()) && seen.iter().all(|text| text == "hello\r\n"), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_address_of_the_next_hop_helps_out() {
+    let good = format!("{OPENING}\n{}", one_message());
+    let mail_only = "C: MAIL FROM:<a@b.test> SIZE=7\nC: RCPT TO:<c@d.test>\nC: DATA";
+    for bad in [
+        "close",
+        "S: 554 5.3.2 no mail here",
+        "S: 421 busy",
+        &format!("{OPENING}\n{mail_only}\nclose"),
+        &format!("{OPENING}\n{mail_only}\nS: 250 ok|451 4.3.0 no|503 no"),
+    ] {
+        check_pair(&[bad], &[&good], "delivered 2.0.0", 1..=1).await;
+    }
+    // The one that is asked first may have had the content and refused it.
+    let late = format!("{OPENING}\n{}\ndata\nS: 451 4.3.0 no", envelope_accepted(7));
+    check_pair(&[&late], &[&good], "delivered 2.0.0", 1..=2).await;
+}
+
+#[tokio::test]
+async fn refusals_of_several_servers() {
+    check_pair(&["S: 554 5.3.2 no"], &["S: 554 5.3.2 no"], "failed 5.3.2", 0..=0).await;
+    check_pair(&["S: 554 5.3.2 no"], &["S: 421 4.3.2 busy"], "deferred 4.3.2", 0..=0).await;
+    check_pair(&["S: 421 4.3.2 busy"], &["close"], "deferred 4.3.2", 0..=0).await;
+}
+
+#[tokio::test]
+async fn a_message_in_doubt_goes_to_one_server_only() {
+    let lost = format!("{OPENING}\n{}\ndata\nclose", envelope_accepted(7));
+    check_pair(&[&lost], &[&lost], "deferred 4.4.2", 1..=1).await;
+}
+
+#[tokio::test]
+async fn mixed_recipients_and_the_postmaster() {
+    let script = format!(
+        "{OPENING}
+        C: MAIL FROM:<a@b.test> SIZE=7
+        C: RCPT TO:<boss@d.test>
+        C: RCPT TO:<no@d.test>
+        C: RCPT TO:<full@d.test>
+        C: DATA
+        S: 250 ok|250 ok|550 5.1.1 no|452 4.2.2 full|354 go
+        data
+        S: 250 queued"
+    );
+    let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
+    let sender = Sender::new(&[]).await;
+    let to = envelope(&["postmaster", "no@d.test", "full@d.test"]);
+    let outcomes = sender.attempt(&NextHop::Address(server.address), &to, &short_body()).await;
+    assert_eq!(outcomes, "delivered 2.0.0, failed 5.1.1, deferred 4.2.2");
+    assert_eq!(server.seen(), ["hello\r\n"]);
+}
+
+#[tokio::test]
+async fn more_recipients_than_a_transaction_holds() {
+    let recipients: Vec<String> = (0..150).map(|n| format!("r{n}@d.test")).collect();
+    let transaction = |part: &[String]| {
+        let mut script = "C: MAIL FROM:<a@b.test> SIZE=7\n".to_owned();
+        for (number, recipient) in part.iter().enumerate() {
+            // A batch of pipelined commands is answered before the next one comes.
+            if number == 63 {
+                script.push_str(&format!("S: {}\n", vec!["250 ok"; 64].join("|")));
+            }
+            script.push_str(&format!("C: RCPT TO:<{recipient}>\n"));
+        }
+        let left = if part.len() > 63 { part.len() - 63 } else { part.len() + 1 };
+        script.push_str(&format!("C: DATA\nS: {}|354 go\ndata\nS: 250 ok\n", vec!["250 ok"; left].join("|")));
+        script
+    };
+    let script = format!("{OPENING}\n{}{}", transaction(&recipients[..100]), transaction(&recipients[100..]));
+    let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
+    let to = envelope(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
+    let outcomes =
+        Sender::new(&[]).await.attempt(&NextHop::Address(server.address), &to, &short_body()).await;
+    assert_eq!(outcomes, vec!["delivered 2.0.0"; 150].join(", "));
+    assert_eq!(server.seen(), ["hello\r\n", "hello\r\n"]);
+}
+
+async fn file_body(directory: &tempfile::TempDir, content: &[u8]) -> Body {
+    let mut writer = BodyDirectory::new(directory.path().to_owned()).writer(1);
+    for piece in content.chunks(10_000) {
+        writer.push(piece).await.unwrap();
+    }
+    let body = writer.finish().await.unwrap();
+    assert!(matches!(body, Body::File(_)));
+    body
+}
+
+#[tokio::test]
+async fn bodies_in_memory_and_in_files_are_stuffed() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = ".first\r\nthen\r\n..\r\nno end";
+    let large = format!("{}{small}", ".line of a large message\r\n".repeat(20_000));
+    for (content, body) in [
+        (small, Body::Memory(Bytes::from_static(small.as_bytes()))),
+        (&large, file_body(&directory, large.as_bytes()).await),
+    ] {
+        let script = format!("{OPENING}\n{}\ndata\nS: 250 ok", envelope_accepted(content.len()));
+        let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
+        let sender = Sender::new(&[]).await;
+        let outcome =
+            sender.attempt(&NextHop::Address(server.address), &envelope(&["c@d.test"]), &body).await;
+        assert_eq!(outcome, "delivered 2.0.0");
+        let stuffed = format!("\r\n{content}\r\n").replace("\r\n.", "\r\n..");
+        assert_eq!(server.seen(), [&stuffed[2..]]);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_amid_a_large_message_is_heard() {
+    let directory = tempfile::tempdir().unwrap();
+    let content = "line of a large message\r\n".repeat(200_000);
+    let body = file_body(&directory, content.as_bytes()).await;
+    let script = format!("{OPENING}\n{}\nS: 552 5.3.4 enough\ndrain", envelope_accepted(content.len()));
+    let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
+    let sender = Sender::new(&[]).await;
+    let outcome = sender.attempt(&NextHop::Address(server.address), &envelope(&["c@d.test"]), &body).await;
+    assert_eq!(outcome, "failed 5.3.4");
+}
+
+#[tokio::test]
+async fn eight_bit_content_needs_a_server_that_takes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain = "line of a large message\r\n".repeat(20_000);
+    let accented = format!("{plain}é\r\n");
+    let short = Body::Memory(Bytes::from("é\r\n"));
+    let takes = |parameter: &str| {
+        format!(
+            "S: 220 mx.test
+            C: EHLO guard.test
+            S: 250-mx.test|250-PIPELINING|250 8BITMIME
+            C: MAIL FROM:<a@b.test>{parameter}
+            C: RCPT TO:<c@d.test>
+            C: DATA
+            S: 250 ok|250 ok|354 go
+            data
+            S: 250 2.0.0 queued"
+        )
+    };
+    let plain_body = file_body(&directory, plain.as_bytes()).await;
+    let eight_bit_directory = tempfile::tempdir().unwrap();
+    let eight_bit_body = file_body(&eight_bit_directory, accented.as_bytes()).await;
+    let plain_script = format!("{OPENING}\n{}\ndata\nS: 250 ok", envelope_accepted(plain.len()));
+    for (body, script, expect) in [
+        (&short, OPENING.to_owned(), "failed 5.6.3"),
+        (&eight_bit_body, OPENING.to_owned(), "failed 5.6.3"),
+        (&plain_body, plain_script, "delivered 2.0.0"),
+        (&short, takes(" BODY=8BITMIME"), "delivered 2.0.0"),
+        (&short_body(), takes(""), "delivered 2.0.0"),
+        (&eight_bit_body, takes(" BODY=8BITMIME"), "delivered 2.0.0"),
+    ] {
+        let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
+        let sender = Sender::new(&[]).await;
+        let outcome = sender.attempt(&NextHop::Address(server.address), &envelope(&["c@d.test"]), body).await;
+        assert_eq!(outcome, expect, "{:?}", server.seen());
+    }
+}
+
+#[tokio::test]
+async fn sessions_end_when_nobody_needs_them() {
+    let script = format!("{OPENING}\n{}\nC: QUIT\nS: 221 bye\nclose", one_message());
+    let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
+    let sender = Sender::new(&[]).await;
+    let hop = NextHop::Address(server.address);
+    assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "delivered 2.0.0");
+    sender.delivery.close().await;
+    assert!(sender.delivery.pool.take(&hop).is_none());
+    assert_eq!(server.seen(), ["hello\r\n"]);
+}

@@ -1,0 +1,79 @@
+//! What this host listens on for mail: a next hop that is one of these would bring it back.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::ifaddrs::getifaddrs;
+
+/// Addresses and ports of mailguard's own listeners.
+#[derive(Debug, Clone, Default)]
+pub struct OwnListeners {
+    listeners: HashSet<SocketAddr>,
+}
+
+impl OwnListeners {
+    /// The listeners of every zone that accepts mail. One on an unspecified address stands for each address of
+    /// this host's interfaces, the loopback ones excepted: a local server may have those.
+    pub fn new(listeners: Vec<SocketAddr>) -> Self {
+        Self { listeners: listeners.into_iter().collect() }
+    }
+
+    /// Whether a connection to `address` would come back to us.
+    pub fn contains(&self, address: SocketAddr) -> bool {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        if self.listeners.contains(&address) {
+            return true;
+        }
+        let listens_everywhere = self.listeners.iter().any(|listener| {
+            let covers = match listener.ip() {
+                IpAddr::V4(ip) => ip.is_unspecified() && address.is_ipv4(),
+                IpAddr::V6(ip) => ip.is_unspecified(),
+            };
+            covers && listener.port() == address.port()
+        });
+        listens_everywhere && !address.ip().is_loopback() && is_local(address.ip())
+    }
+}
+
+/// Whether an interface has the address. Interfaces that can't be listed have none: the greeting will tell.
+fn is_local(address: IpAddr) -> bool {
+    let Ok(mut interfaces) = getifaddrs() else { return false };
+    interfaces.any(|interface| {
+        interface.address.is_some_and(|storage| {
+            let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            let v6 = storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+            v4.or(v6) == Some(address)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listeners: &[&str], address: &str, expect: bool) {
+        let own = OwnListeners::new(listeners.iter().map(|listener| listener.parse().unwrap()).collect());
+        assert_eq!(own.contains(address.parse().unwrap()), expect, "{listeners:?} {address}");
+    }
+
+    #[test]
+    fn listeners() {
+        check(&["192.0.2.9:25"], "192.0.2.9:25", true);
+        check(&["192.0.2.9:25"], "[::ffff:192.0.2.9]:25", true);
+        check(&["192.0.2.9:25"], "192.0.2.9:26", false);
+        check(&["0.0.0.0:25"], "192.0.2.9:25", false);
+        check(&["0.0.0.0:25", "[::]:25"], "127.0.0.1:25", false);
+        check(&[], "192.0.2.9:25", false);
+    }
+
+    #[test]
+    fn an_unspecified_listener_covers_the_addresses_of_the_host() {
+        let interfaces = getifaddrs().unwrap();
+        let v4 = interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
+        for ip in v4.filter(|ip| !ip.is_loopback()) {
+            check(&["0.0.0.0:25"], &format!("{ip}:25"), true);
+            check(&["[::]:25"], &format!("{ip}:25"), true);
+            check(&["0.0.0.0:25"], &format!("{ip}:26"), false);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Traces: what happened to each message and why, from its client to its last attempt, for whoever has to explain it.
+//!
+//! `session` records transactions, refused ones too, `queue` the attempts; the command line and later the REST
+//! interface ask. Kept in `facts.redb` as long and as large as `[trace]` says. How rows are written is left to
+//! `store`.
+
+mod query;
+mod record;
+mod recorder;
+
+pub use query::{DEFAULT_LIMIT, MAX_LIMIT, Query, QueryError, ResultFilter, SYNTAX};
+pub use record::{AttemptRecord, Record, RefusedRecipient, TransactionResult};
+pub use recorder::{Recorder, Traces};

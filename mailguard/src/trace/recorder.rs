@@ -1,0 +1,359 @@
+//! The handle through which traces are written and read.
+//!
+//! Writing costs the caller an encoding and a place in the writer's queue; when that is full the caller waits,
+//! which slows sessions and deliveries down instead of growing. A failed store loses traces, never mail: the
+//! writer says so once, loudly, and `status` shows it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use mailguard_core::config::Config;
+use mailguard_core::mail::{QueueId, UnixTime};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use super::query::{MAX_LIMIT, Query};
+use super::record::{AttemptRecord, Record};
+use crate::queue::{Attempted, Witness};
+use crate::store::facts::{FactsDb, Job, ReadError, SWEEP_ROWS, View};
+
+/// Queries that are answered at one time.
+const MAX_QUERIES: usize = 2;
+
+/// Most octets of rows in one answer.
+const MAX_ANSWER_OCTETS: usize = 8 * 1024 * 1024;
+
+/// How often retention and size are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// The answer to a query.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traces {
+    /// Newest first, attempts included.
+    pub records: Vec<Record>,
+    /// Whether older ones match, too.
+    pub more: bool,
+    /// Rows that this version can't read.
+    pub unreadable: usize,
+}
+
+/// Writes and reads traces; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    facts: FactsDb,
+    config: Arc<ArcSwap<Config>>,
+    queries: Arc<Semaphore>,
+}
+
+impl Recorder {
+    /// A recorder on an opened store.
+    pub fn new(facts: FactsDb, config: Arc<ArcSwap<Config>>) -> Self {
+        Self { facts, config, queries: Arc::new(Semaphore::new(MAX_QUERIES)) }
+    }
+
+    /// Records how a transaction ended. Returns when it is queued, not when it is on disk.
+    pub async fn transaction(&self, record: &Record) {
+        if let Some(row) = encode(record) {
+            self.post(Job::Trace(record.id, row)).await;
+        }
+    }
+
+    /// Records attempts, in the order in which they ended.
+    pub async fn attempts(&self, attempts: Vec<Attempted>) {
+        let encoded = attempts.into_iter().filter_map(|attempted| {
+            let id = attempted.id;
+            encode(&AttemptRecord::from(attempted)).map(|row| (id, row))
+        });
+        self.post(Job::Attempts(encoded.collect())).await;
+    }
+
+    async fn post(&self, job: Job) {
+        // The writer has said in the log why it takes nothing more.
+        let _lost = self.facts.post(job).await.is_err();
+    }
+
+    /// Answers a query; what was recorded before it is in the answer.
+    pub async fn query(&self, query: Query) -> Result<Traces, ReadError> {
+        // A store that no longer writes can still be read.
+        let _stale = self.facts.submit(Job::Flush).await.is_err();
+        // The semaphore is never closed; without a permit the answer is the same, only dearer.
+        let _turn = self.queries.acquire().await.ok();
+        self.facts.read(move |view| answer(view, &query)).await
+    }
+
+    /// Why no trace is stored any more, if that is so.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.facts.failure()
+    }
+
+    /// Octets of all traces.
+    pub async fn octets(&self) -> Result<u64, ReadError> {
+        self.facts.read(View::octets).await
+    }
+
+    /// Removes what is too old or too much, for as long as the store works. A task of its own.
+    pub async fn keep_within_bounds(self) {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        while self.failure().is_none() {
+            ticks.tick().await;
+            self.sweep(SystemTime::now().into()).await;
+        }
+    }
+
+    /// Removes in steps that let other jobs in between.
+    async fn sweep(&self, now: UnixTime) {
+        loop {
+            let (keep_from, max_octets) = {
+                let trace = &self.config.load().trace;
+                (QueueId(now.minus(trace.retention).0), trace.max_size)
+            };
+            match self.facts.submit(Job::Sweep { keep_from, max_octets }).await {
+                Ok(removed) if removed.0 >= SWEEP_ROWS => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Writes what is queued; nothing is recorded after it.
+    pub async fn close(&self) {
+        self.facts.close().await;
+    }
+}
+
+impl Witness for Recorder {
+    fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()> {
+        Box::pin(self.attempts(attempted))
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Option<Vec<u8>> {
+    // Our types have no map with keys that JSON can't hold, the one thing that could fail.
+    let mut row = Vec::with_capacity(1024);
+    match serde_json::to_writer(&mut row, value) {
+        Ok(()) => Some(row),
+        Err(error) => {
+            tracing::error!(%error, "a trace can't be encoded");
+            None
+        }
+    }
+}
+
+/// Collects the answer, newest first.
+struct Collector<'a> {
+    view: &'a View,
+    query: &'a Query,
+    traces: Traces,
+    octets: usize,
+}
+
+fn answer(view: &View, query: &Query) -> Result<Traces, redb::Error> {
+    let mut collector = Collector { view, query, traces: Traces::default(), octets: 0 };
+    if let Some(id) = query.id {
+        if let Some(row) = view.trace(id)? {
+            collector.see(id, &row)?;
+        }
+    } else {
+        let oldest = QueueId(query.since.map_or(0, |since| since.0));
+        view.newest_first(oldest, |id, row| collector.see(id, row))?;
+    }
+    Ok(collector.traces)
+}
+
+impl Collector<'_> {
+    /// Looks at one row; false ends the search.
+    fn see(&mut self, id: QueueId, row: &[u8]) -> Result<bool, redb::Error> {
+        if !self.query.may_match(row) {
+            return Ok(true);
+        }
+        let Ok(mut record) = serde_json::from_slice::<Record>(row) else {
+            self.traces.unreadable += 1;
+            return Ok(true);
+        };
+        let attempts_first = self.query.needs_attempts();
+        if !attempts_first && !self.query.matches(&record) {
+            return Ok(true);
+        }
+        self.add_attempts(id, &mut record)?;
+        if attempts_first && !self.query.matches(&record) {
+            return Ok(true);
+        }
+        if self.traces.records.len() == self.query.limit.min(MAX_LIMIT) || self.octets > MAX_ANSWER_OCTETS {
+            self.traces.more = true;
+            return Ok(false);
+        }
+        self.octets += row.len();
+        self.traces.records.push(record);
+        Ok(true)
+    }
+
+    fn add_attempts(&mut self, id: QueueId, record: &mut Record) -> Result<(), redb::Error> {
+        for row in self.view.attempts(id)? {
+            match serde_json::from_slice(&row) {
+                Ok(attempt) => record.attempts.push(attempt),
+                Err(_) => self.traces.unreadable += 1,
+            }
+            self.octets += row.len();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mailguard_core::disposition::Disposition;
+    use mailguard_core::finding::{Check, Finding, Outcome as Opinion, Threat};
+    use mailguard_core::mail::{ForwardPath, ReversePath};
+    use mailguard_core::outcome::{Outcome, Report};
+    use mailguard_core::route::NextHop;
+    use mailguard_core::smtp::{EnhancedStatus, Refusal};
+    use redb::backends::InMemoryBackend;
+
+    use super::super::record::{RefusedRecipient, TransactionResult};
+    use super::*;
+    use crate::queue::Consequence;
+    use crate::spool::fixture::{client, config, mailbox, shared};
+
+    fn recorder(retention: Duration, max_size: u64) -> Recorder {
+        let mut config = config("/nowhere".as_ref());
+        config.trace.retention = retention;
+        config.trace.max_size = max_size;
+        Recorder::new(FactsDb::open_on(InMemoryBackend::new()).unwrap(), shared(config))
+    }
+
+    fn record(id: u64, from: &str, to: &str, result: TransactionResult) -> Record {
+        Record {
+            id: QueueId(id),
+            at: UnixTime(id),
+            origin: client("green"),
+            reverse_path: Some(ReversePath::Mailbox(mailbox(from))),
+            recipients: vec![ForwardPath::Mailbox(mailbox(to))],
+            refused_recipients: Vec::new(),
+            subject: "Grüße".to_owned(),
+            size: 4096,
+            findings: vec![Finding::new(Check::Files, Opinion::Pass, "1 part, nothing found")],
+            result,
+            attempts: Vec::new(),
+        }
+    }
+
+    fn accepted(disposition: Disposition) -> TransactionResult {
+        TransactionResult::Accepted { dispositions: vec![disposition] }
+    }
+
+    fn attempted(id: u64, at: u64, outcome: fn(Report) -> Outcome) -> Attempted {
+        let report = Report {
+            status: EnhancedStatus::new(2, 0, 0),
+            remote: "mx.test".to_owned(),
+            reply: None,
+            text: "sent".to_owned(),
+        };
+        Attempted {
+            id: QueueId(id),
+            at: UnixTime(at),
+            recipient: ForwardPath::Mailbox(mailbox("bob@b.test")),
+            next_hop: Some(NextHop::Address("192.0.2.9:25".parse().unwrap())),
+            outcome: outcome(report),
+            consequence: Consequence::Done,
+        }
+    }
+
+    /// Ids of the answer, newest first, each with its number of attempts.
+    async fn answer(recorder: &Recorder, query: &str) -> Vec<(u64, usize)> {
+        let query = Query::parse(query, UnixTime(1000)).unwrap();
+        let traces = recorder.query(query).await.unwrap();
+        assert_eq!(traces.unreadable, 0);
+        traces.records.iter().map(|record| (record.id.0, record.attempts.len())).collect()
+    }
+
+    async fn filled() -> Recorder {
+        let recorder = recorder(Duration::from_secs(1), 1 << 20);
+        let virus = Threat::Virus("Eicar".to_owned());
+        let refused = |refusal: Refusal| TransactionResult::Refused(refusal.reply("X"));
+        let mut with_refused = record(104, "alice@a.test", "bob@b.test", refused(Refusal::TooLarge(10)));
+        with_refused.refused_recipients = vec![RefusedRecipient {
+            recipient: ForwardPath::Mailbox(mailbox("mallory@m.test")),
+            reply: Refusal::RelayDenied.reply("X"),
+        }];
+        let mut null = record(105, "x@y.test", "Carol@C.test", accepted(Disposition::Discard(virus.clone())));
+        null.reverse_path = Some(ReversePath::Null);
+        for record in [
+            record(101, "alice@a.test", "bob@b.test", accepted(Disposition::Deliver)),
+            record(102, "alice@a.test", "bob@b.test", accepted(Disposition::Quarantine(virus))),
+            record(103, "dave@d.test", "bob@b.test", refused(Refusal::StorageFull)),
+            with_refused,
+            null,
+        ] {
+            recorder.transaction(&record).await;
+        }
+        let attempts = vec![attempted(101, 200, Outcome::Deferred), attempted(101, 300, Outcome::Delivered)];
+        recorder.attempted(attempts).await;
+        recorder
+    }
+
+    #[tokio::test]
+    async fn queries_find_what_they_ask_for() {
+        let recorder = filled().await;
+        let id = |id: u64| QueueId(id).to_string();
+        for (query, expect) in [
+            ("", &[(105, 0), (104, 0), (103, 0), (102, 0), (101, 2)][..]),
+            (&id(101), &[(101, 2)]),
+            (&id(99), &[]),
+            ("from:ALICE", &[(104, 0), (102, 0), (101, 2)]),
+            ("from:<>", &[(105, 0)]),
+            ("to:carol", &[(105, 0)]),
+            ("to:mallory@", &[(104, 0)]),
+            ("from:bob", &[]),
+            ("client:192.0.2.0/24 limit:1", &[(105, 0)]),
+            ("client:198.51.100.1", &[]),
+            ("result:refused", &[(104, 0)]),
+            ("result:deferred", &[(103, 0)]),
+            ("result:quarantined", &[(102, 0)]),
+            ("result:discarded", &[(105, 0)]),
+            ("result:delivered from:alice", &[(101, 2)]),
+            ("result:failed", &[]),
+        ] {
+            assert_eq!(answer(&recorder, query).await, expect, "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_says_that_there_is_more() {
+        let recorder = filled().await;
+        for (limit, more) in [(4, true), (5, false)] {
+            let traces = recorder.query(Query { limit, ..Query::default() }).await.unwrap();
+            assert_eq!((traces.records.len(), traces.more), (limit, more));
+        }
+        let since = Query { since: Some(UnixTime(104)), ..Query::default() };
+        assert_eq!(recorder.query(since).await.unwrap().records.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_trace_comes_back_as_it_was_recorded() {
+        let recorder = filled().await;
+        let mut expect = record(101, "alice@a.test", "bob@b.test", accepted(Disposition::Deliver));
+        expect.attempts = vec![
+            attempted(101, 200, Outcome::Deferred).into(),
+            attempted(101, 300, Outcome::Delivered).into(),
+        ];
+        let traces = recorder.query(Query { id: Some(QueueId(101)), ..Query::default() }).await.unwrap();
+        assert_eq!(traces.records, [expect]);
+    }
+
+    #[tokio::test]
+    async fn sweeping_follows_retention_and_size() {
+        let recorder = filled().await;
+        recorder.sweep(UnixTime(1_000_103)).await;
+        assert_eq!(answer(&recorder, "").await, [(105, 0), (104, 0), (103, 0)]);
+        let recorder = Recorder { config: shared(config("/nowhere".as_ref())), ..recorder };
+        recorder.sweep(UnixTime(1_000_103)).await;
+        assert_eq!(answer(&recorder, "").await.len(), 3);
+        let mut small = config("/nowhere".as_ref());
+        small.trace.max_size = 0;
+        let recorder = Recorder { config: shared(small), ..recorder };
+        recorder.sweep(UnixTime(0)).await;
+        assert_eq!(answer(&recorder, "").await, []);
+        assert_eq!(recorder.octets().await.unwrap(), 0);
+    }
+}
