@@ -18,11 +18,14 @@ use mailguard_core::smtp::{MailCommand, Refusal};
 
 use super::incoming_body::{IncomingBody, Received};
 use super::trace_fields::TraceFields;
-use super::{Peer, Record, Services, TransactionResult};
+use super::{Peer, Services};
 use crate::spool::{CommitError, NewMessage};
+use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
 /// Most findings about recipients that one transaction's trace keeps; the verdicts don't depend on it.
 const MAX_TRACED_FINDINGS: usize = 256;
+/// Most refused recipients that one transaction's trace names.
+const MAX_TRACED_REFUSALS: usize = 64;
 
 /// The transactions of one session, one at a time.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ struct Transaction {
     before: Vec<Finding>,
     /// About recipients and content, for the trace.
     traced: Vec<Finding>,
+    /// Recipients that were refused, for the trace.
+    refused: Vec<RefusedRecipient>,
     /// Every recipient so far was taken because of a whitelist.
     all_whitelisted: bool,
     /// The last one that the client was told.
@@ -93,6 +98,7 @@ impl<S: Services> Transactions<S> {
             },
             before,
             traced: limits,
+            refused: Vec::new(),
             all_whitelisted: true,
             refusal: None,
             body: None,
@@ -113,6 +119,10 @@ impl<S: Services> Transactions<S> {
         transaction.traced.extend(findings.into_iter().take(room));
         match verdict {
             Verdict::Refused(refusal) => {
+                if transaction.refused.len() < MAX_TRACED_REFUSALS {
+                    let reply = refusal.reply(transaction.id);
+                    transaction.refused.push(RefusedRecipient { recipient: forward_path, reply });
+                }
                 transaction.refusal = Some(refusal.clone());
                 return Err(refusal);
             }
@@ -184,7 +194,7 @@ impl<S: Services> Transactions<S> {
                 return Err(refusal);
             }
         };
-        let record = self.record(transaction, size, subject, TransactionResult::Accepted(dispositions));
+        let record = self.record(transaction, size, subject, TransactionResult::Accepted { dispositions });
         self.services.record(record).await;
         Ok(stored)
     }
@@ -261,10 +271,22 @@ impl<S: Services> Transactions<S> {
         subject: Option<String>,
         result: TransactionResult,
     ) -> Record {
-        let Transaction { id, at, greeting, envelope, before, traced, .. } = transaction;
+        let Transaction { id, at, greeting, envelope, before, traced, refused, .. } = transaction;
         let mut findings = before;
         findings.extend(traced);
-        Record { id, at, origin: self.origin(&greeting), envelope, subject, size, findings, result }
+        Record {
+            id,
+            at,
+            origin: Origin::Client(self.origin(&greeting)),
+            reverse_path: Some(envelope.reverse_path),
+            recipients: envelope.recipients.into_iter().map(|recipient| recipient.forward_path).collect(),
+            refused_recipients: refused,
+            subject: subject.unwrap_or_default(),
+            size,
+            findings,
+            result,
+            attempts: Vec::new(),
+        }
     }
 
     fn origin(&self, greeting: &Greeting) -> ClientOrigin {

@@ -3,13 +3,13 @@
 
 use std::net::IpAddr;
 
-use mailguard_tests::netns::{CLIENT4, CLIENT6, LAN, SERVER4, SERVER6, WAN};
-
-use crate::firewall::{Firewall, ZONES};
-use crate::frames::{
+use mailguard_tests::frames::{
     ACK, DESTINATION, FIN, FRAGMENT, HOP_BY_HOP, RST, SYN, TCP, Wire, ethernet, extension, fragment_header,
     ipv4, ipv6, mac, segment,
 };
+use mailguard_tests::netns::{CLIENT4, CLIENT6, LAN, SERVER4, SERVER6, WAN};
+
+use crate::firewall::{Firewall, ZONES};
 
 /// Two fragments follow each other: the first's "more" flag, and an offset of `octets`.
 const MORE4: u16 = 0x2000;

@@ -7,6 +7,6 @@ mod blacklist;
 mod bypass;
 mod evasion;
 mod firewall;
-mod frames;
 mod intercept;
 mod lifecycle;
+mod programs;

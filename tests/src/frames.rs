@@ -4,25 +4,32 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use mailguard_tests::netns::Namespace;
+use crate::netns::Namespace;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, recv, send,
     socket,
 };
 
-pub(crate) const SYN: u8 = 2;
-pub(crate) const FIN: u8 = 1;
-pub(crate) const RST: u8 = 4;
-pub(crate) const ACK: u8 = 16;
+/// TCP flag: no more data.
+pub const FIN: u8 = 1;
+/// TCP flag: a new connection.
+pub const SYN: u8 = 2;
+/// TCP flag: the connection is refused or broken.
+pub const RST: u8 = 4;
+/// TCP flag: the acknowledgement field counts.
+pub const ACK: u8 = 16;
 
-/// Types of IPv6 extension headers.
-pub(crate) const HOP_BY_HOP: u8 = 0;
-pub(crate) const FRAGMENT: u8 = 44;
-pub(crate) const DESTINATION: u8 = 60;
-pub(crate) const TCP: u8 = 6;
+/// IPv6 next header: options for every router.
+pub const HOP_BY_HOP: u8 = 0;
+/// IPv6 next header: a fragment.
+pub const FRAGMENT: u8 = 44;
+/// IPv6 next header: options for the destination.
+pub const DESTINATION: u8 = 60;
+/// Protocol and next header: TCP.
+pub const TCP: u8 = 6;
 
 /// The ones' complement checksum (RFC 1071).
-pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
+pub fn checksum(parts: &[&[u8]]) -> u16 {
     let octets = parts.concat();
     let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
     let mut sum: u32 = octets.chunks(2).map(word).sum();
@@ -40,7 +47,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// The pseudo-header of a TCP segment.
-pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, length: usize) -> Vec<u8> {
+pub fn pseudo_header(source: IpAddr, destination: IpAddr, length: usize) -> Vec<u8> {
     let mut header = [octets(source), octets(destination)].concat();
     header.extend(u32::from(TCP).to_be_bytes());
     header.extend((length as u32).to_be_bytes());
@@ -48,7 +55,7 @@ pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, length: usize) 
 }
 
 /// A TCP segment to `port` with these flags and data.
-pub(crate) fn segment(source: IpAddr, destination: IpAddr, port: u16, flags: u8, data: &[u8]) -> Vec<u8> {
+pub fn segment(source: IpAddr, destination: IpAddr, port: u16, flags: u8, data: &[u8]) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(40_002u16.to_be_bytes());
     segment.extend(port.to_be_bytes());
@@ -62,7 +69,7 @@ pub(crate) fn segment(source: IpAddr, destination: IpAddr, port: u16, flags: u8,
 }
 
 /// An IPv4 packet; `fragment` is the field of flags and offset, `options` a multiple of four octets.
-pub(crate) fn ipv4(
+pub fn ipv4(
     source: Ipv4Addr,
     destination: Ipv4Addr,
     fragment: u16,
@@ -85,7 +92,7 @@ pub(crate) fn ipv4(
 }
 
 /// An IPv6 packet whose header names `next` and the payload's true length.
-pub(crate) fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend((payload.len() as u16).to_be_bytes());
     packet.extend([next, 64]);
@@ -96,18 +103,18 @@ pub(crate) fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &
 }
 
 /// An extension header of eight octets (a destination or hop-by-hop header: six octets of padding).
-pub(crate) fn extension(next: u8) -> [u8; 8] {
+pub fn extension(next: u8) -> [u8; 8] {
     [next, 0, 1, 4, 0, 0, 0, 0]
 }
 
 /// A fragment header; `field` is offset and flag.
-pub(crate) fn fragment_header(next: u8, field: u16) -> [u8; 8] {
+pub fn fragment_header(next: u8, field: u16) -> [u8; 8] {
     let [high, low] = field.to_be_bytes();
     [next, 0, high, low, 0, 0, 0x12, 0x34]
 }
 
 /// An Ethernet frame around `packet`.
-pub(crate) fn ethernet(to: [u8; 6], from: [u8; 6], tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
+pub fn ethernet(to: [u8; 6], from: [u8; 6], tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
     let mut frame = [to, from].concat();
     if let Some(tag) = tag {
         frame.extend([0x81, 0x00]);
@@ -119,15 +126,15 @@ pub(crate) fn ethernet(to: [u8; 6], from: [u8; 6], tag: Option<u16>, packet: &[u
 }
 
 /// A packet socket on an interface.
-pub(crate) struct Wire {
+pub struct Wire {
     socket: std::os::fd::OwnedFd,
     /// The interface's address.
-    pub(crate) mac: [u8; 6],
+    pub mac: [u8; 6],
 }
 
 impl Wire {
     /// Opens it, for sending and for everything that arrives from now on.
-    pub(crate) fn open(namespace: &Namespace, interface: &str) -> Self {
+    pub fn open(namespace: &Namespace, interface: &str) -> Self {
         let open = || {
             let all = SockProtocol::EthAll;
             let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_NONBLOCK, all)?;
@@ -149,12 +156,12 @@ impl Wire {
     }
 
     /// Sends a frame.
-    pub(crate) fn send(&self, frame: &[u8]) {
+    pub fn send(&self, frame: &[u8]) {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
     }
 
     /// The frames that arrived, until one for which `last` says yes, or none in two seconds.
-    pub(crate) fn receive_until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+    pub fn receive_until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let deadline = Instant::now() + Duration::from_secs(2);
         let mut frames = Vec::new();
         let mut buffer = [0; 2048];
@@ -173,6 +180,6 @@ impl Wire {
 }
 
 /// The address of an interface in a namespace.
-pub(crate) fn mac(namespace: &Namespace, interface: &str) -> [u8; 6] {
+pub fn mac(namespace: &Namespace, interface: &str) -> [u8; 6] {
     Wire::open(namespace, interface).mac
 }
