@@ -175,3 +175,6 @@ fn blacklist(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> RuleVa
     let prefixes = if flow.is_ipv6() { HAS_BLACKLIST6 } else { HAS_BLACKLIST4 };
     if settings.has(prefixes) { lookups.blacklist_prefix(flow) } else { RuleValue::NONE }
 }
+
+#[cfg(test)]
+mod tests;

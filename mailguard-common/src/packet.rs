@@ -417,3 +417,6 @@ fn quoted_v6(packet: &impl Octets, start: usize) -> Option<(usize, Addresses)> {
     }
     Some((start + IPV6_HEADER, addresses_v6(packet, start)?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,3 +81,41 @@ pub fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::mapped;
+
+    /// RFC 1071, over whole octets.
+    fn reference(octets: &[u8]) -> u16 {
+        let mut sum: u32 = octets.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_those_of_the_octets(source: [u8; 16], destination: [u8; 16], sequence: [u8; 4], span: u16) {
+            let flow = Flow { source, destination, sequence, span, ..Flow::default() };
+            let pseudo = [&source[..], &destination, &[0, TCP, 0, 20]].concat();
+            prop_assert_eq!(fold(pseudo_sum(&flow)), reference(&pseudo));
+            let header = tcp_header(&flow);
+            prop_assert_eq!(fold(sum(&header)), reference(&header));
+            prop_assert_eq!(reference(&ipv4_header(&flow)), 0xffff, "an IPv4 header sums up to nothing");
+            let acknowledged = u32::from_be_bytes(sequence).wrapping_add(span.into());
+            prop_assert_eq!(&header[8..12], &acknowledged.to_be_bytes());
+        }
+
+        #[test]
+        fn mapped_addresses_sum_up_like_ipv4_ones(source: [u8; 4], destination: [u8; 4]) {
+            let flow = Flow { source: mapped(source), destination: mapped(destination), ..Flow::default() };
+            let pseudo = [&source[..], &destination, &[0, TCP, 0, 20]].concat();
+            prop_assert_eq!(fold(pseudo_sum(&flow)), reference(&pseudo));
+        }
+    }
+}
