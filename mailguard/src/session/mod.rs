@@ -18,15 +18,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mailguard_core::config::Config;
-use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::{Envelope, QueueId, UnixTime};
-use mailguard_core::origin::ClientOrigin;
-use mailguard_core::smtp::{Refusal, Reply};
+use mailguard_core::mail::QueueId;
+use mailguard_core::smtp::Refusal;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::spool::{Body, BodyWriter, NewMessage};
+use crate::trace::Record;
 
 pub use limits::Limits;
 
@@ -65,36 +64,6 @@ pub trait Services: Send + Sync + 'static {
 
     /// Keeps the trace of a transaction. Waited for before the client is answered.
     fn record(&self, record: Record) -> impl Future<Output = ()> + Send;
-}
-
-/// What became of a transaction, for its trace.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Record {
-    /// What the client was told as its reference.
-    pub id: QueueId,
-    /// When MAIL came.
-    pub at: UnixTime,
-    /// Whose session it was.
-    pub origin: ClientOrigin,
-    /// The reverse-path, and the forward-paths that were accepted.
-    pub envelope: Envelope,
-    /// Decoded, if the header came that far and has one.
-    pub subject: Option<String>,
-    /// Octets of the content, without our trace fields; what was read of it, if it was refused.
-    pub size: u64,
-    /// Every check's opinion, in the order in which they were asked.
-    pub findings: Vec<Finding>,
-    /// How it ended.
-    pub result: TransactionResult,
-}
-
-/// How a transaction ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TransactionResult {
-    /// Nothing was taken; the last refusal that the client was told.
-    Refused(Reply),
-    /// Stored, with one disposition a recipient.
-    Accepted(Vec<Disposition>),
 }
 
 /// What a session is handed.

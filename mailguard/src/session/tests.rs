@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailguard_core::config::model::{AddressPattern, IncomingDomain};
+use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::{Check, Outcome, Threat};
 use mailguard_core::mail::Domain;
+use mailguard_core::origin::Origin;
 use mailguard_core::smtp::ReplyCode;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -16,6 +18,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::spool::fixture;
 use crate::store::body::BodyDirectory;
+use crate::trace::TransactionResult;
 
 /// The rest of the house: keeps what it is given.
 struct House {
@@ -245,8 +248,8 @@ async fn a_message_is_stored_as_it_was_sent_below_our_field() {
     assert_eq!(records[0].result, TransactionResult::Accepted(vec![Disposition::Deliver]));
     assert_eq!(records[0].subject.as_deref(), Some("café"));
     assert_eq!(records[0].size, text.len() as u64 - 1);
-    assert_eq!(records[0].origin.zone, "red");
-    assert_eq!(records[0].origin.helo, "client.test");
+    let Origin::Client(origin) = &records[0].origin else { panic!("a client's message") };
+    assert_eq!((origin.zone.as_str(), origin.helo.as_str()), ("red", "client.test"));
 }
 
 #[tokio::test]
@@ -289,6 +292,9 @@ async fn a_red_client_may_not_relay() {
     client.quit().await;
     server.nothing_was_stored();
     assert_eq!(server.refusal(), "554 5.7.1 Relay access denied (ref 11)");
+    let refused = &server.records()[0].refused_recipients;
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].recipient.to_string(), "<b@far.test>");
 }
 
 #[tokio::test]

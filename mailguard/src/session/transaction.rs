@@ -18,11 +18,15 @@ use mailguard_core::smtp::{MailCommand, Refusal};
 
 use super::incoming_body::{IncomingBody, Received};
 use super::trace_fields::TraceFields;
-use super::{Peer, Record, Services, TransactionResult};
+use super::{Peer, Services};
 use crate::spool::{CommitError, NewMessage};
+use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
 /// Most findings about recipients that one transaction's trace keeps; the verdicts don't depend on it.
 const MAX_TRACED_FINDINGS: usize = 256;
+
+/// Most refused recipients that one transaction's trace names.
+const MAX_TRACED_RECIPIENTS: usize = 256;
 
 /// The transactions of one session, one at a time.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ struct Transaction {
     before: Vec<Finding>,
     /// About recipients and content, for the trace.
     traced: Vec<Finding>,
+    /// For the trace.
+    refused_recipients: Vec<RefusedRecipient>,
     /// Every recipient so far was taken because of a whitelist.
     all_whitelisted: bool,
     /// The last one that the client was told.
@@ -93,6 +99,7 @@ impl<S: Services> Transactions<S> {
             },
             before,
             traced: limits,
+            refused_recipients: Vec::new(),
             all_whitelisted: true,
             refusal: None,
             body: None,
@@ -114,6 +121,10 @@ impl<S: Services> Transactions<S> {
         match verdict {
             Verdict::Refused(refusal) => {
                 transaction.refusal = Some(refusal.clone());
+                if transaction.refused_recipients.len() < MAX_TRACED_RECIPIENTS {
+                    let reply = refusal.reply(transaction.id);
+                    transaction.refused_recipients.push(RefusedRecipient { recipient: forward_path, reply });
+                }
                 return Err(refusal);
             }
             Verdict::Accepted => transaction.all_whitelisted = false,
@@ -261,10 +272,22 @@ impl<S: Services> Transactions<S> {
         subject: Option<String>,
         result: TransactionResult,
     ) -> Record {
-        let Transaction { id, at, greeting, envelope, before, traced, .. } = transaction;
+        let Transaction { id, at, greeting, envelope, before, traced, refused_recipients, .. } = transaction;
         let mut findings = before;
         findings.extend(traced);
-        Record { id, at, origin: self.origin(&greeting), envelope, subject, size, findings, result }
+        Record {
+            id,
+            at,
+            origin: Origin::Client(self.origin(&greeting)),
+            reverse_path: envelope.reverse_path,
+            recipients: envelope.recipients.into_iter().map(|recipient| recipient.forward_path).collect(),
+            refused_recipients,
+            subject,
+            size,
+            findings,
+            result,
+            attempts: Vec::new(),
+        }
     }
 
     fn origin(&self, greeting: &Greeting) -> ClientOrigin {
