@@ -1,1 +1,43 @@
-fn main() {}
+//! The program `mailguard`: command line, datapath process and mail process in one.
+
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use mailguard::cli::{self, Processes};
+use mailguard::datapath::{self, Unloaded};
+use mailguard::runtime::{mail, supervisor};
+use mailguard::scan::Scanner;
+use mailguard_core::config::Config;
+
+struct Program;
+
+impl Processes for Program {
+    fn run(&self, config: &Path) -> anyhow::Result<()> {
+        Ok(supervisor::run(config)?)
+    }
+
+    fn mail(&self, channel: RawFd) -> anyhow::Result<()> {
+        mail::run(channel)
+    }
+
+    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
+        let Unloaded { programs, maps, routes } = datapath::unload(pin_dir)?;
+        let counts =
+            [(programs, "attached programs"), (maps, "pinned maps"), (routes, "policy rules and routes")];
+        Ok(counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect())
+    }
+
+    fn examine(&self, config: &Config) -> anyhow::Result<()> {
+        Scanner::new(config)?;
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main(&Program)
+}

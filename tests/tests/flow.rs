@@ -113,7 +113,8 @@ fn a_virus_is_withheld_shown_and_released() {
     assert!(appliance.ok(&["quarantine", "show", &id]).expect("shown").contains("EICAR"));
     assert!(arrived(&sink, "infected").is_none());
     assert!(rows(&appliance, "queue").is_empty());
-    appliance.ok(&["quarantine", "release", &id]).expect("released");
+    assert!(!appliance.cli(&["quarantine", "release", &id]).expect("runs").status.success(), "a virus");
+    appliance.ok(&["quarantine", "release", "--with-virus", &id]).expect("released");
     wait_for(&sink, "infected");
     assert!(rows(&appliance, "quarantine").is_empty());
 
@@ -149,7 +150,8 @@ fn the_uplink_is_no_open_relay_and_lists_are_obeyed() {
         let outcome = from(sender, recipient, "refused");
         assert!(outcome.last_reply().starts_with(reply), "{sender} {recipient}: {}", outcome.transcript);
     }
-    assert!(from("friend@foe.example.test", "bob@inside.example.test", "whitelisted").accepted);
+    let outcome = from("friend@foe.example.test", "bob@inside.example.test", "whitelisted");
+    assert!(outcome.accepted, "{}", outcome.transcript);
     wait_for(&sink, "whitelisted");
     assert!(arrived(&sink, "refused").is_none());
     let refused = appliance.ok(&["trace", "result:refused"]).expect("traces");
@@ -257,7 +259,7 @@ fn a_permanent_failure_is_reported_to_a_sender_inside() {
     );
     let appliance = Appliance::start(&firewall, &config).expect("mailguard runs");
     let mut refusing = topology.server.command("smtp-sink");
-    refusing.args(["-u", "root", "-r", "RCPT", &port25(SERVER4), "100"]);
+    refusing.args(["-u", "root", "-f", "RCPT", &port25(SERVER4), "100"]);
     let _refusing = mailguard_tests::peers::Process(refusing.spawn().expect("smtp-sink runs"));
     let reports = sink(&topology, appliance.folder(), &format!("{SERVER4}:2600"));
     let server = SERVER4.to_string();
@@ -266,7 +268,9 @@ fn a_permanent_failure_is_reported_to_a_sender_inside() {
     })
     .expect("it runs");
     assert!(send(&topology, &message(&server, "nobody@server.example.test", "unknown")).accepted);
-    wait_until("the report arrives", || reports.count() == 1).expect("it arrives");
+    wait_until("the report arrives", || reports.count() == 1).unwrap_or_else(|error| {
+        panic!("{error}: {}", appliance.ok(&["trace", "--full"]).expect("traces"));
+    });
     let report = reports.received().remove(0);
     assert!(report.mail.starts_with("<>"), "a null reverse-path: {}", report.mail);
     assert_eq!(report.recipients.len(), 1);
@@ -280,14 +284,14 @@ fn a_permanent_failure_is_reported_to_a_sender_inside() {
 fn limits_are_answered_and_nothing_is_kept() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);
-    let limits = "[server]\nmax_message_size = \"20KB\"\nmax_recipients = 100";
+    let limits = "[server]\nmax_message_size = \"64KB\"\nmax_recipients = 100";
     let appliance = Appliance::start(&firewall, &uplink(limits)).expect("mailguard runs");
     let gateway = FIREWALL4.to_string();
-    let large = "0123456789\n".repeat(4000);
+    let large = "0123456789\n".repeat(7000);
     let outcome =
         send(&topology, &Message { body: &large, ..message(&gateway, "bob@inside.example.test", "large") });
     assert!(outcome.last_reply().starts_with("552 5.3.4"), "{}", outcome.last_reply());
-    assert!(outcome.transcript.contains("SIZE 20480"));
+    assert!(outcome.transcript.contains("SIZE 65536"));
     assert!(rows(&appliance, "queue").is_empty());
 }
 
@@ -295,7 +299,7 @@ fn limits_are_answered_and_nothing_is_kept() {
 fn a_full_disk_stops_acceptance_for_now() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);
-    let full = uplink("").replace("hostname", "min_free_disk = \"8000000GB\"\nhostname");
+    let full = uplink("").replace("hostname", "min_free_disk = \"16000GB\"\nhostname");
     let _appliance = Appliance::start(&firewall, &full).expect("mailguard runs");
     let gateway = FIREWALL4.to_string();
     let outcome = send(&topology, &message(&gateway, "bob@inside.example.test", "no room"));

@@ -8,13 +8,14 @@ use mailguard_core::mail::QueueId;
 
 use crate::config::{DEFAULT_PATH, EditList};
 use crate::control::Which;
+use crate::trace::SYNTAX;
 
 const EXAMPLES: &str = "\
 Examples:
   mailguard check                              is the configuration right?
   mailguard status                             what runs, and which protections don't yet
   mailguard bypass add from-ip 192.168.5.7     leave a host alone, at once and from now on
-  mailguard trace boss@example.com             what happened to his mail
+  mailguard trace to:boss@example.com          what happened to his mail
 
 Exit codes: 0 done, 1 failed, 2 not understood.";
 
@@ -116,18 +117,14 @@ Examples:
     Quarantine(QuarantineCommand),
     /// What happened to messages: checks, disposition, attempts; newest first.
     #[command(after_help = "\
-A message is shown when each word of QUERY stands in its id, client, zone, sender, recipients or subject.
-
 Examples:
   mailguard trace                          the latest
   mailguard trace 1PAV3QX7K2M              one message, in full
-  mailguard trace boss@example.com invoice --full")]
+  mailguard trace to:boss@example.com result:quarantined since:1d --full",
+        long_about = SYNTAX)]
     Trace {
-        /// Words, all of which must match.
+        /// What to look for; nothing: the latest.
         query: Vec<String>,
-        /// At most so many messages.
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        limit: u32,
         /// All that is known of each message, not only of a single one.
         #[arg(long)]
         full: bool,
@@ -249,7 +246,16 @@ pub(super) enum QuarantineCommand {
     /// Show one message: recipients, reasons, header.
     Show(One),
     /// Deliver messages to their recipients after all.
-    Release(Chosen),
+    Release {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// To this address instead of the recipients.
+        #[arg(long, value_name = "ADDRESS")]
+        to: Option<String>,
+        /// Also messages in which a virus was found.
+        #[arg(long)]
+        with_virus: bool,
+    },
     /// Delete messages for good.
     Delete(Chosen),
 }

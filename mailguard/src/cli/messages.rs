@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use mailguard_core::mail::{QueueId, UnixTime};
+use anyhow::Context;
+use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
 use super::args::{Chosen, Listed, One, QuarantineCommand, QueueCommand};
 use super::layout::{Table, ago, messages, plain, plain_lines, size, until};
@@ -61,13 +62,11 @@ pub(super) fn quarantine(
             }
             _ => wrong_answer(),
         },
-        QuarantineCommand::Release(chosen) => change(
-            client,
-            &chosen,
-            Request::QuarantineRelease { which: chosen.which() },
-            "released",
-            "released",
-        ),
+        QuarantineCommand::Release { chosen, to, with_virus } => {
+            let to = to.map(|text| Mailbox::parse(&text).context(text)).transpose()?;
+            let request = Request::QuarantineRelease { which: chosen.which(), to, with_virus };
+            change(client, &chosen, request, "released", "released")
+        }
         QuarantineCommand::Delete(chosen) => {
             change(client, &chosen, Request::QuarantineDelete { which: chosen.which() }, "deleted", "deleted")
         }
@@ -191,7 +190,7 @@ fn print_queue_message(message: &QueueMessage, now: UnixTime) -> String {
 }
 
 fn print_quarantine_message(message: &QuarantineMessage, now: UnixTime) -> String {
-    let QuarantineMessage { row, source, reasons, header } = message;
+    let QuarantineMessage { row, source, reasons, header, text: body } = message;
     let mut text = heading(row.id, row.octets, row.received_at, now);
     field(&mut text, "client", &describe(source.as_ref()));
     field(&mut text, "sender", &row.sender);
@@ -199,7 +198,7 @@ fn print_quarantine_message(message: &QuarantineMessage, now: UnixTime) -> Strin
         field(&mut text, "recipient", &format!("{recipient}: {reason}"));
     }
     field(&mut text, "withheld", &ago(now, row.since));
-    text + "\n" + &plain_lines(header, "  ")
+    text + "\n" + &plain_lines(header, "  ") + "\n" + &plain_lines(body, "  ")
 }
 
 /// The first line of what is shown of one message.

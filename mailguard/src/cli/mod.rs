@@ -107,8 +107,8 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Blacklist(command) => lists::lists(&mut connect()?, command),
         Command::Queue(command) => messages::queue(&mut connect()?, command, now),
         Command::Quarantine(command) => messages::quarantine(&mut connect()?, command, now),
-        Command::Trace { query, limit, full, output } => {
-            let request = Request::Trace { query: query.join(" "), limit };
+        Command::Trace { query, full, output } => {
+            let request = Request::Trace { query: query.join(" ") };
             match connect()?.ask(&request)? {
                 Answer::Traces(rows) => Printed::result(output, &rows, || traces::print(&rows, full, now)),
                 _ => wrong_answer(),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
-use mailguard_core::mail::{QueueId, UnixTime};
+use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Change, Edit, EditList, ListEntry};
@@ -55,6 +55,10 @@ pub enum Request {
     QuarantineRelease {
         /// Which.
         which: Which,
+        /// To this address instead of the recipients.
+        to: Option<Mailbox>,
+        /// Also messages in which a virus was found.
+        with_virus: bool,
     },
     /// Delete them. Answered by [`Answer::Done`].
     QuarantineDelete {
@@ -63,11 +67,8 @@ pub enum Request {
     },
     /// What happened to messages, newest first. Answered by [`Answer::Traces`].
     Trace {
-        /// Words, all of which stand in id, client, zone, reverse-path, a forward-path or subject; empty: every
-        /// message.
+        /// As [`crate::trace::SYNTAX`] says.
         query: String,
-        /// At most so many, and at most [`super::MAX_ROWS`].
-        limit: u32,
     },
 }
 
@@ -354,6 +355,8 @@ pub struct QuarantineMessage {
     pub reasons: Vec<String>,
     /// The beginning of its header, as text.
     pub header: String,
+    /// The beginning of what follows, undecoded, as text.
+    pub text: String,
 }
 
 /// What happened to a message.

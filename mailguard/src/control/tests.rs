@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Lists by one row, refuses to reload, and answers a trace with its own query as many times as it says.
+/// Lists by one row, refuses to reload, and answers a trace with its own query, a long one many times.
 struct Echo;
 
 impl Handler for Echo {
@@ -22,9 +22,9 @@ impl Handler for Echo {
             Request::QueueRetry { which: Which::Ids(missing) } => {
                 Ok(Answer::Done(Done { messages: 0, missing }))
             }
-            Request::Trace { query, limit } => Ok(Answer::Reloaded(Reloaded {
+            Request::Trace { query } => Ok(Answer::Reloaded(Reloaded {
                 config: "x".into(),
-                notes: vec![query; limit as usize],
+                notes: vec![query.clone(); query.len().div_ceil(100)],
                 inactive: Vec::new(),
             })),
             other => panic!("not asked in these tests: {other:?}"),
@@ -57,7 +57,7 @@ fn requests_are_answered_one_after_another() {
         let ids = vec![QueueId(1), QueueId(u64::MAX)];
         let done = client.ask(&Request::QueueRetry { which: Which::Ids(ids) });
         let error = client.ask(&Request::Reload);
-        let again = client.ask(&Request::Trace { query: "a \"b\"\n".to_owned(), limit: 1 });
+        let again = client.ask(&Request::Trace { query: "a \"b\"\n".to_owned() });
         (done.unwrap(), error.unwrap_err(), again.unwrap())
     });
     let missing = vec![QueueId(1), QueueId(u64::MAX)];
@@ -92,13 +92,13 @@ fn wire_form() {
 fn long_lines() {
     let (request, reply, answer) = serve_while(|path| {
         let query = "x".repeat(MAX_REQUEST_OCTETS);
-        let request = Client::connect(path).unwrap().ask(&Request::Trace { query, limit: 1 }).unwrap_err();
+        let request = Client::connect(path).unwrap().ask(&Request::Trace { query }).unwrap_err();
         let mut stream = UnixStream::connect(path).unwrap();
         stream.write_all(&vec![b' '; MAX_REQUEST_OCTETS + 1]).unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         let query = "x".repeat(MAX_REQUEST_OCTETS / 2);
-        let answer = Client::connect(path).unwrap().ask(&Request::Trace { query, limit: 200 }).unwrap_err();
+        let answer = Client::connect(path).unwrap().ask(&Request::Trace { query }).unwrap_err();
         (request, reply, answer)
     });
     assert!(matches!(request, ClientError::TooLong));

@@ -101,6 +101,7 @@ impl Datapath {
         let interfaces = interfaces::of_zones(config)?;
         let pins = Pins::open(&config.kernel.pin_dir)?;
         let mut ebpf = pins.load_object()?;
+        attach::load(&mut ebpf)?;
         let mut rules = RuleMaps::new(&mut ebpf)?;
         let mut config_map: Array<MapData, Settings> = object::take_map(&mut ebpf, map::CONFIG)?;
         let settings = config_map.get(&0, 0).map_err(DatapathError::map(map::CONFIG))?;
@@ -170,7 +171,7 @@ impl Datapath {
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),
             reasons: self.counters.reasons()?,
-            rules: self.counters.rules(self.rules.installed())?,
+            rules: self.rules.counts()?,
         })
     }
 }

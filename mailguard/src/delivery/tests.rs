@@ -149,6 +149,7 @@ async fn a_waiting_session_that_died_costs_nothing() {
     let first = format!("{OPENING}\n{}", one_message());
     for death in [
         "close",
+        "S: 421 4.4.2 idle\ndrain",
         "C: MAIL FROM:<a@b.test> SIZE=7\nclose",
         "C: MAIL FROM:<a@b.test> SIZE=7\nS: 421 4.4.2 idle",
     ] {
@@ -164,7 +165,14 @@ async fn a_server_is_asked_once_an_attempt() {
         C: DATA
         S: 250 ok|450 4.2.1 later|503 no";
     let both = format!("{OPENING}\n{}\n{deferring}", one_message());
-    check_two(&[&both], ["delivered 2.0.0", "deferred 4.2.1"], 1).await;
+    let again = format!("{OPENING}\n{}", one_message());
+    let server = ScriptedServer::start("127.0.0.1:0", &[&both, &again]).await;
+    let sender = Sender::new(&[]).await;
+    let hop = NextHop::Address(server.address);
+    for outcome in ["delivered 2.0.0", "deferred 4.2.1"] {
+        assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
+    }
+    assert_eq!((server.seen().len(), server.scripts_left()), (1, 1));
 }
 
 /// Two servers of one name, asked in both orders. `contents`: how many contents they may have got together.
@@ -335,6 +343,37 @@ async fn eight_bit_content_needs_a_server_that_takes_it() {
         let outcome = sender.attempt(&NextHop::Address(server.address), &envelope(&["c@d.test"]), body).await;
         assert_eq!(outcome, expect, "{:?}", server.seen());
     }
+}
+
+#[tokio::test]
+async fn we_may_greet_with_our_address() {
+    let script = format!("{OPENING}\n{}", one_message()).replace("EHLO guard.test", "EHLO [127.0.0.1]");
+    let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
+    let Sender { delivery, dns } = Sender::new(&[]).await;
+    let own_name = Domain::parse("guard.test").unwrap();
+    let terms = Terms { dns, own_name: &own_name, helo: None, postmaster: None };
+    let hop = NextHop::Address(server.address);
+    let outcomes = delivery.attempt_on(&terms, &hop, &envelope(&["c@d.test"]), &short_body()).await;
+    assert_eq!(show(&outcomes[0]), "delivered 2.0.0");
+}
+
+#[tokio::test]
+async fn waiting_sessions_are_bounded() {
+    let scripts = vec![OPENING; MAX_IDLE_SESSIONS_A_HOP + 1];
+    let server = ScriptedServer::start("127.0.0.1:0", &scripts).await;
+    let destination = routing::Destination { name: None, address: server.address };
+    let name = Domain::parse("guard.test").unwrap();
+    let identity = Identity { helo: Some(name), own_names: Vec::new(), destination: String::new() };
+    let (pool, hop) = (Pool::default(), NextHop::Address(server.address));
+    let begin = Instant::now();
+    for number in 0..=MAX_IDLE_SESSIONS_A_HOP {
+        let session = Session::open(&destination, &identity).await.unwrap();
+        assert_eq!(pool.put(&hop, session).is_some(), number == MAX_IDLE_SESSIONS_A_HOP, "{number}");
+    }
+    assert_eq!(pool.take_idle_since(begin).len(), 0);
+    assert!(pool.take(&hop).is_some());
+    assert_eq!(pool.take_idle_since(Instant::now()).len(), MAX_IDLE_SESSIONS_A_HOP - 1);
+    assert!(pool.take(&hop).is_none());
 }
 
 #[tokio::test]

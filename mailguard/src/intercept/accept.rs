@@ -46,6 +46,11 @@ impl Listener {
         self.zone
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The next client's connection. An error is one of the listener (such as too many open files) or of one
     /// connection that broke meanwhile; the listener remains usable. Cancellation loses no connection.
     pub async fn accept(&self) -> io::Result<Connection> {

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Edit, Source};
-use crate::datapath::DatapathStatus;
 use crate::intercept::{Family, Role};
 
 /// Largest frame in octets: a configuration with its list files fits well.
@@ -80,8 +79,8 @@ pub enum Request {
 pub enum Answer {
     /// The configuration that is now in force.
     Source(Source),
-    /// The state of the kernel side.
-    Status(DatapathStatus),
+    /// The state of the kernel side, as [`crate::datapath::DatapathStatus`] is written.
+    Status(serde_json::Value),
 }
 
 fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -89,7 +88,10 @@ fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     serde_json::to_writer(&mut frame, message)?;
     let length = frame.len() - 4;
     if length > MAX_FRAME_OCTETS {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a frame of {length} octets is too large")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a frame of {length} octets is too large"),
+        ));
     }
     frame[..4].copy_from_slice(&(length as u32).to_be_bytes());
     Ok(frame)
@@ -98,7 +100,10 @@ fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
 fn frame_length(prefix: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_be_bytes(prefix) as usize;
     if length > MAX_FRAME_OCTETS {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} octets is too large")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} octets is too large"),
+        ));
     }
     Ok(length)
 }

@@ -2,6 +2,7 @@
 //! an order that loses nothing.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -14,21 +15,22 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::handler::ControlHandler;
+use super::handler::{ControlHandler, Parts};
 use super::ipc::{self, InheritedListener, ToMail};
 use super::log;
 use super::privileged::{Notice, Privileged};
-use super::services::{MailServices, TraceWitness};
+use super::services::MailServices;
 use crate::config::{self, Source};
 use crate::control;
 use crate::delivery::Delivery;
 use crate::intercept::{Connection, Listener, ZoneListener};
-use crate::lookup::dns::Dns;
-use crate::quarantine::Quarantine;
+use crate::quarantine::QuarantineHandle;
 use crate::queue::{Queue, Surroundings};
+use crate::routing::OwnListeners;
 use crate::scan::Scanner;
 use crate::session::{self, Limits, Peer, SessionContext};
 use crate::spool::{IdMint, Spool};
+use crate::store::facts::FactsDb;
 use crate::store::spool_db::SpoolDb;
 use crate::trace::Recorder;
 
@@ -39,9 +41,12 @@ const SESSION_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the mail process on the inherited channel until it is told to stop.
 pub fn run(channel: RawFd) -> Result<()> {
-    let mut channel = inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
+    let mut channel =
+        inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
     let start: ToMail = ipc::read(&mut channel).context("the datapath process said nothing")?;
-    let ToMail::Start { source, listeners } = start else { bail!("the datapath process began with something else") };
+    let ToMail::Start { source, listeners } = start else {
+        bail!("the datapath process began with something else")
+    };
     let config = config::parse(&source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
@@ -65,16 +70,19 @@ async fn serve(
     channel.set_nonblocking(true)?;
     let (privileged, mut notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
     let runtime_dir = config.runtime_dir.clone();
-    let house = House::build(source, config, privileged.clone()).await?;
+    let mut listeners = Vec::with_capacity(inherited_listeners.len());
+    for InheritedListener { fd, zone, family, role } in inherited_listeners {
+        listeners.push(Listener::new(ZoneListener { zone, family, role, socket: inherited(fd)? })?);
+    }
+    let own = listeners.iter().map(Listener::address).collect();
+    let house = House::build(source, config, privileged.clone(), own).await?;
     let control = control::bind(&control::socket_path(&runtime_dir))?;
     let control = tokio::spawn(control::serve(control, house.handler.clone()));
     let (stop, stopped) = watch::channel(false);
-    let mut accepting = Vec::new();
-    for listener in inherited_listeners {
-        let InheritedListener { fd, zone, family, role } = listener;
-        let listener = Listener::new(ZoneListener { zone, family, role, socket: inherited(fd)? })?;
-        accepting.push(tokio::spawn(accept(listener, house.doorman(stopped.clone()))));
-    }
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(accept(listener, house.doorman(stopped.clone()))))
+        .collect();
     let heartbeat = tokio::spawn(async move { privileged.keep_alive().await });
     info!(listeners = accepting.len(), "mail is served");
     house.obey(&mut notices).await;
@@ -125,42 +133,56 @@ struct House {
     limits: Arc<Limits>,
     db: SpoolDb,
     queue: Queue,
+    delivery: Arc<Delivery>,
     traces: Recorder,
 }
 
 impl House {
     /// Opens the stores, recovers what a crash left, and starts what delivers it.
-    async fn build(source: Source, config: Config, privileged: Privileged) -> Result<Self> {
+    async fn build(
+        source: Source,
+        config: Config,
+        privileged: Privileged,
+        own: Vec<SocketAddr>,
+    ) -> Result<Self> {
         let state_dir = config.state_dir.clone();
         let scanner = Scanner::new(&config)?;
-        let dns = Dns::new(&config.dns)?;
         let config = Arc::new(ArcSwap::from_pointee(config));
+        // Both look at everything that they hold.
         let (db, recovered) = tokio::task::block_in_place(|| SpoolDb::open(&state_dir))?;
-        let traces = Recorder::open(&state_dir, config.clone())?;
+        let facts = tokio::task::block_in_place(|| FactsDb::open(&state_dir))?;
+        let traces = Recorder::new(facts, config.clone());
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
         let services = Arc::new(MailServices::new(spool, ids.clone(), scanner, traces.clone()));
+        let delivery = Arc::new(Delivery::new(OwnListeners::new(own)));
         let surroundings = Surroundings {
             db: db.clone(),
             config: config.clone(),
-            ids: ids.clone(),
-            deliver: Arc::new(Delivery::new(dns)),
-            witness: Arc::new(TraceWitness(traces.clone())),
+            ids,
+            deliver: delivery.clone(),
+            witness: Arc::new(traces.clone()),
         };
         let queue = Queue::start(surroundings, &recovered.queued);
-        let quarantine = Quarantine::start(db.clone(), config.clone(), queue.handle());
+        let quarantine = QuarantineHandle::new(db.clone(), config.clone());
         let limits = Arc::new(Limits::default());
+        tokio::spawn(quarantine.clone().sweep());
+        tokio::spawn(traces.clone().keep_within_bounds());
+        let housekeeper = delivery.clone();
+        tokio::spawn(async move { housekeeper.keep_house().await });
         let handler = Arc::new(ControlHandler::new(
             source,
-            config.clone(),
-            services.clone(),
-            privileged,
-            queue.handle(),
-            quarantine.handle(),
-            traces.clone(),
-            limits.clone(),
+            Parts {
+                config: config.clone(),
+                services: services.clone(),
+                privileged,
+                queue: queue.handle(),
+                quarantine,
+                traces: traces.clone(),
+                limits: limits.clone(),
+            },
         ));
-        Ok(Self { config, handler, services, limits, db, queue, traces })
+        Ok(Self { config, handler, services, limits, db, queue, delivery, traces })
     }
 
     fn doorman(&self, stop: watch::Receiver<bool>) -> Doorman {
@@ -188,6 +210,7 @@ impl House {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.queue.stop().await;
+        self.delivery.close().await;
         self.traces.close().await;
         self.db.close().await;
     }

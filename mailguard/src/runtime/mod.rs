@@ -8,6 +8,7 @@ pub mod ipc;
 mod log;
 pub mod mail;
 mod privileged;
+mod rows;
 mod services;
 mod spawn;
 pub mod supervisor;

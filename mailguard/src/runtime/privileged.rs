@@ -22,7 +22,7 @@ type Outcome = Result<Answer, String>;
 
 /// Asks. Clones share the channel.
 #[derive(Clone)]
-pub struct Privileged {
+pub(super) struct Privileged {
     to: Arc<AsyncMutex<OwnedWriteHalf>>,
     /// Requests without an answer yet; each leaves within [`ANSWER_TIME`].
     pending: Arc<Mutex<HashMap<u64, oneshot::Sender<Outcome>>>>,
@@ -31,7 +31,7 @@ pub struct Privileged {
 
 /// What the datapath process says unasked.
 #[derive(Debug)]
-pub enum Notice {
+pub(super) enum Notice {
     /// A new configuration.
     Reloaded(Source),
     /// Finish and end; also when the datapath process is gone.
@@ -40,7 +40,7 @@ pub enum Notice {
 
 impl Privileged {
     /// Takes the channel over; notices come out of the receiver.
-    pub fn new(channel: UnixStream) -> (Self, mpsc::Receiver<Notice>) {
+    pub(super) fn new(channel: UnixStream) -> (Self, mpsc::Receiver<Notice>) {
         let (from, to) = channel.into_split();
         let (notices, inbox) = mpsc::channel(8);
         let privileged = Self {
@@ -53,7 +53,7 @@ impl Privileged {
     }
 
     /// Asks and waits for the answer; an error is a text for the administrator.
-    pub async fn request(&self, request: Request) -> Outcome {
+    pub(super) async fn request(&self, request: Request) -> Outcome {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         lock(&self.pending).insert(id, sender);
@@ -67,7 +67,7 @@ impl Privileged {
     }
 
     /// Says that we live, for as long as this runs and the channel holds.
-    pub async fn keep_alive(&self) {
+    pub(super) async fn keep_alive(&self) {
         let mut ticks = tokio::time::interval(HEARTBEAT);
         while self.send(&ToDatapath::Heartbeat).await.is_ok() {
             ticks.tick().await;

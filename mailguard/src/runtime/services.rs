@@ -1,15 +1,13 @@
-//! What sessions and queue use of the rest of the house, joined to the real thing.
+//! What sessions use of the rest of the house, joined to the real thing.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::QueueId;
 use mailguard_core::smtp::Refusal;
 use tracing::error;
 
-use crate::queue::{Attempted, Witness};
 use crate::scan::Scanner;
 use crate::session::Services;
 use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
@@ -67,15 +65,6 @@ impl Services for MailServices {
     }
 
     async fn record(&self, record: Record) {
-        self.traces.transaction(record).await;
-    }
-}
-
-/// Writes the queue's attempts into the traces.
-pub(super) struct TraceWitness(pub(super) Recorder);
-
-impl Witness for TraceWitness {
-    fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.attempts(attempted))
+        self.traces.transaction(&record).await;
     }
 }

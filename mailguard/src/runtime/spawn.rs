@@ -14,7 +14,7 @@ use super::RunError;
 
 /// Who handles mail.
 #[derive(Debug, Clone)]
-pub struct MailUser {
+pub(super) struct MailUser {
     name: CString,
     uid: Uid,
     gid: Gid,
@@ -22,7 +22,7 @@ pub struct MailUser {
 
 impl MailUser {
     /// Looks `user` up; it must exist and not be root.
-    pub fn find(user: &str) -> Result<Self, RunError> {
+    pub(super) fn find(user: &str) -> Result<Self, RunError> {
         let found = User::from_name(user).ok().flatten().ok_or_else(|| RunError::NoUser(user.to_owned()))?;
         if found.uid.is_root() {
             return Err(RunError::RootUser);
@@ -32,14 +32,14 @@ impl MailUser {
     }
 
     /// Gives `path` to the user.
-    pub fn own(&self, path: &std::path::Path) -> Result<(), RunError> {
+    pub(super) fn own(&self, path: &std::path::Path) -> Result<(), RunError> {
         nix::unistd::chown(path, Some(self.uid), Some(self.gid))
             .map_err(|error| RunError::Directory { path: path.to_owned(), source: error.into() })
     }
 }
 
 /// Starts `mailguard mail` with `channel` and the listeners inherited under the numbers they have here.
-pub fn mail_process(user: &MailUser, channel: OwnedFd, listeners: &[RawFd]) -> io::Result<Child> {
+pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, listeners: &[RawFd]) -> io::Result<Child> {
     let mut inherited = listeners.to_vec();
     inherited.push(channel.as_raw_fd());
     let user = user.clone();
@@ -70,7 +70,7 @@ pub fn mail_process(user: &MailUser, channel: OwnedFd, listeners: &[RawFd]) -> i
 }
 
 /// The two ends of the channel between the processes, both closed on exec.
-pub fn channel() -> io::Result<(UnixStream, OwnedFd)> {
+pub(super) fn channel() -> io::Result<(UnixStream, OwnedFd)> {
     let (ours, theirs) = UnixStream::pair()?;
     Ok((ours, theirs.into()))
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{self, SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
@@ -27,6 +27,8 @@ use crate::intercept::{self, ZoneListener};
 
 /// How long a mail process may take to finish what is under way after Stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has.
+const STOP_POLL: Duration = Duration::from_millis(20);
 /// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they keep
 /// ending within [`STABLE_AFTER`].
 const RESTART_MIN: Duration = Duration::from_millis(100);
@@ -56,7 +58,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     log::start(&config.log);
     if !config.enabled {
         let removed = datapath::unload(&config.kernel.pin_dir)?;
-        info!(%removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
+        info!(?removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
         return Ok(());
     }
     let user = MailUser::find(&config.user)?;
@@ -80,7 +82,9 @@ fn watch_signals(events: Sender<Event>) -> Result<(), RunError> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
     }
-    signals.thread_block().map_err(|error| RunError::System { what: "block signals", source: error.into() })?;
+    signals
+        .thread_block()
+        .map_err(|error| RunError::System { what: "block signals", source: error.into() })?;
     thread::spawn(move || {
         while let Ok(signal) = signals.wait() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -104,10 +108,14 @@ fn prepare_folders(config: &Config, user: &MailUser) -> Result<Flock<File>, RunE
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::AlreadyRunning(path))
 }
 
+/// Raises the limit of open files as far as it goes, at most to [`OPEN_FILES`] if it is lower now.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let wanted = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES, |(_, hard)| hard.max(OPEN_FILES));
-    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = soft.max(OPEN_FILES).min(hard);
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    });
+    if let Err(error) = raised {
         warn!(%error, "the limit of open files stays as it was");
     }
 }
@@ -139,8 +147,16 @@ impl Supervisor {
                 return Ok(());
             }
             let status = mail.child.kill().and_then(|()| mail.child.wait());
-            pause = if mail.started.elapsed() > STABLE_AFTER { RESTART_MIN } else { (pause * 2).min(RESTART_MAX) };
-            error!(?status, ?pause, "the mail process ended; connections wait in the listeners for the next one");
+            pause = if mail.started.elapsed() > STABLE_AFTER {
+                RESTART_MIN
+            } else {
+                (pause * 2).min(RESTART_MAX)
+            };
+            error!(
+                ?status,
+                ?pause,
+                "the mail process ended; connections wait in the listeners for the next one"
+            );
             if self.stopped_during(inbox, pause) {
                 self.datapath.proxy_down()?;
                 return Ok(());
@@ -193,7 +209,9 @@ impl Supervisor {
                 },
                 Event::Signal(_) => return true,
                 Event::Hangup(generation) if generation == self.generation => return false,
-                Event::Message(generation, message) if generation == self.generation => self.handle(mail, message),
+                Event::Message(generation, message) if generation == self.generation => {
+                    self.handle(mail, message)
+                }
                 Event::Hangup(_) | Event::Message(..) => {}
             }
         }
@@ -230,7 +248,10 @@ impl Supervisor {
                 self.adopt(edited, config)?;
                 Ok(Answer::Source(self.source.clone()))
             }
-            Request::Status => self.datapath.status().map(Answer::Status).map_err(|error| error.to_string()),
+            Request::Status => {
+                let status = self.datapath.status().map_err(|error| error.to_string())?;
+                serde_json::to_value(status).map(Answer::Status).map_err(|error| error.to_string())
+            }
         }
     }
 
@@ -256,12 +277,13 @@ impl Supervisor {
         }
         self.tell(&mut mail, &ToMail::Stop);
         let deadline = Instant::now() + STOP_PATIENCE;
-        while let Ok(event) = inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            match event {
-                Event::Hangup(generation) if generation == self.generation => break,
+        // A process that closes its stores has no channel any more: what counts is its end.
+        while matches!(mail.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            match inbox.recv_timeout(STOP_POLL) {
                 // Asked twice: at once.
-                Event::Signal(Signal::SIGTERM | Signal::SIGINT) => break,
-                _ => {}
+                Ok(Event::Signal(Signal::SIGTERM | Signal::SIGINT)) => break,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let _ = mail.child.kill();

@@ -245,10 +245,10 @@ async fn a_message_is_stored_as_it_was_sent_below_our_field() {
     assert_eq!(message.dispositions, [Disposition::Deliver]);
     let records = server.records();
     assert_eq!(records.len(), 1);
-    assert_eq!(records[0].result, TransactionResult::Accepted(vec![Disposition::Deliver]));
-    assert_eq!(records[0].subject.as_deref(), Some("café"));
+    assert_eq!(records[0].result, TransactionResult::Accepted { dispositions: vec![Disposition::Deliver] });
+    assert_eq!(records[0].subject, "café");
     assert_eq!(records[0].size, text.len() as u64 - 1);
-    let Origin::Client(origin) = &records[0].origin else { panic!("a client's message") };
+    let Origin::Client(origin) = &records[0].origin else { panic!("a client brought it") };
     assert_eq!((origin.zone.as_str(), origin.helo.as_str()), ("red", "client.test"));
 }
 
@@ -292,9 +292,6 @@ async fn a_red_client_may_not_relay() {
     client.quit().await;
     server.nothing_was_stored();
     assert_eq!(server.refusal(), "554 5.7.1 Relay access denied (ref 11)");
-    let refused = &server.records()[0].refused_recipients;
-    assert_eq!(refused.len(), 1);
-    assert_eq!(refused[0].recipient.to_string(), "<b@far.test>");
 }
 
 #[tokio::test]

@@ -24,9 +24,8 @@ use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
 /// Most findings about recipients that one transaction's trace keeps; the verdicts don't depend on it.
 const MAX_TRACED_FINDINGS: usize = 256;
-
 /// Most refused recipients that one transaction's trace names.
-const MAX_TRACED_RECIPIENTS: usize = 256;
+const MAX_TRACED_REFUSALS: usize = 64;
 
 /// The transactions of one session, one at a time.
 #[derive(Debug)]
@@ -51,8 +50,8 @@ struct Transaction {
     before: Vec<Finding>,
     /// About recipients and content, for the trace.
     traced: Vec<Finding>,
-    /// For the trace.
-    refused_recipients: Vec<RefusedRecipient>,
+    /// Recipients that were refused, for the trace.
+    refused: Vec<RefusedRecipient>,
     /// Every recipient so far was taken because of a whitelist.
     all_whitelisted: bool,
     /// The last one that the client was told.
@@ -99,7 +98,7 @@ impl<S: Services> Transactions<S> {
             },
             before,
             traced: limits,
-            refused_recipients: Vec::new(),
+            refused: Vec::new(),
             all_whitelisted: true,
             refusal: None,
             body: None,
@@ -120,11 +119,11 @@ impl<S: Services> Transactions<S> {
         transaction.traced.extend(findings.into_iter().take(room));
         match verdict {
             Verdict::Refused(refusal) => {
-                transaction.refusal = Some(refusal.clone());
-                if transaction.refused_recipients.len() < MAX_TRACED_RECIPIENTS {
+                if transaction.refused.len() < MAX_TRACED_REFUSALS {
                     let reply = refusal.reply(transaction.id);
-                    transaction.refused_recipients.push(RefusedRecipient { recipient: forward_path, reply });
+                    transaction.refused.push(RefusedRecipient { recipient: forward_path, reply });
                 }
+                transaction.refusal = Some(refusal.clone());
                 return Err(refusal);
             }
             Verdict::Accepted => transaction.all_whitelisted = false,
@@ -195,7 +194,7 @@ impl<S: Services> Transactions<S> {
                 return Err(refusal);
             }
         };
-        let record = self.record(transaction, size, subject, TransactionResult::Accepted(dispositions));
+        let record = self.record(transaction, size, subject, TransactionResult::Accepted { dispositions });
         self.services.record(record).await;
         Ok(stored)
     }
@@ -272,17 +271,17 @@ impl<S: Services> Transactions<S> {
         subject: Option<String>,
         result: TransactionResult,
     ) -> Record {
-        let Transaction { id, at, greeting, envelope, before, traced, refused_recipients, .. } = transaction;
+        let Transaction { id, at, greeting, envelope, before, traced, refused, .. } = transaction;
         let mut findings = before;
         findings.extend(traced);
         Record {
             id,
             at,
             origin: Origin::Client(self.origin(&greeting)),
-            reverse_path: envelope.reverse_path,
+            reverse_path: Some(envelope.reverse_path),
             recipients: envelope.recipients.into_iter().map(|recipient| recipient.forward_path).collect(),
-            refused_recipients,
-            subject,
+            refused_recipients: refused,
+            subject: subject.unwrap_or_default(),
             size,
             findings,
             result,

@@ -150,7 +150,7 @@ impl Spool {
             // Discarded for every recipient: there is nothing that could get lost.
             return Ok(Durable(id));
         };
-        match self.db.submit(Job::Accept(accept)).await? {
+        match self.db.submit(Job::Accept(Box::new(accept))).await? {
             Answer::Done => Ok(Durable(id)),
             other => Err(CommitError::Failed(format!("the store answered {other:?}").into())),
         }

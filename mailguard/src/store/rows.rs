@@ -33,7 +33,7 @@ pub(super) const DAMAGED: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinitio
 #[derive(Debug)]
 pub enum Job {
     /// A new message.
-    Accept(Accept),
+    Accept(Box<Accept>),
     /// Every recipient of a message that was never withheld is ended.
     Finish(QueueId, StoredBody),
     /// What an attempt came to.
@@ -170,7 +170,7 @@ struct Tables<'a, 't> {
 impl Tables<'_, '_> {
     fn apply(&mut self, job: Job) -> Result<Answer, StorageError> {
         match job {
-            Job::Accept(accept) => self.accept(accept),
+            Job::Accept(accept) => self.accept(*accept),
             Job::Finish(id, body) => {
                 self.remove_message(id, body)?;
                 Ok(Answer::Done)

@@ -21,7 +21,7 @@ A query is a queue id, or words KEY:VALUE that must all hold; without a query th
   from:TEXT     part of the reverse-path, any case; from:<> is the null one
   to:TEXT       part of a forward-path, also of one that was refused
   client:ADDR   the client's address, or a network as 192.0.2.0/24
-  result:WORD   refused (5yz), deferred (4yz), accepted, quarantined, redirected, discarded, delivered, failed
+  result:WORD   refused (5yz), deferred (4yz), abandoned, accepted, quarantined, redirected, discarded, delivered, failed
   since:TIME    30m, 12h or 7d ago, or a time as 2026-11-24 or 2026-11-24T05:29:36Z
   limit:N       at most so many, newest first";
 
@@ -64,6 +64,8 @@ pub enum ResultFilter {
     Refused,
     /// Refused for now.
     Deferred,
+    /// Never came to a decision.
+    Abandoned,
     /// Answered 250.
     Accepted,
     /// Withheld for a recipient.
@@ -78,9 +80,10 @@ pub enum ResultFilter {
     Failed,
 }
 
-const RESULTS: [(&str, ResultFilter); 8] = [
+const RESULTS: [(&str, ResultFilter); 9] = [
     ("refused", ResultFilter::Refused),
     ("deferred", ResultFilter::Deferred),
+    ("abandoned", ResultFilter::Abandoned),
     ("accepted", ResultFilter::Accepted),
     ("quarantined", ResultFilter::Quarantined),
     ("redirected", ResultFilter::Redirected),
@@ -115,7 +118,7 @@ pub enum QueryError {
     Client(String),
     /// No result.
     #[error(
-        "result:{0}: not one of refused, deferred, accepted, quarantined, redirected, discarded, delivered, failed"
+        "result:{0}: not one of refused, deferred, abandoned, accepted, quarantined, redirected, discarded, delivered, failed"
     )]
     Result(String),
     /// No time.
@@ -172,7 +175,10 @@ impl Query {
 
     /// Whether a trace matches.
     pub(super) fn matches(&self, record: &Record) -> bool {
-        let from = |text: &str| record.reverse_path.to_string().to_lowercase().contains(text);
+        let from = |text: &str| {
+            let path = record.reverse_path.as_ref().map_or(String::new(), ToString::to_string);
+            path.to_lowercase().contains(text)
+        };
         let to = |text: &str| {
             let refused = record.refused_recipients.iter().map(|refused| &refused.recipient);
             record.recipients.iter().chain(refused).any(|path| path.to_string().to_lowercase().contains(text))
@@ -252,12 +258,12 @@ fn contains(row: &[u8], text: &str) -> bool {
 impl ResultFilter {
     fn holds(self, record: &Record) -> bool {
         let dispositions = match &record.result {
-            TransactionResult::Accepted(dispositions) => dispositions.as_slice(),
-            TransactionResult::Refused(_) => &[],
+            TransactionResult::Accepted { dispositions } => dispositions.as_slice(),
+            TransactionResult::Refused(_) | TransactionResult::Abandoned => &[],
         };
         let refused_as = |severity| match &record.result {
             TransactionResult::Refused(reply) => reply.code.severity() == severity,
-            TransactionResult::Accepted(_) => false,
+            _ => false,
         };
         let disposed = |holds: fn(&Disposition) -> bool| dispositions.iter().any(holds);
         let attempted =
@@ -265,7 +271,8 @@ impl ResultFilter {
         match self {
             ResultFilter::Refused => refused_as(Severity::Permanent),
             ResultFilter::Deferred => refused_as(Severity::Transient),
-            ResultFilter::Accepted => matches!(record.result, TransactionResult::Accepted(_)),
+            ResultFilter::Abandoned => record.result == TransactionResult::Abandoned,
+            ResultFilter::Accepted => matches!(record.result, TransactionResult::Accepted { .. }),
             ResultFilter::Quarantined => disposed(|d| matches!(d, Disposition::Quarantine(_))),
             ResultFilter::Redirected => disposed(|d| matches!(d, Disposition::Redirect(_))),
             ResultFilter::Discarded => disposed(|d| matches!(d, Disposition::Discard(_))),

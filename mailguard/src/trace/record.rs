@@ -16,22 +16,23 @@ use crate::queue::{Attempted, Consequence};
 pub struct Record {
     /// Names it: the queue id of an accepted message, the reference in the reply of a refused one.
     pub id: QueueId,
-    /// When it began.
+    /// When it was decided.
     pub at: UnixTime,
     /// Client, zone, HELO, original destination; or a notice of our own.
     pub origin: Origin,
-    /// MAIL FROM.
-    pub reverse_path: ReversePath,
+    /// MAIL FROM; absent where the client was refused before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverse_path: Option<ReversePath>,
     /// The recipients that were accepted at RCPT.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<ForwardPath>,
-    /// Those that weren't, as far as anybody wants to know: a bounded number of them.
+    /// Those that weren't.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_recipients: Vec<RefusedRecipient>,
-    /// The Subject field, decoded, where the header came that far and has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// Octets of the message as it came, without our trace fields; of a refused one, those that were read.
+    /// The Subject field, decoded; empty where there is none or no data came.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// Octets of the message as it came.
     #[serde(default)]
     pub size: u64,
     /// What each check said.
@@ -57,10 +58,15 @@ pub struct RefusedRecipient {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TransactionResult {
-    /// Nothing was taken; this was the last refusal. 4yz: the client may come again.
+    /// Nothing was taken; this was the reply. 4yz: the client may come again.
     Refused(Reply),
-    /// Answered 250, with one disposition for each of `recipients`.
-    Accepted(Vec<Disposition>),
+    /// Answered 250.
+    Accepted {
+        /// One for each of `recipients`.
+        dispositions: Vec<Disposition>,
+    },
+    /// The client went away, or began anew, before anything was decided.
+    Abandoned,
 }
 
 /// One attempt, for one recipient.

@@ -4,23 +4,20 @@
 //! which slows sessions and deliveries down instead of growing. A failed store loses traces, never mail: the
 //! writer says so once, loudly, and `status` shows it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use tokio::time::MissedTickBehavior;
 
 use super::query::{MAX_LIMIT, Query};
 use super::record::{AttemptRecord, Record};
-use crate::queue::Attempted;
-use crate::store::OpenError;
+use crate::queue::{Attempted, Witness};
 use crate::store::facts::{FactsDb, Job, ReadError, SWEEP_ROWS, View};
-use crate::store::writer::WriteError;
 
 /// Queries that are answered at one time.
 const MAX_QUERIES: usize = 2;
@@ -51,20 +48,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the store in `state_dir` and keeps it within its bounds until it is closed.
-    pub fn open(state_dir: &Path, config: Arc<ArcSwap<Config>>) -> Result<Self, OpenError> {
-        let recorder = Self::new(FactsDb::open(state_dir)?, config);
-        tokio::spawn(recorder.clone().keep_within_bounds());
-        Ok(recorder)
-    }
-
-    fn new(facts: FactsDb, config: Arc<ArcSwap<Config>>) -> Self {
+    /// A recorder on an opened store.
+    pub fn new(facts: FactsDb, config: Arc<ArcSwap<Config>>) -> Self {
         Self { facts, config, queries: Arc::new(Semaphore::new(MAX_QUERIES)) }
     }
 
     /// Records how a transaction ended. Returns when it is queued, not when it is on disk.
-    pub async fn transaction(&self, record: Record) {
-        if let Some(row) = encode(&record) {
+    pub async fn transaction(&self, record: &Record) {
+        if let Some(row) = encode(record) {
             self.post(Job::Trace(record.id, row)).await;
         }
     }
@@ -102,27 +93,25 @@ impl Recorder {
         self.facts.read(View::octets).await
     }
 
-    /// Removes what is too old or too much, for as long as the store works.
-    async fn keep_within_bounds(self) {
+    /// Removes what is too old or too much, for as long as the store works. A task of its own.
+    pub async fn keep_within_bounds(self) {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while self.failure().is_none() {
             ticks.tick().await;
-            if self.sweep(SystemTime::now().into()).await.is_err() {
-                return;
-            }
+            self.sweep(SystemTime::now().into()).await;
         }
     }
 
     /// Removes in steps that let other jobs in between.
-    async fn sweep(&self, now: UnixTime) -> Result<(), WriteError> {
+    async fn sweep(&self, now: UnixTime) {
         loop {
             let (keep_from, max_octets) = {
                 let trace = &self.config.load().trace;
                 (QueueId(now.minus(trace.retention).0), trace.max_size)
             };
-            if self.facts.submit(Job::Sweep { keep_from, max_octets }).await?.0 < SWEEP_ROWS {
-                return Ok(());
+            match self.facts.submit(Job::Sweep { keep_from, max_octets }).await {
+                Ok(removed) if removed.0 >= SWEEP_ROWS => {}
+                Ok(_) | Err(_) => return,
             }
         }
     }
@@ -130,6 +119,12 @@ impl Recorder {
     /// Writes what is queued; nothing is recorded after it.
     pub async fn close(&self) {
         self.facts.close().await;
+    }
+}
+
+impl Witness for Recorder {
+    fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()> {
+        Box::pin(self.attempts(attempted))
     }
 }
 
@@ -232,10 +227,10 @@ mod tests {
             id: QueueId(id),
             at: UnixTime(id),
             origin: client("green"),
-            reverse_path: ReversePath::Mailbox(mailbox(from)),
+            reverse_path: Some(ReversePath::Mailbox(mailbox(from))),
             recipients: vec![ForwardPath::Mailbox(mailbox(to))],
             refused_recipients: Vec::new(),
-            subject: Some("Grüße".to_owned()),
+            subject: "Grüße".to_owned(),
             size: 4096,
             findings: vec![Finding::new(Check::Files, Opinion::Pass, "1 part, nothing found")],
             result,
@@ -244,7 +239,7 @@ mod tests {
     }
 
     fn accepted(disposition: Disposition) -> TransactionResult {
-        TransactionResult::Accepted(vec![disposition])
+        TransactionResult::Accepted { dispositions: vec![disposition] }
     }
 
     fn attempted(id: u64, at: u64, outcome: fn(Report) -> Outcome) -> Attempted {
@@ -282,7 +277,7 @@ mod tests {
             reply: Refusal::RelayDenied.reply("X"),
         }];
         let mut null = record(105, "x@y.test", "Carol@C.test", accepted(Disposition::Discard(virus.clone())));
-        null.reverse_path = ReversePath::Null;
+        null.reverse_path = Some(ReversePath::Null);
         for record in [
             record(101, "alice@a.test", "bob@b.test", accepted(Disposition::Deliver)),
             record(102, "alice@a.test", "bob@b.test", accepted(Disposition::Quarantine(virus))),
@@ -290,10 +285,10 @@ mod tests {
             with_refused,
             null,
         ] {
-            recorder.transaction(record).await;
+            recorder.transaction(&record).await;
         }
         let attempts = vec![attempted(101, 200, Outcome::Deferred), attempted(101, 300, Outcome::Delivered)];
-        recorder.attempts(attempts).await;
+        recorder.attempted(attempts).await;
         recorder
     }
 
@@ -349,15 +344,15 @@ mod tests {
     #[tokio::test]
     async fn sweeping_follows_retention_and_size() {
         let recorder = filled().await;
-        recorder.sweep(UnixTime(1_000_103)).await.unwrap();
+        recorder.sweep(UnixTime(1_000_103)).await;
         assert_eq!(answer(&recorder, "").await, [(105, 0), (104, 0), (103, 0)]);
         let recorder = Recorder { config: shared(config("/nowhere".as_ref())), ..recorder };
-        recorder.sweep(UnixTime(1_000_103)).await.unwrap();
+        recorder.sweep(UnixTime(1_000_103)).await;
         assert_eq!(answer(&recorder, "").await.len(), 3);
         let mut small = config("/nowhere".as_ref());
         small.trace.max_size = 0;
         let recorder = Recorder { config: shared(small), ..recorder };
-        recorder.sweep(UnixTime(0)).await.unwrap();
+        recorder.sweep(UnixTime(0)).await;
         assert_eq!(answer(&recorder, "").await, []);
         assert_eq!(recorder.octets().await.unwrap(), 0);
     }

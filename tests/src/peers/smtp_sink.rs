@@ -37,24 +37,35 @@ impl SmtpSink {
         let name = listen.replace([':', '[', ']', '.'], "_");
         let counters = folder.join(format!("{name}.count"));
         let mailbox = folder.join(format!("{name}.mbox"));
+        let said = folder.join(format!("{name}.said"));
         let mut command = place("smtp-sink");
         command.args(["-u", "root", "-c"]);
         if keep {
             command.arg("-D").arg(&mailbox);
         }
         command.args([listen, "1000"]);
-        command.stdin(Stdio::null()).stdout(File::create(&counters)?).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(File::create(&counters)?).stderr(File::create(&said)?);
         let process = Process(command.spawn().context("can't start smtp-sink (package postfix)")?);
         let sink = Self { counters, mailbox, _process: process };
         let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "25"));
-        wait_until("smtp-sink answers", || swaks::answers(place, host.trim_matches(['[', ']']), port))?;
+        wait_until("smtp-sink answers", || swaks::answers(place, host.trim_matches(['[', ']']), port))
+            .with_context(|| fs::read_to_string(&said).unwrap_or_default())?;
         Ok(sink)
     }
 
     /// How many messages came, by the sink's own counter.
     pub fn count(&self) -> u64 {
+        self.counter("mesg=")
+    }
+
+    /// How many sessions there were, by the sink's own counter.
+    pub fn sessions(&self) -> u64 {
+        self.counter("sess=")
+    }
+
+    fn counter(&self, name: &str) -> u64 {
         let text = fs::read_to_string(&self.counters).unwrap_or_default();
-        let last = text.rsplit("mesg=").next().unwrap_or_default();
+        let last = text.rsplit(name).next().unwrap_or_default();
         last.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
     }
 

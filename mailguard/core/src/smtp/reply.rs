@@ -175,6 +175,13 @@ mod tests {
     }
 
     #[test]
+    fn each_line_repeats_the_status() {
+        let mut reply = Reply::new(ReplyCode::OK, EnhancedStatus::new(2, 0, 0), "a");
+        reply.lines.push("b".to_owned());
+        check(reply, "250-2.0.0 a\r\n250 2.0.0 b\r\n");
+    }
+
+    #[test]
     fn overlong_lines_are_cut_at_a_character() {
         let mut out = Vec::new();
         Reply::bare(ReplyCode::OK, vec!["é".repeat(400)]).encode(&mut out);

@@ -59,6 +59,27 @@ fn groups_of_commands_have_groups_of_replies() {
 }
 
 #[test]
+fn replies_that_a_client_may_wait_for_are_not_kept_back() {
+    check_greeted(
+        "
+        C: NOOP
+        C: VRFY x
+        C: RSET
+        C: WRONG
+        C: RSET
+        S: 250 2.0.0 Ok
+        --
+        S: 252 2.0.0 Cannot verify, but will take a message and attempt delivery
+        --
+        S: 250 2.0.0 Ok
+        S: 500 5.5.1 Command not recognised
+        --
+        S: 250 2.0.0 Ok
+        ",
+    );
+}
+
+#[test]
 fn a_group_whose_recipients_are_all_refused_gets_no_354() {
     check_greeted(
         "

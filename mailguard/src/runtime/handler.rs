@@ -1,0 +1,291 @@
+//! Answers what the command line asks over the control socket.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use mailguard_core::config::Config;
+use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
+
+use super::ipc;
+use super::privileged::Privileged;
+use super::rows;
+use super::services::MailServices;
+use crate::config::{self, Edit, Source, entries};
+use crate::control::{
+    Answer, ControlError, Done, Edited, ErrorKind, Handler, Listing, MAX_ROWS, Page, Reloaded, Request,
+    StatusReport, Stock, Which, ZoneStatus,
+};
+use crate::quarantine::{Filter, QuarantineHandle, Released};
+use crate::queue::QueueHandle;
+use crate::scan::Scanner;
+use crate::session::Limits;
+use crate::store;
+use crate::trace::{Query, Recorder};
+
+type Result<T> = std::result::Result<T, ControlError>;
+
+/// What requests are about.
+pub(super) struct Parts {
+    pub(super) config: Arc<ArcSwap<Config>>,
+    pub(super) services: Arc<MailServices>,
+    pub(super) privileged: Privileged,
+    pub(super) queue: QueueHandle,
+    pub(super) quarantine: QuarantineHandle,
+    pub(super) traces: Recorder,
+    pub(super) limits: Arc<Limits>,
+}
+
+/// Answers requests.
+pub(super) struct ControlHandler {
+    parts: Parts,
+    started_at: UnixTime,
+    loaded: Mutex<Loaded>,
+}
+
+struct Loaded {
+    source: Source,
+    at: UnixTime,
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
+}
+
+fn failed(error: impl ToString) -> ControlError {
+    ControlError::new(ErrorKind::Failed, error)
+}
+
+fn refused(error: impl ToString) -> ControlError {
+    ControlError::new(ErrorKind::Refused, error)
+}
+
+fn not_found(id: QueueId) -> ControlError {
+    ControlError::new(ErrorKind::NotFound, format!("there is no message {id} here"))
+}
+
+fn limit(page: Page) -> usize {
+    page.limit.clamp(1, MAX_ROWS) as usize
+}
+
+fn stock(stock: store::stock::Stock) -> Stock {
+    Stock { messages: stock.messages, octets: stock.octets }
+}
+
+impl ControlHandler {
+    pub(super) fn new(source: Source, parts: Parts) -> Self {
+        Self { parts, started_at: now(), loaded: Mutex::new(Loaded { source, at: now() }) }
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses a configuration that the datapath process has put into force: for new sessions and attempts.
+    pub(super) fn adopt(&self, source: Source) -> std::result::Result<(), String> {
+        let config = config::parse(&source).map_err(|errors| errors.to_string())?;
+        let scanner = Scanner::new(&config).map_err(|error| error.to_string())?;
+        self.parts.services.set_scanner(scanner);
+        self.parts.config.store(Arc::new(config));
+        *self.loaded() = Loaded { source, at: now() };
+        Ok(())
+    }
+
+    /// Has the datapath process do something that brings a new configuration, and uses it.
+    async fn change(&self, request: ipc::Request) -> Result<()> {
+        match self.parts.privileged.request(request).await.map_err(refused)? {
+            ipc::Answer::Source(source) => self.adopt(source).map_err(failed),
+            ipc::Answer::Status(_) => Err(failed("the datapath process answered another question")),
+        }
+    }
+
+    async fn reload(&self) -> Result<Answer> {
+        self.change(ipc::Request::Reload).await?;
+        let config = self.loaded().source.path.clone();
+        let inactive = self.parts.config.load().inactive.clone();
+        Ok(Answer::Reloaded(Reloaded { config, notes: Vec::new(), inactive }))
+    }
+
+    async fn edit(&self, edit: Edit) -> Result<Answer> {
+        let Edit { list, change, values } = edit.clone();
+        self.change(ipc::Request::Edit(edit)).await?;
+        Ok(Answer::Edited(Edited { list, change, values, config: self.loaded().source.path.clone() }))
+    }
+
+    async fn status(&self) -> Result<Answer> {
+        let config = self.parts.config.load_full();
+        let mut problems: Vec<String> = Vec::new();
+        problems.extend(self.parts.services.storage_problem().map(|error| error.to_string()));
+        problems.extend(self.parts.traces.failure().map(|failure| failure.to_string()));
+        problems.extend(self.damaged().await?);
+        let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
+            Ok(ipc::Answer::Status(status)) => status,
+            Ok(ipc::Answer::Source(_)) => serde_json::Value::Null,
+            Err(error) => {
+                problems.push(error);
+                serde_json::Value::Null
+            }
+        };
+        let (path, loaded_at) = {
+            let loaded = self.loaded();
+            (loaded.source.path.clone(), loaded.at)
+        };
+        Ok(Answer::Status(Box::new(StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: config.hostname.to_string(),
+            config: path,
+            enabled: config.enabled,
+            started_at: self.started_at,
+            loaded_at,
+            problems,
+            zones: config.zones.iter().map(zone_status).collect(),
+            sessions: self.parts.limits.sessions() as u64,
+            max_sessions: config.server.max_sessions as u64,
+            queue: stock(self.parts.queue.stock()),
+            quarantine: stock(self.parts.quarantine.stock()),
+            quarantine_max_octets: config.quarantine.max_size,
+            kernel,
+            inactive: config.inactive.clone(),
+        })))
+    }
+
+    /// A line for each row of the store that can't be used.
+    async fn damaged(&self) -> Result<Vec<String>> {
+        let damaged = self.parts.queue.damaged().await.map_err(failed)?;
+        Ok(damaged.into_iter().map(|(id, record)| format!("message {id}: {}", record.cause)).collect())
+    }
+
+    async fn queue_list(&self, page: Page) -> Result<Answer> {
+        let listing = self.parts.queue.list(page.after, limit(page)).await.map_err(failed)?;
+        Ok(Answer::Queue(Listing {
+            rows: listing.rows.iter().map(|(id, record)| rows::queue_row(*id, record)).collect(),
+            next: listing.next,
+            total: self.parts.queue.stock().messages,
+        }))
+    }
+
+    async fn queue_show(&self, id: QueueId) -> Result<Answer> {
+        let found = self.parts.queue.show(id).await.map_err(failed)?;
+        let (record, header) = found.ok_or_else(|| not_found(id))?;
+        Ok(Answer::QueueMessage(Box::new(rows::queue_message(id, &record, header))))
+    }
+
+    fn queue_retry(&self, which: Which) -> Done {
+        match which {
+            Which::All => Done { messages: self.parts.queue.retry_all() as u64, missing: Vec::new() },
+            Which::Ids(ids) => {
+                let (there, missing): (Vec<_>, Vec<_>) =
+                    ids.into_iter().partition(|id| self.parts.queue.retry(*id));
+                Done { messages: there.len() as u64, missing }
+            }
+        }
+    }
+
+    async fn queue_remove(&self, which: Which) -> Result<Done> {
+        let Which::Ids(ids) = which else {
+            let messages = self.parts.queue.remove_all().await.map_err(failed)? as u64;
+            return Ok(Done { messages, missing: Vec::new() });
+        };
+        let mut done = Done { messages: 0, missing: Vec::new() };
+        for id in ids {
+            match self.parts.queue.remove(id).await.map_err(failed)? {
+                true => done.messages += 1,
+                false => done.missing.push(id),
+            }
+        }
+        Ok(done)
+    }
+
+    async fn quarantine_list(&self, page: Page) -> Result<Answer> {
+        let quarantine = &self.parts.quarantine;
+        let listing = quarantine.list(Filter::default(), page.after, limit(page)).await.map_err(failed)?;
+        Ok(Answer::Quarantine(Listing {
+            rows: listing.rows.iter().map(|(id, record)| rows::quarantine_row(*id, record)).collect(),
+            next: listing.next,
+            total: quarantine.stock().messages,
+        }))
+    }
+
+    async fn quarantine_show(&self, id: QueueId) -> Result<Answer> {
+        let shown = self.parts.quarantine.show(id).await.map_err(failed)?.ok_or_else(|| not_found(id))?;
+        Ok(Answer::QuarantineMessage(Box::new(rows::quarantine_message(id, shown))))
+    }
+
+    async fn withheld(&self, which: Which) -> Result<Vec<QueueId>> {
+        match which {
+            Which::Ids(ids) => Ok(ids),
+            Which::All => self.parts.quarantine.ids().await.map_err(failed),
+        }
+    }
+
+    async fn release(&self, which: Which, to: Option<Mailbox>, with_virus: bool) -> Result<Done> {
+        let ids = self.withheld(which).await?;
+        let released = self.parts.quarantine.release(&ids, to.as_ref(), with_virus).await.map_err(failed)?;
+        let with = |wanted| released.iter().filter(move |(_, what)| *what == wanted).map(|(id, _)| *id);
+        let kept: Vec<String> = with(Released::NeedsConfirmation).map(|id| id.to_string()).collect();
+        if !kept.is_empty() {
+            let kept = kept.join(" ");
+            return Err(refused(format!(
+                "a virus was found in {kept}: to release it all the same, add --with-virus"
+            )));
+        }
+        Ok(Done {
+            messages: with(Released::Queued).count() as u64,
+            missing: with(Released::Absent).collect(),
+        })
+    }
+
+    async fn delete(&self, which: Which) -> Result<Done> {
+        let mut done = Done { messages: 0, missing: Vec::new() };
+        for id in self.withheld(which).await? {
+            match self.parts.quarantine.delete(vec![id]).await.map_err(failed)? {
+                0 => done.missing.push(id),
+                _ => done.messages += 1,
+            }
+        }
+        Ok(done)
+    }
+
+    async fn trace(&self, query: &str) -> Result<Answer> {
+        let query =
+            Query::parse(query, now()).map_err(|error| ControlError::new(ErrorKind::Invalid, error))?;
+        let traces = self.parts.traces.query(query).await.map_err(failed)?;
+        Ok(Answer::Traces(traces.records.into_iter().map(rows::trace_row).collect()))
+    }
+}
+
+fn zone_status(zone: &mailguard_core::config::model::Zone) -> ZoneStatus {
+    ZoneStatus {
+        name: zone.name.clone(),
+        kind: zone.kind,
+        mode: zone.mode,
+        interfaces: zone.interfaces.clone(),
+    }
+}
+
+impl Handler for ControlHandler {
+    async fn handle(&self, request: Request) -> Result<Answer> {
+        match request {
+            Request::Status => self.status().await,
+            Request::Reload => self.reload().await,
+            Request::Entries { lists } => {
+                let loaded = self.loaded();
+                Ok(Answer::Entries(
+                    lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect(),
+                ))
+            }
+            Request::Edit(edit) => self.edit(edit).await,
+            Request::QueueList(page) => self.queue_list(page).await,
+            Request::QueueShow { id } => self.queue_show(id).await,
+            Request::QueueRetry { which } => Ok(Answer::Done(self.queue_retry(which))),
+            Request::QueueRemove { which } => self.queue_remove(which).await.map(Answer::Done),
+            Request::QuarantineList(page) => self.quarantine_list(page).await,
+            Request::QuarantineShow { id } => self.quarantine_show(id).await,
+            Request::QuarantineRelease { which, to, with_virus } => {
+                self.release(which, to, with_virus).await.map(Answer::Done)
+            }
+            Request::QuarantineDelete { which } => self.delete(which).await.map(Answer::Done),
+            Request::Trace { query } => self.trace(&query).await,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the stores hold, as the rows that the control socket shows.
+
+use std::fmt::Display;
+
+use mailguard_core::disposition::Disposition;
+use mailguard_core::finding::Finding;
+use mailguard_core::mail::QueueId;
+use mailguard_core::origin::Origin;
+use mailguard_core::outcome::{Outcome, Report};
+
+use crate::control::{
+    AttemptRow, CheckRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
+    SourceRow, TraceRecipient, TraceRow,
+};
+use crate::quarantine::Shown;
+use crate::store::record::{Ending, MessageRecord, QuarantineRecord, RecipientState};
+use crate::trace::{AttemptRecord, Record, TransactionResult};
+
+/// An address without the angle brackets of its path.
+fn plain(path: impl Display) -> String {
+    path.to_string().trim_start_matches('<').trim_end_matches('>').to_owned()
+}
+
+fn said(report: &Report) -> String {
+    report.reply.as_ref().map_or_else(|| report.text.clone(), ToString::to_string)
+}
+
+fn source(origin: &Origin) -> Option<SourceRow> {
+    match origin {
+        Origin::Own => None,
+        Origin::Client(client) => Some(SourceRow {
+            client: client.client,
+            zone: client.zone.clone(),
+            destination: client.destination,
+            helo: client.helo.clone(),
+        }),
+    }
+}
+
+pub(super) fn queue_row(id: QueueId, record: &MessageRecord) -> QueueRow {
+    let first = record.queued().map(|(index, _)| plain(record.destination(index))).next();
+    let latest = record.queued().max_by_key(|(_, queued)| queued.attempts);
+    QueueRow {
+        id,
+        received_at: record.received_at,
+        octets: record.body.octets(),
+        sender: record.envelope.reverse_path.to_string(),
+        waiting: record.queued().count() as u64,
+        first_recipient: first.unwrap_or_default(),
+        next_attempt: record.due().unwrap_or(record.received_at),
+        attempts: latest.map_or(0, |(_, queued)| queued.attempts),
+        last: latest.and_then(|(_, queued)| queued.last.as_ref()).map(said).unwrap_or_default(),
+    }
+}
+
+pub(super) fn queue_message(id: QueueId, record: &MessageRecord, header: String) -> QueueMessage {
+    let recipients = record.states.iter().enumerate();
+    QueueMessage {
+        row: queue_row(id, record),
+        source: source(&record.origin),
+        recipients: recipients.map(|(index, state)| queue_recipient(record, index, state)).collect(),
+        header,
+    }
+}
+
+fn queue_recipient(record: &MessageRecord, index: usize, state: &RecipientState) -> QueueRecipient {
+    let address = plain(record.destination(index));
+    match state {
+        RecipientState::Queued(queued) => QueueRecipient {
+            address,
+            state: "queued".to_owned(),
+            attempts: queued.attempts,
+            next_attempt: Some(queued.next_attempt),
+            last: queued.last.as_ref().map(said).unwrap_or_default(),
+        },
+        RecipientState::Ended(ending) => {
+            let (state, last) = match ending {
+                Ending::Delivered => ("delivered", String::new()),
+                Ending::Failed(report) => ("failed", said(report)),
+                Ending::Quarantined => ("quarantined", String::new()),
+                Ending::Merged => ("merged", String::new()),
+                Ending::Discarded => ("discarded", String::new()),
+            };
+            QueueRecipient { address, state: state.to_owned(), attempts: 0, next_attempt: None, last }
+        }
+    }
+}
+
+pub(super) fn quarantine_row(id: QueueId, record: &QuarantineRecord) -> QuarantineRow {
+    QuarantineRow {
+        id,
+        received_at: record.received_at,
+        since: record.since(),
+        octets: record.body.octets(),
+        sender: record.envelope.reverse_path.to_string(),
+        recipients: record
+            .envelope
+            .recipients
+            .iter()
+            .map(|recipient| plain(&recipient.forward_path))
+            .collect(),
+        reason: record.withheld.first().map(|withheld| withheld.reason.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn quarantine_message(id: QueueId, shown: Shown) -> QuarantineMessage {
+    QuarantineMessage {
+        row: quarantine_row(id, &shown.record),
+        source: source(&shown.record.origin),
+        reasons: shown.record.withheld.iter().map(|withheld| withheld.reason.to_string()).collect(),
+        header: shown.header,
+        text: shown.text,
+    }
+}
+
+pub(super) fn trace_row(record: Record) -> TraceRow {
+    let (result, dispositions) = match &record.result {
+        TransactionResult::Refused(reply) => (reply.to_string(), &[][..]),
+        TransactionResult::Accepted { dispositions } => ("accepted".to_owned(), &dispositions[..]),
+        TransactionResult::Abandoned => ("abandoned by the client".to_owned(), &[][..]),
+    };
+    let accepted = record.recipients.iter().enumerate().map(|(index, path)| TraceRecipient {
+        address: plain(path),
+        disposition: dispositions.get(index).map(words).unwrap_or_default(),
+    });
+    let refused = record.refused_recipients.iter().map(|refused| TraceRecipient {
+        address: plain(&refused.recipient),
+        disposition: refused.reply.to_string(),
+    });
+    TraceRow {
+        id: record.id,
+        at: record.at,
+        source: source(&record.origin),
+        sender: record.reverse_path.as_ref().map(ToString::to_string).unwrap_or_default(),
+        recipients: accepted.chain(refused).collect(),
+        subject: record.subject,
+        octets: record.size,
+        checks: record.findings.iter().map(check_row).collect(),
+        result,
+        attempts: record.attempts.iter().map(attempt_row).collect(),
+    }
+}
+
+fn words(disposition: &Disposition) -> String {
+    match disposition {
+        Disposition::Deliver => "deliver".to_owned(),
+        Disposition::Quarantine(threat) => format!("quarantine: {threat}"),
+        Disposition::Redirect(address) => format!("redirect: {address}"),
+        Disposition::Discard(threat) => format!("discard: {threat}"),
+    }
+}
+
+fn check_row(finding: &Finding) -> CheckRow {
+    CheckRow {
+        check: finding.check.to_string(),
+        outcome: finding.outcome.to_string(),
+        reason: finding.reason.clone(),
+    }
+}
+
+fn attempt_row(attempt: &AttemptRecord) -> AttemptRow {
+    let outcome = match &attempt.outcome {
+        Outcome::Delivered(_) => "delivered",
+        Outcome::Deferred(_) => "deferred",
+        Outcome::Failed(_) => "failed",
+    };
+    AttemptRow {
+        at: attempt.at,
+        recipient: plain(&attempt.recipient),
+        next_hop: attempt.next_hop.as_ref().map(ToString::to_string).unwrap_or_default(),
+        outcome: outcome.to_owned(),
+        text: said(attempt.outcome.report()),
+    }
+}
