@@ -21,7 +21,7 @@ use super::*;
 use crate::quarantine::QuarantineHandle;
 use crate::spool::fixture::{client, config, mailbox, message, shared};
 use crate::spool::{Body, NewMessage, SPILL_OCTETS, Spool};
-use crate::store::lossy::{EIO, LossyDisk};
+use crate::store::lossy::{EIO, LossyDisk, LossyFiles};
 use crate::store::record::Reason;
 
 const MINUTE: u64 = 60_000_000;
@@ -456,7 +456,8 @@ async fn a_message_or_its_report_is_there_after_a_crash() {
     let directory = TempDir::new().unwrap();
     for operation in 1.. {
         let disk = LossyDisk::default();
-        let opened = SpoolDb::open_on(directory.path(), disk.backend(), u64::MAX).unwrap();
+        let opened =
+            SpoolDb::open_on(directory.path(), disk.backend(), LossyFiles::default(), u64::MAX).unwrap();
         let armed = disk.clone();
         let script = move |_: &str, address: &str, _| {
             if address == "<sender@green.test>" {
@@ -471,7 +472,8 @@ async fn a_message_or_its_report_is_there_after_a_crash() {
         let broke = house.db.failure().is_some();
         for survives in [false, true] {
             let left = disk.after_power_cut(|| survives);
-            let (_db, recovered) = SpoolDb::open_on(directory.path(), left, u64::MAX).unwrap();
+            let (_db, recovered) =
+                SpoolDb::open_on(directory.path(), left, LossyFiles::default(), u64::MAX).unwrap();
             let queued: Vec<_> = recovered.queued.iter().map(|(queued, _)| *queued).collect();
             assert_eq!(queued.len(), 1, "operation {operation}: {queued:?}");
             assert!(broke || queued[0] != id, "operation {operation}");

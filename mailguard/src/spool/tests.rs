@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::fixture::{config, mailbox, message, shared};
 use super::*;
 use crate::store::OpenError;
-use crate::store::lossy::{EIO, ENOSPC, LossyDisk};
+use crate::store::lossy::{EIO, ENOSPC, LossyDisk, LossyFiles};
 use crate::store::recover::Recovered;
 use crate::store::stock::Stock;
 
@@ -39,7 +39,8 @@ fn open_with(
     disk: &LossyDisk,
     quick_repair_octets: u64,
 ) -> Result<(Spool, Recovered), OpenError> {
-    let (db, recovered) = SpoolDb::open_on(directory, disk.backend(), quick_repair_octets)?;
+    let (db, recovered) =
+        SpoolDb::open_on(directory, disk.backend(), LossyFiles::default(), quick_repair_octets)?;
     Ok((spool_on(db, &recovered, config(directory)), recovered))
 }
 
@@ -351,4 +352,40 @@ async fn what_a_start_after_a_kill_would_read_is_counted_once_a_body() {
     assert_eq!(read(), 3000 + 1024);
     spool.db.submit(Job::Remove(mixed)).await.unwrap();
     assert_eq!(read(), 0);
+}
+
+async fn commit_big(spool: &Spool) -> Result<QueueId, CommitError> {
+    let id = spool.ids.mint();
+    let mut writer = spool.body_writer();
+    for piece in [vec![b'x'; SPILL_OCTETS + 1], vec![b'y'; 10]] {
+        writer.push(&piece).await?;
+    }
+    let receipt = spool.commit(message(id, &["a@b.test"], writer.finish().await?)).await?;
+    Ok(*receipt.get())
+}
+
+#[tokio::test]
+async fn a_body_file_is_on_disk_with_its_name_before_its_row() {
+    for (errno, refusal) in [(ENOSPC, Refusal::StorageFull), (EIO, Refusal::StorageFailed)] {
+        for operation in 1.. {
+            let directory = TempDir::new().unwrap();
+            let (disk, files) = (LossyDisk::default(), LossyFiles::default());
+            let (db, recovered) =
+                SpoolDb::open_on(directory.path(), disk.backend(), files.clone(), u64::MAX).unwrap();
+            let spool = spool_on(db, &recovered, config(directory.path()));
+            files.fail_in(operation, errno);
+            let outcome = commit_big(&spool).await;
+            files.cut_power();
+            let (_, recovered) = open(directory.path(), &disk.after_power_cut(|| true)).unwrap();
+            assert!(recovered.damaged.is_empty(), "operation {operation}: {:?}", recovered.damaged);
+            assert_eq!(recovered.queued.len(), usize::from(outcome.is_ok()), "operation {operation}");
+            if files.operations() < operation {
+                assert!(outcome.is_ok() && operation > 4);
+                break;
+            }
+            assert_eq!(outcome.map_err(|error| error.refusal()), Err(refusal.clone()));
+            assert_eq!(body_files(directory.path()), 0, "operation {operation}");
+            assert!(commit_big(&spool).await.is_ok(), "the next message has its own file");
+        }
+    }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailguard_core::mail::QueueId;
-use redb::{Database, StorageBackend};
+use redb::Database;
+#[cfg(test)]
+use redb::StorageBackend;
 use tokio::task::spawn_blocking;
 
 use super::body::{Body, BodyDirectory};
@@ -21,7 +23,9 @@ use super::rows::{Answer, Job, SpoolRows};
 use super::stock::{SharedStock, Stock};
 use super::view::View;
 use super::writer::{WriteError, Writer};
-use super::{OpenError, create_directory, open_backend, open_file};
+use super::{OpenError, create_directory, open_file};
+#[cfg(test)]
+use super::{files::Files, open_backend};
 
 /// The version of the rows' layout.
 const SCHEMA: u64 = 1;
@@ -92,28 +96,32 @@ impl SpoolDb {
         create_directory(&directory.join(BODIES_NAME))?;
         let path = directory.join(FILE_NAME);
         let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
-        Self::start(directory, database, QUICK_REPAIR_OCTETS)
+        let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
+        Self::start(directory, database, bodies, QUICK_REPAIR_OCTETS)
     }
 
-    /// As [`SpoolDb::open`], with the database on `backend` instead of its file, and quick repair from so many octets
-    /// of rows on.
-    pub fn open_on(
+    /// As [`SpoolDb::open`], with the database on `backend` instead of its file, these body files, and quick
+    /// repair from so many octets of rows on.
+    #[cfg(test)]
+    pub(crate) fn open_on(
         directory: &Path,
         backend: impl StorageBackend,
+        files: impl Files + 'static,
         quick_repair_octets: u64,
     ) -> Result<(Self, Recovered), OpenError> {
         create_directory(&directory.join(BODIES_NAME))?;
         let database = open_backend(&directory.join(FILE_NAME), backend, SCHEMA, CACHE_OCTETS)?;
-        Self::start(directory, database, quick_repair_octets)
+        let bodies = BodyDirectory::on(directory.join(BODIES_NAME), files);
+        Self::start(directory, database, bodies, quick_repair_octets)
     }
 
     fn start(
         directory: &Path,
         database: Database,
+        bodies: BodyDirectory,
         quick_repair_octets: u64,
     ) -> Result<(Self, Recovered), OpenError> {
         let path = directory.join(FILE_NAME);
-        let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
         let recovered = recover(&path, &database, &bodies)?;
         let database = Arc::new(database);
         let intake = Arc::new(Intake::default());
