@@ -23,12 +23,16 @@ pub(crate) fn run(suite: Option<&str>) -> Result<()> {
         Some("core") => nextest.args(["-p", "mailguard-core"]),
         Some("common") => nextest.args(["-p", "mailguard-common"]),
         Some(package @ ("mailguard" | "xtask")) => nextest.args(["-p", package]),
-        Some(file) if repository().join(format!("tests/tests/{file}.rs")).exists() => {
-            nextest.args(["-p", "mailguard-tests", "--test", file])
-        }
+        Some(file) if is_test_file(file) => nextest.args(["-p", "mailguard-tests", "--test", file]),
         Some(other) => {
             bail!("no suite is called {other}: core, common, mailguard, xtask or a file of tests/tests")
         }
     };
     process::run(nextest.current_dir(repository()))
+}
+
+/// Whether tests/tests holds a suite of this name, in one file or a folder.
+fn is_test_file(name: &str) -> bool {
+    let suites = repository().join("tests/tests");
+    suites.join(format!("{name}.rs")).exists() || suites.join(name).join("main.rs").exists()
 }

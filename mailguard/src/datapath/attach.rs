@@ -63,6 +63,16 @@ impl Hook {
     }
 }
 
+/// Hands the programs to the kernel's verifier. They refer to the maps by descriptors: this comes before any map is
+/// taken out of the object.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    for name in [STEER, STEER_RAW] {
+        program::<SchedClassifier>(ebpf, name)?.load().map_err(DatapathError::program(name, None))?;
+    }
+    program::<Xdp>(ebpf, EARLY)?.load().map_err(DatapathError::program(EARLY, None))?;
+    program::<SkLookup>(ebpf, RECONNECT)?.load().map_err(DatapathError::program(RECONNECT, None))
+}
+
 /// Attaches everything, then removes the links that are no longer wanted.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
@@ -73,12 +83,6 @@ pub(super) fn attach(
 ) -> Result<Vec<InterfaceStatus>, DatapathError> {
     let mut wanted = vec![RECONNECT_PIN.to_owned()];
     attach_reconnect(program(ebpf, RECONNECT)?, pins)?;
-    for name in [STEER, STEER_RAW] {
-        let steer: &mut SchedClassifier = program(ebpf, name)?;
-        steer.load().map_err(DatapathError::program(name, None))?;
-    }
-    let early: &mut Xdp = program(ebpf, EARLY)?;
-    early.load().map_err(DatapathError::program(EARLY, None))?;
 
     let mut attached = Vec::new();
     for interface in interfaces {
@@ -251,7 +255,6 @@ fn pins_of_other_modes(pin: &str, device: &Device) -> Vec<String> {
 fn attach_reconnect(reconnect: &mut SkLookup, pins: &Pins) -> Result<(), DatapathError> {
     let (path, successor) = (pins.link(RECONNECT_PIN), pins.link(RECONNECT_SUCCESSOR));
     let mut attach = || -> Result<(), AttachError> {
-        reconnect.load()?;
         let id = reconnect.attach(File::open("/proc/thread-self/ns/net")?)?;
         let link: FdLink = reconnect.take_link(id)?.into();
         pin_link(Ok(link), &successor)?;

@@ -1,16 +1,13 @@
-//! Reading the counters: by reason, and by rule.
-
-use std::collections::BTreeMap;
+//! Reading the counters, which every CPU keeps for itself.
 
 use aya::Ebpf;
-use aya::maps::{MapData, PerCpuArray};
-use mailguard_common::layout::{Count, Reason, RuleValue, map};
+use aya::maps::{MapData, MapError, PerCpuArray};
+use mailguard_common::layout::{Count, Reason, map};
 
 use super::object::take_map;
-use super::rule_maps::Entry;
-use super::{DatapathError, ReasonCount, RuleCount};
+use super::{DatapathError, ReasonCount};
 
-/// The open counters.
+/// The open counters of reasons.
 pub(super) struct Counters {
     reasons: PerCpuArray<MapData, Count>,
 }
@@ -31,24 +28,8 @@ impl Counters {
     }
 }
 
-/// The rules that decided about any packet.
-pub(super) fn rules(
-    hits: &PerCpuArray<MapData, Count>,
-    installed: &BTreeMap<Entry, RuleValue>,
-) -> Result<Vec<RuleCount>, DatapathError> {
-    let mut rules = Vec::new();
-    for (entry, value) in installed {
-        let count = total(hits, value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
-        if count.packets > 0 {
-            let (list, value) = entry.describe();
-            rules.push(RuleCount { list, value, packets: count.packets, octets: count.octets });
-        }
-    }
-    Ok(rules)
-}
-
 /// The sum over all CPUs.
-fn total(counts: &PerCpuArray<MapData, Count>, index: u32) -> Result<Count, aya::maps::MapError> {
+pub(super) fn total(counts: &PerCpuArray<MapData, Count>, index: u32) -> Result<Count, MapError> {
     let sum = |sum: Count, count: &Count| Count {
         packets: sum.packets + count.packets,
         octets: sum.octets + count.octets,

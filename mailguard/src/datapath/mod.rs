@@ -101,6 +101,7 @@ impl Datapath {
         let interfaces = interfaces::of_zones(config)?;
         let pins = Pins::open(&config.kernel.pin_dir)?;
         let mut ebpf = pins.load_object()?;
+        attach::load(&mut ebpf)?;
         let mut rules = RuleMaps::new(&mut ebpf)?;
         let mut config_map: Array<MapData, Settings> = object::take_map(&mut ebpf, map::CONFIG)?;
         let settings = config_map.get(&0, 0).map_err(DatapathError::map(map::CONFIG))?;
@@ -113,9 +114,7 @@ impl Datapath {
                 .insert(interface.device.index, interface.entry(), 0)
                 .map_err(DatapathError::map(map::IFACES))?;
         }
-        // Held until the programs are loaded: they name their maps by descriptor.
-        let mut sockets: SockMap<MapData> = object::take_map(&mut ebpf, map::LISTENERS)?;
-        set_listeners(&mut sockets, listeners)?;
+        set_listeners(object::take_map(&mut ebpf, map::LISTENERS)?, listeners)?;
         let steered: Vec<&Device> = interfaces
             .iter()
             .filter(|interface| interface.steer)
@@ -172,7 +171,7 @@ impl Datapath {
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),
             reasons: self.counters.reasons()?,
-            rules: counters::rules(self.rules.hits(), self.rules.installed())?,
+            rules: self.rules.counts()?,
         })
     }
 }
@@ -199,7 +198,7 @@ fn now_ns() -> u64 {
         .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }
 
-fn set_listeners(sockets: &mut SockMap<MapData>, listeners: &[ZoneListener]) -> Result<(), DatapathError> {
+fn set_listeners(mut sockets: SockMap<MapData>, listeners: &[ZoneListener]) -> Result<(), DatapathError> {
     for listener in listeners.iter().filter(|listener| listener.role == Role::Transparent) {
         let index = listener_index(listener.zone as u32, listener.family == Family::V6);
         let socket = listener.socket.as_raw_fd();

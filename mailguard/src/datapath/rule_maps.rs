@@ -19,14 +19,14 @@ use mailguard_common::packet::mapped;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules};
 
 use super::object::take_map;
-use super::{DatapathError, MapUse};
+use super::{DatapathError, MapUse, RuleCount, counters};
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
 
 /// Which of the configuration's lists an entry is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Entry {
+enum Entry {
     /// `access.blacklist_clients`, and exceptions from it.
     Client(IpNet),
     /// `bypass.from_subnets` and `from_ips`.
@@ -95,7 +95,7 @@ impl Home {
 
 impl Entry {
     /// The list and the value, as an administrator knows them.
-    pub(super) fn describe(&self) -> (&'static str, String) {
+    fn describe(&self) -> (&'static str, String) {
         let net = |net: &IpNet| match net.prefix_len() == net.max_prefix_len() {
             true => net.addr().to_string(),
             false => net.to_string(),
@@ -186,14 +186,18 @@ impl RuleMaps {
         Ok(maps)
     }
 
-    /// Packets by rule number.
-    pub(super) fn hits(&self) -> &PerCpuArray<MapData, Count> {
-        &self.hits
-    }
-
-    /// Every entry with its rule number.
-    pub(super) fn installed(&self) -> &BTreeMap<Entry, RuleValue> {
-        &self.installed
+    /// The rules that decided about any packet.
+    pub(super) fn counts(&self) -> Result<Vec<RuleCount>, DatapathError> {
+        let mut rules = Vec::new();
+        for (entry, value) in &self.installed {
+            let count =
+                counters::total(&self.hits, value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
+            if count.packets > 0 {
+                let (list, value) = entry.describe();
+                rules.push(RuleCount { list, value, packets: count.packets, octets: count.octets });
+            }
+        }
+        Ok(rules)
     }
 
     /// How full the maps are.

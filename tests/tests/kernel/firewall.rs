@@ -1,0 +1,410 @@
+//! The firewall under test: the kernel side of a configuration in a namespace, and the proxy behind it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mailguard::config::{Source, parse};
+use mailguard::datapath::{self, Datapath, Hook};
+use mailguard::intercept::{Listener, ZoneListener, open_listeners};
+use mailguard_core::config::Config;
+use mailguard_tests::netns::{Namespace, Topology};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How long a client waits before it says that nobody answers: two retransmissions of a SYN would take 3 s.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(700);
+
+/// A transparent zone towards the client, an active one towards the server.
+pub(crate) const ZONES: &str = r#"
+[[zone]]
+name = "green"
+kind = "green"
+interfaces = ["lan0"]
+mode = "transparent"
+[[zone]]
+name = "red"
+kind = "red"
+interfaces = ["wan0"]
+mode = "active"
+"#;
+
+/// Who answered a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The proxy, and what it knows: zone, client, dialled address, whether that is the firewall's.
+    Proxy { zone: usize, client: IpAddr, destination: SocketAddr, ours: bool },
+    /// The real server, which saw this client.
+    Server(IpAddr),
+    /// A RST.
+    Refused,
+    /// Nobody.
+    Nobody,
+}
+
+/// The three namespaces, and what runs in them.
+pub(crate) struct Firewall {
+    pub(crate) topology: Topology,
+    pub(crate) datapath: Option<Datapath>,
+    pub(crate) config: Config,
+    listeners: Vec<ZoneListener>,
+    proxies: Vec<Proxy>,
+    servers: Vec<Server>,
+    pin_dir: PathBuf,
+}
+
+impl Firewall {
+    /// Namespaces and server, nothing on the firewall yet.
+    pub(crate) fn idle(config: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pin_dir = PathBuf::from(format!("/sys/fs/bpf/mgtest-{}-{number}", std::process::id()));
+        let topology = Topology::new().expect("namespaces need root and iproute2");
+        let servers = [25, 2525].map(|port| Server::start(&topology.server, port));
+        let config = configuration(config, &pin_dir);
+        let servers = servers.into_iter().flatten().collect();
+        Self {
+            topology,
+            datapath: None,
+            config,
+            listeners: Vec::new(),
+            proxies: Vec::new(),
+            servers,
+            pin_dir,
+        }
+    }
+
+    /// All of it, with [`ZONES`] and these settings.
+    pub(crate) fn new(settings: &str) -> Self {
+        let mut firewall = Self::idle(&format!("{ZONES}{settings}"));
+        firewall.start();
+        firewall
+    }
+
+    /// Opens the listeners, unless they are open, and starts the kernel side.
+    pub(crate) fn start(&mut self) {
+        self.start_on(Hook::of_this_kernel());
+    }
+
+    /// [`Firewall::start`] at the given hook.
+    pub(crate) fn start_on(&mut self, hook: Hook) {
+        self.listen();
+        let (config, listeners) = (&self.config, &self.listeners);
+        let start = || Datapath::start_on(config, listeners, hook).context("start");
+        self.datapath = Some(self.topology.firewall.within(start).unwrap());
+    }
+
+    fn listen(&mut self) {
+        if !self.listeners.is_empty() {
+            return;
+        }
+        let config = &self.config;
+        self.listeners = self.topology.firewall.within(|| Ok(open_listeners(config)?)).unwrap();
+        self.proxies =
+            self.listeners.iter().map(|listener| Proxy::start(&self.topology.firewall, listener)).collect();
+    }
+
+    /// The proxy's process dies: listeners and sessions are closed.
+    pub(crate) fn kill_proxy(&mut self) {
+        self.proxies.clear();
+        self.listeners.clear();
+    }
+
+    /// Replaces the configuration, as a reload does.
+    pub(crate) fn reload(&mut self, settings: &str) -> datapath::Applied {
+        self.config = configuration(&format!("{ZONES}{settings}"), &self.pin_dir);
+        let config = &self.config;
+        self.datapath.as_mut().unwrap().apply(config).unwrap()
+    }
+
+    /// Removes the kernel side.
+    pub(crate) fn unload(&mut self) -> datapath::Unloaded {
+        self.datapath = None;
+        let pin_dir = &self.pin_dir;
+        self.topology.firewall.within(|| Ok(datapath::unload(pin_dir)?)).unwrap()
+    }
+
+    pub(crate) fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    pub(crate) fn datapath(&mut self) -> &mut Datapath {
+        self.datapath.as_mut().unwrap()
+    }
+
+    /// Packets that were counted for `reason`.
+    pub(crate) fn packets(&self, reason: &str) -> u64 {
+        let status = self.datapath.as_ref().unwrap().status().unwrap();
+        let found = status.reasons.iter().find(|count| count.reason == reason);
+        found.unwrap_or_else(|| panic!("no reason {reason}")).packets
+    }
+
+    /// Packets that the rule `value` of `list` decided about.
+    pub(crate) fn rule_packets(&self, list: &str, value: &str) -> u64 {
+        let status = self.datapath.as_ref().unwrap().status().unwrap();
+        let found = status.rules.iter().find(|count| count.list == list && count.value == value);
+        found.map_or(0, |count| count.packets)
+    }
+
+    /// Who answers the client that dials port 25 of `destination`.
+    pub(crate) fn dial(&self, destination: impl Into<IpAddr>) -> Answer {
+        Session::open(&self.topology.client, None, (destination.into(), 25).into())
+            .map_or_else(|answer| answer, |s| s.answer)
+    }
+
+    /// Who answers when it dials from `source`.
+    pub(crate) fn dial_from(&self, source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Answer {
+        let source = Some((source.into(), 0).into());
+        Session::open(&self.topology.client, source, (destination.into(), 25).into())
+            .map_or_else(|answer| answer, |s| s.answer)
+    }
+
+    /// A session of the client with port 25 of `destination`.
+    pub(crate) fn session(&self, destination: impl Into<IpAddr>) -> Session {
+        Session::open(&self.topology.client, None, (destination.into(), 25).into()).expect("somebody answers")
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        self.unload();
+        self.proxies.clear();
+        self.servers.clear();
+    }
+}
+
+impl Answer {
+    /// The proxy of the transparent zone, for an address that isn't the firewall's.
+    pub(crate) fn intercepted(client: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Self {
+        let destination = (destination.into(), 25).into();
+        Self::Proxy { zone: 0, client: client.into(), destination, ours: false }
+    }
+
+    pub(crate) fn server(client: impl Into<IpAddr>) -> Self {
+        Self::Server(client.into())
+    }
+}
+
+fn configuration(text: &str, pin_dir: &Path) -> Config {
+    let kernel = format!("[kernel]\npin_dir = \"{}\"\n", pin_dir.display());
+    let text = match text.contains("[kernel]\n") {
+        true => text.replace("[kernel]\n", &kernel),
+        false => format!("{text}\n{kernel}"),
+    };
+    let text = format!("hostname = \"mailguard.example.org\"\n{text}");
+    parse(&Source::of_text("test.toml", text)).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// A client's connection that was answered.
+pub(crate) struct Session {
+    pub(crate) answer: Answer,
+    stream: BufReader<TcpStream>,
+}
+
+impl Session {
+    /// Dials `destination` in `namespace` and reads the greeting.
+    pub(crate) fn open(
+        namespace: &Namespace,
+        source: Option<SocketAddr>,
+        destination: SocketAddr,
+    ) -> Result<Self, Answer> {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(destination), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            if let Some(source) = source {
+                socket.bind(&source.into())?;
+            }
+            Ok(socket.connect_timeout(&destination.into(), PATIENCE).map(|()| TcpStream::from(socket)))
+        };
+        let stream = match namespace.within(connect).expect("a socket can be made") {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Err(Answer::Refused);
+            }
+            Err(_) => return Err(Answer::Nobody),
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut greeting = String::new();
+        match stream.read_line(&mut greeting) {
+            Ok(octets) if octets > 0 => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Answer::Refused),
+            _ => return Err(Answer::Nobody),
+        }
+        let words: Vec<&str> = greeting.split_whitespace().collect();
+        let answer = match words[..] {
+            ["proxy", zone, client, destination, ours] => Answer::Proxy {
+                zone: zone.parse().unwrap(),
+                client: client.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                ours: ours.parse().unwrap(),
+            },
+            ["server", client] => Answer::Server(client.parse().unwrap()),
+            _ => panic!("{greeting}"),
+        };
+        Ok(Self { answer, stream })
+    }
+
+    /// Whether the other end still echoes.
+    pub(crate) fn alive(&mut self) -> bool {
+        self.echo(b"hello\n")
+    }
+
+    /// Whether this line comes back.
+    pub(crate) fn echo(&mut self, line: &[u8]) -> bool {
+        let mut answer = Vec::new();
+        self.stream.get_mut().write_all(line).is_ok()
+            && self.stream.read_until(b'\n', &mut answer).is_ok()
+            && answer == line
+    }
+
+    /// Asks the other end to close first, and waits until it did.
+    pub(crate) fn ask_to_close(mut self) {
+        let mut rest = Vec::new();
+        self.stream.get_mut().write_all(b"close\n").unwrap();
+        self.stream.read_until(b'\n', &mut rest).unwrap();
+        assert!(rest.is_empty(), "closed without a word");
+    }
+
+    /// The client's own address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().unwrap()
+    }
+}
+
+/// A thread that serves a listener until it is dropped.
+pub(crate) struct Proxy {
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Accepts with mailguard's own `Listener`, which must live in the namespace.
+    fn start(namespace: &Namespace, listener: &ZoneListener) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (zone, family, role) = (listener.zone, listener.family, listener.role.clone());
+        let listener = ZoneListener { zone, family, role, socket: listener.socket.try_clone().unwrap() };
+        let path = namespace.path();
+        let thread = std::thread::spawn(move || {
+            nix::sched::setns(std::fs::File::open(path).unwrap(), nix::sched::CloneFlags::CLONE_NEWNET)
+                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = Listener::new(listener).unwrap();
+                let serve = async {
+                    while let Ok(connection) = listener.accept().await {
+                        let mailguard::intercept::Connection {
+                            stream,
+                            client,
+                            destination,
+                            destination_is_ours,
+                            zone,
+                        } = connection;
+                        let greeting =
+                            format!("proxy {zone} {} {destination} {destination_is_ours}\n", client.ip());
+                        tokio::spawn(greet_and_echo(stream, greeting));
+                    }
+                };
+                tokio::select! { () = serve => {}, _ = stopped => {} }
+            });
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+async fn greet_and_echo(mut stream: tokio::net::TcpStream, greeting: String) {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+    let (reader, mut writer) = stream.split();
+    let mut lines = tokio::io::BufReader::new(reader);
+    let mut line = Vec::new();
+    let mut answer = greeting.into_bytes();
+    while writer.write_all(&answer).await.is_ok() {
+        line.clear();
+        match lines.read_until(b'\n', &mut line).await {
+            Ok(octets) if octets > 0 && line != b"close\n" => answer.clone_from(&line),
+            _ => return,
+        }
+    }
+}
+
+/// A server that greets with the client's address and echoes, on one port, until it is dropped.
+struct Server {
+    address: SocketAddr,
+    namespace: PathBuf,
+    thread: Option<JoinHandle<()>>,
+    stop: mpsc::Sender<()>,
+}
+
+impl Server {
+    /// One for each family.
+    fn start(namespace: &Namespace, port: u16) -> Vec<Self> {
+        let addresses: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        addresses.map(|address| Self::start_one(namespace, (address, port).into())).into()
+    }
+
+    fn start_one(namespace: &Namespace, address: SocketAddr) -> Self {
+        let listen = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.bind(&address.into())?;
+            socket.listen(16)?;
+            Ok(TcpListener::from(socket))
+        };
+        let listener = namespace.within(listen).unwrap();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.try_recv() != Err(mpsc::TryRecvError::Empty) {
+                    return;
+                }
+                let Ok(stream) = stream else { return };
+                std::thread::spawn(move || echo_plainly(stream));
+            }
+        });
+        Self { address, namespace: namespace.path(), thread: Some(thread), stop }
+    }
+}
+
+fn echo_plainly(stream: TcpStream) {
+    let client = stream.peer_addr().map(|client| client.ip().to_canonical());
+    let Ok(client) = client else { return };
+    let mut stream = BufReader::new(stream);
+    let mut line = format!("server {client}\n").into_bytes();
+    while stream.get_mut().write_all(&line).is_ok() {
+        line.clear();
+        if !matches!(stream.read_until(b'\n', &mut line), Ok(octets) if octets > 0) {
+            return;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.stop.send(());
+        // A last connection wakes the thread up.
+        let address = self.address;
+        let loopback: IpAddr =
+            if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let path = self.namespace.clone();
+        let wake = std::thread::spawn(move || {
+            let namespace = std::fs::File::open(path).ok()?;
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
+            TcpStream::connect((loopback, address.port())).ok()
+        });
+        let _ = wake.join();
+        self.thread.take().map(JoinHandle::join);
+    }
+}

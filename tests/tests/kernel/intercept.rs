@@ -1,0 +1,131 @@
+//! What is intercepted, and what isn't.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use mailguard_tests::netns::{CLIENT4, CLIENT6, FIREWALL4, FIREWALL4_WAN, FIREWALL6, SERVER4, SERVER6};
+
+use crate::firewall::{Answer, Firewall, Session, ZONES};
+
+/// Addresses that nobody has and nothing leads to.
+const NOBODY4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+const NOBODY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1);
+
+#[track_caller]
+fn check_intercepts(firewall: &Firewall) {
+    assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
+    assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+    assert_eq!(firewall.dial(NOBODY4), Answer::intercepted(CLIENT4, NOBODY4));
+    assert_eq!(firewall.dial(NOBODY6), Answer::intercepted(CLIENT6, NOBODY6));
+}
+
+#[test]
+fn every_destination_is_intercepted_and_known() {
+    let firewall = Firewall::new("");
+    check_intercepts(&firewall);
+    let own = |client: IpAddr, address: IpAddr| Answer::Proxy {
+        zone: 0,
+        client,
+        destination: (address, 25).into(),
+        ours: true,
+    };
+    assert_eq!(firewall.dial(FIREWALL4), own(CLIENT4.into(), FIREWALL4.into()));
+    assert_eq!(firewall.dial(FIREWALL6), own(CLIENT6.into(), FIREWALL6.into()));
+    assert_eq!(firewall.packets("intercepted"), 6);
+    assert!(firewall.packets("session") > 0);
+}
+
+#[test]
+fn without_mailguard_the_same_connections_go_to_the_server() {
+    let firewall = Firewall::idle(ZONES);
+    assert_eq!(firewall.dial(SERVER4), Answer::server(CLIENT4));
+    assert_eq!(firewall.dial(SERVER6), Answer::server(CLIENT6));
+    assert_eq!(firewall.dial(NOBODY4), Answer::Nobody);
+    assert_eq!(firewall.dial(FIREWALL4), Answer::Refused);
+}
+
+#[test]
+fn interception_survives_the_settings_of_the_firewall() {
+    let firewall = Firewall::new("");
+    let settings = [
+        ("net.ipv4.ip_early_demux", "0"),
+        ("net.ipv4.conf.all.rp_filter", "1"),
+        ("net.ipv4.conf.all.src_valid_mark", "1"),
+        ("net.ipv4.tcp_fwmark_accept", "1"),
+        ("net.ipv4.conf.all.rp_filter", "2"),
+        ("net.ipv4.ip_early_demux", "1"),
+        ("net.ipv4.tcp_syncookies", "2"),
+    ];
+    for (key, value) in settings {
+        firewall.topology.firewall.sysctl(key, value).unwrap();
+        check_intercepts(&firewall);
+    }
+    assert!(firewall.packets("cookie-answer") >= 4, "with cookies the last check went by them");
+}
+
+#[test]
+fn other_ports_and_outgoing_connections_are_left_alone() {
+    let firewall = Firewall::new("");
+    let client = &firewall.topology.client;
+    for (server, seen) in [(IpAddr::from(SERVER4), IpAddr::from(CLIENT4)), (SERVER6.into(), CLIENT6.into())] {
+        let session = Session::open(client, None, (server, 2525).into());
+        assert_eq!(session.map(|session| session.answer).unwrap(), Answer::Server(seen));
+    }
+    // The firewall's own connection to the real server, as delivery makes it.
+    let session = Session::open(&firewall.topology.firewall, None, (SERVER4, 25).into());
+    assert_eq!(session.map(|session| session.answer).unwrap(), Answer::server(FIREWALL4_WAN));
+}
+
+#[test]
+fn the_transparent_listeners_answer_nobody_who_dials_them() {
+    let firewall = Firewall::new("");
+    let topology = &firewall.topology;
+    let direct =
+        |address: IpAddr| Session::open(&topology.firewall, None, (address, 10025).into()).map(|s| s.answer);
+    assert_eq!(direct(Ipv4Addr::LOCALHOST.into()), Err(Answer::Nobody));
+    assert_eq!(direct(Ipv6Addr::LOCALHOST.into()), Err(Answer::Nobody));
+    let from_outside = Session::open(&topology.client, None, (FIREWALL4, 10025).into()).map(|s| s.answer);
+    assert_eq!(from_outside, Err(Answer::Refused));
+}
+
+#[test]
+fn an_active_zone_accepts_on_its_own_interface_only() {
+    let inactive = ZONES.replace("mode = \"transparent\"", "mode = \"inactive\"");
+    let mut firewall = Firewall::idle(&inactive);
+    firewall.start();
+    let topology = &firewall.topology;
+    let by_wan = Session::open(&topology.server, None, (FIREWALL4_WAN, 25).into()).map(|s| s.answer);
+    let destination = (FIREWALL4_WAN, 25).into();
+    assert_eq!(by_wan, Ok(Answer::Proxy { zone: 1, client: SERVER4.into(), destination, ours: true }));
+    // The same address by way of the inactive zone; and that zone's connections aren't touched.
+    assert_eq!(firewall.dial(FIREWALL4_WAN), Answer::Refused);
+    assert_eq!(firewall.dial(SERVER4), Answer::server(CLIENT4));
+}
+
+#[test]
+fn a_flow_that_was_open_before_stays_direct() {
+    let mut firewall = Firewall::idle(ZONES);
+    let mut older = [firewall.session(SERVER4), firewall.session(SERVER6)];
+    firewall.start();
+    for session in &mut older {
+        assert!(session.alive(), "after the start");
+        assert!(matches!(session.answer, Answer::Server(_)));
+    }
+    assert!(firewall.packets("older-flow") > 0);
+    assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
+}
+
+#[test]
+fn a_client_that_reconnects_from_the_same_port_is_intercepted_at_once() {
+    let firewall = Firewall::new("");
+    for (client, server) in [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]
+    {
+        let source = Some((client, 40_001).into());
+        let dial = || Session::open(&firewall.topology.client, source, (server, 25).into());
+        // The proxy closes first, so the TIME_WAIT is the firewall's.
+        dial().unwrap_or_else(|answer| panic!("{answer:?}")).ask_to_close();
+        let mut again = dial().unwrap_or_else(|answer| panic!("reconnecting: {answer:?}"));
+        assert_eq!(again.answer, Answer::intercepted(client, server));
+        assert!(again.alive());
+    }
+    assert_eq!(firewall.packets("reconnected"), 2);
+}
