@@ -5,7 +5,7 @@
 //! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
 use crate::layout::{
-    ACTION_BYPASS, ACTION_DROP, ACTION_RESET, FAIL_BYPASS, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4,
+    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4,
     HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6,
     Interface, Reason, RuleValue, Settings,
 };
@@ -24,18 +24,18 @@ pub enum Socket {
     TimeWait,
 }
 
-/// What the maps know. Each is asked only when the map holds anything.
+/// What the maps know: [`RuleValue::NONE`] if nothing. Each is asked only when the map holds anything.
 pub trait Lookups {
     /// The rule for the frame's source address, where there are Ethernet addresses.
-    fn bypass_mac(&self) -> Option<RuleValue>;
+    fn bypass_mac(&self) -> RuleValue;
     /// The rule of the longest prefix that holds the client.
-    fn bypass_source(&self, flow: &Flow) -> Option<RuleValue>;
+    fn bypass_source(&self, flow: &Flow) -> RuleValue;
     /// The rule of the longest prefix that holds the dialled address.
-    fn bypass_destination(&self, flow: &Flow) -> Option<RuleValue>;
+    fn bypass_destination(&self, flow: &Flow) -> RuleValue;
     /// The rule for exactly this client.
-    fn blacklist_host(&self, flow: &Flow) -> Option<RuleValue>;
+    fn blacklist_host(&self, flow: &Flow) -> RuleValue;
     /// The rule of the longest prefix that holds the client.
-    fn blacklist_prefix(&self, flow: &Flow) -> Option<RuleValue>;
+    fn blacklist_prefix(&self, flow: &Flow) -> RuleValue;
     /// CLOCK_MONOTONIC, nanoseconds.
     fn now_ns(&self) -> u64;
 }
@@ -101,15 +101,16 @@ pub fn by_rules(
     if !flow.is_syn() {
         return if steers { PacketVerdict::AskListener } else { PacketVerdict::Next(None, None) };
     }
-    if let Some(rule) = bypass(flow, settings, lookups) {
-        return PacketVerdict::Next(Some(Reason::Bypassed), Some(rule));
+    let bypass = bypass(flow, settings, lookups);
+    if bypass.action == ACTION_BYPASS {
+        return PacketVerdict::Next(Some(Reason::Bypassed), Some(bypass.rule));
     }
-    match blacklist(flow, settings, lookups) {
-        Some(RuleValue { rule, action: ACTION_DROP }) => {
-            return PacketVerdict::Drop(Reason::BlacklistDropped, Some(rule));
-        }
-        Some(RuleValue { rule, action: ACTION_RESET }) => return PacketVerdict::Reset(rule),
-        _ => {}
+    let listed = blacklist(flow, settings, lookups);
+    if listed.action == ACTION_DROP {
+        return PacketVerdict::Drop(Reason::BlacklistDropped, Some(listed.rule));
+    }
+    if listed.action == ACTION_RESET {
+        return PacketVerdict::Reset(listed.rule);
     }
     if !steers {
         return PacketVerdict::Next(Some(Reason::Checked), None);
@@ -137,44 +138,40 @@ pub fn decide_early(flow: &Flow, settings: &Settings, lookups: &impl Lookups) ->
     if settings.armed == 0 || !flow.is_syn() || flow.fragment != 0 {
         return None;
     }
-    match blacklist(flow, settings, lookups) {
-        Some(RuleValue { rule, action: ACTION_DROP }) if bypass(flow, settings, lookups).is_none() => {
-            Some(rule)
-        }
-        _ => None,
-    }
+    let listed = blacklist(flow, settings, lookups);
+    let dropped = listed.action == ACTION_DROP && bypass(flow, settings, lookups).action != ACTION_BYPASS;
+    dropped.then_some(listed.rule)
 }
 
-/// The bypass rule that lets the flow pass.
+/// What the bypass lists say: an entry that lets the flow pass, if there is one.
 #[inline(always)]
-fn bypass(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<u32> {
+fn bypass(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> RuleValue {
     let (source, destination) =
         if flow.is_ipv6() { (HAS_BYPASS_SRC6, HAS_BYPASS_DST6) } else { (HAS_BYPASS_SRC4, HAS_BYPASS_DST4) };
-    let passes = |value: Option<RuleValue>| match value {
-        Some(RuleValue { rule, action: ACTION_BYPASS }) => Some(rule),
-        _ => None,
-    };
-    if settings.has(HAS_BYPASS_MAC)
-        && let Some(rule) = passes(lookups.bypass_mac())
-    {
-        return Some(rule);
+    if settings.has(HAS_BYPASS_MAC) {
+        let value = lookups.bypass_mac();
+        if value.action == ACTION_BYPASS {
+            return value;
+        }
     }
-    if settings.has(source)
-        && let Some(rule) = passes(lookups.bypass_source(flow))
-    {
-        return Some(rule);
+    if settings.has(source) {
+        let value = lookups.bypass_source(flow);
+        if value.action == ACTION_BYPASS {
+            return value;
+        }
     }
-    if settings.has(destination) { passes(lookups.bypass_destination(flow)) } else { None }
+    if settings.has(destination) { lookups.bypass_destination(flow) } else { RuleValue::NONE }
 }
 
 /// What the blacklist says: the address itself before any prefix.
 #[inline(always)]
-fn blacklist(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<RuleValue> {
-    if settings.has(HAS_BLACKLIST_HOSTS)
-        && let Some(value) = lookups.blacklist_host(flow)
-    {
-        return Some(value);
+fn blacklist(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> RuleValue {
+    if settings.has(HAS_BLACKLIST_HOSTS) {
+        let value = lookups.blacklist_host(flow);
+        if value.action != ACTION_NONE {
+            return value;
+        }
     }
     let prefixes = if flow.is_ipv6() { HAS_BLACKLIST6 } else { HAS_BLACKLIST4 };
-    if settings.has(prefixes) { lookups.blacklist_prefix(flow) } else { None }
+    if settings.has(prefixes) { lookups.blacklist_prefix(flow) } else { RuleValue::NONE }
 }
