@@ -124,6 +124,8 @@ pub struct Interface {
     pub zone: u32,
     /// 1: new connections to port 25 go to the zone's listener; 0: they are only checked.
     pub steer: u32,
+    /// 1: its frames have an Ethernet header.
+    pub ethernet: u32,
 }
 
 /// What a rule map says of an address.
@@ -136,6 +138,14 @@ pub struct RuleValue {
     pub action: u32,
 }
 
+impl RuleValue {
+    /// No entry. Not an `Option`: the programs would carry its empty half about, which the verifier takes for a read
+    /// of nothing.
+    pub const NONE: Self = Self { rule: 0, action: ACTION_NONE };
+}
+
+/// Nothing is said.
+pub const ACTION_NONE: u32 = 0;
 /// Blacklist: the packet is dropped.
 pub const ACTION_DROP: u32 = 1;
 /// Blacklist: the packet is answered with a RST.
@@ -276,7 +286,7 @@ pub const MAX_REASONS: u32 = 32;
 
 const _: () = {
     assert!(size_of::<Settings>() == 24);
-    assert!(size_of::<Interface>() == 8);
+    assert!(size_of::<Interface>() == 12);
     assert!(size_of::<RuleValue>() == 8);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<Tuple>() == 36);

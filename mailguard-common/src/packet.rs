@@ -94,8 +94,8 @@ pub struct Flow {
     pub fragment: u8,
     /// 1: the TCP header follows the IP header, no options or extension headers between.
     pub plain: u8,
-    /// Always 0.
-    pub padding: [u8; 2],
+    /// Octets from the frame's start to the IP header.
+    pub network: u16,
     /// TCP sequence number, network order.
     pub sequence: [u8; 4],
 }
@@ -160,6 +160,8 @@ pub enum Parsed {
 /// A TCP header to look at.
 #[derive(Clone, Copy)]
 struct Segment {
+    /// Offset of the IP header.
+    start: usize,
     /// Offset of the TCP header.
     at: usize,
     /// Offset of the packet's end, by the IP header.
@@ -202,7 +204,8 @@ fn parse_v4(packet: &impl Octets, start: usize, flow: &mut Flow) -> Parsed {
     if offset != 0 {
         return if offset == 1 { Parsed::OverlayFragment } else { Parsed::Other };
     }
-    let parsed = parse_tcp(packet, Segment { at, end, more, plain: header_octets == IPV4_HEADER }, flow);
+    let parsed =
+        parse_tcp(packet, Segment { start, at, end, more, plain: header_octets == IPV4_HEADER }, flow);
     if parsed == Parsed::Smtp {
         flow.ipv6 = 0;
         flow.source = mapped([header[12], header[13], header[14], header[15]]);
@@ -222,9 +225,9 @@ fn parse_v6(packet: &impl Octets, start: usize, flow: &mut Flow) -> Parsed {
     // With a hop-by-hop header a length of 0 is that of a jumbogram, and the stack then goes by the frame.
     let end = if payload == 0 && header[6] == HOP_BY_HOP { packet.frame_length() } else { at + payload };
     let parsed = match header[6] {
-        TCP => parse_tcp(packet, Segment { at, end, more: false, plain: true }, flow),
+        TCP => parse_tcp(packet, Segment { start, at, end, more: false, plain: true }, flow),
         ICMPV6 => return parse_icmp(packet, at, end, Version::V6, flow),
-        next if is_extension(next) => parse_extensions(packet, next, at, end, flow),
+        next if is_extension(next) => parse_extensions(packet, next, start, end, flow),
         _ => return Parsed::Other,
     };
     if parsed == Parsed::Smtp {
@@ -243,13 +246,13 @@ fn is_extension(next: u8) -> bool {
     )
 }
 
-/// Walks the extension headers (RFC 8200 §4) from `at` on, the first of them being of type `next`.
+/// Walks the extension headers (RFC 8200 §4) that follow the IPv6 header at `start`, the first of type `next`.
 #[inline(always)]
-fn parse_extensions<P: Octets>(packet: &P, next: u8, at: usize, end: usize, flow: &mut Flow) -> Parsed {
+fn parse_extensions<P: Octets>(packet: &P, next: u8, start: usize, end: usize, flow: &mut Flow) -> Parsed {
     if !P::WALKS {
         return Parsed::Short;
     }
-    let (mut next, mut at, mut more) = (next, at, false);
+    let (mut next, mut at, mut more) = (next, start + IPV6_HEADER, false);
     for _ in 0..MAX_EXTENSION_HEADERS {
         if at + EIGHT > end {
             return if more { Parsed::TinyFragment } else { Parsed::Other };
@@ -271,7 +274,7 @@ fn parse_extensions<P: Octets>(packet: &P, next: u8, at: usize, end: usize, flow
         }
         next = header[0];
         if next == TCP {
-            return parse_tcp(packet, Segment { at, end, more, plain: false }, flow);
+            return parse_tcp(packet, Segment { start, at, end, more, plain: false }, flow);
         }
         if !is_extension(next) {
             return Parsed::Other;
@@ -283,7 +286,7 @@ fn parse_extensions<P: Octets>(packet: &P, next: u8, at: usize, end: usize, flow
 /// Fills in all of `flow` but the addresses.
 #[inline(always)]
 fn parse_tcp(packet: &impl Octets, segment: Segment, flow: &mut Flow) -> Parsed {
-    let Segment { at, end, more, plain } = segment;
+    let Segment { start, at, end, more, plain } = segment;
     if at + TCP_HEADER > end {
         return if more { parse_tiny(packet, at, end) } else { Parsed::Other };
     }
@@ -299,7 +302,7 @@ fn parse_tcp(packet: &impl Octets, segment: Segment, flow: &mut Flow) -> Parsed 
     flow.flags = flags;
     flow.fragment = more.into();
     flow.plain = plain.into();
-    flow.padding = [0; 2];
+    flow.network = start as u16;
     flow.sequence = [header[4], header[5], header[6], header[7]];
     Parsed::Smtp
 }
@@ -362,7 +365,7 @@ fn parse_icmp<P: Octets>(packet: &P, at: usize, end: usize, version: Version, fl
             flow.flags = ACK;
             flow.fragment = 0;
             flow.plain = 0;
-            flow.padding = [0; 2];
+            flow.network = 0;
             flow.sequence = [0; 4];
             Parsed::PathMtu
         }

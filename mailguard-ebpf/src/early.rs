@@ -7,13 +7,23 @@ use mailguard_common::decide::decide_early;
 use mailguard_common::layout::Reason;
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Octets, Parsed, Version, parse};
 
-use crate::lookups::Maps;
+use crate::lookups::{Maps, Sender};
 use crate::maps::CONFIG;
 use crate::stats::count;
 use crate::view::{Direct, ETHERNET_HEADER};
 
 /// Offset of the type in an Ethernet header.
 const ETHERNET_TYPE: usize = 12;
+
+/// Offset of the source address in an Ethernet header.
+const ETHERNET_SOURCE: usize = 6;
+
+impl Sender for Direct {
+    #[inline(always)]
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.octets(ETHERNET_SOURCE)
+    }
+}
 
 /// The program.
 #[inline(always)]
@@ -32,7 +42,7 @@ pub(crate) fn early(ctx: &XdpContext) -> u32 {
     }
     let length = frame.length as u32;
     let Some(settings) = CONFIG.get(0) else { return XDP_PASS };
-    match decide_early(&flow, settings, &Maps { frame, ethernet: true }) {
+    match decide_early(&flow, settings, &Maps { frame }) {
         Some(rule) => {
             count(Reason::BlacklistDroppedEarly, Some(rule), length);
             XDP_DROP

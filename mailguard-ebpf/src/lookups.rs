@@ -5,46 +5,52 @@ use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use mailguard_common::decide::Lookups;
 use mailguard_common::layout::RuleValue;
-use mailguard_common::packet::{Flow, Octets};
+use mailguard_common::packet::Flow;
 
 use crate::maps::{
     BLACKLIST_HOSTS, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC, BYPASS_SRC4, BYPASS_SRC6,
 };
 
-/// Offset of the source address in an Ethernet header.
-const ETHERNET_SOURCE: usize = 6;
+/// A frame that knows who sent it.
+pub(crate) trait Sender {
+    /// The source address of its Ethernet header, if it has one.
+    fn mac(&self) -> Option<[u8; 6]>;
+}
 
 /// The maps, and the frame for its Ethernet addresses.
-pub(crate) struct Maps<P> {
+pub(crate) struct Maps<S> {
     /// The frame.
-    pub(crate) frame: P,
-    /// Whether it has an Ethernet header.
-    pub(crate) ethernet: bool,
+    pub(crate) frame: S,
 }
 
 #[inline(always)]
-fn longest4(map: &LpmTrie<[u8; 4], RuleValue>, address: [u8; 4]) -> Option<RuleValue> {
-    map.get(Key::new(32, address)).copied()
+fn found(value: Option<&RuleValue>) -> RuleValue {
+    match value {
+        Some(value) => *value,
+        None => RuleValue::NONE,
+    }
 }
 
 #[inline(always)]
-fn longest6(map: &LpmTrie<[u8; 16], RuleValue>, address: [u8; 16]) -> Option<RuleValue> {
-    map.get(Key::new(128, address)).copied()
+fn longest4(map: &LpmTrie<[u8; 4], RuleValue>, address: [u8; 4]) -> RuleValue {
+    found(map.get(Key::new(32, address)))
 }
 
-impl<P: Octets> Lookups for Maps<P> {
+#[inline(always)]
+fn longest6(map: &LpmTrie<[u8; 16], RuleValue>, address: [u8; 16]) -> RuleValue {
+    found(map.get(Key::new(128, address)))
+}
+
+impl<S: Sender> Lookups for Maps<S> {
     #[inline(always)]
-    fn bypass_mac(&self) -> Option<RuleValue> {
-        if !self.ethernet {
-            return None;
-        }
-        let mac = self.frame.octets::<6>(ETHERNET_SOURCE)?;
+    fn bypass_mac(&self) -> RuleValue {
+        let Some(mac) = self.frame.mac() else { return RuleValue::NONE };
         // SAFETY: an entry that is replaced meanwhile yields another rule's value, never invalid memory.
-        unsafe { BYPASS_MAC.get(mac) }.copied()
+        found(unsafe { BYPASS_MAC.get(mac) })
     }
 
     #[inline(always)]
-    fn bypass_source(&self, flow: &Flow) -> Option<RuleValue> {
+    fn bypass_source(&self, flow: &Flow) -> RuleValue {
         if flow.is_ipv6() {
             longest6(&BYPASS_SRC6, flow.source)
         } else {
@@ -53,7 +59,7 @@ impl<P: Octets> Lookups for Maps<P> {
     }
 
     #[inline(always)]
-    fn bypass_destination(&self, flow: &Flow) -> Option<RuleValue> {
+    fn bypass_destination(&self, flow: &Flow) -> RuleValue {
         if flow.is_ipv6() {
             longest6(&BYPASS_DST6, flow.destination)
         } else {
@@ -62,13 +68,13 @@ impl<P: Octets> Lookups for Maps<P> {
     }
 
     #[inline(always)]
-    fn blacklist_host(&self, flow: &Flow) -> Option<RuleValue> {
+    fn blacklist_host(&self, flow: &Flow) -> RuleValue {
         // SAFETY: as for BYPASS_MAC.
-        unsafe { BLACKLIST_HOSTS.get(&flow.source) }.copied()
+        found(unsafe { BLACKLIST_HOSTS.get(&flow.source) })
     }
 
     #[inline(always)]
-    fn blacklist_prefix(&self, flow: &Flow) -> Option<RuleValue> {
+    fn blacklist_prefix(&self, flow: &Flow) -> RuleValue {
         if flow.is_ipv6() {
             longest6(&BLACKLIST6, flow.source)
         } else {

@@ -1,7 +1,6 @@
 //! mailguard's kernel part: the entry points.
 //!
-//! `steer` is the TC program of every zone interface, in one form for Ethernet and one for interfaces whose packets
-//! begin with the IP header; `early` is the XDP program; `reconnect` answers the kernel's socket look-up. What they
+//! `steer` is the TC program of every zone interface; `early` is the XDP program; `reconnect` answers the kernel's socket look-up. What they
 //! decide is in mailguard-common, tested on the host; here are only the look-ups and the carrying out.
 
 #![no_std]
@@ -21,16 +20,10 @@ use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS};
 use aya_ebpf::macros::{classifier, sk_lookup, xdp};
 use aya_ebpf::programs::{SkLookupContext, TcContext, XdpContext};
 
-/// TC ingress, Ethernet.
+/// TC ingress.
 #[classifier]
 pub fn mg_steer(ctx: TcContext) -> i32 {
-    steer::steer(ctx.skb.skb, view::ETHERNET_HEADER)
-}
-
-/// TC ingress, no Ethernet header: PPP, tun, tunnels.
-#[classifier]
-pub fn mg_steer_raw(ctx: TcContext) -> i32 {
-    steer::steer(ctx.skb.skb, 0)
+    steer::steer(ctx.skb.skb)
 }
 
 /// XDP, Ethernet.

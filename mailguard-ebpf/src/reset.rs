@@ -2,28 +2,30 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_store_bytes,
 };
-use mailguard_common::packet::{Flow, IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
+use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use mailguard_common::reset::{fold, ipv4_header, ipv6_header, pseudo_sum, sum, tcp_header};
 
-use crate::view::ETHERNET_HEADER;
+use crate::view::{ETHERNET_HEADER, ethernet_addresses};
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM: u32 = 16;
 
-/// Rewrites the packet and returns the verdict that sends it out, or None if it can't be rewritten.
+/// Rewrites the packet and returns the verdict that sends it out, or None if it can't be rewritten. It goes
+/// out of the interface that it came in by.
 #[inline(never)]
-pub(crate) fn reset(skb: *mut __sk_buff, flow: &Flow, start: u32) -> Option<i32> {
+pub(crate) fn reset(skb: *mut __sk_buff, flow: &Flow, ethernet: bool) -> Option<i32> {
+    let start = u32::from(flow.network);
     if flow.is_ipv6() {
         rewrite(skb, flow, start, &ipv6_header(flow))?;
     } else {
         rewrite(skb, flow, start, &ipv4_header(flow))?;
     }
-    if start as usize == ETHERNET_HEADER {
-        swap_ethernet(skb)?;
+    if ethernet {
+        rewrite_ethernet(skb, flow, start)?;
     }
-    // SAFETY: sends the packet out of the interface that it came in by.
+    // SAFETY: the context is valid while the program runs.
     Some(unsafe { bpf_redirect((*skb).ifindex, 0) } as i32)
 }
 
@@ -56,21 +58,19 @@ fn wire(sum: u32) -> u64 {
     fold(sum).to_be().into()
 }
 
+/// Back to the sender. Where the program isn't shown the Ethernet header, room for one is made first.
 #[inline(always)]
-fn swap_ethernet(skb: *mut __sk_buff) -> Option<()> {
-    let mut addresses = [0u8; 12];
-    // SAFETY: twelve octets are loaded into twelve.
-    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, addresses.as_mut_ptr().cast(), 12) } != 0 {
-        return None;
-    }
-    let mut swapped = [0u8; 12];
-    let mut at = 0;
-    while at < 6 {
-        swapped[at] = addresses[at + 6];
-        swapped[at + 6] = addresses[at];
-        at += 1;
-    }
-    // SAFETY: twelve octets are stored from twelve.
-    let stored = unsafe { bpf_skb_store_bytes(skb, 0, swapped.as_ptr().cast(), 12, 0) };
-    (stored == 0).then_some(())
+fn rewrite_ethernet(skb: *mut __sk_buff, flow: &Flow, start: u32) -> Option<()> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = ethernet_addresses(skb)?;
+    let [m, n] = if flow.is_ipv6() { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }.to_be_bytes();
+    let header: [u8; ETHERNET_HEADER] = [g, h, i, j, k, l, a, b, c, d, e, f, m, n];
+    // SAFETY: fourteen octets are stored from fourteen.
+    let results = unsafe {
+        let room = if start == 0 { bpf_skb_change_head(skb, ETHERNET_HEADER as u32, 0) } else { 0 };
+        if room != 0 {
+            return None;
+        }
+        bpf_skb_store_bytes(skb, 0, header.as_ptr().cast(), ETHERNET_HEADER as u32, 0)
+    };
+    (results == 0).then_some(())
 }

@@ -9,14 +9,14 @@ use mailguard_common::decide::{PacketVerdict, by_rules, without_proxy};
 use mailguard_common::layout::{Interface, PACKET_MARK, Reason, Settings, Tuple, listener_index};
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Parsed, Version, parse};
 
-use crate::lookups::Maps;
+use crate::lookups::{Maps, Sender};
 use crate::maps::{CONFIG, IFACES, SCRATCH, TWSYN};
 use crate::reset::reset;
 use crate::sockets::{
     Found, Offered, Purpose, find_v4, find_v6, has_listener, offer, offer_answer_v4, offer_answer_v6,
 };
 use crate::stats::count;
-use crate::view::{Direct, ETHERNET_HEADER, Loaded};
+use crate::view::{Direct, Loaded, ethernet_addresses, ip_header};
 
 /// The rest of the chain decides.
 const NEXT: i32 = TC_ACT_UNSPEC;
@@ -29,9 +29,9 @@ const PACKET_HOST: u32 = 0;
 /// The VLAN's number in a tag; 0 only carries a priority.
 const VLAN_NUMBER: u32 = 0xfff;
 
-/// The program; the IP header lies `start` octets into the frame.
+/// The program.
 #[inline(always)]
-pub(crate) fn steer(skb: *mut __sk_buff, start: usize) -> i32 {
+pub(crate) fn steer(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let (data, end, length, protocol) = unsafe {
         ((*skb).data as usize, (*skb).data_end as usize, (*skb).len as usize, (*skb).protocol as u16)
@@ -41,14 +41,16 @@ pub(crate) fn steer(skb: *mut __sk_buff, start: usize) -> i32 {
         ETHERTYPE_IPV6 => Version::V6,
         _ => return NEXT,
     };
+    let frame = Direct { data, end, length };
+    let start = ip_header(skb, &frame);
     let mut flow = Flow::default();
-    let mut parsed = parse(&Direct { data, end, length }, start, version, &mut flow);
+    let mut parsed = parse(&frame, start, version, &mut flow);
     if parsed == Parsed::Short {
         parsed = parse_loaded(skb, start as u32, version, &mut flow);
     }
     match parsed {
         Parsed::Other | Parsed::Short => NEXT,
-        parsed => concerned(skb, start as u32, parsed, &flow),
+        parsed => concerned(skb, parsed, &flow),
     }
 }
 
@@ -60,7 +62,7 @@ fn parse_loaded(skb: *mut __sk_buff, start: u32, version: Version, flow: &mut Fl
 
 /// A packet that may be ours, or that hides whether it is.
 #[inline(never)]
-fn concerned(skb: *mut __sk_buff, start: u32, parsed: Parsed, flow: &Flow) -> i32 {
+fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &Flow) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let (kind, tagged, tag, ifindex, length) =
         unsafe { ((*skb).pkt_type, (*skb).vlan_present, (*skb).vlan_tci, (*skb).ifindex, (*skb).len) };
@@ -89,7 +91,7 @@ fn concerned(skb: *mut __sk_buff, start: u32, parsed: Parsed, flow: &Flow) -> i3
             if parsed == Parsed::PathMtu {
                 return path_mtu(skb, interface, flow);
             }
-            return smtp(skb, start, settings, interface, flow);
+            return smtp(skb, settings, interface, flow);
         }
     };
     count(reason, None, length);
@@ -113,7 +115,7 @@ fn path_mtu(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
 
 /// A packet to port 25.
 #[inline(always)]
-fn smtp(skb: *mut __sk_buff, start: u32, settings: &Settings, interface: Interface, flow: &Flow) -> i32 {
+fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &Flow) -> i32 {
     let mut reconnects = false;
     if interface.steer != 0 {
         match find(skb, flow, Purpose::Deliver) {
@@ -124,16 +126,16 @@ fn smtp(skb: *mut __sk_buff, start: u32, settings: &Settings, interface: Interfa
             Found::None => {}
         }
     }
-    let maps = Maps { frame: Loaded { skb }, ethernet: start as usize == ETHERNET_HEADER };
+    let maps = Maps { frame: Frame { skb, ethernet: interface.ethernet != 0 } };
     match by_rules(flow, settings, interface, &maps) {
         PacketVerdict::Reset(rule) => {
             // Before the rewriting: the length counted is the SYN's.
             count(Reason::BlacklistReset, Some(rule), length(skb));
             // With options between the headers the checksum's place is another: dropped, as good an answer.
-            if flow.plain == 0 { DROP } else { reset(skb, flow, start).unwrap_or(DROP) }
+            if flow.plain == 0 { DROP } else { reset(skb, flow, interface.ethernet != 0).unwrap_or(DROP) }
         }
         PacketVerdict::Intercept => intercept(skb, settings, interface, flow, reconnects),
-        PacketVerdict::AskListener => ask_listener(skb, start, interface, flow),
+        PacketVerdict::AskListener => ask_listener(skb, interface, flow),
         verdict => refused(skb, verdict),
     }
 }
@@ -170,9 +172,9 @@ fn intercept(
 
 /// Neither a session nor a SYN: the answer to a SYN cookie, or a flow that never was ours.
 #[inline(always)]
-fn ask_listener(skb: *mut __sk_buff, start: u32, interface: Interface, flow: &Flow) -> i32 {
+fn ask_listener(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
     let index = listener_index(interface.zone, flow.is_ipv6());
-    let transport = u32::from(flow.transport);
+    let (start, transport) = (u32::from(flow.network), u32::from(flow.transport));
     let offered = if flow.is_ipv6() {
         offer_answer_v6(skb, start, transport, index)
     } else {
@@ -193,6 +195,23 @@ fn taken(skb: *mut __sk_buff, reason: Reason) -> i32 {
     mark(skb);
     count(reason, None, length(skb));
     TAKEN
+}
+
+/// The frame that is decided about.
+struct Frame {
+    skb: *mut __sk_buff,
+    ethernet: bool,
+}
+
+impl Sender for Frame {
+    #[inline(always)]
+    fn mac(&self) -> Option<[u8; 6]> {
+        if !self.ethernet {
+            return None;
+        }
+        let [_, _, _, _, _, _, a, b, c, d, e, f] = ethernet_addresses(self.skb)?;
+        Some([a, b, c, d, e, f])
+    }
 }
 
 /// Not assigned: dropped or left alone.

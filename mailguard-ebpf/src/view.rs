@@ -2,11 +2,39 @@
 //! helper that finds everything.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
+use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 use mailguard_common::packet::Octets;
 
 /// Octets of an Ethernet header.
 pub(crate) const ETHERNET_HEADER: usize = 14;
+
+/// Where the IP header lies in the octets that the program is shown: after the Ethernet header, if that is shown.
+///
+/// PPP, tun and tunnels have none. Generic XDP has the kernel copy packets and forget how long their link-layer
+/// header is (seen on 6.18): then the program is shown the packet without it, on Ethernet too. What tells is the
+/// length that the receive path noted, which never counts that header. The version is looked at so that a kernel
+/// that notes another length does no harm.
+#[inline(always)]
+pub(crate) fn ip_header(skb: *mut __sk_buff, frame: &Direct) -> usize {
+    // SAFETY: the context is valid while the program runs.
+    let noted = unsafe { (*skb).wire_len as usize };
+    // Two octets, for a check of one alone becomes a comparison that the verifier learns nothing from.
+    let bare = noted == frame.length
+        && frame.octets::<2>(0).is_some_and(|[first, _]| first >> 4 == 4 || first >> 4 == 6);
+    if bare { 0 } else { ETHERNET_HEADER }
+}
+
+/// The Ethernet addresses of the frame, whether or not the program is shown them. Only for Ethernet interfaces.
+#[inline(always)]
+pub(crate) fn ethernet_addresses(skb: *mut __sk_buff) -> Option<[u8; 12]> {
+    let mut addresses = [0; 12];
+    // SAFETY: the helper writes twelve octets at most.
+    let result = unsafe {
+        bpf_skb_load_bytes_relative(skb.cast(), 0, addresses.as_mut_ptr().cast(), 12, BPF_HDR_START_MAC)
+    };
+    (result == 0).then_some(addresses)
+}
 
 /// The linear part, by pointer.
 pub(crate) struct Direct {

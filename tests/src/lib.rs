@@ -2,6 +2,8 @@
 //! an independent witness.
 
 pub mod appliance;
+pub mod frames;
 pub mod ledger;
 pub mod netns;
 pub mod peers;
+pub mod programs;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use mailguard_tests::appliance::Appliance;
-use mailguard_tests::ledger::Witness;
+use mailguard_tests::ledger::{Witness, is_complete};
 use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::wait_at_most;
@@ -20,6 +20,9 @@ const CONNECTIONS: usize = 8;
 const SMALL: usize = 2_000;
 /// ... or each has a file of its own.
 const LARGE: usize = 300_000;
+/// Most deliveries to the sink that a kill may catch between the sink's word and the note of it on disk: those under
+/// way at once, and as many that wait for their commit.
+const UNDER_WAY: usize = 40;
 /// Longest wait for the queue to empty at the end.
 const DRAIN: Duration = Duration::from_secs(90);
 
@@ -69,15 +72,18 @@ fn check(octets: usize, kills: usize) {
     for message in sink.received() {
         let subject = message.content.lines().find_map(|line| line.strip_prefix("Subject: ledger-"));
         let number = subject.and_then(|text| text.parse().ok()).expect("a message of the witness");
-        assert!(message.content.len() > octets, "{number} is cut short");
+        // The sink also keeps what a killed process had begun to send.
+        if !is_complete(&message.content, octets) {
+            continue;
+        }
         *arrived.entry(number).or_default() += 1;
     }
     let lost: Vec<&u64> = acknowledged.iter().filter(|number| !arrived.contains_key(number)).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     let repeated: usize = arrived.values().map(|times| times - 1).sum();
     println!("{} acknowledged, {} arrived, {repeated} times again", acknowledged.len(), arrived.len());
-    // Repetition is allowed only for what was under way when a process died.
-    assert!(repeated <= kills * 2 * CONNECTIONS * 4, "{repeated} repetitions of {}", arrived.len());
+    // Repetition is allowed only for what was under way, or just over, when a process died (RFC 5321 §4.5.4.1).
+    assert!(repeated <= kills * UNDER_WAY, "{repeated} repetitions of {}", arrived.len());
 }
 
 fn kill_mail_process(appliance: &Appliance<'_>) {

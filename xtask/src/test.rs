@@ -36,3 +36,9 @@ fn is_test_file(name: &str) -> bool {
     let suites = repository().join("tests/tests");
     suites.join(format!("{name}.rs")).exists() || suites.join(name).join("main.rs").exists()
 }
+
+/// Whether `tests/tests` has a file or folder of this name.
+fn is_suite(name: &str) -> bool {
+    let tests = repository().join("tests/tests");
+    tests.join(format!("{name}.rs")).is_file() || tests.join(name).join("main.rs").is_file()
+}

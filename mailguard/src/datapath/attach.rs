@@ -24,7 +24,6 @@ use super::pins::Pins;
 use super::{DatapathError, InterfaceStatus};
 
 const STEER: &str = "mg_steer";
-const STEER_RAW: &str = "mg_steer_raw";
 const EARLY: &str = "mg_early";
 const RECONNECT: &str = "mg_reconnect";
 
@@ -66,9 +65,7 @@ impl Hook {
 /// Hands the programs to the kernel's verifier. They refer to the maps by descriptors: this comes before any map is
 /// taken out of the object.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    for name in [STEER, STEER_RAW] {
-        program::<SchedClassifier>(ebpf, name)?.load().map_err(DatapathError::program(name, None))?;
-    }
+    program::<SchedClassifier>(ebpf, STEER)?.load().map_err(DatapathError::program(STEER, None))?;
     program::<Xdp>(ebpf, EARLY)?.load().map_err(DatapathError::program(EARLY, None))?;
     program::<SkLookup>(ebpf, RECONNECT)?.load().map_err(DatapathError::program(RECONNECT, None))
 }
@@ -87,8 +84,7 @@ pub(super) fn attach(
     let mut attached = Vec::new();
     for interface in interfaces {
         let device = &interface.device;
-        let name = if device.ethernet { STEER } else { STEER_RAW };
-        let steer: &mut SchedClassifier = program(ebpf, name)?;
+        let steer: &mut SchedClassifier = program(ebpf, STEER)?;
         let done = match hook {
             Hook::Tcx => {
                 let pin = format!("tc-{}", device.index);
@@ -98,7 +94,7 @@ pub(super) fn attach(
             }
             Hook::Clsact => attach_clsact(steer, device),
         };
-        done.map_err(DatapathError::program(name, Some(&device.name)))?;
+        done.map_err(DatapathError::program(STEER, Some(&device.name)))?;
         let mode = xdp_mode(device, xdp);
         let mode = attach_xdp(program(ebpf, EARLY)?, device, mode, xdp == XdpMode::Auto, pins, &mut wanted)?;
         attached.push(InterfaceStatus {
@@ -120,10 +116,8 @@ pub(super) fn attach(
 pub(super) fn remove_filters() -> Result<usize, DatapathError> {
     let mut count = 0;
     for device in devices()? {
-        for name in [STEER, STEER_RAW] {
-            // An error says that there is none by that name.
-            count += usize::from(qdisc_detach_program(&device.name, TcAttachType::Ingress, name).is_ok());
-        }
+        // An error says that there is none by that name.
+        count += usize::from(qdisc_detach_program(&device.name, TcAttachType::Ingress, STEER).is_ok());
     }
     Ok(count)
 }

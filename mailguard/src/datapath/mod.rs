@@ -223,7 +223,7 @@ fn forget_interfaces(
 
 impl ZoneInterface {
     fn entry(&self) -> Interface {
-        Interface { zone: self.zone as u32, steer: self.steer.into() }
+        Interface { zone: self.zone as u32, steer: self.steer.into(), ethernet: self.device.ethernet.into() }
     }
 }
 

@@ -72,6 +72,13 @@ pub enum ListenError {
     Zones(usize),
 }
 
+impl ListenError {
+    /// Whether another socket has the address.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, ListenError::Socket { error, .. } if error.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
 /// Opens every zone's listeners, IPv6 ones where the system has IPv6.
 pub fn open_listeners(config: &Config) -> Result<Vec<ZoneListener>, ListenError> {
     if config.zones.len() > MAX_ZONES as usize {

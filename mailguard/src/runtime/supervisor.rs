@@ -29,6 +29,8 @@ use crate::intercept::{self, ZoneListener};
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has.
 const STOP_POLL: Duration = Duration::from_millis(20);
+/// How long a start waits for ports that are still in use.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they keep
 /// ending within [`STABLE_AFTER`].
 const RESTART_MIN: Duration = Duration::from_millis(100);
@@ -64,7 +66,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let user = MailUser::find(&config.user)?;
     let _lock = prepare_folders(&config, &user)?;
     raise_open_files();
-    let listeners = intercept::open_listeners(&config)?;
+    let listeners = open_listeners(&config)?;
     let datapath = Datapath::start(&config, &listeners)?;
     let supervisor = Supervisor { source, config, user, listeners, datapath, events, generation: 0 };
     supervisor.supervise(&inbox)
@@ -106,6 +108,17 @@ fn prepare_folders(config: &Config, user: &MailUser) -> Result<Flock<File>, RunE
     let path: PathBuf = config.runtime_dir.join("mailguard.lock");
     let file = File::create(&path).map_err(|source| RunError::Directory { path: path.clone(), source })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::AlreadyRunning(path))
+}
+
+/// Opens the listeners; waits a while for a predecessor whose mail process is still on its way out.
+fn open_listeners(config: &Config) -> Result<Vec<ZoneListener>, RunError> {
+    let deadline = Instant::now() + LISTEN_PATIENCE;
+    loop {
+        match intercept::open_listeners(config) {
+            Err(error) if error.is_in_use() && Instant::now() < deadline => thread::sleep(STOP_POLL),
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// Raises the limit of open files as far as it goes, at most to [`OPEN_FILES`] if it is lower now.

@@ -269,11 +269,6 @@ impl Session {
         self.stream.read_until(b'\n', &mut rest).unwrap();
         assert!(rest.is_empty(), "closed without a word");
     }
-
-    /// The client's own address.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.stream.get_ref().local_addr().unwrap()
-    }
 }
 
 /// A thread that serves a listener until it is dropped.

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mailguard_tests::netns::{CLIENT4, CLIENT6, FIREWALL4, FIREWALL4_WAN, FIREWALL6, SERVER4, SERVER6};
 
+use mailguard_tests::peers::wait_until;
+
 use crate::firewall::{Answer, Firewall, Session, ZONES};
 
 /// Addresses that nobody has and nothing leads to.
@@ -123,6 +125,12 @@ fn a_client_that_reconnects_from_the_same_port_is_intercepted_at_once() {
         let dial = || Session::open(&firewall.topology.client, source, (server, 25).into());
         // The proxy closes first, so the TIME_WAIT is the firewall's.
         dial().unwrap_or_else(|answer| panic!("{answer:?}")).ask_to_close();
+        wait_until("the firewall's socket is in TIME_WAIT", || {
+            let mut command = firewall.topology.firewall.command("ss");
+            let output = command.args(["-Htan", "state", "time-wait", "dst", &client.to_string()]).output();
+            !output.unwrap().stdout.is_empty()
+        })
+        .unwrap();
         let mut again = dial().unwrap_or_else(|answer| panic!("reconnecting: {answer:?}"));
         assert_eq!(again.answer, Answer::intercepted(client, server));
         assert!(again.alive());

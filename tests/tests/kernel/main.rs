@@ -3,6 +3,10 @@
 //!
 //! The mail process is stood in for by a proxy that greets with what it knows of the connection and echoes.
 
+mod blacklist;
+mod bypass;
+mod evasion;
 mod firewall;
-
 mod intercept;
+mod lifecycle;
+mod programs;

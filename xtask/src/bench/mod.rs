@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements, each with its raw samples, against a baseline in the same run.
 
+mod packet;
 mod relay;
 mod samples;
 
@@ -12,6 +13,8 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
+    /// Nanoseconds a packet, of the kernel programs
+    Packet,
     /// Messages a second, end to end, against Postfix
     Relay,
 }
@@ -19,6 +22,9 @@ enum What {
 /// Runs them.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let wanted = |what| arguments.what.is_none_or(|only| only == what);
+    if wanted(What::Packet) {
+        packet::run()?;
+    }
     if wanted(What::Relay) {
         relay::run()?;
     }
