@@ -4,6 +4,8 @@
 //! nobody may hide a header in. The rules for fragments are those of RFC 1858 and 7112: whoever cuts the headers
 //! apart has something to hide. Which flows concern us is `decide`'s.
 
+use core::mem::MaybeUninit;
+
 /// IPv4, as `skb->protocol` and the Ethernet header have it.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// IPv6.
@@ -31,7 +33,10 @@ const MOBILITY: u8 = 135;
 const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
 
-/// Octets of the shortest IPv6 extension header, and of an ICMP header.
+/// Offsets of the addresses in an IPv6 header.
+const IPV6_SOURCE: usize = 8;
+const IPV6_DESTINATION: usize = 24;
+/// Octets of the shortest IPv6 extension header, of an ICMP header, and of an IPv6 header before its addresses.
 const EIGHT: usize = 8;
 
 const FIN: u8 = 1;
@@ -72,8 +77,8 @@ impl Octets for &[u8] {
     }
 }
 
-/// A packet to port 25, or the flow that an ICMP message quotes.
-#[repr(C)]
+/// A packet to port 25, or the flow that an ICMP message quotes. Aligned so that the programs copy it by words.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flow {
     /// The client: an IPv6 address or an IPv4-mapped one.
@@ -172,10 +177,17 @@ struct Segment {
     plain: bool,
 }
 
-/// Reads the packet whose IP header lies `start` octets into the frame. `flow` is written only with
-/// [`Parsed::Smtp`] and [`Parsed::PathMtu`].
+/// The addresses of a packet.
+struct Addresses {
+    source: [u8; 16],
+    destination: [u8; 16],
+    ipv6: bool,
+}
+
+/// Reads the packet whose IP header lies `start` octets into the frame. `flow` is written with [`Parsed::Smtp`] and
+/// [`Parsed::PathMtu`], and only then: most packets go to other ports, and are to cost nothing more.
 #[inline(always)]
-pub fn parse(packet: &impl Octets, start: usize, version: Version, flow: &mut Flow) -> Parsed {
+pub fn parse(packet: &impl Octets, start: usize, version: Version, flow: &mut MaybeUninit<Flow>) -> Parsed {
     match version {
         Version::V4 => parse_v4(packet, start, flow),
         Version::V6 => parse_v6(packet, start, flow),
@@ -183,7 +195,7 @@ pub fn parse(packet: &impl Octets, start: usize, version: Version, flow: &mut Fl
 }
 
 #[inline(always)]
-fn parse_v4(packet: &impl Octets, start: usize, flow: &mut Flow) -> Parsed {
+fn parse_v4(packet: &impl Octets, start: usize, flow: &mut MaybeUninit<Flow>) -> Parsed {
     let Some(header) = packet.octets::<IPV4_HEADER>(start) else { return Parsed::Short };
     let header_octets = usize::from(header[0] & 0xf) * 4;
     if header[0] >> 4 != 4 || header_octets < IPV4_HEADER {
@@ -191,7 +203,7 @@ fn parse_v4(packet: &impl Octets, start: usize, flow: &mut Flow) -> Parsed {
     }
     // 0 stands for "more than fits", in packets that the receive path has merged.
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let end = start + if total == 0 { packet.frame_length().saturating_sub(start) } else { total };
+    let end = if total == 0 { packet.frame_length() } else { start + total };
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     let (offset, more) = (fragment & 0x1fff, fragment & 0x2000 != 0);
     let at = start + header_octets;
@@ -204,38 +216,35 @@ fn parse_v4(packet: &impl Octets, start: usize, flow: &mut Flow) -> Parsed {
     if offset != 0 {
         return if offset == 1 { Parsed::OverlayFragment } else { Parsed::Other };
     }
-    let parsed =
-        parse_tcp(packet, Segment { start, at, end, more, plain: header_octets == IPV4_HEADER }, flow);
-    if parsed == Parsed::Smtp {
-        flow.ipv6 = 0;
-        flow.source = mapped([header[12], header[13], header[14], header[15]]);
-        flow.destination = mapped([header[16], header[17], header[18], header[19]]);
-    }
-    parsed
+    let addresses = || {
+        let source = mapped([header[12], header[13], header[14], header[15]]);
+        let destination = mapped([header[16], header[17], header[18], header[19]]);
+        Some(Addresses { source, destination, ipv6: false })
+    };
+    parse_tcp(packet, Segment { start, at, end, more, plain: header_octets == IPV4_HEADER }, addresses, flow)
 }
 
 #[inline(always)]
-fn parse_v6(packet: &impl Octets, start: usize, flow: &mut Flow) -> Parsed {
-    let Some(header) = packet.octets::<IPV6_HEADER>(start) else { return Parsed::Short };
+fn parse_v6(packet: &impl Octets, start: usize, flow: &mut MaybeUninit<Flow>) -> Parsed {
+    let Some(header) = packet.octets::<EIGHT>(start) else { return Parsed::Short };
     if header[0] >> 4 != 6 {
         return Parsed::Other;
     }
     let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let at = start + IPV6_HEADER;
     // With a hop-by-hop header a length of 0 is that of a jumbogram, and the stack then goes by the frame.
-    let end = if payload == 0 && header[6] == HOP_BY_HOP { packet.frame_length() } else { at + payload };
-    let parsed = match header[6] {
-        TCP => parse_tcp(packet, Segment { start, at, end, more: false, plain: true }, flow),
-        ICMPV6 => return parse_icmp(packet, at, end, Version::V6, flow),
-        next if is_extension(next) => parse_extensions(packet, next, start, end, flow),
-        _ => return Parsed::Other,
+    let end = if payload == 0 && header[6] == HOP_BY_HOP {
+        packet.frame_length()
+    } else {
+        start + IPV6_HEADER + payload
     };
-    if parsed == Parsed::Smtp {
-        flow.ipv6 = 1;
-        flow.source.copy_from_slice(&header[8..24]);
-        flow.destination.copy_from_slice(&header[24..40]);
-    }
-    parsed
+    parse_headers(packet, header[6], start, end, flow)
+}
+
+#[inline(always)]
+fn addresses_v6(packet: &impl Octets, start: usize) -> Option<Addresses> {
+    let source = packet.octets(start + IPV6_SOURCE)?;
+    let destination = packet.octets(start + IPV6_DESTINATION)?;
+    Some(Addresses { source, destination, ipv6: true })
 }
 
 #[inline(always)]
@@ -246,14 +255,30 @@ fn is_extension(next: u8) -> bool {
     )
 }
 
-/// Walks the extension headers (RFC 8200 §4) that follow the IPv6 header at `start`, the first of type `next`.
+/// Walks the headers (RFC 8200 §4) that follow the IPv6 header at `start`, the first of type `next`.
 #[inline(always)]
-fn parse_extensions<P: Octets>(packet: &P, next: u8, start: usize, end: usize, flow: &mut Flow) -> Parsed {
-    if !P::WALKS {
-        return Parsed::Short;
-    }
+fn parse_headers<P: Octets>(
+    packet: &P,
+    next: u8,
+    start: usize,
+    end: usize,
+    flow: &mut MaybeUninit<Flow>,
+) -> Parsed {
     let (mut next, mut at, mut more) = (next, start + IPV6_HEADER, false);
-    for _ in 0..MAX_EXTENSION_HEADERS {
+    for passed in 0..=MAX_EXTENSION_HEADERS {
+        match next {
+            TCP => {
+                let segment = Segment { start, at, end, more, plain: passed == 0 };
+                return parse_tcp(packet, segment, || addresses_v6(packet, start), flow);
+            }
+            ICMPV6 if passed == 0 => return parse_icmp(packet, at, end, Version::V6, flow),
+            _ if !is_extension(next) => return Parsed::Other,
+            _ if !P::WALKS => return Parsed::Short,
+            _ => {}
+        }
+        if passed == MAX_EXTENSION_HEADERS {
+            break;
+        }
         if at + EIGHT > end {
             return if more { Parsed::TinyFragment } else { Parsed::Other };
         }
@@ -273,19 +298,17 @@ fn parse_extensions<P: Octets>(packet: &P, next: u8, start: usize, end: usize, f
             _ => at += (units + 1) * 8,
         }
         next = header[0];
-        if next == TCP {
-            return parse_tcp(packet, Segment { start, at, end, more, plain: false }, flow);
-        }
-        if !is_extension(next) {
-            return Parsed::Other;
-        }
     }
     Parsed::LongChain
 }
 
-/// Fills in all of `flow` but the addresses.
 #[inline(always)]
-fn parse_tcp(packet: &impl Octets, segment: Segment, flow: &mut Flow) -> Parsed {
+fn parse_tcp(
+    packet: &impl Octets,
+    segment: Segment,
+    addresses: impl FnOnce() -> Option<Addresses>,
+    flow: &mut MaybeUninit<Flow>,
+) -> Parsed {
     let Segment { start, at, end, more, plain } = segment;
     if at + TCP_HEADER > end {
         return if more { parse_tiny(packet, at, end) } else { Parsed::Other };
@@ -294,16 +317,22 @@ fn parse_tcp(packet: &impl Octets, segment: Segment, flow: &mut Flow) -> Parsed 
     if u16::from_be_bytes([header[2], header[3]]) != crate::layout::SMTP_PORT {
         return Parsed::Other;
     }
+    let Some(Addresses { source, destination, ipv6 }) = addresses() else { return Parsed::Short };
     let flags = header[13];
     let data = (end - at).saturating_sub(usize::from(header[12] >> 4) * 4);
-    flow.source_port = [header[0], header[1]];
-    flow.transport = at as u16;
-    flow.span = data as u16 + u16::from(flags & SYN != 0) + u16::from(flags & FIN != 0);
-    flow.flags = flags;
-    flow.fragment = more.into();
-    flow.plain = plain.into();
-    flow.network = start as u16;
-    flow.sequence = [header[4], header[5], header[6], header[7]];
+    flow.write(Flow {
+        source,
+        destination,
+        source_port: [header[0], header[1]],
+        transport: at as u16,
+        span: data as u16 + u16::from(flags & SYN != 0) + u16::from(flags & FIN != 0),
+        flags,
+        ipv6: ipv6.into(),
+        fragment: more.into(),
+        plain: plain.into(),
+        network: start as u16,
+        sequence: [header[4], header[5], header[6], header[7]],
+    });
     Parsed::Smtp
 }
 
@@ -321,7 +350,13 @@ fn parse_tiny(packet: &impl Octets, at: usize, end: usize) -> Parsed {
 /// Fragmentation needed (RFC 1191 §4) and Packet Too Big (RFC 4443 §3.2), quoting a packet from port 25. The flow
 /// is filled in as the client's packets would show it.
 #[inline(always)]
-fn parse_icmp<P: Octets>(packet: &P, at: usize, end: usize, version: Version, flow: &mut Flow) -> Parsed {
+fn parse_icmp<P: Octets>(
+    packet: &P,
+    at: usize,
+    end: usize,
+    version: Version,
+    flow: &mut MaybeUninit<Flow>,
+) -> Parsed {
     let Some([kind, code]) = packet.octets::<2>(at) else { return Parsed::Short };
     let about_size = match version {
         Version::V4 => (kind, code) == (3, 4),
@@ -333,42 +368,52 @@ fn parse_icmp<P: Octets>(packet: &P, at: usize, end: usize, version: Version, fl
     if !P::WALKS {
         return Parsed::Short;
     }
-    let inner = at + EIGHT;
-    let ports_at = match version {
-        Version::V4 => {
-            let Some(header) = packet.octets::<IPV4_HEADER>(inner) else { return Parsed::Other };
-            let later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
-            if header[9] != TCP || later_fragment {
-                return Parsed::Other;
-            }
-            flow.ipv6 = 0;
-            flow.source = mapped([header[16], header[17], header[18], header[19]]);
-            flow.destination = mapped([header[12], header[13], header[14], header[15]]);
-            inner + usize::from(header[0] & 0xf) * 4
-        }
-        Version::V6 => {
-            let Some(header) = packet.octets::<IPV6_HEADER>(inner) else { return Parsed::Other };
-            if header[6] != TCP {
-                return Parsed::Other;
-            }
-            flow.ipv6 = 1;
-            flow.source.copy_from_slice(&header[24..40]);
-            flow.destination.copy_from_slice(&header[8..24]);
-            inner + IPV6_HEADER
-        }
+    let quoted = match version {
+        Version::V4 => quoted_v4(packet, at + EIGHT),
+        Version::V6 => quoted_v6(packet, at + EIGHT),
     };
+    let Some((ports_at, Addresses { source, destination, ipv6 })) = quoted else { return Parsed::Other };
     match packet.octets::<4>(ports_at) {
         Some(ports) if ports_at + 4 <= end && ports[..2] == crate::layout::SMTP_PORT.to_be_bytes() => {
-            flow.source_port = [ports[2], ports[3]];
-            flow.transport = 0;
-            flow.span = 0;
-            flow.flags = ACK;
-            flow.fragment = 0;
-            flow.plain = 0;
-            flow.network = 0;
-            flow.sequence = [0; 4];
+            flow.write(Flow {
+                // The quoted packet is ours: it went to the client.
+                source: destination,
+                destination: source,
+                source_port: [ports[2], ports[3]],
+                transport: 0,
+                span: 0,
+                flags: ACK,
+                ipv6: ipv6.into(),
+                fragment: 0,
+                plain: 0,
+                network: 0,
+                sequence: [0; 4],
+            });
             Parsed::PathMtu
         }
         _ => Parsed::Other,
     }
+}
+
+/// The addresses of a quoted TCP packet, and where its ports lie.
+#[inline(always)]
+fn quoted_v4(packet: &impl Octets, start: usize) -> Option<(usize, Addresses)> {
+    let header = packet.octets::<IPV4_HEADER>(start)?;
+    let later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
+    if header[9] != TCP || later_fragment {
+        return None;
+    }
+    let source = mapped([header[12], header[13], header[14], header[15]]);
+    let destination = mapped([header[16], header[17], header[18], header[19]]);
+    let ports_at = start + usize::from(header[0] & 0xf) * 4;
+    Some((ports_at, Addresses { source, destination, ipv6: false }))
+}
+
+#[inline(always)]
+fn quoted_v6(packet: &impl Octets, start: usize) -> Option<(usize, Addresses)> {
+    let header = packet.octets::<EIGHT>(start)?;
+    if header[6] != TCP {
+        return None;
+    }
+    Some((start + IPV6_HEADER, addresses_v6(packet, start)?))
 }

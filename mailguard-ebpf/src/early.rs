@@ -1,6 +1,8 @@
 //! XDP: drops a blacklisted client's SYN before the stack spends anything on it. Nothing else, ever: what it can't
 //! read at a glance, and every reset, is left to TC, which takes the same decision.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::programs::XdpContext;
 use mailguard_common::decide::decide_early;
@@ -36,10 +38,12 @@ pub(crate) fn early(ctx: &XdpContext) -> u32 {
         ETHERTYPE_IPV6 => Version::V6,
         _ => return XDP_PASS,
     };
-    let mut flow = Flow::default();
+    let mut flow = MaybeUninit::uninit();
     if parse(&frame, ETHERNET_HEADER, version, &mut flow) != Parsed::Smtp {
         return XDP_PASS;
     }
+    // SAFETY: written, as Smtp says.
+    let flow: Flow = unsafe { flow.assume_init() };
     let length = frame.length as u32;
     let Some(settings) = CONFIG.get(0) else { return XDP_PASS };
     match decide_early(&flow, settings, &Maps { frame }) {

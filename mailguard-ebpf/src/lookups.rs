@@ -69,8 +69,10 @@ impl<S: Sender> Lookups for Maps<S> {
 
     #[inline(always)]
     fn blacklist_host(&self, flow: &Flow) -> RuleValue {
+        // A copy, so that of the flow in XDP only what is looked at is ever written.
+        let key = flow.source;
         // SAFETY: as for BYPASS_MAC.
-        found(unsafe { BLACKLIST_HOSTS.get(&flow.source) })
+        found(unsafe { BLACKLIST_HOSTS.get(&key) })
     }
 
     #[inline(always)]

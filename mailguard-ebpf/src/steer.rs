@@ -4,6 +4,8 @@
 //! The port is looked at before any map, by direct access; only a packet to port 25 costs more than that. What isn't
 //! ours is always "next": another program's turn, never an acceptance.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use mailguard_common::decide::{PacketVerdict, by_rules, without_proxy};
 use mailguard_common::layout::{Interface, PACKET_MARK, Reason, Settings, Tuple, listener_index};
@@ -43,10 +45,13 @@ pub(crate) fn steer(skb: *mut __sk_buff) -> i32 {
     };
     let frame = Direct { data, end, length };
     let start = ip_header(skb, &frame);
-    let mut flow = Flow::default();
+    let mut flow = MaybeUninit::uninit();
     let mut parsed = parse(&frame, start, version, &mut flow);
     if parsed == Parsed::Short {
-        parsed = parse_loaded(skb, start as u32, version, &mut flow);
+        parsed = match version {
+            Version::V4 => parse_loaded_v4(skb, start as u32, &mut flow),
+            Version::V6 => parse_loaded_v6(skb, start as u32, &mut flow),
+        };
     }
     match parsed {
         Parsed::Other | Parsed::Short => NEXT,
@@ -54,15 +59,21 @@ pub(crate) fn steer(skb: *mut __sk_buff) -> i32 {
     }
 }
 
-/// For headers outside the linear part, or behind other headers.
+// For headers outside the linear part, or behind other headers. Two functions, for the stack's sake.
+
 #[inline(never)]
-fn parse_loaded(skb: *mut __sk_buff, start: u32, version: Version, flow: &mut Flow) -> Parsed {
-    parse(&Loaded { skb }, start as usize, version, flow)
+fn parse_loaded_v4(skb: *mut __sk_buff, start: u32, flow: &mut MaybeUninit<Flow>) -> Parsed {
+    parse(&Loaded { skb }, start as usize, Version::V4, flow)
+}
+
+#[inline(never)]
+fn parse_loaded_v6(skb: *mut __sk_buff, start: u32, flow: &mut MaybeUninit<Flow>) -> Parsed {
+    parse(&Loaded { skb }, start as usize, Version::V6, flow)
 }
 
 /// A packet that may be ours, or that hides whether it is.
 #[inline(never)]
-fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &Flow) -> i32 {
+fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let (kind, tagged, tag, ifindex, length) =
         unsafe { ((*skb).pkt_type, (*skb).vlan_present, (*skb).vlan_tci, (*skb).ifindex, (*skb).len) };
@@ -82,10 +93,11 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &Flow) -> i32 {
         Parsed::LongChain => Reason::HeaderChainDropped,
         _ => {
             let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return NEXT };
-            // SAFETY: the slot is this CPU's own while the program runs. Read back from there the flow's fields are
+            // SAFETY: the packet's flow was written, as `parsed` says; the slot is this CPU's own while the program
+            // runs. Read back from there the flow's fields are
             // plain numbers to the verifier, which then has one state to follow instead of one for each way here.
             let flow = unsafe {
-                *scratch = *flow;
+                core::ptr::copy_nonoverlapping(flow.as_ptr(), scratch, 1);
                 &*scratch
             };
             if parsed == Parsed::PathMtu {
@@ -150,24 +162,31 @@ fn intercept(
     reconnects: bool,
 ) -> i32 {
     let index = listener_index(interface.zone, flow.is_ipv6());
-    if reconnects && has_listener(index) {
-        let tuple = Tuple {
-            source: flow.source,
-            destination: flow.destination,
-            source_port: flow.source_port,
-            padding: [0; 2],
-        };
-        if TWSYN.insert(tuple, index, 0).is_ok() && find(skb, flow, Purpose::Reconnect) == Found::Ours {
-            return taken(skb, Reason::Reconnected);
-        }
-        // The closed connection has just been forgotten: an ordinary SYN. The note would be wrong later.
-        let _ = TWSYN.remove(tuple);
+    if reconnects && has_listener(index) && reconnect(skb, flow, index) {
+        return taken(skb, Reason::Reconnected);
     }
     match offer(skb, index) {
         Offered::Taken => taken(skb, Reason::Intercepted),
         Offered::Refused => refused(skb, PacketVerdict::Drop(Reason::AssignFailed, None)),
         Offered::Nobody | Offered::NotMine => refused(skb, without_proxy(settings)),
     }
+}
+
+/// Gives a SYN to the TIME_WAIT socket that it met, with a note for the kernel's look-up of a listener that follows.
+#[inline(never)]
+fn reconnect(skb: *mut __sk_buff, flow: &Flow, index: u32) -> bool {
+    let tuple = Tuple {
+        source: flow.source,
+        destination: flow.destination,
+        source_port: flow.source_port,
+        padding: [0; 2],
+    };
+    if TWSYN.insert(&tuple, index, 0).is_ok() && find(skb, flow, Purpose::Reconnect) == Found::Ours {
+        return true;
+    }
+    // The closed connection has just been forgotten: an ordinary SYN. The note would be wrong later.
+    let _ = TWSYN.remove(&tuple);
+    false
 }
 
 /// Neither a session nor a SYN: the answer to a SYN cookie, or a flow that never was ours.

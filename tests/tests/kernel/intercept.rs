@@ -127,7 +127,7 @@ fn a_client_that_reconnects_from_the_same_port_is_intercepted_at_once() {
         dial().unwrap_or_else(|answer| panic!("{answer:?}")).ask_to_close();
         wait_until("the firewall's socket is in TIME_WAIT", || {
             let mut command = firewall.topology.firewall.command("ss");
-            let output = command.args(["-Htan", "state", "time-wait", "dst", &client.to_string()]).output();
+            let output = command.args(["-Htan", "state", "time-wait", "sport", "=", ":25"]).output();
             !output.unwrap().stdout.is_empty()
         })
         .unwrap();
