@@ -7,8 +7,7 @@ use anyhow::{Result, bail};
 use crate::process::{self, repository};
 use crate::{build, setup};
 
-/// A test that takes longer than this many seconds is reported; after four times that it is ended.
-/// Stands in `.config/nextest.toml`, which this names for the reader.
+/// How long a test may take, and which tests run alone.
 const NEXTEST_CONFIG: &str = ".config/nextest.toml";
 
 /// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `mailguard`, `xtask`) or a file of
@@ -35,10 +34,4 @@ pub(crate) fn run(suite: Option<&str>) -> Result<()> {
 fn is_test_file(name: &str) -> bool {
     let suites = repository().join("tests/tests");
     suites.join(format!("{name}.rs")).exists() || suites.join(name).join("main.rs").exists()
-}
-
-/// Whether `tests/tests` has a file or folder of this name.
-fn is_suite(name: &str) -> bool {
-    let tests = repository().join("tests/tests");
-    tests.join(format!("{name}.rs")).is_file() || tests.join(name).join("main.rs").is_file()
 }
