@@ -107,9 +107,16 @@ fn session(server: SocketAddr, ledger: &Ledger, octets: usize, stop: &AtomicBool
     command(&mut stream, &mut replies, "QUIT", "221")
 }
 
+/// Each line of a message's text.
+const LINE: &str = "0123456789 abcdefghijklmnopqrstuvwxyz\r\n";
+
+/// Whether a message of `octets` of text, with whatever line ends, is there to its last line.
+pub fn is_complete(content: &str, octets: usize) -> bool {
+    content.lines().filter(|line| *line == LINE.trim_end()).count() == octets.div_ceil(LINE.len())
+}
+
 fn text(number: u64, octets: usize) -> String {
-    let line = "0123456789 abcdefghijklmnopqrstuvwxyz\r\n";
-    let body = line.repeat(octets.div_ceil(line.len()));
+    let body = LINE.repeat(octets.div_ceil(LINE.len()));
     format!("Subject: ledger-{number}\r\nFrom: <witness@client.example.test>\r\n\r\n{body}.\r\n")
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use mailguard_tests::appliance::Appliance;
-use mailguard_tests::ledger::Witness;
+use mailguard_tests::ledger::{Witness, is_complete};
 use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::wait_at_most;
@@ -73,7 +73,7 @@ fn check(octets: usize, kills: usize) {
         let subject = message.content.lines().find_map(|line| line.strip_prefix("Subject: ledger-"));
         let number = subject.and_then(|text| text.parse().ok()).expect("a message of the witness");
         // The sink also keeps what a killed process had begun to send.
-        if message.content.len() <= octets {
+        if !is_complete(&message.content, octets) {
             continue;
         }
         *arrived.entry(number).or_default() += 1;

@@ -7,8 +7,7 @@ use anyhow::{Result, bail};
 use crate::process::{self, repository};
 use crate::{build, setup};
 
-/// A test that takes longer than this many seconds is reported; after four times that it is ended.
-/// Stands in `.config/nextest.toml`, which this names for the reader.
+/// How long a test may take, and which tests run alone.
 const NEXTEST_CONFIG: &str = ".config/nextest.toml";
 
 /// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `mailguard`, `xtask`) or a file of

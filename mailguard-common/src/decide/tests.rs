@@ -1,16 +1,143 @@
 //! The decision as tables: what is known of a packet, and what becomes of it.
 
 use super::*;
-use crate::layout::{ACTION_ALLOW, ACTION_INTERCEPT, FAIL_BLOCK};
+use crate::layout::HEARTBEAT_STALE_NS;
+use crate::layout::{ACTION_ALLOW, ACTION_INTERCEPT};
 use crate::packet::mapped;
 
-const NOW: u64 = 100_000_000_000;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-const STEERS: Interface = Interface { zone: 0, steer: 1, ethernet: 1 };
-const CHECKS: Interface = Interface { zone: 1, steer: 0, ethernet: 1 };
+const NOW: u64 = 1 << 40;
 
-/// What the maps say; a map without anything to say is empty.
+/// What the maps hold, in words: `mac`, `src`, `dst` bypass; `host-drop`, `net-drop`, `net-reset`, `host-allow`.
+struct Maps<'a>(Vec<&'a str>);
+
+impl Maps<'_> {
+    fn rule(&self, word: &str, rule: u32, action: u32) -> RuleValue {
+        if self.0.contains(&word) { RuleValue { rule, action } } else { RuleValue::NONE }
+    }
+}
+
+impl Lookups for Maps<'_> {
+    fn bypass_mac(&self) -> RuleValue {
+        self.rule("mac", 1, ACTION_BYPASS)
+    }
+    fn bypass_source(&self, _: &Flow) -> RuleValue {
+        self.rule("src", 2, ACTION_BYPASS)
+    }
+    fn bypass_destination(&self, _: &Flow) -> RuleValue {
+        self.rule("dst", 3, ACTION_BYPASS)
+    }
+    fn blacklist_host(&self, _: &Flow) -> RuleValue {
+        match self.rule("host-allow", 4, ACTION_ALLOW) {
+            RuleValue::NONE => self.rule("host-drop", 5, ACTION_DROP),
+            allowed => allowed,
+        }
+    }
+    fn blacklist_prefix(&self, _: &Flow) -> RuleValue {
+        match self.rule("net-drop", 6, ACTION_DROP) {
+            RuleValue::NONE => self.rule("net-reset", 7, ACTION_RESET),
+            dropped => dropped,
+        }
+    }
+    fn now_ns(&self) -> u64 {
+        NOW
+    }
+}
+
+/// A row: the packet (`syn`, `ack`, `fragment`), what socket it meets, the interface, the proxy, the maps, the verdict.
+fn check(packet: &str, socket: Socket, interface: &str, proxy: &str, maps: &str, expect: &str) {
+    let flow = Flow {
+        source: mapped([192, 0, 2, 2]),
+        destination: mapped([198, 51, 100, 2]),
+        flags: if packet.contains("syn") { SYN } else { 16 },
+        fragment: packet.contains("fragment").into(),
+        ..Flow::default()
+    };
+    let settings = Settings {
+        heartbeat_ns: if proxy.contains("dead") { NOW - HEARTBEAT_STALE_NS - 1 } else { NOW },
+        armed: u32::from(!proxy.contains("disarmed")),
+        fail_mode: if proxy.contains("bypass") { FAIL_BYPASS } else { 0 },
+        populated: u32::MAX,
+        padding: 0,
+    };
+    let interface = Interface { zone: 0, steer: u32::from(interface == "steers"), ethernet: 1 };
+    let verdict = decide(&flow, socket, &settings, interface, &Maps(maps.split(' ').collect()));
+    let said: String = match verdict {
+        PacketVerdict::Next(_, Some(rule)) => format!("next by {rule}"),
+        PacketVerdict::Next(..) => "next".to_string(),
+        PacketVerdict::Drop(_, Some(rule)) => format!("drop by {rule}"),
+        PacketVerdict::Drop(..) => "drop".to_string(),
+        PacketVerdict::Reset(rule) => format!("reset by {rule}"),
+        PacketVerdict::Assign => "assign".to_string(),
+        PacketVerdict::Intercept => "intercept".to_string(),
+        PacketVerdict::AskListener => "ask listener".to_string(),
+    };
+    assert_eq!(said, expect, "{packet} {socket:?} {proxy} {maps}");
+}
+
+#[test]
+fn bypass_beats_blacklist_and_blacklist_beats_interception() {
+    let steers = |maps, expect| check("syn", Socket::None, "steers", "", maps, expect);
+    steers("", "intercept");
+    steers("host-drop", "drop by 5");
+    steers("net-drop", "drop by 6");
+    steers("net-reset", "reset by 7");
+    steers("host-allow net-drop", "intercept");
+    steers("src net-drop host-drop", "next by 2");
+    steers("dst net-drop", "next by 3");
+    steers("mac src dst net-reset", "next by 1");
+    check("syn", Socket::None, "only checks", "", "net-drop", "drop by 6");
+    check("syn", Socket::None, "only checks", "", "", "next");
+}
+
+#[test]
+fn a_session_comes_before_every_rule() {
+    for maps in ["", "src", "host-drop net-drop", "net-reset"] {
+        for packet in ["ack", "syn"] {
+            check(packet, Socket::Ours, "steers", "", maps, "assign");
+            check(packet, Socket::Ours, "steers", "dead", maps, "assign");
+            check(packet, Socket::Foreign, "steers", "", maps, "next");
+        }
+    }
+}
+
+#[test]
+fn without_a_proxy_new_connections_follow_the_fail_mode() {
+    check("syn", Socket::None, "steers", "dead", "", "drop");
+    check("syn", Socket::None, "steers", "dead bypass", "", "next");
+    check("syn", Socket::None, "steers", "dead", "src", "next by 2");
+    check("syn", Socket::None, "steers", "dead bypass", "net-drop", "drop by 6");
+    check("syn", Socket::None, "steers", "disarmed", "net-drop", "next");
+}
+
+#[test]
+fn what_is_no_connection_request_goes_to_the_listener_only_if_that_knows_it() {
+    check("ack", Socket::None, "steers", "", "net-drop src", "ask listener");
+    check("ack", Socket::None, "only checks", "", "net-drop", "next");
+    check("syn", Socket::TimeWait, "steers", "", "", "intercept");
+    check("syn fragment", Socket::None, "steers", "", "src", "drop");
+    check("ack fragment", Socket::None, "only checks", "", "", "next");
+}
+
+#[test]
+fn before_the_stack_only_connection_requests_are_dropped() {
+    let settings = Settings { heartbeat_ns: 0, armed: 1, fail_mode: 0, populated: u32::MAX, padding: 0 };
+    for (flags, maps, expect) in [
+        (SYN, "host-drop", Some(5)),
+        (SYN, "net-drop", Some(6)),
+        (SYN, "net-reset", None),
+        (SYN, "src net-drop", None),
+        (SYN | 16, "host-drop", None),
+        (16, "host-drop net-drop", None),
+    ] {
+        let flow = Flow { flags, ..Flow::default() };
+        let dropped = decide_early(&flow, &settings, &Maps(maps.split(' ').collect()));
+        assert_eq!(dropped, expect, "{flags} {maps}");
+    }
+}
+
+/// Rules given one by one, where the table's words don't reach.
 #[derive(Clone, Copy)]
 struct Facts {
     mac: RuleValue,
@@ -49,71 +176,33 @@ impl Lookups for Facts {
     }
 }
 
-fn flow(flags: u8) -> Flow {
-    Flow { source: mapped([192, 0, 2, 2]), destination: mapped([198, 51, 100, 2]), flags, ..Flow::default() }
+fn new_connection(ipv6: u8, flags: u8) -> Flow {
+    Flow {
+        source: mapped([192, 0, 2, 2]),
+        destination: mapped([198, 51, 100, 2]),
+        flags,
+        ipv6,
+        ..Flow::default()
+    }
 }
 
 fn settings() -> Settings {
-    Settings { heartbeat_ns: NOW, armed: 1, fail_mode: FAIL_BLOCK, populated: u32::MAX, padding: 0 }
+    Settings { heartbeat_ns: NOW, armed: 1, fail_mode: 0, populated: u32::MAX, padding: 0 }
 }
 
 fn rule(rule: u32, action: u32) -> RuleValue {
     RuleValue { rule, action }
 }
 
-fn next(reason: Reason) -> PacketVerdict {
-    PacketVerdict::Next(Some(reason), None)
-}
-
-#[track_caller]
-fn check(flags: u8, socket: Socket, interface: Interface, facts: Facts, expect: PacketVerdict) {
-    assert_eq!(decide(&flow(flags), socket, &settings(), interface, &facts), expect);
-}
+const STEERS: Interface = Interface { zone: 0, steer: 1, ethernet: 1 };
 
 #[test]
-fn a_session_of_ours_comes_before_every_rule() {
-    let hostile = Facts { host: rule(1, ACTION_DROP), source: rule(2, ACTION_BYPASS), ..NOTHING };
-    for flags in [SYN, ACK, SYN | ACK, 0] {
-        check(flags, Socket::Ours, STEERS, hostile, PacketVerdict::Assign);
-        check(flags, Socket::Foreign, STEERS, hostile, next(Reason::OtherSocket));
-        let fragment = Flow { fragment: 1, ..flow(flags) };
-        let verdict = decide(&fragment, Socket::Ours, &settings(), STEERS, &hostile);
-        assert_eq!(verdict, PacketVerdict::Assign, "fragments of a session are the session's");
-    }
-}
-
-#[test]
-fn new_connections_go_by_the_rules() {
-    use PacketVerdict::{Drop, Intercept, Next, Reset};
-    let bypassed = |rule| Next(Some(Reason::Bypassed), Some(rule));
-    let dropped = |rule| Drop(Reason::BlacklistDropped, Some(rule));
-    let listed = Facts { host: rule(4, ACTION_DROP), prefix: rule(5, ACTION_RESET), ..NOTHING };
-    for (facts, expect, expect_checked) in [
-        (NOTHING, Intercept, next(Reason::Checked)),
-        (Facts { mac: rule(1, ACTION_BYPASS), ..listed }, bypassed(1), bypassed(1)),
-        (Facts { source: rule(2, ACTION_BYPASS), ..listed }, bypassed(2), bypassed(2)),
-        (Facts { destination: rule(3, ACTION_BYPASS), ..listed }, bypassed(3), bypassed(3)),
-        (Facts { source: rule(2, ACTION_INTERCEPT), ..NOTHING }, Intercept, next(Reason::Checked)),
-        (
-            Facts { source: rule(2, ACTION_INTERCEPT), destination: rule(3, ACTION_BYPASS), ..NOTHING },
-            bypassed(3),
-            bypassed(3),
-        ),
-        (listed, dropped(4), dropped(4)),
-        (Facts { prefix: rule(5, ACTION_DROP), ..NOTHING }, dropped(5), dropped(5)),
-        (Facts { prefix: rule(5, ACTION_RESET), ..NOTHING }, Reset(5), Reset(5)),
-        (
-            Facts { host: rule(4, ACTION_ALLOW), prefix: rule(5, ACTION_DROP), ..NOTHING },
-            Intercept,
-            next(Reason::Checked),
-        ),
-        (Facts { prefix: rule(5, ACTION_ALLOW), ..NOTHING }, Intercept, next(Reason::Checked)),
-    ] {
-        check(SYN, Socket::None, STEERS, facts, expect);
-        check(SYN | 0x0d, Socket::None, STEERS, facts, expect);
-        check(SYN, Socket::TimeWait, STEERS, facts, expect);
-        check(SYN, Socket::None, CHECKS, facts, expect_checked);
-    }
+fn an_exception_from_a_bypass_only_ends_the_search_in_its_own_list() {
+    let facts = Facts { source: rule(2, ACTION_INTERCEPT), ..NOTHING };
+    let verdict = |facts: Facts| decide(&new_connection(0, SYN), Socket::None, &settings(), STEERS, &facts);
+    assert_eq!(verdict(facts), PacketVerdict::Intercept);
+    let facts = Facts { destination: rule(3, ACTION_BYPASS), ..facts };
+    assert_eq!(verdict(facts), PacketVerdict::Next(Some(Reason::Bypassed), Some(3)));
 }
 
 #[test]
@@ -127,65 +216,13 @@ fn empty_maps_are_not_asked() {
     };
     let verdict = |populated, ipv6| {
         let settings = Settings { populated, ..settings() };
-        decide(&Flow { ipv6, ..flow(SYN) }, Socket::None, &settings, STEERS, &everything)
+        decide(&new_connection(ipv6, SYN), Socket::None, &settings, STEERS, &everything)
     };
     assert_eq!(verdict(0, 0), PacketVerdict::Intercept);
     assert_eq!(verdict(HAS_BLACKLIST4 | HAS_BYPASS_SRC4 | HAS_BYPASS_DST4, 1), PacketVerdict::Intercept);
     assert_eq!(verdict(HAS_BLACKLIST6 | HAS_BYPASS_SRC6 | HAS_BYPASS_DST6, 0), PacketVerdict::Intercept);
     assert_eq!(verdict(HAS_BLACKLIST4, 0), PacketVerdict::Drop(Reason::BlacklistDropped, Some(5)));
     assert_eq!(verdict(HAS_BYPASS_DST6, 1), PacketVerdict::Next(Some(Reason::Bypassed), Some(3)));
-}
-
-#[test]
-fn packets_of_no_connection_are_the_listeners_or_pass() {
-    for flags in [0, ACK, SYN | ACK, 4, 1] {
-        let listed = Facts { host: rule(1, ACTION_DROP), ..NOTHING };
-        check(flags, Socket::None, STEERS, listed, PacketVerdict::AskListener);
-        check(flags, Socket::None, CHECKS, listed, PacketVerdict::Next(None, None));
-    }
-}
-
-#[test]
-fn fragments_without_a_session_are_dropped() {
-    let dropped = PacketVerdict::Drop(Reason::FragmentDropped, None);
-    let bypassed = Facts { source: rule(1, ACTION_BYPASS), ..NOTHING };
-    for (flags, interface, expect) in [
-        (SYN, STEERS, dropped),
-        (ACK, STEERS, dropped),
-        (SYN, CHECKS, dropped),
-        (ACK, CHECKS, PacketVerdict::Next(None, None)),
-    ] {
-        let fragment = Flow { fragment: 1, ..flow(flags) };
-        assert_eq!(decide(&fragment, Socket::None, &settings(), interface, &bypassed), expect);
-    }
-}
-
-#[test]
-fn a_silent_proxy_brings_on_proxy_down() {
-    let verdict = |heartbeat_ns, fail_mode, interface, facts| {
-        let settings = Settings { heartbeat_ns, fail_mode, ..settings() };
-        decide(&flow(SYN), Socket::None, &settings, interface, &facts)
-    };
-    let blocked = PacketVerdict::Drop(Reason::ProxyDownBlocked, None);
-    for stale in [0, NOW - 3_000_000_001] {
-        assert_eq!(verdict(stale, FAIL_BLOCK, STEERS, NOTHING), blocked);
-        assert_eq!(verdict(stale, FAIL_BYPASS, STEERS, NOTHING), next(Reason::ProxyDownPassed));
-        assert_eq!(verdict(stale, FAIL_BLOCK, CHECKS, NOTHING), next(Reason::Checked));
-        let listed = Facts { host: rule(1, ACTION_DROP), ..NOTHING };
-        let dropped = PacketVerdict::Drop(Reason::BlacklistDropped, Some(1));
-        assert_eq!(verdict(stale, FAIL_BYPASS, STEERS, listed), dropped, "the blacklist outlives the proxy");
-    }
-    assert_eq!(verdict(NOW - 2_000_000_000, FAIL_BLOCK, STEERS, NOTHING), PacketVerdict::Intercept);
-}
-
-#[test]
-fn not_armed_everything_passes() {
-    let settings = Settings { armed: 0, ..settings() };
-    let listed = Facts { host: rule(1, ACTION_DROP), ..NOTHING };
-    for socket in [Socket::None, Socket::Ours, Socket::Foreign, Socket::TimeWait] {
-        assert_eq!(decide(&flow(SYN), socket, &settings, STEERS, &listed), PacketVerdict::Next(None, None));
-    }
-    assert_eq!(decide_early(&flow(SYN), &settings, &listed), None);
 }
 
 #[test]
@@ -199,8 +236,8 @@ fn xdp_drops_the_new_connections_that_tc_would_drop_and_no_other() {
     {
         let facts = Facts { host, prefix, source, ..NOTHING };
         for flags in [SYN, SYN | 1, ACK, SYN | ACK] {
-            let early = decide_early(&flow(flags), &settings(), &facts);
-            let late = decide(&flow(flags), Socket::None, &settings(), STEERS, &facts);
+            let early = decide_early(&new_connection(0, flags), &settings(), &facts);
+            let late = decide(&new_connection(0, flags), Socket::None, &settings(), STEERS, &facts);
             let expect = match late {
                 PacketVerdict::Drop(Reason::BlacklistDropped, rule) => rule,
                 _ => None,
@@ -209,5 +246,5 @@ fn xdp_drops_the_new_connections_that_tc_would_drop_and_no_other() {
         }
     }
     let listed = Facts { host: rule(1, ACTION_DROP), ..NOTHING };
-    assert_eq!(decide_early(&Flow { fragment: 1, ..flow(SYN) }, &settings(), &listed), None);
+    assert_eq!(decide_early(&Flow { fragment: 1, ..new_connection(0, SYN) }, &settings(), &listed), None);
 }

@@ -140,7 +140,7 @@ fn ensure_bpffs(folder: &Path) -> Result<(), DatapathError> {
 fn is_bpffs(folder: &Path) -> bool {
     let existing = folder.ancestors().find(|path| path.exists());
     let file_system = existing.and_then(|path| statfs(path).ok());
-    file_system.is_some_and(|facts| facts.filesystem_type().0 as i64 == BPF_FS_MAGIC)
+    file_system.is_some_and(|facts| facts.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
 fn parse_object() -> Result<Object, DatapathError> {

@@ -79,7 +79,7 @@ impl Queue {
 
     fn start_with(surroundings: Surroundings, queued: &[(QueueId, UnixTime)], clock: Clock) -> Self {
         let limits = Limits { in_flight: MAX_ATTEMPTS_IN_FLIGHT, per_hop: MAX_ATTEMPTS_PER_HOP };
-        let mut state = State { schedule: Schedule::new(limits), live: HashMap::new() };
+        let mut state = State { schedule: Schedule::new(limits), live: HashMap::new(), workers: 0 };
         for &(id, due) in queued {
             state.live.insert(id, Live::default());
             state.schedule.set_due(id, due);
@@ -101,7 +101,7 @@ impl Queue {
         QueueHandle::new(self.shared.clone())
     }
 
-    /// Starts no more attempts and waits a while for those that run. What isn't finished is tried again after the
+    /// Starts no more attempts and waits a while until the outcomes of those that run are on disk. What isn't finished is tried again after the
     /// next start.
     pub async fn stop(self) {
         self.shared.stopping.send_replace(true);
@@ -109,7 +109,7 @@ impl Queue {
         let finished = async {
             loop {
                 let idle = self.shared.idle.notified();
-                if self.shared.lock().schedule.in_flight() == 0 {
+                if self.shared.lock().workers == 0 {
                     return;
                 }
                 idle.await;
@@ -130,8 +130,26 @@ struct Shared {
     /// Something is due earlier than the runner thinks.
     wake: Notify,
     stopping: watch::Sender<bool>,
-    /// An attempt ended while stopping.
+    /// A worker ended.
     idle: Notify,
+}
+
+/// A task that makes attempts or notes their outcomes; a stop waits until it is dropped.
+struct Worker(Arc<Shared>);
+
+impl Worker {
+    /// Registers a worker that is about to be spawned.
+    fn register(shared: &Arc<Shared>, state: &mut State) -> Self {
+        state.workers += 1;
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.lock().workers -= 1;
+        self.0.idle.notify_one();
+    }
 }
 
 impl Shared {
@@ -150,6 +168,8 @@ struct State {
     schedule: Schedule<Work>,
     /// Every message that waits.
     live: HashMap<QueueId, Live>,
+    /// Tasks that make attempts or note their outcomes.
+    workers: usize,
 }
 
 /// What is known in memory of a message that waits.

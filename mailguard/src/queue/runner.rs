@@ -4,16 +4,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::{NextHop, NoRoute};
+use mailguard_core::route::NoRoute;
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::EnhancedStatus;
 
 use super::judge::retry_policy;
 use super::plan::{Group, plan};
 use super::worker::{Settling, work};
-use super::{LOAD_BATCH, Live, STORE_RETRY, Shared, Work};
+use super::{LOAD_BATCH, Live, STORE_RETRY, Shared, Work, Worker};
 use crate::store::intake::{Committed, Held};
 use crate::store::record::{MessageRecord, RecipientState};
 use crate::store::rows::Job;
@@ -31,11 +32,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
     let intake = shared.around.db.intake().clone();
     loop {
+        let mut known = Vec::new();
         for committed in intake.drain() {
-            shared.arrive(committed);
+            known.extend(shared.arrive(committed));
         }
-        shared.load_due().await;
+        known.extend(shared.load_due().await);
         shared.start_workers();
+        // One commit for all of them.
+        join_all(known.into_iter().map(|settling| shared.settle(settling))).await;
         let sleep = shared.until_due();
         tokio::select! {
             () = intake.arrived() => {}
@@ -52,34 +56,37 @@ impl Shared {
         due.map_or(IDLE, |due| due.since(self.now())).min(IDLE)
     }
 
-    fn arrive(self: &Arc<Self>, committed: Committed) {
+    /// Puts what was just committed in line.
+    fn arrive(&self, committed: Committed) -> Vec<Settling> {
         let Committed { id, held } = committed;
-        match held {
-            Some(held) => {
-                let held = Arc::new(held);
-                self.place(id, &held.record, Some(&held));
-            }
-            None => {
-                let now = self.now();
-                let mut state = self.lock();
-                state.live.entry(id).or_default();
-                state.schedule.set_due(id, now);
-            }
+        if let Some(held) = held {
+            let held = Arc::new(held);
+            return self.place(id, &held.record, Some(&held));
         }
-    }
-
-    /// Puts the recipients that are due in line for their next hops.
-    fn place(self: &Arc<Self>, id: QueueId, record: &MessageRecord, held: Option<&Arc<Held>>) {
-        let config = self.around.config.load_full();
         let now = self.now();
         let mut state = self.lock();
-        let state = &mut *state;
+        state.live.entry(id).or_default();
+        state.schedule.set_due(id, now);
+        Vec::new()
+    }
+
+    /// Puts the recipients that are due in line for their next hops. Comes back with those whose outcome is
+    /// known without an attempt.
+    fn place(&self, id: QueueId, record: &MessageRecord, held: Option<&Arc<Held>>) -> Vec<Settling> {
+        let config = self.around.config.load_full();
+        let now = self.now();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let live = state.live.entry(id).or_default();
         let forced = std::mem::take(&mut live.forced);
         let plan = plan(&config, record, &live.busy, now, forced);
         if let Some(due) = plan.next_due {
             state.schedule.set_due(id, due);
         }
+        let mut known = Vec::new();
+        let mut settle = |next_hop, outcomes| {
+            known.push(Settling { id, record: record.clone(), body: None, next_hop, outcomes });
+        };
         let expired = retry_policy(&config).next(record.received_at, 1, now).is_none();
         for Group { next_hop, recipients } in plan.groups {
             live.busy.extend_from_slice(&recipients);
@@ -87,9 +94,8 @@ impl Shared {
                 state.schedule.wake(&next_hop);
             } else if expired && state.schedule.is_failing(&next_hop) {
                 // Others are tried in its place; it would wait behind them for ever.
-                let outcomes =
-                    recipients.into_iter().map(|index| (index, unanswered(record, index))).collect();
-                self.settle_at_once(id, record, Some(next_hop), outcomes);
+                let outcomes = recipients.into_iter().map(|index| (index, unanswered(record, index)));
+                settle(Some(next_hop), outcomes.collect());
                 continue;
             }
             let work = Work { id, recipients, config: config.clone(), held: held.cloned() };
@@ -100,39 +106,29 @@ impl Shared {
         }
         if !plan.unroutable.is_empty() {
             live.busy.extend(plan.unroutable.iter().map(|(index, _)| *index));
-            let outcomes =
-                plan.unroutable.into_iter().map(|(index, none)| (index, unroutable(none))).collect();
-            self.settle_at_once(id, record, None, outcomes);
+            settle(
+                None,
+                plan.unroutable.into_iter().map(|(index, none)| (index, unroutable(none))).collect(),
+            );
         }
-    }
-
-    /// No attempt is made: the outcome is known.
-    fn settle_at_once(
-        self: &Arc<Self>,
-        id: QueueId,
-        record: &MessageRecord,
-        next_hop: Option<NextHop>,
-        outcomes: Vec<(usize, Outcome)>,
-    ) {
-        let settling = Settling { id, record: record.clone(), body: None, next_hop, outcomes };
-        let shared = self.clone();
-        tokio::spawn(async move { shared.settle(settling).await });
+        known
     }
 
     /// Reads some of the messages that are due and puts them in line.
-    async fn load_due(self: &Arc<Self>) {
+    async fn load_due(&self) -> Vec<Settling> {
         let now = self.now();
         let ids: Vec<_> = {
             let mut state = self.lock();
             std::iter::from_fn(|| state.schedule.poll_due(now)).take(LOAD_BATCH).collect()
         };
+        let mut known = Vec::new();
         if ids.is_empty() {
-            return;
+            return known;
         }
         match self.load(ids.clone()).await {
             Ok(records) => {
                 for (id, record) in records {
-                    self.loaded(id, record).await;
+                    known.extend(self.loaded(id, record).await);
                 }
             }
             Err(error) => {
@@ -143,6 +139,7 @@ impl Shared {
                 }
             }
         }
+        known
     }
 
     async fn load(&self, ids: Vec<QueueId>) -> Result<Vec<(QueueId, Row)>, ReadError> {
@@ -158,13 +155,14 @@ impl Shared {
         self.around.db.read(read).await
     }
 
-    async fn loaded(self: &Arc<Self>, id: QueueId, row: Row) {
+    async fn loaded(&self, id: QueueId, row: Row) -> Vec<Settling> {
         match row {
-            Ok(Some(record)) => self.place(id, &record, None),
+            Ok(Some(record)) => return self.place(id, &record, None),
             // Finished or removed meanwhile.
             Ok(None) => self.lock().forget(id),
             Err(cause) => self.put_aside(id, cause).await,
         }
+        Vec::new()
     }
 
     /// A message that can't be read is kept and shown, and not tried any more.
@@ -183,7 +181,8 @@ impl Shared {
         }
         let mut state = self.lock();
         while let Some((next_hop, first)) = state.schedule.poll_start() {
-            tokio::spawn(work(self.clone(), next_hop, first));
+            let worker = Worker::register(self, &mut state);
+            tokio::spawn(work(worker, next_hop, first));
         }
     }
 

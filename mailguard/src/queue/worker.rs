@@ -14,7 +14,7 @@ use super::attempt::{Attempted, Consequence, Outgoing};
 use super::judge::{Judgement, judge, retry_policy};
 use super::notice::{Failed, notice};
 use super::plan::envelope;
-use super::{STORE_RETRY, Shared, Work};
+use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::store::body::Body;
 use crate::store::record::MessageRecord;
 use crate::store::rows::{Answer, Job, Record};
@@ -25,7 +25,8 @@ use crate::store::writer::WriteError;
 const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
 
 /// Makes attempts until none may start. `first` counts as in flight.
-pub(super) async fn work(shared: Arc<Shared>, next_hop: NextHop, first: Work) {
+pub(super) async fn work(worker: Worker, next_hop: NextHop, first: Work) {
+    let shared = &worker.0;
     let mut next = Some((next_hop, first));
     while let Some((next_hop, work)) = next {
         shared.attempt(&next_hop, work).await;
@@ -46,13 +47,12 @@ pub(super) struct Settling {
 impl Shared {
     fn next_start(&self) -> Option<(NextHop, Work)> {
         if *self.stopping.borrow() {
-            self.idle.notify_one();
             return None;
         }
         self.lock().schedule.poll_start()
     }
 
-    async fn attempt(self: &Arc<Self>, next_hop: &NextHop, work: Work) {
+    async fn attempt(&self, next_hop: &NextHop, work: Work) {
         let Some((record, body)) = self.fetch(&work).await else {
             self.lock().schedule.abandoned(next_hop);
             return;
@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// The place in the schedule is free before the outcome is on disk: the next attempt needn't wait for that.
-    fn finished(self: &Arc<Self>, next_hop: &NextHop, health: Health) {
+    fn finished(&self, next_hop: &NextHop, health: Health) {
         let policy = retry_policy(&self.around.config.load());
         let now = self.now();
         let sent_back = self.lock().schedule.finished(now, next_hop, health, &policy);
@@ -92,7 +92,7 @@ impl Shared {
     }
 
     /// Record and body, unless there is a reason to make no attempt now.
-    async fn fetch(self: &Arc<Self>, work: &Work) -> Option<(MessageRecord, Body)> {
+    async fn fetch(&self, work: &Work) -> Option<(MessageRecord, Body)> {
         if self.around.db.failure().is_some() {
             // The outcome couldn't be noted: the message would go out again after the restart, and again.
             self.stopping.send_replace(true);
@@ -144,7 +144,7 @@ impl Shared {
     }
 
     /// Judges the outcomes, makes what follows durable, and tells the trace.
-    pub(super) async fn settle(self: &Arc<Self>, settling: Settling) {
+    pub(super) async fn settle(&self, settling: Settling) {
         let config = self.around.config.load_full();
         let now = self.now();
         let judgement = judge(&config, &settling.record, &settling.outcomes, now);
@@ -166,7 +166,7 @@ impl Shared {
     }
 
     async fn record(
-        self: &Arc<Self>,
+        &self,
         config: &mailguard_core::config::Config,
         settling: &Settling,
         judgement: Judgement,

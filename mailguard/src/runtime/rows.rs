@@ -117,7 +117,6 @@ pub(super) fn trace_row(record: Record) -> TraceRow {
     let (result, dispositions) = match &record.result {
         TransactionResult::Refused(reply) => (reply.to_string(), &[][..]),
         TransactionResult::Accepted { dispositions } => ("accepted".to_owned(), &dispositions[..]),
-        TransactionResult::Abandoned => ("abandoned by the client".to_owned(), &[][..]),
     };
     let accepted = record.recipients.iter().enumerate().map(|(index, path)| TraceRecipient {
         address: plain(path),

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::fixture::{config, mailbox, message, shared};
 use super::*;
 use crate::store::OpenError;
-use crate::store::lossy::{EIO, ENOSPC, LossyDisk};
+use crate::store::lossy::{EIO, ENOSPC, LossyDisk, LossyFiles};
 use crate::store::recover::Recovered;
 use crate::store::stock::Stock;
 
@@ -27,8 +27,20 @@ fn spool_on(db: SpoolDb, recovered: &Recovered, config: Config) -> Spool {
     Spool::new(db, shared(config), Arc::new(IdMint::above(recovered.greatest)))
 }
 
+/// Quick repair never and from the first octet on: every promise holds both ways.
+const BOTH_WAYS: [u64; 2] = [u64::MAX, 0];
+
 fn open(directory: &Path, disk: &LossyDisk) -> Result<(Spool, Recovered), OpenError> {
-    let (db, recovered) = SpoolDb::open_on(directory, disk.backend())?;
+    open_with(directory, disk, BOTH_WAYS[0])
+}
+
+fn open_with(
+    directory: &Path,
+    disk: &LossyDisk,
+    quick_repair_octets: u64,
+) -> Result<(Spool, Recovered), OpenError> {
+    let (db, recovered) =
+        SpoolDb::open_on(directory, disk.backend(), LossyFiles::default(), quick_repair_octets)?;
     Ok((spool_on(db, &recovered, config(directory)), recovered))
 }
 
@@ -46,8 +58,8 @@ struct Cut {
 
 /// Commits from four sides at once and cuts the power at every acknowledgement (a copy of the disk; the
 /// original goes on). Every third unsynced change survives the cut, each time another third.
-async fn cuts(directory: &Path, disk: &LossyDisk) -> Vec<Cut> {
-    let (spool, _) = open(directory, disk).unwrap();
+async fn cuts(directory: &Path, disk: &LossyDisk, quick_repair_octets: u64) -> Vec<Cut> {
+    let (spool, _) = open_with(directory, disk, quick_repair_octets).unwrap();
     let ledger = Arc::new(Mutex::new((Vec::new(), Vec::new())));
     let sides = (0..4).map(|_| {
         let (spool, disk, ledger) = (spool.clone(), disk.clone(), ledger.clone());
@@ -91,10 +103,12 @@ async fn lost(directory: &Path, cut: &Cut) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_loses_nothing_acknowledged() {
     let directory = TempDir::new().unwrap();
-    let cuts = cuts(directory.path(), &LossyDisk::default()).await;
-    assert_eq!(cuts.len(), 32);
-    for cut in &cuts {
-        assert_eq!(lost(directory.path(), cut).await, 0);
+    for quick_repair_octets in BOTH_WAYS {
+        let cuts = cuts(directory.path(), &LossyDisk::default(), quick_repair_octets).await;
+        assert_eq!(cuts.len(), 32);
+        for cut in &cuts {
+            assert_eq!(lost(directory.path(), cut).await, 0);
+        }
     }
 }
 
@@ -104,7 +118,7 @@ async fn a_disk_that_lies_about_syncs_is_found_out() {
     let disk = LossyDisk::default();
     drop(open(directory.path(), &disk).unwrap());
     disk.lie();
-    let cuts = cuts(directory.path(), &disk).await;
+    let cuts = cuts(directory.path(), &disk, BOTH_WAYS[0]).await;
     let mut sum = 0;
     for cut in &cuts {
         sum += lost(directory.path(), cut).await;
@@ -115,10 +129,10 @@ async fn a_disk_that_lies_about_syncs_is_found_out() {
 #[tokio::test]
 async fn a_failing_disk_gives_no_receipt_and_stops_acceptance() {
     let directory = TempDir::new().unwrap();
-    for errno in [ENOSPC, EIO] {
+    for (errno, quick_repair_octets) in [(ENOSPC, BOTH_WAYS[0]), (EIO, BOTH_WAYS[1])] {
         for operation in 1.. {
             let disk = LossyDisk::default();
-            let (spool, _) = open(directory.path(), &disk).unwrap();
+            let (spool, _) = open_with(directory.path(), &disk, quick_repair_octets).unwrap();
             let first = commit(&spool).await.unwrap();
             let before = disk.operations();
             disk.fail_in(operation, errno);
@@ -316,4 +330,62 @@ async fn a_damaged_store_is_named_with_what_to_do() {
     let (_held, _) = on_files(directory.path());
     let error = SpoolDb::open(directory.path()).expect_err("opened twice").to_string();
     assert!(error.contains("another mailguard"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_start_after_a_kill_would_read_is_counted_once_a_body() {
+    let directory = TempDir::new().unwrap();
+    let disk = LossyDisk::default();
+    let (spool, _) = open(directory.path(), &disk).unwrap();
+    let mixed = spool.ids.mint();
+    let mut new = message(mixed, &["a@b.test", "c@d.test"], Body::Memory(vec![b'x'; 3000].into()));
+    new.dispositions[1] = Disposition::Quarantine(Threat::Virus("EICAR".to_owned()));
+    spool.commit(new).await.unwrap();
+    let plain = spool.ids.mint();
+    spool.commit(message(plain, &["a@b.test"], Body::Memory(vec![b'x'; 500].into()))).await.unwrap();
+    spool.commit(message(spool.ids.mint(), &["a@b.test"], big_body(&spool).await.0)).await.unwrap();
+    let read = || open(directory.path(), &disk.after_power_cut(|| false)).unwrap().1.row_octets;
+    assert_eq!(read(), 3000 + 1024 + 500 + 1024);
+    spool.db.submit(Job::Remove(plain)).await.unwrap();
+    assert_eq!(read(), 3000 + 1024);
+    spool.db.submit(Job::Expunge(vec![mixed])).await.unwrap();
+    assert_eq!(read(), 3000 + 1024);
+    spool.db.submit(Job::Remove(mixed)).await.unwrap();
+    assert_eq!(read(), 0);
+}
+
+async fn commit_big(spool: &Spool) -> Result<QueueId, CommitError> {
+    let id = spool.ids.mint();
+    let mut writer = spool.body_writer();
+    for piece in [vec![b'x'; SPILL_OCTETS + 1], vec![b'y'; 10]] {
+        writer.push(&piece).await?;
+    }
+    let receipt = spool.commit(message(id, &["a@b.test"], writer.finish().await?)).await?;
+    Ok(*receipt.get())
+}
+
+#[tokio::test]
+async fn a_body_file_is_on_disk_with_its_name_before_its_row() {
+    for (errno, refusal) in [(ENOSPC, Refusal::StorageFull), (EIO, Refusal::StorageFailed)] {
+        for operation in 1.. {
+            let directory = TempDir::new().unwrap();
+            let (disk, files) = (LossyDisk::default(), LossyFiles::default());
+            let (db, recovered) =
+                SpoolDb::open_on(directory.path(), disk.backend(), files.clone(), u64::MAX).unwrap();
+            let spool = spool_on(db, &recovered, config(directory.path()));
+            files.fail_in(operation, errno);
+            let outcome = commit_big(&spool).await;
+            files.cut_power();
+            let (_, recovered) = open(directory.path(), &disk.after_power_cut(|| true)).unwrap();
+            assert!(recovered.damaged.is_empty(), "operation {operation}: {:?}", recovered.damaged);
+            assert_eq!(recovered.queued.len(), usize::from(outcome.is_ok()), "operation {operation}");
+            if files.operations() < operation {
+                assert!(outcome.is_ok() && operation > 4);
+                break;
+            }
+            assert_eq!(outcome.map_err(|error| error.refusal()), Err(refusal.clone()));
+            assert_eq!(body_files(directory.path()), 0, "operation {operation}");
+            assert!(commit_big(&spool).await.is_ok(), "the next message has its own file");
+        }
+    }
 }

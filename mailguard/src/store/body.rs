@@ -4,9 +4,8 @@
 //! file is on disk, name and all, before the row that names it; a file without a row is removed when its last
 //! [`Body`] goes, or by the next recovery.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use tokio::task::spawn_blocking;
 
-use super::sync_directory;
+use super::files::{Disk, Files, NewFile};
 
 /// Longest body in octets that is kept in memory and in the database.
 pub const SPILL_OCTETS: usize = 256 * 1024;
@@ -31,6 +30,7 @@ pub enum Body {
 /// A body in a file.
 #[derive(Debug)]
 pub struct BodyFile {
+    directory: BodyDirectory,
     path: PathBuf,
     number: u64,
     octets: u64,
@@ -63,17 +63,8 @@ impl BodyFile {
 impl Drop for BodyFile {
     fn drop(&mut self) {
         if !self.kept.load(Ordering::Relaxed) {
-            remove(&self.path);
+            self.directory.remove(self.number);
         }
-    }
-}
-
-/// Removes a body file; a failure costs room until the next recovery, nothing else.
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "can't remove a body file; the next start will");
     }
 }
 
@@ -105,34 +96,51 @@ impl Body {
 
 /// The directory of body files.
 #[derive(Debug, Clone)]
-pub struct BodyDirectory(Arc<PathBuf>);
+pub struct BodyDirectory(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    files: Box<dyn Files>,
+}
 
 impl BodyDirectory {
     /// The directory `path`, which must exist.
     pub fn new(path: PathBuf) -> Self {
-        Self(Arc::new(path))
+        Self::on(path, Disk)
+    }
+
+    /// The directory `path` on these files.
+    pub(crate) fn on(path: PathBuf, files: impl Files + 'static) -> Self {
+        Self(Arc::new(Place { path, files: Box::new(files) }))
     }
 
     /// The path of body file `number`.
     pub fn path_of(&self, number: u64) -> PathBuf {
-        self.0.join(format!("{number:016x}"))
+        self.0.path.join(format!("{number:016x}"))
     }
 
     /// The body that a row names.
     pub(super) fn stored(&self, number: u64, octets: u64) -> Body {
         let path = self.path_of(number);
-        Body::File(Arc::new(BodyFile { path, number, octets, kept: AtomicBool::new(true) }))
+        let directory = self.clone();
+        Body::File(Arc::new(BodyFile { directory, path, number, octets, kept: AtomicBool::new(true) }))
     }
 
-    /// Removes body file `number`, whose row is gone.
+    /// Removes body file `number`, which no row names. A failure costs room until the next recovery, nothing else.
     pub(super) fn remove(&self, number: u64) {
-        remove(&self.path_of(number));
+        let path = self.path_of(number);
+        if let Err(error) = self.0.files.remove(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "can't remove a body file; the next start will");
+        }
     }
 
     /// What is in the directory: number and length of each body file. Anything else there is left alone.
     pub(super) fn list(&self) -> io::Result<Vec<(u64, u64)>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&*self.0)? {
+        for entry in fs::read_dir(&self.0.path)? {
             let entry = entry?;
             let name = entry.file_name();
             let number = name.to_str().filter(|name| name.len() == 16);
@@ -163,7 +171,7 @@ pub struct BodyWriter {
 /// The file and who removes it.
 #[derive(Debug)]
 struct Spilled {
-    file: File,
+    file: Box<dyn NewFile>,
     body: BodyFile,
 }
 
@@ -186,14 +194,14 @@ impl BodyWriter {
             return Ok(Body::Memory(self.buffer.freeze()));
         }
         self.spill().await?;
-        let Some(Spilled { file, mut body }) = self.spilled.take() else {
+        let Some(Spilled { mut file, mut body }) = self.spilled.take() else {
             return Err(io::Error::other("a spilled body has a file"));
         };
         let directory = self.directory.clone();
         body.octets = self.octets;
         spawn_blocking(move || {
-            file.sync_all()?;
-            sync_directory(&directory.0)?;
+            file.sync()?;
+            directory.0.files.sync_directory(&directory.0.path)?;
             Ok(Body::File(Arc::new(body)))
         })
         .await?
@@ -221,8 +229,9 @@ impl BodyWriter {
 impl Spilled {
     fn create(directory: &BodyDirectory, number: u64) -> io::Result<Self> {
         let path = directory.path_of(number);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        let body = BodyFile { path, number, octets: 0, kept: AtomicBool::new(false) };
+        let file = directory.0.files.create(&path)?;
+        let directory = directory.clone();
+        let body = BodyFile { directory, path, number, octets: 0, kept: AtomicBool::new(false) };
         Ok(Self { file, body })
     }
 }

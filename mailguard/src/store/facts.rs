@@ -15,7 +15,7 @@ use redb::{
 };
 use tokio::task::spawn_blocking;
 
-use super::writer::{Pace, Rows, WriteError, Writer};
+use super::writer::{Rows, WriteError, Writer};
 use super::{OpenError, create_directory, open_backend, open_file};
 
 /// The version of the rows' layout.
@@ -27,9 +27,8 @@ const CACHE_OCTETS: usize = 16 * 1024 * 1024;
 /// The file's name in `state_dir`.
 const FILE_NAME: &str = "facts.redb";
 
-/// Nobody waits for a trace: its commits linger, so that they take few of the `fsync`s that the spool needs. Few
-/// commits, too, are what makes quick repair cheap (docs/adr/0001).
-const PACE: Pace = Pace { linger: Duration::from_millis(200), quick_repair: true };
+/// Nobody waits for a trace: its commits linger, so that they take few of the `fsync`s that the spool needs.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Most attempts kept of one message; beyond it the last is overwritten.
 pub const MAX_ATTEMPTS: u32 = 10_000;
@@ -108,7 +107,7 @@ impl FactsDb {
         let database = Arc::new(database);
         let name = path.display().to_string();
         let writer =
-            Writer::start(&name, database.clone(), FactRows, PACE).map_err(|e| OpenError::io(&path, e))?;
+            Writer::start(&name, database.clone(), FactRows, LINGER).map_err(|e| OpenError::io(&path, e))?;
         Ok(Self { database, writer, path: Arc::new(path) })
     }
 
@@ -242,6 +241,11 @@ impl Rows for FactRows {
         let answers = jobs.into_iter().map(|job| open.apply(job)).collect::<Result<Vec<_>, _>>()?;
         totals.insert(OCTETS_KEY, open.octets)?;
         Ok(answers)
+    }
+
+    /// Few commits are what makes it cheap.
+    fn quick_repair(&self) -> bool {
+        true
     }
 
     fn committed(&mut self) {}

@@ -3,10 +3,15 @@
 //! `kill -9` doesn't show a missing `fsync`, the page cache survives it; this does. It stands below redb, in
 //! place of the file.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::StorageBackend;
+
+use super::files::{Disk, Files, NewFile};
 
 /// The errors that a failing disk gives: no space left, input/output error.
 pub(crate) const ENOSPC: i32 = 28;
@@ -140,5 +145,92 @@ impl StorageBackend for LossyDisk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.operate(Some(Change::Write(offset, data.to_vec())))
+    }
+}
+
+/// Body files on a disk of that kind; clones are the same one. A power cut removes what isn't durable, content and
+/// name, from the real directory.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LossyFiles(Arc<Mutex<FilesState>>);
+
+#[derive(Debug, Default)]
+struct FilesState {
+    files: BTreeMap<PathBuf, Kept>,
+    operations: u64,
+    fail_at: Option<(u64, i32)>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    content: bool,
+    name: bool,
+}
+
+impl LossyFiles {
+    /// Makes one operation fail: the `operation`th from now on, counted from 1.
+    pub(crate) fn fail_in(&self, operation: u64, errno: i32) {
+        let mut state = self.0.lock().unwrap();
+        state.fail_at = Some((state.operations + operation, errno));
+    }
+
+    /// Operations so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.0.lock().unwrap().operations
+    }
+
+    /// Removes every file that a power cut now would not leave whole.
+    pub(crate) fn cut_power(&self) {
+        for (path, kept) in &self.0.lock().unwrap().files {
+            if !(kept.content && kept.name) {
+                // It may have been removed in the ordinary way.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    fn operate(&self) -> io::Result<MutexGuard<'_, FilesState>> {
+        let mut state = self.0.lock().unwrap();
+        state.operations += 1;
+        match state.fail_at {
+            Some((at, errno)) if state.operations == at => Err(io::Error::from_raw_os_error(errno)),
+            _ => Ok(state),
+        }
+    }
+}
+
+impl Files for LossyFiles {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        let mut state = self.operate()?;
+        let file = Disk.create(path)?;
+        state.files.insert(path.to_owned(), Kept::default());
+        Ok(Box::new(LossyFile { file, path: path.to_owned(), files: self.clone() }))
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        self.operate()?.files.values_mut().for_each(|kept| kept.name = true);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+}
+
+#[derive(Debug)]
+struct LossyFile {
+    file: Box<dyn NewFile>,
+    path: PathBuf,
+    files: LossyFiles,
+}
+
+impl NewFile for LossyFile {
+    fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.files.operate()?.files.entry(self.path.clone()).or_default().content = false;
+        self.file.write_all(octets)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.files.operate()?.files.entry(self.path.clone()).or_default().content = true;
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod facts;
+mod files;
 pub mod intake;
 #[cfg(test)]
 pub(crate) mod lossy;

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::OpenError;
 use super::body::BodyDirectory;
 use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
-use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE};
+use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE, RECORD_OCTETS};
 use super::stock::Stock;
 
 /// What was found at the start.
@@ -27,6 +27,8 @@ pub struct Recovered {
     pub queue_stock: Stock,
     /// How much is withheld.
     pub quarantine_stock: Stock,
+    /// Octets of rows, roughly: records, and bodies that aren't files.
+    pub row_octets: u64,
     /// The greatest number in use, for ids and body files: new ones are above it.
     pub greatest: u64,
     /// Rows that can't be used, from now and from earlier starts.
@@ -198,12 +200,21 @@ trait Row {
     fn note(&self, id: QueueId, recovered: &mut Recovered);
 }
 
+/// What a body that isn't a file weighs, with its record.
+fn weight(body: StoredBody) -> u64 {
+    match body {
+        StoredBody::Row { octets } => octets + RECORD_OCTETS,
+        StoredBody::File { .. } => 0,
+    }
+}
+
 impl Row for MessageRecord {
     fn body(&self) -> StoredBody {
         self.body
     }
 
     fn note(&self, id: QueueId, recovered: &mut Recovered) {
+        recovered.row_octets += weight(self.body);
         recovered.queue_stock.add(self.body.octets());
         recovered.queued.push((id, self.due().unwrap_or(self.received_at)));
     }
@@ -214,7 +225,11 @@ impl Row for QuarantineRecord {
         self.body
     }
 
-    fn note(&self, _: QueueId, recovered: &mut Recovered) {
+    fn note(&self, id: QueueId, recovered: &mut Recovered) {
+        // The queue is read first, in order; a body that both need is there once.
+        if recovered.queued.binary_search_by_key(&id, |(queued, _)| *queued).is_err() {
+            recovered.row_octets += weight(self.body);
+        }
         recovered.quarantine_stock.add(self.body.octets());
     }
 }

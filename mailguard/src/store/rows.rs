@@ -29,6 +29,9 @@ pub(super) const QUARANTINE: TableDefinition<'_, u64, &[u8]> = TableDefinition::
 /// Rows that can't be used: id and the table it stood in ▶ [`DamagedRecord`].
 pub(super) const DAMAGED: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinition::new("damaged");
 
+/// What a record adds to the octets of a body, roughly.
+pub(super) const RECORD_OCTETS: u64 = 1024;
+
 /// One change of the spool, whole or not at all.
 #[derive(Debug)]
 pub enum Job {
@@ -108,7 +111,25 @@ pub(super) struct SpoolRows {
     intake: Arc<Intake>,
     queued: SharedStock,
     withheld: SharedStock,
+    weight: Weight,
     after: After,
+}
+
+/// How much a start after an unclean end would have to read, roughly.
+#[derive(Default)]
+struct Weight {
+    octets: u64,
+    quick_repair_octets: u64,
+}
+
+impl Weight {
+    fn add(&mut self, body: u64) {
+        self.octets = self.octets.saturating_add(body + RECORD_OCTETS);
+    }
+
+    fn remove(&mut self, body: u64) {
+        self.octets = self.octets.saturating_sub(body + RECORD_OCTETS);
+    }
 }
 
 impl SpoolRows {
@@ -118,7 +139,12 @@ impl SpoolRows {
         queued: SharedStock,
         withheld: SharedStock,
     ) -> Self {
-        Self { directory, intake, queued, withheld, after: After::default() }
+        Self { directory, intake, queued, withheld, weight: Weight::default(), after: After::default() }
+    }
+
+    /// Begins with `octets` of rows and uses quick repair from `quick_repair_octets` on.
+    pub(super) fn with_weight(self, octets: u64, quick_repair_octets: u64) -> Self {
+        Self { weight: Weight { octets, quick_repair_octets }, ..self }
     }
 }
 
@@ -141,9 +167,14 @@ impl Rows for SpoolRows {
             bodies: transaction.open_table(BODIES)?,
             quarantine: transaction.open_table(QUARANTINE)?,
             damaged: transaction.open_table(DAMAGED)?,
+            weight: &mut self.weight,
             after: &mut self.after,
         };
         jobs.into_iter().map(|job| Ok(tables.apply(job)?)).collect()
+    }
+
+    fn quick_repair(&self) -> bool {
+        self.weight.octets >= self.weight.quick_repair_octets
     }
 
     fn committed(&mut self) {
@@ -164,6 +195,7 @@ struct Tables<'a, 't> {
     bodies: Table<'t, u64, &'static [u8]>,
     quarantine: Table<'t, u64, &'static [u8]>,
     damaged: Table<'t, (u64, u8), &'static [u8]>,
+    weight: &'a mut Weight,
     after: &'a mut After,
 }
 
@@ -194,6 +226,7 @@ impl Tables<'_, '_> {
         match &accept.body {
             Body::Memory(octets) => {
                 self.bodies.insert(id, &octets[..])?;
+                self.weight.add(octets.len() as u64);
             }
             Body::File(file) => file.keep(),
         }
@@ -331,8 +364,9 @@ impl Tables<'_, '_> {
             return Ok(());
         }
         match body {
-            StoredBody::Row { .. } => {
+            StoredBody::Row { octets } => {
                 self.bodies.remove(id.0)?;
+                self.weight.remove(octets);
             }
             StoredBody::File { number, .. } => self.after.unlink.push(number),
         }

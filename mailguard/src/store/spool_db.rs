@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailguard_core::mail::QueueId;
-use redb::{Database, StorageBackend};
+use redb::Database;
+#[cfg(test)]
+use redb::StorageBackend;
 use tokio::task::spawn_blocking;
 
 use super::body::{Body, BodyDirectory};
@@ -20,8 +22,10 @@ use super::recover::{Recovered, recover};
 use super::rows::{Answer, Job, SpoolRows};
 use super::stock::{SharedStock, Stock};
 use super::view::View;
-use super::writer::{Pace, WriteError, Writer};
-use super::{OpenError, create_directory, open_backend, open_file};
+use super::writer::{WriteError, Writer};
+use super::{OpenError, create_directory, open_file};
+#[cfg(test)]
+use super::{files::Files, open_backend};
 
 /// The version of the rows' layout.
 const SCHEMA: u64 = 1;
@@ -35,8 +39,11 @@ const FILE_NAME: &str = "spool.redb";
 /// The body files' directory in the spool directory.
 const BODIES_NAME: &str = "bodies";
 
-/// Every answer is waited for, and a start after a kill must be quick (docs/adr/0001).
-const PACE: Pace = Pace { linger: Duration::ZERO, quick_repair: true };
+/// Every answer is waited for.
+const LINGER: Duration = Duration::ZERO;
+
+/// Octets of rows from which on a start after a kill would take too long without quick repair (docs/adr/0001).
+const QUICK_REPAIR_OCTETS: u64 = 256 * 1024 * 1024;
 
 /// What a job's rows hold in memory beside its body, octets, roughly.
 const ROW_OCTETS: usize = 1024;
@@ -89,28 +96,42 @@ impl SpoolDb {
         create_directory(&directory.join(BODIES_NAME))?;
         let path = directory.join(FILE_NAME);
         let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
-        Self::start(directory, database)
+        let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
+        Self::start(directory, database, bodies, QUICK_REPAIR_OCTETS)
     }
 
-    /// As [`SpoolDb::open`], with the database on `backend` instead of its file.
-    pub fn open_on(directory: &Path, backend: impl StorageBackend) -> Result<(Self, Recovered), OpenError> {
+    /// As [`SpoolDb::open`], with the database on `backend` instead of its file, these body files, and quick
+    /// repair from so many octets of rows on.
+    #[cfg(test)]
+    pub(crate) fn open_on(
+        directory: &Path,
+        backend: impl StorageBackend,
+        files: impl Files + 'static,
+        quick_repair_octets: u64,
+    ) -> Result<(Self, Recovered), OpenError> {
         create_directory(&directory.join(BODIES_NAME))?;
         let database = open_backend(&directory.join(FILE_NAME), backend, SCHEMA, CACHE_OCTETS)?;
-        Self::start(directory, database)
+        let bodies = BodyDirectory::on(directory.join(BODIES_NAME), files);
+        Self::start(directory, database, bodies, quick_repair_octets)
     }
 
-    fn start(directory: &Path, database: Database) -> Result<(Self, Recovered), OpenError> {
+    fn start(
+        directory: &Path,
+        database: Database,
+        bodies: BodyDirectory,
+        quick_repair_octets: u64,
+    ) -> Result<(Self, Recovered), OpenError> {
         let path = directory.join(FILE_NAME);
-        let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
         let recovered = recover(&path, &database, &bodies)?;
         let database = Arc::new(database);
         let intake = Arc::new(Intake::default());
         let queued = SharedStock::new(recovered.queue_stock);
         let withheld = SharedStock::new(recovered.quarantine_stock);
-        let rows = SpoolRows::new(bodies.clone(), intake.clone(), queued.clone(), withheld.clone());
+        let rows = SpoolRows::new(bodies.clone(), intake.clone(), queued.clone(), withheld.clone())
+            .with_weight(recovered.row_octets, quick_repair_octets);
         let name = path.display().to_string();
         let writer =
-            Writer::start(&name, database.clone(), rows, PACE).map_err(|e| OpenError::io(&path, e))?;
+            Writer::start(&name, database.clone(), rows, LINGER).map_err(|e| OpenError::io(&path, e))?;
         let path = Arc::new(path);
         let db = Self { database, writer, directory: bodies, path, intake, queued, withheld };
         Ok((db, recovered))

@@ -38,17 +38,12 @@ pub trait Rows: Send + 'static {
         jobs: Vec<Self::Job>,
     ) -> Result<Vec<Self::Answer>, redb::Error>;
 
+    /// Whether the commit that follows also stores which pages are free: it takes longer, and opening after an
+    /// unclean end needn't read all rows (docs/adr/0001).
+    fn quick_repair(&self) -> bool;
+
     /// Called after the `fsync` and before the answers, on the writer's thread.
     fn committed(&mut self);
-}
-
-/// How a writer commits.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// How long the first job of a commit waits for company; zero where somebody waits for the answer.
-    pub linger: Duration,
-    /// redb's quick repair: each commit also stores which pages are free (docs/adr/0001).
-    pub quick_repair: bool,
 }
 
 /// Why a job wasn't done.
@@ -111,8 +106,9 @@ struct Waiting<R: Rows> {
 }
 
 impl<R: Rows> Writer<R> {
-    /// Starts the thread. `name` is the database's file, for messages.
-    pub fn start(name: &str, database: Arc<Database>, rows: R, pace: Pace) -> std::io::Result<Self> {
+    /// Starts the thread. `name` is the database's file, for messages. The first job of a commit waits `linger` for
+    /// company: zero where somebody waits for the answer.
+    pub fn start(name: &str, database: Arc<Database>, rows: R, linger: Duration) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             queue: Mutex::new(Queue { waiting: Vec::new(), octets: 0, ending: false, ended: None }),
@@ -123,7 +119,7 @@ impl<R: Rows> Writer<R> {
         let thread_shared = shared.clone();
         thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || run(&thread_shared, database, rows, pace))?;
+            .spawn(move || run(&thread_shared, database, rows, linger))?;
         Ok(Self { _alive: Arc::new(Alive(shared.clone())), shared })
     }
 
@@ -235,11 +231,11 @@ impl<R: Rows> Shared<R> {
     }
 }
 
-fn run<R: Rows>(shared: &Shared<R>, database: Arc<Database>, mut rows: R, pace: Pace) {
-    while let Some((batch, octets)) = shared.take(pace.linger) {
+fn run<R: Rows>(shared: &Shared<R>, database: Arc<Database>, mut rows: R, linger: Duration) {
+    while let Some((batch, octets)) = shared.take(linger) {
         let (jobs, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.job, w.answer)).unzip();
         // redb panics on pages that were altered under it; that must end as any other failure does.
-        let outcome = catch_unwind(AssertUnwindSafe(|| commit(&database, &mut rows, jobs, pace)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| commit(&database, &mut rows, jobs)));
         match outcome {
             Ok(Ok(answers)) => {
                 tell(waiting, answers);
@@ -262,11 +258,10 @@ fn commit<R: Rows>(
     database: &Database,
     rows: &mut R,
     jobs: Vec<R::Job>,
-    pace: Pace,
 ) -> Result<Vec<R::Answer>, redb::Error> {
     let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(pace.quick_repair);
     let answers = rows.apply(&transaction, jobs)?;
+    transaction.set_quick_repair(rows.quick_repair());
     transaction.commit()?;
     rows.committed();
     Ok(answers)
@@ -292,7 +287,7 @@ mod tests {
     use crate::store::open_backend;
 
     const NUMBERS: TableDefinition<'_, u64, u64> = TableDefinition::new("numbers");
-    const PACE: Pace = Pace { linger: Duration::ZERO, quick_repair: false };
+    const AT_ONCE: Duration = Duration::ZERO;
 
     /// Stores each number under itself, tells how many were in its commit, and waits at a gate if there is one.
     struct Numbers {
@@ -318,6 +313,10 @@ mod tests {
             Ok(vec![jobs.len(); jobs.len()])
         }
 
+        fn quick_repair(&self) -> bool {
+            false
+        }
+
         fn committed(&mut self) {}
     }
 
@@ -335,7 +334,7 @@ mod tests {
     async fn what_waits_when_a_commit_begins_shares_it() {
         let (open_gate, gate) = mpsc::channel();
         let disk = LossyDisk::default();
-        let writer = Writer::start("test.redb", open(&disk), Numbers { gate: Some(gate) }, PACE).unwrap();
+        let writer = Writer::start("test.redb", open(&disk), Numbers { gate: Some(gate) }, AT_ONCE).unwrap();
         let submit = |number| {
             let writer = writer.clone();
             tokio::spawn(async move { writer.submit(number, 0).await.unwrap() })
@@ -364,7 +363,7 @@ mod tests {
             for operation in 1.. {
                 let disk = LossyDisk::default();
                 let database = open(&disk);
-                let writer = Writer::start("test.redb", database, Numbers { gate: None }, PACE).unwrap();
+                let writer = Writer::start("test.redb", database, Numbers { gate: None }, AT_ONCE).unwrap();
                 assert_eq!(writer.submit(1, 0).await, Ok(1));
                 let before = disk.operations();
                 disk.fail_in(operation, errno);
@@ -388,7 +387,7 @@ mod tests {
     async fn closing_writes_what_is_queued() {
         let disk = LossyDisk::default();
         let database = open(&disk);
-        let writer = Writer::start("test.redb", database, Numbers { gate: None }, PACE).unwrap();
+        let writer = Writer::start("test.redb", database, Numbers { gate: None }, AT_ONCE).unwrap();
         for number in 0..50 {
             writer.post(number, 0).await.unwrap();
         }
@@ -402,7 +401,7 @@ mod tests {
         let (open_gate, gate) = mpsc::channel();
         drop(open_gate);
         let writer =
-            Writer::start("test.redb", open(&LossyDisk::default()), Numbers { gate: Some(gate) }, PACE)
+            Writer::start("test.redb", open(&LossyDisk::default()), Numbers { gate: Some(gate) }, AT_ONCE)
                 .unwrap();
         assert!(matches!(writer.submit(1, 0).await, Err(WriteError::Failed(_))));
     }

@@ -21,7 +21,7 @@ A query is a queue id, or words KEY:VALUE that must all hold; without a query th
   from:TEXT     part of the reverse-path, any case; from:<> is the null one
   to:TEXT       part of a forward-path, also of one that was refused
   client:ADDR   the client's address, or a network as 192.0.2.0/24
-  result:WORD   refused (5yz), deferred (4yz), abandoned, accepted, quarantined, redirected, discarded, delivered, failed
+  result:WORD   refused (5yz), deferred (4yz), accepted, quarantined, redirected, discarded, delivered, failed
   since:TIME    30m, 12h or 7d ago, or a time as 2026-11-24 or 2026-11-24T05:29:36Z
   limit:N       at most so many, newest first";
 
@@ -64,8 +64,6 @@ pub enum ResultFilter {
     Refused,
     /// Refused for now.
     Deferred,
-    /// Never came to a decision.
-    Abandoned,
     /// Answered 250.
     Accepted,
     /// Withheld for a recipient.
@@ -80,10 +78,9 @@ pub enum ResultFilter {
     Failed,
 }
 
-const RESULTS: [(&str, ResultFilter); 9] = [
+const RESULTS: [(&str, ResultFilter); 8] = [
     ("refused", ResultFilter::Refused),
     ("deferred", ResultFilter::Deferred),
-    ("abandoned", ResultFilter::Abandoned),
     ("accepted", ResultFilter::Accepted),
     ("quarantined", ResultFilter::Quarantined),
     ("redirected", ResultFilter::Redirected),
@@ -118,7 +115,7 @@ pub enum QueryError {
     Client(String),
     /// No result.
     #[error(
-        "result:{0}: not one of refused, deferred, abandoned, accepted, quarantined, redirected, discarded, delivered, failed"
+        "result:{0}: not one of refused, deferred, accepted, quarantined, redirected, discarded, delivered, failed"
     )]
     Result(String),
     /// No time.
@@ -259,7 +256,7 @@ impl ResultFilter {
     fn holds(self, record: &Record) -> bool {
         let dispositions = match &record.result {
             TransactionResult::Accepted { dispositions } => dispositions.as_slice(),
-            TransactionResult::Refused(_) | TransactionResult::Abandoned => &[],
+            TransactionResult::Refused(_) => &[],
         };
         let refused_as = |severity| match &record.result {
             TransactionResult::Refused(reply) => reply.code.severity() == severity,
@@ -271,7 +268,6 @@ impl ResultFilter {
         match self {
             ResultFilter::Refused => refused_as(Severity::Permanent),
             ResultFilter::Deferred => refused_as(Severity::Transient),
-            ResultFilter::Abandoned => record.result == TransactionResult::Abandoned,
             ResultFilter::Accepted => matches!(record.result, TransactionResult::Accepted { .. }),
             ResultFilter::Quarantined => disposed(|d| matches!(d, Disposition::Quarantine(_))),
             ResultFilter::Redirected => disposed(|d| matches!(d, Disposition::Redirect(_))),

@@ -65,8 +65,6 @@ pub enum TransactionResult {
         /// One for each of `recipients`.
         dispositions: Vec<Disposition>,
     },
-    /// The client went away, or began anew, before anything was decided.
-    Abandoned,
 }
 
 /// One attempt, for one recipient.

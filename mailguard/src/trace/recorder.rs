@@ -13,11 +13,13 @@ use mailguard_core::config::Config;
 use mailguard_core::mail::{QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 
 use super::query::{MAX_LIMIT, Query};
 use super::record::{AttemptRecord, Record};
 use crate::queue::{Attempted, Witness};
 use crate::store::facts::{FactsDb, Job, ReadError, SWEEP_ROWS, View};
+use crate::store::writer::WriteError;
 
 /// Queries that are answered at one time.
 const MAX_QUERIES: usize = 2;
@@ -93,25 +95,27 @@ impl Recorder {
         self.facts.read(View::octets).await
     }
 
-    /// Removes what is too old or too much, for as long as the store works. A task of its own.
+    /// Removes what is too old or too much, until the store is closed or fails. A task of its own.
     pub async fn keep_within_bounds(self) {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);
-        while self.failure().is_none() {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
             ticks.tick().await;
-            self.sweep(SystemTime::now().into()).await;
+            if self.sweep(SystemTime::now().into()).await.is_err() {
+                return;
+            }
         }
     }
 
     /// Removes in steps that let other jobs in between.
-    async fn sweep(&self, now: UnixTime) {
+    async fn sweep(&self, now: UnixTime) -> Result<(), WriteError> {
         loop {
             let (keep_from, max_octets) = {
                 let trace = &self.config.load().trace;
                 (QueueId(now.minus(trace.retention).0), trace.max_size)
             };
-            match self.facts.submit(Job::Sweep { keep_from, max_octets }).await {
-                Ok(removed) if removed.0 >= SWEEP_ROWS => {}
-                Ok(_) | Err(_) => return,
+            if self.facts.submit(Job::Sweep { keep_from, max_octets }).await?.0 < SWEEP_ROWS {
+                return Ok(());
             }
         }
     }
@@ -344,15 +348,15 @@ mod tests {
     #[tokio::test]
     async fn sweeping_follows_retention_and_size() {
         let recorder = filled().await;
-        recorder.sweep(UnixTime(1_000_103)).await;
+        recorder.sweep(UnixTime(1_000_103)).await.unwrap();
         assert_eq!(answer(&recorder, "").await, [(105, 0), (104, 0), (103, 0)]);
         let recorder = Recorder { config: shared(config("/nowhere".as_ref())), ..recorder };
-        recorder.sweep(UnixTime(1_000_103)).await;
+        recorder.sweep(UnixTime(1_000_103)).await.unwrap();
         assert_eq!(answer(&recorder, "").await.len(), 3);
         let mut small = config("/nowhere".as_ref());
         small.trace.max_size = 0;
         let recorder = Recorder { config: shared(small), ..recorder };
-        recorder.sweep(UnixTime(0)).await;
+        recorder.sweep(UnixTime(0)).await.unwrap();
         assert_eq!(answer(&recorder, "").await, []);
         assert_eq!(recorder.octets().await.unwrap(), 0);
     }

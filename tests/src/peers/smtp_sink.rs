@@ -36,12 +36,14 @@ impl SmtpSink {
     pub fn start(place: Place<'_>, folder: &Path, listen: &str, keep: bool) -> Result<Self> {
         let name = listen.replace([':', '[', ']', '.'], "_");
         let counters = folder.join(format!("{name}.count"));
-        let mailbox = folder.join(format!("{name}.mbox"));
+        let mailbox = folder.join(format!("{name}.messages"));
         let said = folder.join(format!("{name}.said"));
         let mut command = place("smtp-sink");
         command.args(["-u", "root", "-c"]);
         if keep {
-            command.arg("-D").arg(&mailbox);
+            // A file a message: one file for all of them is written to by all sessions at once.
+            fs::create_dir_all(&mailbox)?;
+            command.arg("-d").arg(mailbox.join("message."));
         }
         command.args([listen, "1000"]);
         command.stdin(Stdio::null()).stdout(File::create(&counters)?).stderr(File::create(&said)?);
@@ -69,53 +71,36 @@ impl SmtpSink {
         last.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
     }
 
-    /// The messages that came, oldest first. Only for a sink that keeps them.
+    /// The messages that came, in no order; also what is there of one whose session broke. Only for a sink that keeps
+    /// them.
     pub fn received(&self) -> Vec<Received> {
-        let text = fs::read(&self.mailbox).unwrap_or_default();
-        parse(&String::from_utf8_lossy(&text))
+        let Ok(files) = fs::read_dir(&self.mailbox) else { return Vec::new() };
+        let texts = files.flatten().filter_map(|file| fs::read(file.path()).ok());
+        texts.filter_map(|text| parse(&String::from_utf8_lossy(&text))).collect()
     }
 }
 
-/// The sink heads each message with X- lines and a Received field of three lines, and ends it with an empty line.
-fn parse(text: &str) -> Vec<Received> {
-    const FIRST: &str = "X-Client-Addr: ";
-    let mut messages: Vec<Received> = Vec::new();
+/// The sink heads each message with X- lines and a Received field of three lines.
+fn parse(text: &str) -> Option<Received> {
     let mut lines = text.split_inclusive('\n');
-    while let Some(line) = lines.next() {
-        if let Some(client) = line.strip_prefix(FIRST) {
-            messages.push(own_header(client.trim_end(), &mut lines));
-        } else if let Some(message) = messages.last_mut() {
-            message.content.push_str(line);
-        }
-    }
-    for message in &mut messages {
-        message.content.truncate(message.content.trim_end_matches('\n').len());
-        message.content.push('\n');
-    }
-    messages
-}
-
-fn own_header<'a>(client: &str, lines: &mut impl Iterator<Item = &'a str>) -> Received {
+    let client = lines.next()?.strip_prefix("X-Client-Addr: ")?;
     let mut message = Received {
-        client: client.to_owned(),
+        client: client.trim_end().trim_start_matches("ipv6:").to_owned(),
         mail: String::new(),
         recipients: Vec::new(),
         content: String::new(),
     };
     for line in lines.by_ref() {
-        let line = line.trim_end();
         if let Some(mail) = line.strip_prefix("X-Mail-Args: ") {
-            message.mail = mail.to_owned();
+            message.mail = mail.trim_end().to_owned();
         } else if let Some(recipient) = line.strip_prefix("X-Rcpt-Args: ") {
-            message.recipients.push(recipient.to_owned());
+            message.recipients.push(recipient.trim_end().to_owned());
         } else if line.starts_with("Received: ") {
             break;
         }
     }
-    for _ in 0..2 {
-        lines.next();
-    }
-    message
+    message.content = lines.skip(2).collect::<String>().trim_end_matches('\n').to_owned() + "\n";
+    Some(message)
 }
 
 #[cfg(test)]
@@ -123,15 +108,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_told_apart_from_what_the_sink_adds() {
+    fn a_message_is_told_from_what_the_sink_adds() {
         let text = "X-Client-Addr: 192.0.2.2\nX-Client-Proto: ESMTP\nX-Helo-Args: vm\nX-Mail-Args: <a@b.test>\n\
             X-Rcpt-Args: <c@d.test>\nX-Rcpt-Args: <e@d.test>\nReceived: from vm ([192.0.2.2])\n\tby smtp-sink\n\
-            \tdate\nReceived: from x\nSubject: s\n\nbody\n\n\nX-Client-Addr: 192.0.2.3\nReceived: a\n\tb\n\tc\n\nx\n\n";
-        let messages = parse(text);
-        assert_eq!(messages.len(), 2);
-        assert_eq!(messages[0].client, "192.0.2.2");
-        assert_eq!(messages[0].recipients, ["<c@d.test>", "<e@d.test>"]);
-        assert_eq!(messages[0].content, "Received: from x\nSubject: s\n\nbody\n");
-        assert_eq!(messages[1].content, "\nx\n");
+            \tdate\nReceived: from x\nSubject: s\n\nbody\n\n\n";
+        let message = parse(text).unwrap();
+        assert_eq!(message.client, "192.0.2.2");
+        assert_eq!(message.recipients, ["<c@d.test>", "<e@d.test>"]);
+        assert_eq!(message.content, "Received: from x\nSubject: s\n\nbody\n");
     }
 }

@@ -25,7 +25,14 @@ impl Capture {
             IpAddr::V6(_) => "ip6[53] & 0x12 == 2",
         };
         let mut tcpdump = server.command("tcpdump");
-        tcpdump.args(["-n", "-l", "-i", "eth0", &format!("src host {client} and dst port {port} and {syn}")]);
+        tcpdump.args([
+            "-n",
+            "-l",
+            "--immediate-mode",
+            "-i",
+            "eth0",
+            &format!("src host {client} and dst port {port} and {syn}"),
+        ]);
         tcpdump.stdin(Stdio::null()).stdout(File::create(&lines)?).stderr(File::create(&said)?);
         let process = Process(tcpdump.spawn().context("can't start tcpdump")?);
         wait_until("tcpdump listens", || {

@@ -172,7 +172,7 @@ impl Run<'_> {
 }
 
 fn peer(scenario: &Scenario, address: &str) -> Peer {
-    let address: Option<IpAddr> = address.trim_start_matches("IPv6:").parse().ok();
+    let address: Option<IpAddr> = address.parse().ok();
     if address == Some(scenario.client) {
         Peer::Client
     } else if address == Some(IpAddr::V4(FIREWALL4_WAN)) || address == Some(IpAddr::V6(FIREWALL6_WAN)) {
