@@ -100,36 +100,42 @@ fn measure(topology: &Topology, sink: &SmtpSink, server: &str) -> Result<(f64, S
     Ok((MESSAGES as f64 / seconds, shares(&processors, &processor_times()?, seconds)))
 }
 
-/// Clock ticks used so far, by name of program. What ended meanwhile, smtp-source, counts among ours.
-fn processor_times() -> Result<BTreeMap<String, u64>> {
-    let mut times = BTreeMap::new();
+/// What a process is called, and the clock ticks that it has used so far.
+type Times = BTreeMap<u32, (String, u64)>;
+
+/// Of every process. What ended meanwhile and we waited for, smtp-source, counts under [`CHILDREN`].
+fn processor_times() -> Result<Times> {
+    let mut times = Times::new();
     for entry in fs::read_dir("/proc")?.flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         let Some((head, tail)) = stat.rsplit_once(')') else { continue };
         let name = head.split_once('(').map_or("", |(_, name)| name);
         let fields: Vec<u64> = tail.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-        // Fields 14 and 15 of proc_pid_stat(5), and for ourselves 16 and 17, those of waited-for children.
-        let own: u64 = fields.iter().skip(11).take(2).sum();
-        *times.entry(name.to_owned()).or_default() += own;
-        if entry.file_name().to_string_lossy() == std::process::id().to_string() {
-            let children: u64 = fields.iter().skip(13).take(2).sum();
-            *times.entry("smtp-source".to_owned()).or_default() += children;
+        // Fields 14 and 15 of proc_pid_stat(5), and 16 and 17, those of children that were waited for.
+        times.insert(pid, (name.to_owned(), fields.iter().skip(11).take(2).sum()));
+        if pid == std::process::id() {
+            times.insert(CHILDREN, ("smtp-source".to_owned(), fields.iter().skip(13).take(2).sum()));
         }
     }
     Ok(times)
 }
 
-fn shares(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, seconds: f64) -> String {
+/// No process has this id.
+const CHILDREN: u32 = 0;
+
+/// The programs that used most, in percent of one processor.
+fn shares(before: &Times, after: &Times, seconds: f64) -> String {
     const TICKS_A_SECOND: f64 = 100.0;
-    let used = |(name, ticks): (&String, &u64)| {
-        let percent =
-            (ticks - before.get(name).copied().unwrap_or(0).min(*ticks)) as f64 / TICKS_A_SECOND / seconds
-                * 100.0;
-        (percent >= 1.0).then(|| (percent, name.clone()))
-    };
-    let mut list: Vec<(f64, String)> = after.iter().filter_map(used).collect();
-    list.sort_by(|a, b| b.0.total_cmp(&a.0));
-    list.iter().take(6).map(|(percent, name)| format!("{name} {percent:.0}%")).collect::<Vec<_>>().join(", ")
+    let mut programs: BTreeMap<&str, u64> = BTreeMap::new();
+    for (pid, (name, ticks)) in after {
+        let earlier = before.get(pid).map_or(0, |(_, ticks)| *ticks);
+        *programs.entry(name).or_default() += ticks.saturating_sub(earlier);
+    }
+    let mut list: Vec<(u64, &str)> = programs.into_iter().map(|(name, ticks)| (ticks, name)).collect();
+    list.sort_unstable_by(|a, b| b.cmp(a));
+    let percent = |ticks: u64| ticks as f64 / TICKS_A_SECOND / seconds * 100.0;
+    list.iter().take(6).map(|(ticks, name)| format!("{name} {:.0}%", percent(*ticks))).collect::<Vec<_>>().join(", ")
 }
 
 fn print(rates: &BTreeMap<&str, Samples>, shares: &BTreeMap<&str, String>) -> Result<()> {
