@@ -262,6 +262,11 @@ impl Session {
             && answer == line
     }
 
+    /// The client's own address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().unwrap()
+    }
+
     /// Asks the other end to close first, and waits until it did.
     pub(crate) fn ask_to_close(mut self) {
         let mut rest = Vec::new();

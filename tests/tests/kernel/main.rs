@@ -9,4 +9,5 @@ mod evasion;
 mod firewall;
 mod intercept;
 mod lifecycle;
+mod links;
 mod programs;

@@ -1,0 +1,192 @@
+//! Interfaces that aren't Ethernet cards, and what a path says of its size.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+use mailguard_tests::frames::{ACK, RST, SYN, TCP, Wire, checksum, ethernet, ipv4, ipv6, mac, segment};
+use mailguard_tests::netns::{CLIENT4, CLIENT6, FIREWALL4, FIREWALL6, LAN, Namespace, SERVER4, SERVER6};
+use mailguard_tests::peers::wait_until;
+
+use crate::firewall::{Answer, Firewall, ZONES};
+
+#[test]
+fn a_bridge_is_an_interface_like_any_other() {
+    let mut firewall = Firewall::idle(&ZONES.replace("lan0", "br0"));
+    let host = &firewall.topology.firewall;
+    for words in [
+        "link add br0 type bridge",
+        "address flush dev lan0",
+        "link set lan0 master br0",
+        "link set br0 up",
+        &format!("address add {FIREWALL4}/24 dev br0"),
+        &format!("address add {FIREWALL6}/64 dev br0 nodad"),
+    ] {
+        host.ip(words).unwrap();
+    }
+    firewall.start();
+    // A port forwards once it has learned, a moment after it came up.
+    wait_until("the bridge forwards", || firewall.dial(SERVER4) != Answer::Nobody).unwrap();
+    assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
+    assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+}
+
+/// The other end of a tun interface: packets without any link-layer header.
+struct Tun(File);
+
+impl Tun {
+    /// `interface` in the firewall, which routes 10.9.0.0/24 to it.
+    fn open(host: &Namespace, interface: &str) -> Self {
+        let open = || {
+            let mut options = File::options();
+            options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
+            let file = options.open("/dev/net/tun")?;
+            let mut request = [0u8; 40];
+            request[..interface.len()].copy_from_slice(interface.as_bytes());
+            let flags = (nix::libc::IFF_TUN | nix::libc::IFF_NO_PI) as i16;
+            request[16..18].copy_from_slice(&flags.to_ne_bytes());
+            // SAFETY: the request is an ifreq, which is as long, and outlives the call.
+            let result =
+                unsafe { nix::libc::ioctl(file.as_raw_fd(), nix::libc::TUNSETIFF, request.as_mut_ptr()) };
+            nix::errno::Errno::result(result)?;
+            Ok(file)
+        };
+        let tun = Self(host.within(open).unwrap());
+        host.ip(&format!("link set {interface} up")).unwrap();
+        host.ip(&format!("address add 10.9.0.1/24 dev {interface}")).unwrap();
+        tun
+    }
+
+    fn send(&mut self, packet: &[u8]) {
+        self.0.write_all(packet).unwrap();
+    }
+
+    /// The flags of the next TCP segment from `source`, port 25.
+    fn answer_from(&mut self, source: Ipv4Addr) -> Option<u8> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut packet = [0; 2048];
+        while Instant::now() < deadline {
+            match self.0.read(&mut packet) {
+                Ok(length)
+                    if length >= 40
+                        && packet[9] == TCP
+                        && packet[12..16] == source.octets()
+                        && packet[20..22] == [0, 25] =>
+                {
+                    return Some(packet[33]);
+                }
+                Ok(_) => {}
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        None
+    }
+}
+
+#[test]
+fn packets_without_an_ethernet_header_are_understood() {
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+    const LISTED: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 66);
+    let syn = |client: Ipv4Addr| {
+        ipv4(client, SERVER4, 0, b"", &segment(client.into(), SERVER4.into(), 25, SYN, b""))
+    };
+    // What would be the sender's MAC if there were an Ethernet header.
+    let lookalike = syn(PEER)[6..12].iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":");
+    let settings = format!(
+        "[kernel]\nblacklist_action = \"reset\"\n[access]\nblacklist_clients = [\"{LISTED}\"]\n\
+         [bypass]\nfrom_macs = [\"{lookalike}\"]\nfrom_ips = [\"10.9.0.3\"]\n"
+    );
+    let mut firewall = Firewall::idle(&format!("{}{settings}", ZONES.replace("lan0", "tun0")));
+    let mut tun = Tun::open(&firewall.topology.firewall, "tun0");
+    firewall.start();
+
+    tun.send(&syn(PEER));
+    assert_eq!(tun.answer_from(SERVER4), Some(SYN | ACK));
+    assert_eq!(firewall.packets("intercepted"), 1, "by the proxy");
+    tun.send(&syn(LISTED));
+    assert_eq!(tun.answer_from(SERVER4), Some(RST | ACK));
+    assert_eq!(firewall.packets("blacklist-reset"), 1);
+    tun.send(&syn(Ipv4Addr::new(10, 9, 0, 3)));
+    wait_until("the bypass counts", || firewall.packets("bypassed") == 1).unwrap();
+    assert_eq!(firewall.rule_packets("bypass from", "10.9.0.3"), 1);
+}
+
+/// The next sequence number of the server's end of the session, seen on the client's wire.
+fn next_sequence(frames: &[Vec<u8>], ipv6: bool) -> [u8; 4] {
+    let tcp = if ipv6 { 54 } else { 34 };
+    let ends = frames.iter().filter_map(|frame| {
+        if frame.len() < tcp + 20 || frame[tcp..tcp + 2] != [0, 25] {
+            return None;
+        }
+        let header = usize::from(frame[tcp + 12] >> 4) * 4;
+        let length = match ipv6 {
+            true => usize::from(u16::from_be_bytes([frame[18], frame[19]])),
+            false => usize::from(u16::from_be_bytes([frame[16], frame[17]])) - 20,
+        };
+        let sequence = u32::from_be_bytes([frame[tcp + 4], frame[tcp + 5], frame[tcp + 6], frame[tcp + 7]]);
+        Some(
+            sequence
+                .wrapping_add((length - header) as u32)
+                .wrapping_add(u32::from(frame[tcp + 13] & SYN != 0)),
+        )
+    });
+    ends.reduce(|_, later| later).expect("the server sent something").to_be_bytes()
+}
+
+/// A message that a packet of ours, from the dialled address, was too big for a link of 1,300 octets.
+fn too_big(client: IpAddr, server: IpAddr, client_port: u16, sequence: [u8; 4]) -> Vec<u8> {
+    let ports = [&[0, 25], &client_port.to_be_bytes()[..], &sequence, &[0; 12]].concat();
+    let mut message = match client {
+        IpAddr::V4(_) => vec![3, 4, 0, 0, 0, 0, 0x05, 0x14],
+        IpAddr::V6(_) => vec![2, 0, 0, 0, 0, 0, 0x05, 0x14],
+    };
+    match (client, server) {
+        (IpAddr::V4(client), IpAddr::V4(server)) => {
+            message.extend(ipv4(server, client, 0x4000, b"", &ports));
+            let sum = checksum(&[&message]);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            let mut packet = ipv4(client, server, 0, b"", &message);
+            packet[9] = 1;
+            packet[10..12].copy_from_slice(&[0, 0]);
+            let sum = checksum(&[&packet[..20]]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            packet
+        }
+        (IpAddr::V6(client), IpAddr::V6(server)) => {
+            message.extend(ipv6(server, client, TCP, &ports));
+            let length = (message.len() as u32).to_be_bytes();
+            let sum = checksum(&[&client.octets(), &server.octets(), &length, &[0, 0, 0, 58], &message]);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            ipv6(client, server, 58, &message)
+        }
+        _ => unreachable!("of one family"),
+    }
+}
+
+#[test]
+fn the_proxy_learns_the_size_of_the_path() {
+    let firewall = Firewall::new("");
+    let topology = &firewall.topology;
+    for (client, server) in [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]
+    {
+        let wire = Wire::open(&topology.client, "eth0");
+        let mut session = firewall.session(server);
+        assert!(session.alive());
+        let frames = wire.receive_until(|frame| frame.ends_with(b"hello\n"));
+        let rest = wire.receive_until(|frame| frame.ends_with(b"hello\n"));
+        let sequence = next_sequence(&[frames, rest].concat(), server.is_ipv6());
+        let message = too_big(client, server, session.local().port(), sequence);
+        wire.send(&ethernet(mac(&topology.firewall, LAN), wire.mac, None, &message));
+        wait_until("the session's path is known to be small", || {
+            let output =
+                topology.firewall.command("ss").args(["-tinH", "sport", "=", ":25"]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("pmtu:1300")
+        })
+        .unwrap();
+        assert!(session.alive());
+    }
+    assert_eq!(firewall.packets("path-mtu"), 2);
+}
