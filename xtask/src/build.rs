@@ -20,9 +20,30 @@ pub(crate) struct Arguments {
     /// Only the kernel part
     #[arg(long)]
     ebpf_only: bool,
-    /// Optimised
-    #[arg(long)]
-    release: bool,
+    /// How the binary is built
+    #[arg(long, value_enum, default_value_t = Profile::Dev)]
+    profile: Profile,
+}
+
+/// A profile of the workspace's Cargo.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Profile {
+    /// Quick to build, with checks: for tests
+    Dev,
+    /// Optimised: for measuring
+    Release,
+    /// Optimised across crates: for installing
+    Dist,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Profile::Dev => "dev",
+            Profile::Release => "release",
+            Profile::Dist => "dist",
+        }
+    }
 }
 
 /// Builds both parts.
@@ -32,22 +53,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.ebpf_only {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(repository()).args(["build", "--package", "mailguard"]);
-        if arguments.release {
-            cargo.arg("--release");
-        }
-        run_process(&mut cargo)?;
+        run_process(cargo.args(["--profile", arguments.profile.name()]))?;
     }
     Ok(())
 }
 
 /// Builds both parts for tests.
 pub(crate) fn debug() -> anyhow::Result<()> {
-    run(&Arguments { ebpf_only: false, release: false })
+    run(&Arguments { ebpf_only: false, profile: Profile::Dev })
 }
 
 /// Builds both parts optimised and returns the binary.
 pub(crate) fn release() -> anyhow::Result<PathBuf> {
-    run(&Arguments { ebpf_only: false, release: true })?;
+    run(&Arguments { ebpf_only: false, profile: Profile::Release })?;
     Ok(repository().join("target/release/mailguard"))
 }
 

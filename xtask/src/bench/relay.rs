@@ -135,7 +135,11 @@ fn shares(before: &Times, after: &Times, seconds: f64) -> String {
     let mut list: Vec<(u64, &str)> = programs.into_iter().map(|(name, ticks)| (ticks, name)).collect();
     list.sort_unstable_by(|a, b| b.cmp(a));
     let percent = |ticks: u64| ticks as f64 / TICKS_A_SECOND / seconds * 100.0;
-    list.iter().take(6).map(|(ticks, name)| format!("{name} {:.0}%", percent(*ticks))).collect::<Vec<_>>().join(", ")
+    list.iter()
+        .take(6)
+        .map(|(ticks, name)| format!("{name} {:.0}%", percent(*ticks)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn print(rates: &BTreeMap<&str, Samples>, shares: &BTreeMap<&str, String>) -> Result<()> {
