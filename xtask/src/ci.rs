@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::process::sh;
 use crate::{build, demo, fuzz, sabotage, setup, test, tidy};
 
 struct Step {
     name: &'static str,
-    /// A step that takes longer is reported as too slow: the whole run has 40 minutes.
+    /// A step that takes longer is reported: the whole run has 40 minutes.
     budget: Duration,
     run: fn() -> Result<()>,
 }
@@ -22,7 +22,9 @@ const STEPS: &[Step] = &[
     step("setup", 12, setup::everything),
     step("format", 1, || sh("cargo", &["fmt", "--all", "--check"])),
     step("tidy", 2, tidy::run),
-    step("dependencies", 1, || sh("cargo", &["deny", "--offline", "check", "bans", "licenses", "sources"])),
+    step("dependencies", 1, || {
+        sh("cargo", &["deny", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
+    }),
     step("build", 5, build::debug),
     step("clippy", 5, || sh("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     step("test", 10, || test::run(None)),
@@ -44,10 +46,8 @@ pub(crate) fn run() -> Result<()> {
     for (step, took) in &times {
         println!("{:<14} {:>8} {:>8}", step.name, took.as_secs(), step.budget.as_secs());
     }
-    let slow: Vec<&str> =
-        times.iter().filter(|(step, took)| *took > step.budget).map(|(step, _)| step.name).collect();
-    if !slow.is_empty() {
-        bail!("over their time budget: {}", slow.join(", "));
+    for (step, took) in times.iter().filter(|(step, took)| *took > step.budget) {
+        println!("{} is over its budget by {} s", step.name, (*took - step.budget).as_secs());
     }
     Ok(())
 }
