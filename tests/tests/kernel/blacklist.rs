@@ -36,7 +36,7 @@ fn blacklisted_clients_are_dropped_in_xdp() {
     for xdp in ["native", "generic"] {
         let firewall = check(&format!("xdp = \"{xdp}\""), Answer::Nobody, "blacklist-dropped-xdp");
         assert_eq!(firewall.packets("blacklist-dropped"), 0, "{xdp}");
-        let status = firewall.datapath.as_ref().unwrap().status().unwrap();
+        let status = firewall.status();
         assert!(status.interfaces.iter().all(|interface| interface.xdp == xdp), "{status:?}");
     }
 }
@@ -44,7 +44,7 @@ fn blacklisted_clients_are_dropped_in_xdp() {
 #[test]
 fn on_virtual_interfaces_xdp_is_off_unless_it_is_asked_for() {
     let firewall = Firewall::new("");
-    let status = firewall.datapath.as_ref().unwrap().status().unwrap();
+    let status = firewall.status();
     let facts: Vec<_> =
         status.interfaces.iter().map(|i| (i.name.as_str(), i.xdp, i.tc, i.intercepts)).collect();
     assert_eq!(facts, [("lan0", "off", "tcx", true), ("wan0", "off", "tcx", false)]);
@@ -62,7 +62,7 @@ fn rejecting_in_the_session_puts_nothing_into_the_kernel() {
     let firewall = Firewall::new(&format!("[kernel]\nblacklist_action = \"reject\"\n{LISTS}"));
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
-    let status = firewall.datapath.as_ref().unwrap().status().unwrap();
+    let status = firewall.status();
     assert!(status.maps.iter().all(|map| map.entries == 0), "{status:?}");
 }
 

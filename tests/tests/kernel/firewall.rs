@@ -1,5 +1,6 @@
 //! The firewall under test: the kernel side of a configuration in a namespace, and the proxy behind it.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,14 +11,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mailguard::config::{Source, parse};
-use mailguard::datapath::{self, Datapath, Hook};
+use mailguard::datapath::{self, Datapath, DatapathStatus, Hook};
 use mailguard::intercept::{Listener, ZoneListener, open_listeners};
 use mailguard_core::config::Config;
 use mailguard_tests::netns::{Namespace, Topology};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How long a client waits before it says that nobody answers: two retransmissions of a SYN would take 3 s.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(700);
+/// How long a client waits before it says that nobody answers: time for one retransmission, and less than it takes
+/// the kernel side to miss the heartbeat.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A transparent zone towards the client, an active one towards the server.
 pub(crate) const ZONES: &str = r#"
@@ -49,7 +51,7 @@ pub(crate) enum Answer {
 /// The three namespaces, and what runs in them.
 pub(crate) struct Firewall {
     pub(crate) topology: Topology,
-    pub(crate) datapath: Option<Datapath>,
+    datapath: RefCell<Option<Datapath>>,
     pub(crate) config: Config,
     listeners: Vec<ZoneListener>,
     proxies: Vec<Proxy>,
@@ -69,7 +71,7 @@ impl Firewall {
         let servers = servers.into_iter().flatten().collect();
         Self {
             topology,
-            datapath: None,
+            datapath: RefCell::new(None),
             config,
             listeners: Vec::new(),
             proxies: Vec::new(),
@@ -95,7 +97,7 @@ impl Firewall {
         self.listen();
         let (config, listeners) = (&self.config, &self.listeners);
         let start = || Datapath::start_on(config, listeners, hook).context("start");
-        self.datapath = Some(self.topology.firewall.within(start).unwrap());
+        self.datapath = RefCell::new(Some(self.topology.firewall.within(start).unwrap()));
     }
 
     fn listen(&mut self) {
@@ -118,12 +120,12 @@ impl Firewall {
     pub(crate) fn reload(&mut self, settings: &str) -> datapath::Applied {
         self.config = configuration(&format!("{ZONES}{settings}"), &self.pin_dir);
         let config = &self.config;
-        self.datapath.as_mut().unwrap().apply(config).unwrap()
+        self.datapath.get_mut().as_mut().unwrap().apply(config).unwrap()
     }
 
     /// Removes the kernel side.
     pub(crate) fn unload(&mut self) -> datapath::Unloaded {
-        self.datapath = None;
+        self.stop();
         let pin_dir = &self.pin_dir;
         self.topology.firewall.within(|| Ok(datapath::unload(pin_dir)?)).unwrap()
     }
@@ -133,31 +135,51 @@ impl Firewall {
     }
 
     pub(crate) fn datapath(&mut self) -> &mut Datapath {
-        self.datapath.as_mut().unwrap()
+        self.datapath.get_mut().as_mut().unwrap()
+    }
+
+    /// The datapath process ends; what it pinned stays.
+    pub(crate) fn stop(&mut self) {
+        *self.datapath.get_mut() = None;
+    }
+
+    pub(crate) fn status(&self) -> DatapathStatus {
+        self.datapath.borrow().as_ref().unwrap().status().unwrap()
+    }
+
+    /// The heartbeat that the supervisor owes each second, unless the test has let it die.
+    fn beat(&self) {
+        if let Some(datapath) = self.datapath.borrow_mut().as_mut()
+            && datapath.status().unwrap().proxy_alive
+        {
+            datapath.heartbeat().unwrap();
+        }
     }
 
     /// Packets that were counted for `reason`.
     pub(crate) fn packets(&self, reason: &str) -> u64 {
-        let status = self.datapath.as_ref().unwrap().status().unwrap();
+        let status = self.status();
         let found = status.reasons.iter().find(|count| count.reason == reason);
         found.unwrap_or_else(|| panic!("no reason {reason}")).packets
     }
 
     /// Packets that the rule `value` of `list` decided about.
     pub(crate) fn rule_packets(&self, list: &str, value: &str) -> u64 {
-        let status = self.datapath.as_ref().unwrap().status().unwrap();
+        let status = self.status();
         let found = status.rules.iter().find(|count| count.list == list && count.value == value);
         found.map_or(0, |count| count.packets)
     }
 
     /// Who answers the client that dials port 25 of `destination`.
     pub(crate) fn dial(&self, destination: impl Into<IpAddr>) -> Answer {
+        self.beat();
         Session::open(&self.topology.client, None, (destination.into(), 25).into())
             .map_or_else(|answer| answer, |s| s.answer)
     }
 
     /// Who answers when it dials from `source`.
     pub(crate) fn dial_from(&self, source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Answer {
+        self.beat();
         let source = Some((source.into(), 0).into());
         Session::open(&self.topology.client, source, (destination.into(), 25).into())
             .map_or_else(|answer| answer, |s| s.answer)

@@ -36,7 +36,7 @@ fn without_a_proxy_new_connections_follow_on_proxy_down() {
 
         firewall.kill_proxy();
         check(&firewall, "the listeners are gone");
-        firewall.datapath = None;
+        firewall.stop();
         check(&firewall, "the datapath process is gone too");
     }
 }
@@ -47,7 +47,7 @@ fn a_proxy_that_hangs_is_noticed_by_its_silence() {
     let mut session = firewall.session(SERVER4);
     std::thread::sleep(Duration::from_millis(3_200));
     assert_eq!(firewall.dial(SERVER4), Answer::server(CLIENT4));
-    assert!(!firewall.datapath().status().unwrap().proxy_alive);
+    assert!(!firewall.status().proxy_alive);
     assert!(session.alive(), "what is open stays with the proxy");
     firewall.datapath().heartbeat().unwrap();
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
@@ -62,7 +62,7 @@ fn a_restart_takes_over_programs_rules_counters_and_flows() {
     let links = links(firewall.pin_dir());
     assert!(dropped > 0);
 
-    firewall.datapath = None;
+    firewall.stop();
     assert!(session.alive(), "while nobody is there");
     firewall.start();
     assert!(session.alive(), "after the restart");
@@ -111,7 +111,7 @@ fn maps_of_another_shape_are_never_used() {
     let mut firewall = Firewall::idle(crate::firewall::ZONES);
     firewall.start();
     let stats = firewall.pin_dir().join("abi-1/STATS");
-    firewall.datapath = None;
+    firewall.stop();
     std::fs::remove_file(&stats).unwrap();
     let other: Array<MapData, u64> = Array::create(4, 0).unwrap();
     other.pin(&stats).unwrap();
@@ -155,14 +155,14 @@ fn kernels_without_tcx_use_clsact_and_swap_there_too() {
     let mut firewall = Firewall::idle(&format!("{}{BLACKLISTED}", crate::firewall::ZONES));
     firewall.start_on(Hook::Clsact);
     let mut sessions = [firewall.session(SERVER4), firewall.session(SERVER6)];
-    firewall.datapath = None;
+    firewall.stop();
     firewall.start_on(Hook::Clsact);
     assert!(sessions.iter_mut().all(|session| session.alive()));
     assert_eq!(filters(&firewall, LAN).matches("handle").count(), 1, "{}", filters(&firewall, LAN));
     assert_eq!(programs(&firewall, LAN), [] as [u32; 0]);
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
     assert_eq!(firewall.dial_from(CLIENT4_SECOND, SERVER4), Answer::Nobody);
-    let status = firewall.datapath().status().unwrap();
+    let status = firewall.status();
     assert!(status.interfaces.iter().all(|interface| interface.tc == "clsact"));
 }
 
