@@ -1,5 +1,8 @@
 //! mailguard's daemon and command line; the modules stand in the order of a message's way.
 
+// What a peer sends ends no process.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod config;
 pub mod datapath;
 pub mod intercept;

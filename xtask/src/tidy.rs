@@ -28,7 +28,9 @@ pub(crate) fn run() -> Result<()> {
         .collect();
     let mut faults = Vec::new();
     faults.extend(sources.iter().filter_map(|(path, text)| source_faults(path, text)));
-    faults.extend(dead_paths(&root, "ARCHITECTURE.md")?);
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"] {
+        faults.extend(dead_paths(&root, document)?);
+    }
     faults.extend(feature_faults(&root, &sources)?);
     if faults.is_empty() {
         println!("tidy: {} files, nothing found", files.len());

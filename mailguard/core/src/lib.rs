@@ -3,6 +3,9 @@
 //! Nothing here opens a socket or a file, reads a clock or draws a random number, and no dependency of this
 //! crate could.
 
+// What a peer sends ends no process.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod config;
 pub mod disposition;
 pub mod dsn;

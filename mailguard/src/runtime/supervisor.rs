@@ -317,12 +317,12 @@ impl Supervisor {
     }
 }
 
-/// What can't be changed under running sessions: the key that did change.
-fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
+/// What can't be changed under running sessions: the keys that did change.
+fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     let listeners = |config: &Config| {
         config.zones.iter().map(|z| (z.name.clone(), z.mode, z.interfaces.clone())).collect::<Vec<_>>()
     };
-    [
+    let changed: Vec<&str> = [
         ("enabled", old.enabled != new.enabled),
         ("state_dir", old.state_dir != new.state_dir),
         ("runtime_dir", old.runtime_dir != new.runtime_dir),
@@ -332,5 +332,7 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         ("a zone", listeners(old) != listeners(new)),
     ]
     .into_iter()
-    .find_map(|(key, changed)| changed.then_some(key))
+    .filter_map(|(key, changed)| changed.then_some(key))
+    .collect();
+    (!changed.is_empty()).then(|| changed.join(", "))
 }
