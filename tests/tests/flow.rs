@@ -306,15 +306,42 @@ fn a_full_disk_stops_acceptance_for_now() {
     assert!(outcome.last_reply().starts_with("452 4.3.1"), "{}", outcome.transcript);
 }
 
+fn mail_process(appliance: &Appliance<'_>) -> String {
+    let parent = appliance.process().expect("it runs").pid().to_string();
+    let child = Command::new("pgrep").args(["-P", &parent]).output().expect("pgrep runs");
+    String::from_utf8_lossy(&child.stdout).trim().to_owned()
+}
+
+#[test]
+fn the_mail_process_has_no_privilege_and_holds_nothing_of_the_kernel() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let appliance = Appliance::start(&firewall, &transparent("")).expect("mailguard runs");
+    let process = Path::new("/proc").join(mail_process(&appliance));
+    let status = fs::read_to_string(process.join("status")).expect("its status");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} in {status}")).trim().to_owned()
+    };
+    assert!(!field("Uid:").split_whitespace().any(|uid| uid == "0"), "{status}");
+    assert!(!field("Gid:").split_whitespace().any(|gid| gid == "0"), "{status}");
+    for capabilities in ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
+        assert_eq!(field(capabilities).trim_start_matches('0'), "", "{capabilities}");
+    }
+    assert_eq!(field("NoNewPrivs:"), "1");
+    for descriptor in fs::read_dir(process.join("fd")).expect("its descriptors").flatten() {
+        let target = fs::read_link(descriptor.path()).unwrap_or_default();
+        assert!(!target.to_string_lossy().contains("bpf"), "it holds {}", target.display());
+    }
+}
+
 #[test]
 fn the_mail_process_dies_and_the_next_one_serves_the_same_listeners() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);
     let appliance = Appliance::start(&firewall, &transparent("")).expect("mailguard runs");
     let sink = sink(&topology, appliance.folder(), &port25(SERVER4));
-    let parent = appliance.process().expect("it runs").pid().to_string();
-    let child = Command::new("pgrep").args(["-P", &parent]).output().expect("pgrep runs");
-    let pid = String::from_utf8_lossy(&child.stdout).trim().to_owned();
+    let pid = mail_process(&appliance);
     assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
     let server = SERVER4.to_string();
     let outcome = send(&topology, &message(&server, "bob@server.example.test", "after the kill"));
