@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use mailguard::cli::{self, Processes};
-use mailguard::datapath::{self, Unloaded};
+use mailguard::datapath::Unloaded;
 use mailguard::runtime::{mail, supervisor};
 use mailguard::scan::Scanner;
 use mailguard_core::config::Config;
@@ -21,8 +21,8 @@ impl Processes for Program {
         mail::run(channel)
     }
 
-    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
-        let Unloaded { programs, maps, routes } = datapath::unload(pin_dir)?;
+    fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
+        let Unloaded { programs, maps, routes } = supervisor::unload(runtime_dir, pin_dir)?;
         let counts =
             [(programs, "attached programs"), (maps, "pinned maps"), (routes, "policy rules and routes")];
         Ok(counts

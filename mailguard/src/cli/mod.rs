@@ -31,8 +31,8 @@ pub trait Processes {
     fn run(&self, config: &Path) -> anyhow::Result<()>;
     /// The mail process, which finds the socket pair to the datapath process under `channel`.
     fn mail(&self, channel: RawFd) -> anyhow::Result<()>;
-    /// Removes everything from the kernel; what was removed, one line each.
-    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
+    /// Removes everything from the kernel unless a daemon with this `runtime_dir` runs; what was removed, one line each.
+    fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
     /// What only the modules themselves can find wrong with a configuration: YARA rules that don't compile.
     fn examine(&self, config: &Config) -> anyhow::Result<()>;
 }
@@ -98,7 +98,8 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
             check::check(file.as_deref().unwrap_or(&args.config), output, processes)
         }
         Command::Unload { output } => {
-            let removed = processes.unload(&config::places(&args.config)?.pin_dir)?;
+            let places = config::places(&args.config)?;
+            let removed = processes.unload(&places.runtime_dir, &places.pin_dir)?;
             status::unloaded(output, &removed)
         }
         Command::Status { output } => status::status(&mut connect()?, output, now),

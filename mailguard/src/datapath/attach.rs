@@ -63,10 +63,12 @@ impl Hook {
 }
 
 /// Hands the programs to the kernel's verifier. They refer to the maps by descriptors: this comes before any map is
-/// taken out of the object.
-pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+/// taken out of the object. XDP's only where an interface gets it: kernels before 5.18 don't take it.
+pub(super) fn load(ebpf: &mut Ebpf, interfaces: &[ZoneInterface], xdp: XdpMode) -> Result<(), DatapathError> {
     program::<SchedClassifier>(ebpf, STEER)?.load().map_err(DatapathError::program(STEER, None))?;
-    program::<Xdp>(ebpf, EARLY)?.load().map_err(DatapathError::program(EARLY, None))?;
+    if interfaces.iter().any(|interface| xdp_mode(&interface.device, xdp).is_some()) {
+        program::<Xdp>(ebpf, EARLY)?.load().map_err(DatapathError::program(EARLY, None))?;
+    }
     program::<SkLookup>(ebpf, RECONNECT)?.load().map_err(DatapathError::program(RECONNECT, None))
 }
 

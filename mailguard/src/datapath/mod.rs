@@ -101,7 +101,7 @@ impl Datapath {
         let interfaces = interfaces::of_zones(config)?;
         let pins = Pins::open(&config.kernel.pin_dir)?;
         let mut ebpf = pins.load_object()?;
-        attach::load(&mut ebpf)?;
+        attach::load(&mut ebpf, &interfaces, config.kernel.xdp)?;
         let mut rules = RuleMaps::new(&mut ebpf)?;
         let mut config_map: Array<MapData, Settings> = object::take_map(&mut ebpf, map::CONFIG)?;
         let settings = config_map.get(&0, 0).map_err(DatapathError::map(map::CONFIG))?;
@@ -136,9 +136,10 @@ impl Datapath {
     /// Applies a changed configuration: only the rules that differ are touched, additions before removals, so that
     /// no session breaks and nothing is unprotected in between.
     pub fn apply(&mut self, config: &Config) -> Result<Applied, DatapathError> {
+        let applied = self.apply_rules(&rules::compile(config))?;
         self.settings.fail_mode = fail_mode(config);
-        let restart_needed = Shape::of(config) != self.shape;
-        self.apply_rules(&rules::compile(config)).map(|applied| Applied { restart_needed, ..applied })
+        self.write_settings()?;
+        Ok(Applied { restart_needed: Shape::of(config) != self.shape, ..applied })
     }
 
     /// Applies these rules.

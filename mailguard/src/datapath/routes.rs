@@ -15,6 +15,7 @@ use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use super::DatapathError;
 use super::interfaces::Device;
+use crate::intercept;
 
 /// Number of our routing table.
 const TABLE: u32 = 2525;
@@ -47,7 +48,7 @@ pub(super) fn with_netlink<T: Send>(
 pub(super) fn install(devices: &[&Device]) -> Result<(), DatapathError> {
     let devices: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
     with_netlink(async move |netlink| {
-        for version in versions() {
+        for version in versions_in_use() {
             if !devices.is_empty() {
                 install_route(&netlink, version.clone()).await?;
             }
@@ -89,10 +90,15 @@ pub(super) fn remove() -> Result<usize, DatapathError> {
     })
 }
 
-/// The versions of IP that this system has.
+/// The versions of IP that this kernel has, whether they are in use or not.
 fn versions() -> Vec<IpVersion> {
-    let ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
+    let ipv6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists();
     if ipv6 { vec![IpVersion::V4, IpVersion::V6] } else { vec![IpVersion::V4] }
+}
+
+/// The versions of IP that can be routed here now.
+fn versions_in_use() -> Vec<IpVersion> {
+    if intercept::has_ipv6() { vec![IpVersion::V4, IpVersion::V6] } else { vec![IpVersion::V4] }
 }
 
 fn interface_of(rule: &RuleMessage) -> Option<&String> {

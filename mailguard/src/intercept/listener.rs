@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use mailguard_common::layout::{MAX_ZONES, SMTP_PORT, SOCKET_MARK};
 use mailguard_core::config::Config;
@@ -104,8 +103,9 @@ pub fn open_listeners(config: &Config) -> Result<Vec<ZoneListener>, ListenError>
     Ok(listeners)
 }
 
-fn has_ipv6() -> bool {
-    Path::new("/proc/net/if_inet6").exists()
+/// Whether IPv6 is in use here: built in, and not switched off, which leaves no interface with an address.
+pub fn has_ipv6() -> bool {
+    std::fs::read("/proc/thread-self/net/if_inet6").is_ok_and(|addresses| !addresses.is_empty())
 }
 
 fn transparent(

@@ -73,7 +73,7 @@ impl QueueHandle {
     /// that runs goes on.
     pub async fn remove(&self, id: QueueId) -> Result<bool, WriteError> {
         let answer = self.shared.around.db.submit(Job::Remove(id)).await?;
-        self.shared.lock().forget(id);
+        self.shared.forget_unless_released(id).await;
         Ok(answer == Answer::Done)
     }
 

@@ -165,6 +165,19 @@ impl Shared {
         self.around.witness.attempted(attempted).await;
     }
 
+    /// The message is gone from memory, unless a release has just put it back into the store: its arrival and our
+    /// word of its end may have crossed.
+    pub(super) async fn forget_unless_released(&self, id: QueueId) {
+        self.lock().forget(id);
+        if let Ok(Some(record)) = self.around.db.message(id).await {
+            let mut state = self.lock();
+            state.live.entry(id).or_default();
+            state.schedule.set_due(id, record.due().unwrap_or(record.received_at));
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
     async fn record(
         &self,
         config: &mailguard_core::config::Config,
@@ -181,7 +194,14 @@ impl Shared {
             let failed = Failed { id, record: &settling.record, reported: &reported, body: &body };
             notice_to_sender = notice(config, failed, self.around.ids.mint(), now).await;
         }
-        let record = Record { id, states, withhold, at: now, notice: notice_to_sender };
+        let record = Record {
+            id,
+            recipients: settling.record.states.len(),
+            states,
+            withhold,
+            at: now,
+            notice: notice_to_sender,
+        };
         match self.around.db.submit(Job::Record(Box::new(record))).await? {
             Answer::Recorded(Some(_)) => {
                 let mut state = self.lock();
@@ -193,7 +213,7 @@ impl Shared {
                 self.wake.notify_one();
             }
             // Ended for everybody, or removed by an administrator.
-            _ => self.lock().forget(id),
+            _ => self.forget_unless_released(id).await,
         }
         Ok(())
     }

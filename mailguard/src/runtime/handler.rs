@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
-use super::ipc;
+use super::ipc::{self, Current};
 use super::privileged::Privileged;
 use super::rows;
 use super::services::MailServices;
@@ -45,6 +45,7 @@ pub(super) struct ControlHandler {
 
 struct Loaded {
     source: Source,
+    revision: u64,
     at: UnixTime,
 }
 
@@ -73,8 +74,9 @@ fn stock(stock: store::stock::Stock) -> Stock {
 }
 
 impl ControlHandler {
-    pub(super) fn new(source: Source, parts: Parts) -> Self {
-        Self { parts, started_at: now(), loaded: Mutex::new(Loaded { source, at: now() }) }
+    pub(super) fn new(current: Current, parts: Parts) -> Self {
+        let Current { source, revision } = current;
+        Self { parts, started_at: now(), loaded: Mutex::new(Loaded { source, revision, at: now() }) }
     }
 
     fn loaded(&self) -> std::sync::MutexGuard<'_, Loaded> {
@@ -82,19 +84,25 @@ impl ControlHandler {
     }
 
     /// Uses a configuration that the datapath process has put into force: for new sessions and attempts.
-    pub(super) fn adopt(&self, source: Source) -> std::result::Result<(), String> {
+    pub(super) fn adopt(&self, current: Current) -> std::result::Result<(), String> {
+        let Current { source, revision } = current;
+        // Held to the end: sessions get scanner and configuration of one revision, and the latest.
+        let mut loaded = self.loaded();
+        if revision <= loaded.revision {
+            return Ok(());
+        }
         let config = config::parse(&source).map_err(|errors| errors.to_string())?;
         let scanner = Scanner::new(&config).map_err(|error| error.to_string())?;
         self.parts.services.set_scanner(scanner);
         self.parts.config.store(Arc::new(config));
-        *self.loaded() = Loaded { source, at: now() };
+        *loaded = Loaded { source, revision, at: now() };
         Ok(())
     }
 
     /// Has the datapath process do something that brings a new configuration, and uses it.
     async fn change(&self, request: ipc::Request) -> Result<()> {
         match self.parts.privileged.request(request).await.map_err(refused)? {
-            ipc::Answer::Source(source) => self.adopt(source).map_err(failed),
+            ipc::Answer::Current(current) => self.adopt(current).map_err(failed),
             ipc::Answer::Status(_) => Err(failed("the datapath process answered another question")),
         }
     }
@@ -120,7 +128,7 @@ impl ControlHandler {
         problems.extend(self.damaged().await?);
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
             Ok(ipc::Answer::Status(status)) => status,
-            Ok(ipc::Answer::Source(_)) => serde_json::Value::Null,
+            Ok(ipc::Answer::Current(_)) => serde_json::Value::Null,
             Err(error) => {
                 problems.push(error);
                 serde_json::Value::Null

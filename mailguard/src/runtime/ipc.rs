@@ -10,8 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::config::{Edit, Source};
 use crate::intercept::{Family, Role};
 
-/// Largest frame in octets: a configuration with its list files fits well.
+/// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
+/// Largest frame to the datapath process in octets: an edit of a list.
+pub const MAX_REQUEST_OCTETS: usize = 1 << 20;
 
 /// From the datapath process to the mail process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,7 +21,7 @@ pub enum ToMail {
     /// First of all: what to serve.
     Start {
         /// The configuration as it was read.
-        source: Source,
+        current: Current,
         /// The inherited listeners.
         listeners: Vec<InheritedListener>,
     },
@@ -31,9 +33,18 @@ pub enum ToMail {
         result: Result<Answer, String>,
     },
     /// The configuration was reloaded at somebody else's wish (SIGHUP).
-    Reloaded(Source),
+    Reloaded(Current),
     /// Finish what is under way and end.
     Stop,
+}
+
+/// The configuration that is in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Current {
+    /// What it was read from.
+    pub source: Source,
+    /// Grows with each change: a later one is never replaced by an earlier one, whichever way each of them came.
+    pub revision: u64,
 }
 
 /// A listening socket that the mail process finds open under this number.
@@ -78,7 +89,7 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// The configuration that is now in force.
-    Source(Source),
+    Current(Current),
     /// The state of the kernel side, as [`crate::datapath::DatapathStatus`] is written.
     Status(serde_json::Value),
 }
@@ -97,9 +108,9 @@ fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-fn frame_length(prefix: [u8; 4]) -> io::Result<usize> {
+fn frame_length(prefix: [u8; 4], limit: usize) -> io::Result<usize> {
     let length = u32::from_be_bytes(prefix) as usize;
-    if length > MAX_FRAME_OCTETS {
+    if length > limit {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("a frame of {length} octets is too large"),
@@ -113,11 +124,11 @@ pub fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     to.write_all(&encode(message)?)
 }
 
-/// Reads one message; `UnexpectedEof` when the other process is gone.
-pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+/// Reads one message of at most `limit` octets; `UnexpectedEof` when the other process is gone.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read, limit: usize) -> io::Result<T> {
     let mut prefix = [0; 4];
     from.read_exact(&mut prefix)?;
-    let mut frame = vec![0; frame_length(prefix)?];
+    let mut frame = vec![0; frame_length(prefix, limit)?];
     from.read_exact(&mut frame)?;
     Ok(serde_json::from_slice(&frame)?)
 }
@@ -127,11 +138,11 @@ pub async fn write_async(to: &mut (impl AsyncWrite + Unpin), message: &impl Seri
     to.write_all(&encode(message)?).await
 }
 
-/// [`read`], without blocking the thread.
+/// [`read`] with [`MAX_FRAME_OCTETS`], without blocking the thread.
 pub async fn read_async<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
     let mut prefix = [0; 4];
     from.read_exact(&mut prefix).await?;
-    let mut frame = vec![0; frame_length(prefix)?];
+    let mut frame = vec![0; frame_length(prefix, MAX_FRAME_OCTETS)?];
     from.read_exact(&mut frame).await?;
     Ok(serde_json::from_slice(&frame)?)
 }
@@ -146,15 +157,18 @@ mod tests {
         write(&mut wire, &ToDatapath::Heartbeat).unwrap();
         write(&mut wire, &ToDatapath::Request { id: 7, request: Request::Reload }).unwrap();
         let mut from = wire.as_slice();
-        assert!(matches!(read(&mut from), Ok(ToDatapath::Heartbeat)));
-        assert!(matches!(read(&mut from), Ok(ToDatapath::Request { id: 7, request: Request::Reload })));
-        let end = read::<ToDatapath>(&mut from).unwrap_err();
+        assert!(matches!(read(&mut from, MAX_REQUEST_OCTETS), Ok(ToDatapath::Heartbeat)));
+        assert!(matches!(
+            read(&mut from, MAX_REQUEST_OCTETS),
+            Ok(ToDatapath::Request { id: 7, request: Request::Reload })
+        ));
+        let end = read::<ToDatapath>(&mut from, MAX_REQUEST_OCTETS).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn an_oversized_frame_is_refused_before_it_is_read() {
-        let error = read::<ToDatapath>(&mut [0xff; 4].as_slice()).unwrap_err();
+        let error = read::<ToDatapath>(&mut [0, 0x10, 0, 1].as_slice(), MAX_REQUEST_OCTETS).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -13,14 +13,15 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::handler::{ControlHandler, Parts};
-use super::ipc::{self, InheritedListener, ToMail};
+use super::ipc::{self, Current, InheritedListener, ToMail};
 use super::log;
 use super::privileged::{Notice, Privileged};
 use super::services::MailServices;
-use crate::config::{self, Source};
+use crate::config;
 use crate::control;
 use crate::delivery::Delivery;
 use crate::intercept::{Connection, Listener, ZoneListener};
@@ -36,6 +37,8 @@ use crate::trace::Recorder;
 
 /// Pause when no connection can be accepted for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether the spool still works.
+const SPOOL_WATCH: Duration = Duration::from_millis(500);
 /// How long sessions may go on after a stop was asked for; each is told 421 at its next command.
 const SESSION_GRACE: Duration = Duration::from_secs(5);
 
@@ -43,14 +46,15 @@ const SESSION_GRACE: Duration = Duration::from_secs(5);
 pub fn run(channel: RawFd) -> Result<()> {
     let mut channel =
         inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
-    let start: ToMail = ipc::read(&mut channel).context("the datapath process said nothing")?;
-    let ToMail::Start { source, listeners } = start else {
+    let start: ToMail =
+        ipc::read(&mut channel, ipc::MAX_FRAME_OCTETS).context("the datapath process said nothing")?;
+    let ToMail::Start { current, listeners } = start else {
         bail!("the datapath process began with something else")
     };
-    let config = config::parse(&source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
-    runtime.block_on(serve(source, config, channel, listeners))
+    runtime.block_on(serve(current, config, channel, listeners))
 }
 
 /// Takes a descriptor over that the datapath process left open for us.
@@ -62,7 +66,7 @@ fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 async fn serve(
-    source: Source,
+    current: Current,
     config: Config,
     channel: UnixStream,
     inherited_listeners: Vec<InheritedListener>,
@@ -75,24 +79,37 @@ async fn serve(
         listeners.push(Listener::new(ZoneListener { zone, family, role, socket: inherited(fd)? })?);
     }
     let own = listeners.iter().map(Listener::address).collect();
-    let house = House::build(source, config, privileged.clone(), own).await?;
+    let house = House::build(current, config, privileged.clone(), own).await?;
     let control = control::bind(&control::socket_path(&runtime_dir))?;
     let control = tokio::spawn(control::serve(control, house.handler.clone()));
     let (stop, stopped) = watch::channel(false);
-    let accepting: Vec<_> = listeners
+    let mut accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| tokio::spawn(accept(listener, house.doorman(stopped.clone()))))
         .collect();
     let heartbeat = tokio::spawn(async move { privileged.keep_alive().await });
     info!(listeners = accepting.len(), "mail is served");
-    house.obey(&mut notices).await;
+    // The datapath process starts the next one, which recovers; connections wait in the listeners meanwhile.
+    tokio::select! {
+        () = house.obey(&mut notices) => {}
+        cause = house.spool_failed() => bail!("the spool can't be written any more: {cause}"),
+        () = one_ended(&mut accepting) => bail!("a task that accepts connections ended"),
+    }
     info!("stopping: sessions end at their next command, deliveries under way are finished");
     heartbeat.abort();
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    accepting.iter().for_each(JoinHandle::abort);
     stop.send_replace(true);
     house.close().await;
     control.abort();
     Ok(())
+}
+
+/// Waits for the end of any of them; without any, for ever.
+async fn one_ended(tasks: &mut [JoinHandle<()>]) {
+    if tasks.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    let _ended = futures::future::select_all(tasks.iter_mut()).await;
 }
 
 /// What accepting a connection needs.
@@ -140,7 +157,7 @@ struct House {
 impl House {
     /// Opens the stores, recovers what a crash left, and starts what delivers it.
     async fn build(
-        source: Source,
+        current: Current,
         config: Config,
         privileged: Privileged,
         own: Vec<SocketAddr>,
@@ -171,7 +188,7 @@ impl House {
         let housekeeper = delivery.clone();
         tokio::spawn(async move { housekeeper.keep_house().await });
         let handler = Arc::new(ControlHandler::new(
-            source,
+            current,
             Parts {
                 config: config.clone(),
                 services: services.clone(),
@@ -196,10 +213,20 @@ impl House {
 
     /// Follows what the datapath process says until that is to stop.
     async fn obey(&self, notices: &mut mpsc::Receiver<Notice>) {
-        while let Some(Notice::Reloaded(source)) = notices.recv().await {
-            if let Err(error) = self.handler.adopt(source) {
+        while let Some(Notice::Changed(current)) = notices.recv().await {
+            if let Err(error) = self.handler.adopt(current) {
                 error!(%error, "the new configuration can't be used");
             }
+        }
+    }
+
+    /// Waits until a write to the spool has failed, and says why.
+    async fn spool_failed(&self) -> Arc<str> {
+        loop {
+            if let Some(cause) = self.db.failure() {
+                return cause;
+            }
+            tokio::time::sleep(SPOOL_WATCH).await;
         }
     }
 

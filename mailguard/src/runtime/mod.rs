@@ -34,6 +34,16 @@ pub enum RunError {
     /// `user` is root.
     #[error("`user` is root: mail is handled by an unprivileged user")]
     RootUser,
+    /// A folder is in use by somebody else.
+    #[error(
+        "{path} holds files and isn't {user}'s: name a folder of mailguard's own, or give this one to {user}"
+    )]
+    ForeignDirectory {
+        /// Which.
+        path: PathBuf,
+        /// Who should own it.
+        user: String,
+    },
     /// A folder can't be made or given to the user.
     #[error("{path}: {source}")]
     Directory {

@@ -1,20 +1,20 @@
 //! The mail process's end of the channel: asks the datapath process for what only root can do, and hears from it.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use super::ipc::{self, Answer, Request, ToDatapath, ToMail};
-use crate::config::Source;
+use super::ipc::{self, Answer, Current, Request, ToDatapath, ToMail};
 
 /// How often the datapath process hears that we live; it is told stale after several of these.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Messages that wait to be written.
+const MAX_WAITING_MESSAGES: usize = 64;
 /// Longest wait for an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(50);
 
@@ -23,7 +23,8 @@ type Outcome = Result<Answer, String>;
 /// Asks. Clones share the channel.
 #[derive(Clone)]
 pub(super) struct Privileged {
-    to: Arc<AsyncMutex<OwnedWriteHalf>>,
+    /// To the one task that writes: a request that is given up never leaves half a frame.
+    to: mpsc::Sender<ToDatapath>,
     /// Requests without an answer yet; each leaves within [`ANSWER_TIME`].
     pending: Arc<Mutex<HashMap<u64, oneshot::Sender<Outcome>>>>,
     next: Arc<AtomicU64>,
@@ -32,8 +33,8 @@ pub(super) struct Privileged {
 /// What the datapath process says unasked.
 #[derive(Debug)]
 pub(super) enum Notice {
-    /// A new configuration.
-    Reloaded(Source),
+    /// A new configuration, or one that somebody asked for and no longer waits for.
+    Changed(Current),
     /// Finish and end; also when the datapath process is gone.
     Stop,
 }
@@ -43,11 +44,9 @@ impl Privileged {
     pub(super) fn new(channel: UnixStream) -> (Self, mpsc::Receiver<Notice>) {
         let (from, to) = channel.into_split();
         let (notices, inbox) = mpsc::channel(8);
-        let privileged = Self {
-            to: Arc::new(AsyncMutex::new(to)),
-            pending: Arc::default(),
-            next: Arc::new(AtomicU64::new(1)),
-        };
+        let (sender, messages) = mpsc::channel(MAX_WAITING_MESSAGES);
+        tokio::spawn(talk(to, messages));
+        let privileged = Self { to: sender, pending: Arc::default(), next: Arc::new(AtomicU64::new(1)) };
         tokio::spawn(listen(from, privileged.pending.clone(), notices));
         (privileged, inbox)
     }
@@ -58,8 +57,9 @@ impl Privileged {
         let (sender, receiver) = oneshot::channel();
         lock(&self.pending).insert(id, sender);
         let asked = async {
-            self.send(&ToDatapath::Request { id, request }).await.map_err(|error| error.to_string())?;
-            receiver.await.map_err(|_| "the datapath process is gone".to_owned())?
+            let gone = "the datapath process is gone";
+            self.to.send(ToDatapath::Request { id, request }).await.map_err(|_| gone.to_owned())?;
+            receiver.await.map_err(|_| gone.to_owned())?
         };
         let outcome = tokio::time::timeout(ANSWER_TIME, asked).await;
         lock(&self.pending).remove(&id);
@@ -69,13 +69,9 @@ impl Privileged {
     /// Says that we live, for as long as this runs and the channel holds.
     pub(super) async fn keep_alive(&self) {
         let mut ticks = tokio::time::interval(HEARTBEAT);
-        while self.send(&ToDatapath::Heartbeat).await.is_ok() {
+        while self.to.send(ToDatapath::Heartbeat).await.is_ok() {
             ticks.tick().await;
         }
-    }
-
-    async fn send(&self, message: &ToDatapath) -> io::Result<()> {
-        ipc::write_async(&mut *self.to.lock().await, message).await
     }
 }
 
@@ -83,6 +79,15 @@ fn lock(
     pending: &Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
 ) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Outcome>>> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes what is handed in, until the datapath process is gone.
+async fn talk(mut to: OwnedWriteHalf, mut messages: mpsc::Receiver<ToDatapath>) {
+    while let Some(message) = messages.recv().await {
+        if ipc::write_async(&mut to, &message).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn listen(
@@ -93,13 +98,16 @@ async fn listen(
     while let Ok(message) = ipc::read_async(&mut from).await {
         let notice = match message {
             ToMail::Answer { id, result } => {
-                if let Some(waiting) = lock(&pending).remove(&id) {
-                    // Whoever asked may have given up.
-                    let _ = waiting.send(result);
-                }
-                continue;
+                let waiting = lock(&pending).remove(&id);
+                let unheard = match waiting {
+                    Some(waiting) => waiting.send(result).err(),
+                    None => Some(result),
+                };
+                // Whoever asked has given up, but the change was made.
+                let Some(Ok(Answer::Current(current))) = unheard else { continue };
+                Notice::Changed(current)
             }
-            ToMail::Reloaded(source) => Notice::Reloaded(source),
+            ToMail::Reloaded(current) => Notice::Changed(current),
             ToMail::Stop => Notice::Stop,
             // It came before this task began.
             ToMail::Start { .. } => continue,

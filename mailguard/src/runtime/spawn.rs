@@ -31,6 +31,11 @@ impl MailUser {
         Ok(Self { name, uid: found.uid, gid: found.gid })
     }
 
+    /// Whether `path` is the user's.
+    pub(super) fn owns(&self, path: &std::path::Path) -> bool {
+        nix::sys::stat::stat(path).is_ok_and(|facts| facts.st_uid == self.uid.as_raw())
+    }
+
     /// Gives `path` to the user.
     pub(super) fn own(&self, path: &std::path::Path) -> Result<(), RunError> {
         nix::unistd::chown(path, Some(self.uid), Some(self.gid))

@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,13 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
-use super::ipc::{self, Answer, InheritedListener, Request, ToDatapath, ToMail};
+use super::ipc::{self, Answer, Current, InheritedListener, Request, ToDatapath, ToMail};
 use super::log;
 use super::spawn::{self, MailUser};
 use crate::config::{self, Source};
-use crate::datapath::{self, Datapath};
+use crate::datapath::{self, Datapath, Unloaded};
 use crate::intercept::{self, ZoneListener};
+use crate::scan::Scanner;
 
 /// How long a mail process may take to finish what is under way after Stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +39,12 @@ const RESTART_MIN: Duration = Duration::from_millis(100);
 const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A mail process that lived this long was healthy.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// How long the mail process may take to read what it is told.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may be silent: its heartbeat comes each second.
+const SILENCE_PATIENCE: Duration = Duration::from_secs(15);
+/// Events that wait; whoever has more to say waits, too.
+const MAX_WAITING_EVENTS: usize = 64;
 /// Open files the mail process may have: sessions, deliveries and bodies together.
 const OPEN_FILES: u64 = 1 << 16;
 
@@ -54,32 +61,40 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
-    let (events, inbox) = mpsc::channel();
+    let (events, inbox) = mpsc::sync_channel(MAX_WAITING_EVENTS);
     watch_signals(events.clone())?;
     let (source, config) = read(path)?;
     log::start(&config.log);
+    let user = MailUser::find(&config.user)?;
+    let _lock = prepare_folders(&config, &user)?;
     if !config.enabled {
         let removed = datapath::unload(&config.kernel.pin_dir)?;
         info!(?removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
         return Ok(());
     }
-    let user = MailUser::find(&config.user)?;
-    let _lock = prepare_folders(&config, &user)?;
     raise_open_files();
     let listeners = open_listeners(&config)?;
     let datapath = Datapath::start(&config, &listeners)?;
-    let supervisor = Supervisor { source, config, user, listeners, datapath, events, generation: 0 };
+    let supervisor =
+        Supervisor { source, config, user, listeners, datapath, events, generation: 0, revision: 1 };
     supervisor.supervise(&inbox)
 }
 
 fn read(path: &Path) -> Result<(Source, Config), RunError> {
     let source = config::load(path).map_err(|error| RunError::Config(error.to_string()))?;
-    let config = config::parse(&source).map_err(|errors| RunError::Config(errors.to_string()))?;
+    let config = understand(&source).map_err(RunError::Config)?;
     Ok((source, config))
 }
 
+/// What the source means, if the mail process will be able to use it: YARA rules must compile, too.
+fn understand(source: &Source) -> Result<Config, String> {
+    let config = config::parse(source).map_err(|errors| errors.to_string())?;
+    Scanner::new(&config).map_err(|error| error.to_string())?;
+    Ok(config)
+}
+
 /// SIGTERM, SIGINT and SIGHUP become events. Blocked here, before any other thread exists.
-fn watch_signals(events: Sender<Event>) -> Result<(), RunError> {
+fn watch_signals(events: SyncSender<Event>) -> Result<(), RunError> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
@@ -97,17 +112,34 @@ fn watch_signals(events: Sender<Event>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Makes the folders, owned by the mail user, and takes the lock that keeps a second instance out.
+/// Makes the folders, owned by the mail user, and takes the lock that keeps a second instance out. A folder that is there
+/// already and somebody else's is left alone.
 fn prepare_folders(config: &Config, user: &MailUser) -> Result<Flock<File>, RunError> {
     for (folder, mode) in [(&config.state_dir, 0o700), (&config.runtime_dir, 0o755)] {
         let fail = |source| RunError::Directory { path: folder.clone(), source };
+        if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) && !user.owns(folder) {
+            return Err(RunError::ForeignDirectory { path: folder.clone(), user: config.user.clone() });
+        }
         fs::create_dir_all(folder).map_err(fail)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(fail)?;
         user.own(folder)?;
     }
-    let path: PathBuf = config.runtime_dir.join("mailguard.lock");
-    let file = File::create(&path).map_err(|source| RunError::Directory { path: path.clone(), source })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::AlreadyRunning(path))
+    lock(&config.runtime_dir)
+}
+
+/// Takes the lock of the one instance with this `runtime_dir`. It is on the folder itself: a file in it would be within
+/// the mail user's reach.
+fn lock(runtime_dir: &Path) -> Result<Flock<File>, RunError> {
+    let folder = File::open(runtime_dir)
+        .map_err(|source| RunError::Directory { path: runtime_dir.to_owned(), source })?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| RunError::AlreadyRunning(runtime_dir.to_owned()))
+}
+
+/// Removes everything from the kernel, unless an instance runs.
+pub fn unload(runtime_dir: &Path, pin_dir: &Path) -> Result<Unloaded, RunError> {
+    let _lock = runtime_dir.exists().then(|| lock(runtime_dir)).transpose()?;
+    Ok(datapath::unload(pin_dir)?)
 }
 
 /// Opens the listeners; waits a while for a predecessor whose mail process is still on its way out.
@@ -139,37 +171,38 @@ struct Supervisor {
     user: MailUser,
     listeners: Vec<ZoneListener>,
     datapath: Datapath,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     generation: u64,
+    revision: u64,
 }
 
 /// A running mail process.
 struct Mail {
     child: Child,
     channel: UnixStream,
-    started: Instant,
 }
 
 impl Supervisor {
     fn supervise(mut self, inbox: &Receiver<Event>) -> Result<(), RunError> {
         let mut pause = RESTART_MIN;
         loop {
-            let mut mail = self.start_mail()?;
-            if self.serve(inbox, &mut mail) {
-                self.stop(inbox, mail);
-                return Ok(());
+            let started = Instant::now();
+            match self.start_mail() {
+                Ok(mut mail) => {
+                    if self.serve(inbox, &mut mail) {
+                        self.stop(inbox, mail);
+                        return Ok(());
+                    }
+                    let status = mail.child.kill().and_then(|()| mail.child.wait());
+                    error!(
+                        ?status,
+                        "the mail process ended; connections wait in the listeners for the next one"
+                    );
+                }
+                Err(error) if self.generation == 1 => return Err(error),
+                Err(error) => error!(%error, "a mail process can't be started now"),
             }
-            let status = mail.child.kill().and_then(|()| mail.child.wait());
-            pause = if mail.started.elapsed() > STABLE_AFTER {
-                RESTART_MIN
-            } else {
-                (pause * 2).min(RESTART_MAX)
-            };
-            error!(
-                ?status,
-                ?pause,
-                "the mail process ended; connections wait in the listeners for the next one"
-            );
+            pause = if started.elapsed() > STABLE_AFTER { RESTART_MIN } else { (pause * 2).min(RESTART_MAX) };
             if self.stopped_during(inbox, pause) {
                 self.datapath.proxy_down()?;
                 return Ok(());
@@ -182,53 +215,76 @@ impl Supervisor {
         self.generation += 1;
         let (mut channel, theirs) = spawn::channel().map_err(fail("make the channel to the mail process"))?;
         let fds: Vec<RawFd> = self.listeners.iter().map(|listener| listener.socket.as_raw_fd()).collect();
-        let child = spawn::mail_process(&self.user, theirs, &fds).map_err(fail("start the mail process"))?;
+        channel.set_write_timeout(Some(WRITE_PATIENCE)).map_err(fail("set up the channel"))?;
         self.watch_channel(&channel).map_err(fail("read from the mail process"))?;
+        let child = spawn::mail_process(&self.user, theirs, &fds).map_err(fail("start the mail process"))?;
         let listeners = self.listeners.iter().map(|listener| InheritedListener {
             fd: listener.socket.as_raw_fd(),
             zone: listener.zone,
             family: listener.family,
             role: listener.role.clone(),
         });
-        let start = ToMail::Start { source: self.source.clone(), listeners: listeners.collect() };
+        let start = ToMail::Start { current: self.current(), listeners: listeners.collect() };
         if let Err(error) = ipc::write(&mut channel, &start) {
             warn!(%error, "the mail process ended before it began");
         }
         info!(pid = child.id(), "the mail process is started");
-        Ok(Mail { child, channel, started: Instant::now() })
+        Ok(Mail { child, channel })
     }
 
     /// Turns what the mail process says into events, until it hangs up.
     fn watch_channel(&self, channel: &UnixStream) -> io::Result<()> {
         let (mut from, events, generation) = (channel.try_clone()?, self.events.clone(), self.generation);
-        thread::spawn(move || {
-            while let Ok(message) = ipc::read(&mut from) {
+        thread::Builder::new().name("channel".to_owned()).spawn(move || {
+            while let Ok(message) = ipc::read(&mut from, ipc::MAX_REQUEST_OCTETS) {
                 if events.send(Event::Message(generation, message)).is_err() {
                     return;
                 }
             }
             let _ = events.send(Event::Hangup(generation));
-        });
+        })?;
         Ok(())
+    }
+
+    fn current(&self) -> Current {
+        Current { source: self.source.clone(), revision: self.revision }
     }
 
     /// Serves one mail process; true when we shall stop, false when it ended by itself.
     fn serve(&mut self, inbox: &Receiver<Event>, mail: &mut Mail) -> bool {
-        while let Ok(event) = inbox.recv() {
-            match event {
-                Event::Signal(Signal::SIGHUP) => match self.reload() {
-                    Ok(()) => self.tell(mail, &ToMail::Reloaded(self.source.clone())),
-                    Err(text) => error!("reload refused, the old configuration stays in force: {text}"),
-                },
-                Event::Signal(_) => return true,
-                Event::Hangup(generation) if generation == self.generation => return false,
-                Event::Message(generation, message) if generation == self.generation => {
-                    self.handle(mail, message)
+        let mut heard = Instant::now();
+        loop {
+            let silence = heard.elapsed();
+            if silence >= SILENCE_PATIENCE {
+                error!(?silence, "the mail process hangs and is ended");
+                return false;
+            }
+            match inbox.recv_timeout(SILENCE_PATIENCE - silence) {
+                Ok(Event::Signal(Signal::SIGHUP)) => {
+                    if self.reload_or_say() {
+                        self.tell(mail, &ToMail::Reloaded(self.current()));
+                    }
                 }
-                Event::Hangup(_) | Event::Message(..) => {}
+                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
+                Ok(Event::Hangup(generation)) if generation == self.generation => return false,
+                Ok(Event::Message(generation, message)) if generation == self.generation => {
+                    heard = Instant::now();
+                    self.handle(mail, message);
+                }
+                Ok(Event::Hangup(_) | Event::Message(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
-        true
+    }
+
+    /// Reloads at SIGHUP; true when something new is in force.
+    fn reload_or_say(&mut self) -> bool {
+        match self.reload() {
+            Ok(()) => true,
+            Err(text) => {
+                error!("reload refused, the old configuration stays in force: {text}");
+                false
+            }
+        }
     }
 
     fn handle(&mut self, mail: &mut Mail, message: ToDatapath) {
@@ -247,19 +303,27 @@ impl Supervisor {
 
     fn tell(&self, mail: &mut Mail, message: &ToMail) {
         if let Err(error) = ipc::write(&mut mail.channel, message) {
-            warn!(%error, "the mail process doesn't listen");
+            warn!(%error, "the mail process doesn't listen and is ended");
+            // Half a frame may be on its way: nothing more can be said on this channel.
+            let _ = mail.child.kill();
         }
     }
 
     fn perform(&mut self, request: Request) -> Result<Answer, String> {
         match request {
-            Request::Reload => self.reload().map(|()| Answer::Source(self.source.clone())),
+            Request::Reload => self.reload().map(|()| Answer::Current(self.current())),
             Request::Edit(change) => {
                 let edited = config::edit(&self.source, &change).map_err(|error| error.to_string())?;
-                let config = config::parse(&edited).map_err(|errors| errors.to_string())?;
-                config::write(&self.source, &edited).map_err(|error| error.to_string())?;
+                let config = understand(&edited)?;
+                let before = (self.source.clone(), self.config.clone());
                 self.adopt(edited, config)?;
-                Ok(Answer::Source(self.source.clone()))
+                // Only what is in force is written, and what can't be written isn't left in force.
+                if let Err(error) = config::write(&before.0, &self.source) {
+                    let (source, config) = before;
+                    self.adopt(source, config)?;
+                    return Err(error.to_string());
+                }
+                Ok(Answer::Current(self.current()))
             }
             Request::Status => {
                 let status = self.datapath.status().map_err(|error| error.to_string())?;
@@ -278,8 +342,14 @@ impl Supervisor {
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(format!("{what} changed: restart needed, nothing was applied"));
         }
-        self.datapath.apply(&config).map_err(|error| error.to_string())?;
+        if let Err(error) = self.datapath.apply(&config) {
+            if let Err(again) = self.datapath.apply(&self.config) {
+                error!(%again, "the rules of the configuration in force can't be restored");
+            }
+            return Err(error.to_string());
+        }
         (self.source, self.config) = (source, config);
+        self.revision += 1;
         Ok(())
     }
 
@@ -305,11 +375,14 @@ impl Supervisor {
     }
 
     /// Waits `pause`; true when a signal says to stop meanwhile.
-    fn stopped_during(&self, inbox: &Receiver<Event>, pause: Duration) -> bool {
+    fn stopped_during(&mut self, inbox: &Receiver<Event>, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         loop {
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Signal(Signal::SIGHUP) | Event::Message(..) | Event::Hangup(_)) => {}
+                Ok(Event::Signal(Signal::SIGHUP)) => {
+                    self.reload_or_say();
+                }
+                Ok(Event::Message(..) | Event::Hangup(_)) => {}
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,
             }
@@ -327,6 +400,7 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
         ("state_dir", old.state_dir != new.state_dir),
         ("runtime_dir", old.runtime_dir != new.runtime_dir),
         ("user", old.user != new.user),
+        ("kernel.xdp", old.kernel.xdp != new.kernel.xdp),
         ("kernel.pin_dir", old.kernel.pin_dir != new.kernel.pin_dir),
         ("kernel.proxy_port", old.kernel.proxy_port != new.kernel.proxy_port),
         ("a zone", listeners(old) != listeners(new)),

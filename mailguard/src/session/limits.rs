@@ -6,11 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mailguard_core::config::model::Server;
 use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The count of sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Limits {
     counts: Mutex<Counts>,
+    turned_away: Arc<Semaphore>,
+}
+
+/// Connections that are told at one time that there is no session for them; further ones are closed without a word.
+pub const MAX_TURNED_AWAY: usize = 256;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { counts: Mutex::default(), turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +74,11 @@ impl Limits {
         counts.total += 1;
         counts.clients.insert(client, of_client + 1);
         Ok(Admission { limits: self.clone(), client })
+    }
+
+    /// A place among those that are told that they are refused, as long as it is held.
+    pub fn turn_away(&self) -> Option<OwnedSemaphorePermit> {
+        self.turned_away.clone().try_acquire_owned().ok()
     }
 
     /// How many sessions there are now.

@@ -84,7 +84,11 @@ pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionC
     let client = peer.client.ip();
     let admitted = context.limits.admit(client, &context.config.server);
     let end = match &admitted {
-        Err(refused) => driver::turn_away(stream, &refused.reply()).await.map(|()| refused.to_string()),
+        Err(refused) => match context.limits.turn_away() {
+            Some(_place) => driver::turn_away(stream, &refused.reply()).await.map(|()| refused.to_string()),
+            // Too many are being told so already.
+            None => Ok(refused.to_string()),
+        },
         Ok(_admission) => driver::run(stream, peer, context).await.map(|end| end.to_string()),
     };
     match end {

@@ -71,6 +71,9 @@ pub struct Accept {
 pub struct Record {
     /// Which message.
     pub id: QueueId,
+    /// How many recipients the message had for whom these are the outcomes. A row that was made anew under the same
+    /// id, by a release after a removal, has fewer, and they are none of its.
+    pub recipients: usize,
     /// New states, by place in the envelope.
     pub states: Vec<(usize, RecipientState)>,
     /// Recipients to be withheld, by place in the envelope.
@@ -246,8 +249,13 @@ impl Tables<'_, '_> {
         let Some(mut message) = read::<MessageRecord>(&self.messages, record.id)? else {
             return Ok(Answer::Absent);
         };
+        if message.states.len() < record.recipients {
+            return Ok(Answer::Absent);
+        }
         for (index, state) in record.states {
-            message.states[index] = state;
+            if let Some(place) = message.states.get_mut(index) {
+                *place = state;
+            }
         }
         if !record.withhold.is_empty() {
             self.withhold(record.id, &mut message, record.withhold, record.at)?;
