@@ -11,17 +11,24 @@ const MAX_CELL_CHARACTERS: usize = 60;
 /// Rows of cells, printed in columns.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
+    /// Whether long cells are cut.
+    cut: bool,
 }
 
 impl Table {
-    /// A table with these headings.
+    /// A table with these headings, its long cells cut: an overview.
     pub(super) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+        Self { cut: true, ..Self::whole(headings) }
     }
 
-    /// A table without headings.
+    /// A table with these headings and whole cells: for values that somebody types again.
+    pub(super) fn whole(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()], cut: false }
+    }
+
+    /// A table without headings, its cells whole.
     pub(super) fn lines() -> Self {
-        Self { rows: Vec::new() }
+        Self { rows: Vec::new(), cut: false }
     }
 
     /// Adds a row.
@@ -31,10 +38,11 @@ impl Table {
 
     /// Adds a row of any length.
     pub(super) fn cells(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| short(&plain(cell))).collect());
+        let cell = |cell: &String| if self.cut { short(&plain(cell)) } else { plain(cell) };
+        self.rows.push(cells.iter().map(cell).collect());
     }
 
-    /// The text, each line behind `indent`, the columns two blanks apart; the last one is as wide as it likes.
+    /// The text, each line behind `indent`, the columns two blanks apart.
     pub(super) fn print(&self, out: &mut String, indent: &str) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

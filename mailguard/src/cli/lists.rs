@@ -45,7 +45,7 @@ fn print(entries: &[ListEntry]) -> String {
     if entries.is_empty() {
         return "nothing is listed\n".to_owned();
     }
-    let mut table = Table::new(&["KIND", "VALUE", "WRITTEN IN"]);
+    let mut table = Table::whole(&["KIND", "VALUE", "WRITTEN IN"]);
     for ListEntry { list, value, file, line } in entries {
         table.row([list.kind().to_owned(), value.clone(), format!("{}:{line}", file.display())]);
     }

@@ -1,1 +1,478 @@
-//! x
+//! Commands from the typed line to the printed text, over a real socket to a daemon that knows its answers.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
+use mailguard_core::mail::QueueId;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::{Change, Edit, EditList, ListEntry};
+use crate::control::*;
+
+/// An hour after the messages of these tests came.
+const NOW: UnixTime = UnixTime(1_795_501_776_000_000);
+const CAME: UnixTime = UnixTime(1_795_498_176_000_000);
+
+/// Stands in for the other processes; refuses a configuration with a zone named "broken".
+struct Alone;
+
+impl Processes for Alone {
+    fn run(&self, config: &Path) -> anyhow::Result<()> {
+        bail!("run {}", config.display())
+    }
+    fn mail(&self, channel: RawFd) -> anyhow::Result<()> {
+        bail!("mail {channel}")
+    }
+    fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
+        Ok(vec![format!("{} for {}", pin_dir.display(), runtime_dir.display())])
+    }
+    fn examine(&self, config: &Config) -> anyhow::Result<()> {
+        if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(()) }
+    }
+}
+
+/// Gives the next answer to whatever is asked, and notes the question.
+struct Script {
+    answers: Mutex<Vec<std::result::Result<Answer, ControlError>>>,
+    asked: Mutex<Vec<Request>>,
+}
+
+impl Handler for Script {
+    async fn handle(&self, request: Request) -> std::result::Result<Answer, ControlError> {
+        self.asked.lock().unwrap().push(request);
+        self.answers.lock().unwrap().remove(0)
+    }
+}
+
+/// A configuration whose daemon is to be found in `folder`, as DIR.
+fn folder(text: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let text = text.replace("DIR", folder.path().to_str().unwrap());
+    fs::write(folder.path().join("m.toml"), text).unwrap();
+    folder
+}
+
+fn typed(line: &str, folder: &TempDir) -> anyhow::Result<Printed> {
+    let config = folder.path().join("m.toml");
+    let words = ["mailguard", "--config", config.to_str().unwrap()].into_iter().chain(line.split(' '));
+    perform(Args::try_parse_from(words)?, &Alone, NOW)
+}
+
+/// Types a line while the daemon has these answers; the questions it got, and what was printed.
+fn ask(
+    line: &'static str,
+    answers: Vec<std::result::Result<Answer, ControlError>>,
+) -> (Vec<Request>, anyhow::Result<Printed>) {
+    let folder = folder("runtime_dir = \"DIR\"\nthis line = is no TOML\n");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let script = Arc::new(Script { answers: Mutex::new(answers), asked: Mutex::default() });
+    let printed = runtime.block_on(async {
+        let listener = bind(&socket_path(folder.path())).unwrap();
+        let typing = tokio::task::spawn_blocking(move || typed(line, &folder));
+        tokio::select! {
+            printed = typing => printed.unwrap(),
+            _ = serve(listener, script.clone()) => unreachable!(),
+        }
+    });
+    let asked = script.asked.lock().unwrap().clone();
+    (asked, printed)
+}
+
+/// One question, one answer, one text.
+fn check(line: &'static str, question: Request, answer: Answer, text: &str) {
+    let (asked, printed) = ask(line, vec![Ok(answer)]);
+    assert_eq!((asked, printed.unwrap()), (vec![question], Printed::text(text)), "{line}");
+}
+
+fn queue_row(id: u64) -> QueueRow {
+    QueueRow {
+        id: QueueId(id),
+        received_at: CAME,
+        octets: 4_300,
+        sender: "<a@example.com>".to_owned(),
+        waiting: 3,
+        first_recipient: "b@example.net".to_owned(),
+        next_attempt: UnixTime(NOW.0 + 300_000_000),
+        attempts: 2,
+        last: "451 4.3.0 try later\u{1b}[2J".to_owned(),
+    }
+}
+
+fn source() -> SourceRow {
+    SourceRow {
+        client: "192.0.2.7".parse().unwrap(),
+        zone: "lan".to_owned(),
+        destination: "203.0.113.5:25".parse().unwrap(),
+        helo: "client.example".to_owned(),
+    }
+}
+
+#[test]
+fn lines_that_are_no_commands() {
+    for line in [
+        "",
+        "bypass add",
+        "bypass add from-ip",
+        "bypass add from-host 192.0.2.1",
+        "blacklist add from-ip 192.0.2.1",
+        "queue show",
+        "queue show not-an-id!",
+        "queue retry",
+        "queue remove 10 --all",
+        "run --json",
+        "mail",
+    ] {
+        let words = std::iter::once("mailguard").chain(line.split(' ').filter(|word| !word.is_empty()));
+        assert_eq!(Args::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn the_other_processes() {
+    let folder = folder("runtime_dir = \"/run/x\"\n[kernel]\npin_dir = \"/pins\"\n[broken\n");
+    let config = folder.path().join("m.toml");
+    assert_eq!(typed("run", &folder).unwrap_err().to_string(), format!("run {}", config.display()));
+    assert_eq!(typed("mail --channel 7", &folder).unwrap_err().to_string(), "mail 7");
+    assert_eq!(typed("unload", &folder).unwrap(), Printed::text("removed: /pins for /run/x\n"));
+    let json = "{\n  \"removed\": [\n    \"/pins for /run/x\"\n  ]\n}\n";
+    assert_eq!(typed("unload --json", &folder).unwrap(), Printed::text(json));
+}
+
+#[test]
+fn checking_a_file() {
+    let least = "hostname = \"gate.example.org\"\nspam.enabled = false\nadmin.listen = \"\"\n\
+        delivery.tls = \"off\"\nkernel.ban_after_abuse = \"0s\"\nfiles.enabled = false\n\
+        [[zone]]\nname = \"lan\"\nkind = \"green\"\ninterfaces = [\"eth0\"]\nmode = \"active\"\n";
+    let good = folder(least);
+    let path = good.path().join("m.toml").display().to_string();
+    let expect = format!(
+        "{path}: OK\n\nConfigured, but not active in this version:\n  \
+         delivery.delay_warning  senders are not warned of delayed mail yet; they hear of it when it fails\n  \
+         server.tls_certificate  STARTTLS is not offered to clients yet\n"
+    );
+    let shown = typed("check", &good).unwrap();
+    assert_eq!(shown.text, expect);
+    assert!(!shown.failed);
+
+    let bad = folder(&least.replace("active", "activ"));
+    let path = bad.path().join("m.toml").display().to_string();
+    let printed = typed("check", &bad).unwrap();
+    assert!(printed.failed && printed.complaint.is_empty());
+    assert_eq!(
+        printed.text,
+        format!(
+            "{path}:11:8: zone[0].mode: found \"activ\", accepted: \"transparent\", \"active\" or \"inactive\"\n  \
+             11 | mode = \"activ\"\n     |        ^^^^^^^\n     = did you mean \"active\"?\n\n1 error\n"
+        )
+    );
+    let printed = typed("check --json", &bad).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&printed.text).unwrap();
+    let seen = (&value["valid"], &value["errors"]["told"][0]["line"], &value["errors"]["count"]);
+    assert_eq!((seen, printed.failed), ((&json!(false), &json!(11), &json!(1)), true));
+
+    let broken = folder(&least.replace("\"lan\"", "\"broken\""));
+    assert_eq!(typed("check", &broken).unwrap_err().to_string(), "rule 7 doesn't compile");
+    assert!(typed("check /nowhere", &good).unwrap_err().to_string().starts_with("/nowhere: can't be read: "));
+}
+
+#[test]
+fn without_a_daemon() {
+    let folder = folder("runtime_dir = \"DIR\"\n");
+    let error = typed("status", &folder).unwrap_err().to_string();
+    let expect =
+        format!("mailguard is not running: nobody answers on {}/control.sock", folder.path().display());
+    assert_eq!(error, expect);
+}
+
+#[test]
+fn lists() {
+    let entry =
+        |list, value: &str, line| ListEntry { list, value: value.to_owned(), file: "/m.toml".into(), line };
+    check(
+        "bypass list from-ip",
+        Request::Entries { lists: vec![EditList::BypassFromIp] },
+        Answer::Entries(vec![
+            entry(EditList::BypassFromIp, "192.0.2.1", 7),
+            entry(EditList::BypassFromIp, "2001:db8::1", 12),
+        ]),
+        "KIND     VALUE        WRITTEN IN\n\
+         from-ip  192.0.2.1    /m.toml:7\n\
+         from-ip  2001:db8::1  /m.toml:12\n",
+    );
+    // Whoever removes a value must be able to read it.
+    let long = format!("{}@example.com", "x".repeat(64));
+    check(
+        "blacklist list recipient",
+        Request::Entries { lists: vec![EditList::BlacklistRecipient] },
+        Answer::Entries(vec![entry(EditList::BlacklistRecipient, &long, 3)]),
+        &format!("KIND       VALUE{:73}WRITTEN IN\nrecipient  {long}  /m.toml:3\n", ""),
+    );
+    let lists = vec![EditList::BlacklistClient, EditList::BlacklistSender, EditList::BlacklistRecipient];
+    check("blacklist list", Request::Entries { lists }, Answer::Entries(Vec::new()), "nothing is listed\n");
+    let (list, change) = (EditList::BlacklistSender, Change::Add);
+    let values = vec!["a@example.com".to_owned(), "example.net".to_owned()];
+    let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into() };
+    check(
+        "blacklist add sender a@example.com example.net",
+        Request::Edit(Edit { list, change, values }),
+        Answer::Edited(edited),
+        "added: sender a@example.com\nadded: sender example.net\nin force, and written into /m.toml\n",
+    );
+    let refused = ControlError::new(ErrorKind::Refused, "192.0.2.1 is not in bypass.to_ips");
+    let (asked, printed) = ask("bypass remove to-ip 192.0.2.1", vec![Err(refused)]);
+    let (list, change) = (EditList::BypassToIp, Change::Remove);
+    assert_eq!(asked, [Request::Edit(Edit { list, change, values: vec!["192.0.2.1".to_owned()] })]);
+    assert_eq!(printed.unwrap_err().to_string(), "192.0.2.1 is not in bypass.to_ips");
+}
+
+#[test]
+fn the_queue() {
+    check(
+        "queue list --limit 1",
+        Request::QueueList(Page { after: None, limit: 1 }),
+        Answer::Queue(Listing { rows: vec![queue_row(33)], next: Some(QueueId(33)), total: 8 }),
+        "ID  AGE  SIZE    FROM             TO                TRIES  NEXT   LAST\n\
+         11  1h   4.2 KB  <a@example.com>  b@example.net +2  2      in 5m  451 4.3.0 try later\u{fffd}[2J\n\
+         1 of 8 shown, see --limit\n",
+    );
+    let empty = Listing { rows: Vec::new(), next: None, total: 0 };
+    check(
+        "queue list",
+        Request::QueueList(Page { after: None, limit: 100 }),
+        Answer::Queue(empty),
+        "the queue is empty\n",
+    );
+    let recipients = vec![QueueRecipient {
+        address: "b@example.net".to_owned(),
+        state: "queued".to_owned(),
+        attempts: 1,
+        next_attempt: Some(NOW),
+        last: "451 try later".to_owned(),
+    }];
+    let header = "Subject: x\r\n\ty\u{1b}c\r\n".to_owned();
+    let message = QueueMessage { row: queue_row(33), source: Some(source()), recipients, header };
+    check(
+        "queue show 11",
+        Request::QueueShow { id: QueueId(33) },
+        Answer::QueueMessage(Box::new(message)),
+        "11  2026-11-24T05:29:36Z, 1h ago, 4.2 KB\n  \
+         client     192.0.2.7 in zone lan, to 203.0.113.5:25, HELO client.example\n  \
+         sender     <a@example.com>\n  \
+         recipient  b@example.net: queued, 1 attempt, next now; 451 try later\n\n  \
+         Subject: x\n   y\u{fffd}c\n",
+    );
+}
+
+/// Long lists come in pieces; `--json` prints them as one.
+#[test]
+fn long_lists() {
+    let piece = |ids: std::ops::Range<u64>, next: Option<u64>| {
+        let rows = ids.map(queue_row).collect();
+        Ok(Answer::Queue(Listing { rows, next: next.map(QueueId), total: 2_500 }))
+    };
+    let (asked, printed) = ask(
+        "queue list --json --limit 1500",
+        vec![piece(0..1_000, Some(999)), piece(1_000..1_500, Some(1_499))],
+    );
+    let page = |after: Option<u64>, limit| Request::QueueList(Page { after: after.map(QueueId), limit });
+    assert_eq!(asked, [page(None, 1_000), page(Some(999), 500)]);
+    let rows: Vec<QueueRow> = serde_json::from_str(&printed.unwrap().text).unwrap();
+    assert_eq!(rows, (0..1_500).map(queue_row).collect::<Vec<_>>());
+}
+
+#[test]
+fn changes_of_messages() {
+    let done = |messages, missing: &[u64]| {
+        Answer::Done(Done { messages, missing: missing.iter().copied().map(QueueId).collect() })
+    };
+    let some = Which::Ids(vec![QueueId(33), QueueId(34)]);
+    check(
+        "queue retry --all",
+        Request::QueueRetry { which: Which::All },
+        done(2, &[]),
+        "2 messages are due now\n",
+    );
+    check(
+        "queue remove 11 12",
+        Request::QueueRemove { which: some.clone() },
+        done(2, &[]),
+        "2 messages removed\n",
+    );
+    check(
+        "quarantine delete 11 12",
+        Request::QuarantineDelete { which: some.clone() },
+        done(2, &[]),
+        "2 messages deleted\n",
+    );
+    let (asked, printed) = ask("quarantine release 11 12 --to it@example.com", vec![Ok(done(1, &[34]))]);
+    let to = Some("it@example.com".to_owned().try_into().unwrap());
+    assert_eq!(asked, [Request::QuarantineRelease { which: some, to, with_virus: false }]);
+    let printed = printed.unwrap();
+    assert_eq!(printed.text, "1 message released\n");
+    assert_eq!(printed.complaint, "mailguard: there is no message 12\n");
+}
+
+#[test]
+fn the_quarantine() {
+    let row = QuarantineRow {
+        id: QueueId(33),
+        received_at: CAME,
+        since: CAME,
+        octets: 70,
+        sender: "<>".to_owned(),
+        recipients: vec!["b@example.net".to_owned(), "c@example.net".to_owned()],
+        reason: "virus EICAR".to_owned(),
+    };
+    check(
+        "quarantine list",
+        Request::QuarantineList(Page { after: None, limit: 100 }),
+        Answer::Quarantine(Listing { rows: vec![row.clone()], next: None, total: 1 }),
+        "ID  AGE  SIZE  FROM  TO                REASON\n\
+         11  1h   70 B  <>    b@example.net +1  virus EICAR\n",
+    );
+    let message = QuarantineMessage {
+        row,
+        source: None,
+        reasons: vec!["virus EICAR".to_owned(), "blocked file a.exe".to_owned()],
+        header: "Subject: x\n".to_owned(),
+        text: "hello\n".to_owned(),
+    };
+    check(
+        "quarantine show 11",
+        Request::QuarantineShow { id: QueueId(33) },
+        Answer::QuarantineMessage(Box::new(message)),
+        "11  2026-11-24T05:29:36Z, 1h ago, 70 B\n  \
+         client     mailguard itself\n  \
+         sender     <>\n  \
+         recipient  b@example.net: virus EICAR\n  \
+         recipient  c@example.net: blocked file a.exe\n  \
+         withheld   1h ago\n\n  \
+         Subject: x\n\n  \
+         hello\n",
+    );
+}
+
+#[test]
+fn traces() {
+    let row = |id: u64, disposition: &str, attempts: Vec<AttemptRow>| TraceRow {
+        id: QueueId(id),
+        at: CAME,
+        source: Some(source()),
+        sender: "<a@example.com>".to_owned(),
+        recipients: vec![TraceRecipient {
+            address: "b@example.net".to_owned(),
+            disposition: disposition.to_owned(),
+        }],
+        subject: "hi".to_owned(),
+        octets: 70,
+        checks: vec![CheckRow {
+            check: "files".to_owned(),
+            outcome: "pass".to_owned(),
+            reason: "2 parts".to_owned(),
+        }],
+        result: if disposition.is_empty() { "554 5.7.1 no".to_owned() } else { "accepted".to_owned() },
+        attempts,
+    };
+    let attempt = AttemptRow {
+        at: NOW,
+        recipient: "b@example.net".to_owned(),
+        next_hop: "10.0.0.25:25".to_owned(),
+        outcome: "delivered".to_owned(),
+        text: "250 ok".to_owned(),
+    };
+    let question = |query: &str| Request::Trace { query: query.to_owned() };
+    let rows = vec![
+        row(33, "deliver", vec![attempt.clone()]),
+        row(34, "deliver", Vec::new()),
+        row(35, "quarantine: virus EICAR", Vec::new()),
+        row(36, "", Vec::new()),
+    ];
+    check(
+        "trace from:a@example.com since:1d",
+        question("from:a@example.com since:1d"),
+        Answer::Traces(rows),
+        "ID  WHEN    CLIENT     FROM             TO             SUBJECT  RESULT\n\
+         11  1h ago  192.0.2.7  <a@example.com>  b@example.net  hi       delivered: 250 ok\n\
+         12  1h ago  192.0.2.7  <a@example.com>  b@example.net  hi       accepted\n\
+         13  1h ago  192.0.2.7  <a@example.com>  b@example.net  hi       quarantine: virus EICAR\n\
+         14  1h ago  192.0.2.7  <a@example.com>  b@example.net  hi       554 5.7.1 no\n",
+    );
+    let one = "11  2026-11-24T05:29:36Z, 1h ago, 70 B\n  \
+         client     192.0.2.7 in zone lan, to 203.0.113.5:25, HELO client.example\n  \
+         sender     <a@example.com>\n  \
+         recipient  b@example.net: deliver\n  \
+         subject    hi\n  \
+         check      files: pass (2 parts)\n  \
+         result     accepted\n  \
+         attempt    0s ago: delivered to b@example.net via 10.0.0.25:25: 250 ok\n";
+    let row = row(33, "deliver", vec![attempt]);
+    check("trace 11", question("11"), Answer::Traces(vec![row.clone()]), one);
+    check("trace --full", question(""), Answer::Traces(vec![row.clone(), row]), &format!("{one}\n{one}"));
+    check("trace", question(""), Answer::Traces(Vec::new()), "no message matches\n");
+}
+
+#[test]
+fn the_status() {
+    let report = StatusReport {
+        version: "0.1.0".to_owned(),
+        hostname: "gate.example.org".to_owned(),
+        config: "/m.toml".into(),
+        enabled: true,
+        started_at: CAME,
+        loaded_at: NOW,
+        problems: vec!["the disk is full".to_owned()],
+        zones: vec![ZoneStatus {
+            name: "lan".to_owned(),
+            kind: ZoneKind::Green,
+            mode: ZoneMode::Transparent,
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+        }],
+        sessions: 3,
+        max_sessions: 10_000,
+        queue: Stock { messages: 1, octets: 1_024 },
+        quarantine: Stock::default(),
+        quarantine_max_octets: 10 << 30,
+        kernel: json!({
+            "proxy_alive": true,
+            "interfaces": [{ "name": "eth0", "tc": "tcx" }, { "name": "eth1", "xdp": "native" }],
+            "rules": [],
+        }),
+        inactive: vec![Inactive { key: "spam.enabled".to_owned(), what: "not yet".to_owned() }],
+    };
+    let text = "mailguard 0.1.0 on gate.example.org, running for 1h\n\
+         configuration /m.toml, loaded 0s ago\n\
+         PROBLEM: the disk is full\n\n\
+         ZONE  KIND   MODE         INTERFACES\n\
+         lan   green  transparent  eth0 eth1\n\n\
+         sessions    3 of 10000\n\
+         queue       1 message, 1.0 KB\n\
+         quarantine  0 messages, 0 B of 10.0 GB\n\n\
+         kernel\n  \
+         proxy alive  true\n  \
+         rules\n  \
+         interfaces\n    \
+         NAME  TC   XDP\n    \
+         eth0  tcx\n    \
+         eth1       native\n\n\
+         Configured, but not active in this version:\n  \
+         spam.enabled  not yet\n";
+    check("status", Request::Status, Answer::Status(Box::new(report.clone())), text);
+    let (_, printed) = ask("status --json", vec![Ok(Answer::Status(Box::new(report.clone())))]);
+    assert_eq!(serde_json::from_str::<StatusReport>(&printed.unwrap().text).unwrap(), report);
+}
+
+#[test]
+fn reloading() {
+    let notes = vec!["state_dir: restart needed".to_owned()];
+    check(
+        "reload",
+        Request::Reload,
+        Answer::Reloaded(Reloaded { config: "/m.toml".into(), notes, inactive: Vec::new() }),
+        "/m.toml is in force\n  state_dir: restart needed\n",
+    );
+    let (_, printed) = ask("reload", vec![Ok(Answer::Traces(Vec::new()))]);
+    assert!(printed.unwrap_err().to_string().starts_with("the daemon answered another question"));
+}

@@ -147,3 +147,20 @@ fn the_file_itself() {
     );
     assert!(path.as_os_str().as_bytes().ends_with(b"m.toml"));
 }
+
+/// The daemon is found by a file that is under repair; only one that can't be read is an error.
+#[test]
+fn places_of_a_broken_file() {
+    let dir = folder("");
+    let path = dir.path().join("m.toml");
+    let check = |text: &str, runtime_dir: &str, pin_dir: &str| {
+        fs::write(&path, text).unwrap();
+        let expect = Places { runtime_dir: runtime_dir.into(), pin_dir: pin_dir.into() };
+        assert_eq!(places(&path).unwrap(), expect, "{text}");
+    };
+    check("", "/run/mailguard", "/sys/fs/bpf/mailguard");
+    check("runtime_dir = \"/r\"\nhostname = \n[kernel]\npin_dir = \"/p\"\nxdp = \"off\n", "/r", "/p");
+    check("runtime_dir = \"relative\"\nkernel = 5\n", "/run/mailguard", "/sys/fs/bpf/mailguard");
+    fs::remove_file(&path).unwrap();
+    assert!(places(&path).is_err());
+}
