@@ -43,7 +43,7 @@ pub fn main(processes: &impl Processes) -> ExitCode {
     let now = UnixTime::from(SystemTime::now());
     let printed = match perform(args, processes, now) {
         Ok(printed) => printed,
-        Err(error) => Printed { complaint: format!("mailguard: {error:#}\n"), ..Printed::default() },
+        Err(error) => Printed { complaint: complaint(&error), ..Printed::default() },
     };
     // Nobody is left to be told if this fails, too.
     let _ = io::stderr().write_all(printed.complaint.as_bytes());
@@ -56,6 +56,17 @@ pub fn main(processes: &impl Processes) -> ExitCode {
         _ if printed.complaint.is_empty() && !printed.failed => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// An error with its causes, less those that an error names in its own words already.
+fn complaint(error: &anyhow::Error) -> String {
+    let mut text = format!("mailguard: {error}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text + "\n"
 }
 
 /// What a command says.

@@ -179,6 +179,18 @@ fn checking_a_file() {
 }
 
 #[test]
+fn complaints_name_each_cause_once() {
+    let folder = folder("");
+    let error = typed("check /nowhere", &folder).unwrap_err();
+    assert_eq!(
+        complaint(&error),
+        "mailguard: /nowhere: can't be read: No such file or directory (os error 2)\n"
+    );
+    let error = error.context("the configuration");
+    assert!(complaint(&error).starts_with("mailguard: the configuration: /nowhere: can't be read: "));
+}
+
+#[test]
 fn without_a_daemon() {
     let folder = folder("runtime_dir = \"DIR\"\n");
     let error = typed("status", &folder).unwrap_err().to_string();
