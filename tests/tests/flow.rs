@@ -336,6 +336,26 @@ fn the_mail_process_has_no_privilege_and_holds_nothing_of_the_kernel() {
 }
 
 #[test]
+fn pins_that_others_could_have_made_are_refused_and_a_running_daemon_keeps_its_own() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::start(&firewall, &transparent("")).expect("mailguard runs");
+    let unload = appliance.cli(&["unload"]).expect("runs");
+    assert!(!unload.status.success(), "a daemon runs");
+    assert!(String::from_utf8_lossy(&unload.stderr).contains("another mailguard is running"), "{unload:?}");
+    let second = appliance.cli(&["run"]).expect("runs");
+    assert!(!second.status.success(), "one daemon at a time");
+    appliance.stop().expect("stopped");
+    let mode =
+        |mode| fs::set_permissions(appliance.pin_dir(), std::os::unix::fs::PermissionsExt::from_mode(mode));
+    mode(0o777).expect("opened to all");
+    let refused = appliance.cli(&["run"]).expect("runs");
+    mode(0o700).expect("closed");
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("others than root"), "{refused:?}");
+}
+
+#[test]
 fn the_mail_process_dies_and_the_next_one_serves_the_same_listeners() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);

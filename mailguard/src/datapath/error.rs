@@ -37,6 +37,11 @@ pub enum DatapathError {
     /// The object lacks something that this version expects.
     #[error("the eBPF object doesn't belong to this version: it has no usable {0}; run cargo xtask build")]
     WrongObject(String),
+    /// Somebody else than root may have put pins there.
+    #[error(
+        "{0}: belongs to, or can be written by, others than root: remove it, or name another kernel.pin_dir"
+    )]
+    ForeignPins(PathBuf),
     /// A program isn't accepted, or can't be attached.
     #[error("program {program}{}: {error}", .interface.as_ref().map(|i| format!(" on {i}")).unwrap_or_default())]
     Program {

@@ -4,8 +4,9 @@
 //! compared with what the object expects before they are used: another layout means another folder, filled anew,
 //! never a reinterpretation.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
@@ -37,10 +38,10 @@ impl Pins {
     /// Opens `folder`, mounting a BPF file system at its usual place if need be.
     pub(super) fn open(folder: &Path) -> Result<Self, DatapathError> {
         ensure_bpffs(folder)?;
-        let links = folder.join("links");
-        fs::create_dir_all(&links).map_err(DatapathError::pin(&links))?;
+        private_folder(folder)?;
+        private_folder(&folder.join("links"))?;
         let maps = choose_map_folder(folder)?;
-        fs::create_dir_all(&maps).map_err(DatapathError::pin(&maps))?;
+        private_folder(&maps)?;
         Ok(Self { folder: folder.to_owned(), maps })
     }
 
@@ -134,6 +135,16 @@ fn ensure_bpffs(folder: &Path) -> Result<(), DatapathError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700"))
         .map_err(|error| DatapathError::pin(BPFFS)(error.into()))
+}
+
+/// Makes the folder for root alone. Pins in one that others made, or may write to, can't be trusted.
+fn private_folder(folder: &Path) -> Result<(), DatapathError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(DatapathError::pin(folder))?;
+    let facts = fs::metadata(folder).map_err(DatapathError::pin(folder))?;
+    if facts.uid() != 0 || facts.mode() & 0o022 != 0 {
+        return Err(DatapathError::ForeignPins(folder.to_owned()));
+    }
+    Ok(())
 }
 
 /// Whether `folder`, or what exists of the way to it, is on a BPF file system.
