@@ -41,7 +41,9 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// How long the mail process may take to read what it is told.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may be silent: its heartbeat comes each second.
+/// How long it may take to begin: after a crash it looks at everything that waits.
+const START_PATIENCE: Duration = Duration::from_secs(600);
+/// How long it may be silent after that: its heartbeat comes each second.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(15);
 /// Events that wait; whoever has more to say waits, too.
 const MAX_WAITING_EVENTS: usize = 64;
@@ -252,14 +254,14 @@ impl Supervisor {
 
     /// Serves one mail process; true when we shall stop, false when it ended by itself.
     fn serve(&mut self, inbox: &Receiver<Event>, mail: &mut Mail) -> bool {
-        let mut heard = Instant::now();
+        let (mut heard, mut patience) = (Instant::now(), START_PATIENCE);
         loop {
             let silence = heard.elapsed();
-            if silence >= SILENCE_PATIENCE {
+            if silence >= patience {
                 error!(?silence, "the mail process hangs and is ended");
                 return false;
             }
-            match inbox.recv_timeout(SILENCE_PATIENCE - silence) {
+            match inbox.recv_timeout(patience - silence) {
                 Ok(Event::Signal(Signal::SIGHUP)) => {
                     if self.reload_or_say() {
                         self.tell(mail, &ToMail::Reloaded(self.current()));
@@ -268,7 +270,7 @@ impl Supervisor {
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
                 Ok(Event::Hangup(generation)) if generation == self.generation => return false,
                 Ok(Event::Message(generation, message)) if generation == self.generation => {
-                    heard = Instant::now();
+                    (heard, patience) = (Instant::now(), SILENCE_PATIENCE);
                     self.handle(mail, message);
                 }
                 Ok(Event::Hangup(_) | Event::Message(..)) | Err(RecvTimeoutError::Timeout) => {}
