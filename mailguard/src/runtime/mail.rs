@@ -44,6 +44,8 @@ const SESSION_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the mail process on the inherited channel until it is told to stop.
 pub fn run(channel: RawFd) -> Result<()> {
+    // Else `ps` and `top` show the name by which the program was started, "exe".
+    nix::sys::prctl::set_name(c"mailguard-mail")?;
     let mut channel =
         inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
     let start: ToMail =
