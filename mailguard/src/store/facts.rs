@@ -13,10 +13,9 @@ use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
     WriteTransaction,
 };
-use tokio::task::spawn_blocking;
 
 use super::writer::{Rows, WriteError, Writer};
-use super::{OpenError, create_directory, open_backend, open_file};
+use super::{OpenError, create_directory, look_aside, open_backend, open_file};
 
 /// The version of the rows' layout.
 const SCHEMA: u64 = 1;
@@ -139,13 +138,9 @@ impl FactsDb {
         look: impl FnOnce(&View) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, ReadError> {
         let database = self.database.clone();
-        let outcome = spawn_blocking(move || View::of(&database).and_then(|view| look(&view))).await;
-        let cause = match outcome {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "redb panicked: the file is damaged".to_owned(),
-        };
-        Err(ReadError { path: self.path.to_path_buf(), cause })
+        look_aside(move || View::of(&database).and_then(|view| look(&view)))
+            .await
+            .map_err(|cause| ReadError { path: self.path.to_path_buf(), cause })
     }
 }
 

@@ -114,6 +114,17 @@ pub fn sync_directory(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Runs `look` at a database on a thread that may block. The error is a cause for people; a file so damaged that redb
+/// panics is one, too.
+async fn look_aside<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, redb::Error> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err("redb panicked: the file is damaged".to_owned()),
+    }
+}
+
 /// Opens or creates the database file at `path`, for our eyes only.
 pub fn open_file(path: &Path, schema: u64, cache_octets: usize) -> Result<Database, OpenError> {
     let io = |e| OpenError::io(path, e);

@@ -13,7 +13,6 @@ use mailguard_core::mail::QueueId;
 use redb::Database;
 #[cfg(test)]
 use redb::StorageBackend;
-use tokio::task::spawn_blocking;
 
 use super::body::{Body, BodyDirectory};
 use super::intake::Intake;
@@ -23,7 +22,7 @@ use super::rows::{Answer, Job, SpoolRows};
 use super::stock::{SharedStock, Stock};
 use super::view::View;
 use super::writer::{WriteError, Writer};
-use super::{OpenError, create_directory, open_file};
+use super::{OpenError, create_directory, look_aside, open_file};
 #[cfg(test)]
 use super::{files::Files, open_backend};
 
@@ -185,13 +184,9 @@ impl SpoolDb {
         look: impl FnOnce(&View) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, ReadError> {
         let database = self.database.clone();
-        let outcome = spawn_blocking(move || View::of(&database).and_then(|view| look(&view))).await;
-        let cause = match outcome {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "redb panicked: the file is damaged".to_owned(),
-        };
-        Err(ReadError::Store { path: self.path.to_path_buf(), cause })
+        look_aside(move || View::of(&database).and_then(|view| look(&view)))
+            .await
+            .map_err(|cause| ReadError::Store { path: self.path.to_path_buf(), cause })
     }
 
     /// The record of a message that waits.
