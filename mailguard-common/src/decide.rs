@@ -1,13 +1,13 @@
 //! A flow and what the maps say of it in, a verdict out. The one place where a packet's fate is decided.
 //!
 //! The order is the promise: a session of ours before every rule, so that editing rules never breaks one; bypass
-//! before the blacklist; the blacklist before the question whether the proxy lives. The eBPF programs look up
+//! before bans and the blacklist; these before the question whether the proxy lives. The eBPF programs look up
 //! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
 use crate::layout::{
-    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4,
-    HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6,
-    Interface, Reason, RuleValue, Settings,
+    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_BANS, HAS_BLACKLIST_HOSTS,
+    HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4,
+    HAS_BYPASS_SRC6, INTERFACE_CHECKS, INTERFACE_STEERS, Interface, Reason, RuleValue, Settings,
 };
 use crate::packet::Flow;
 
@@ -32,6 +32,8 @@ pub trait Lookups {
     fn bypass_source(&self, flow: &Flow) -> RuleValue;
     /// The rule of the longest prefix that holds the dialled address.
     fn bypass_destination(&self, flow: &Flow) -> RuleValue;
+    /// What the client's ban says now.
+    fn ban(&self, flow: &Flow) -> RuleValue;
     /// The rule for exactly this client.
     fn blacklist_host(&self, flow: &Flow) -> RuleValue;
     /// The rule of the longest prefix that holds the client.
@@ -48,7 +50,7 @@ pub enum PacketVerdict {
     /// It is dropped.
     Drop(Reason, Option<u32>),
     /// It is answered with a RST, by this rule.
-    Reset(u32),
+    Reset(Reason, u32),
     /// It is given to the socket that was found.
     Assign,
     /// It is given to the zone's listener.
@@ -93,24 +95,32 @@ pub fn by_rules(
     interface: Interface,
     lookups: &impl Lookups,
 ) -> PacketVerdict {
-    let steers = interface.steer != 0;
+    let (checks, steers) = (interface.has(INTERFACE_CHECKS), interface.has(INTERFACE_STEERS));
     // The other fragments can't be told from those of other flows: they would go around us.
-    if flow.fragment != 0 && (steers || flow.is_syn()) {
+    if flow.fragment != 0 && (steers || (checks && flow.is_syn())) {
         return PacketVerdict::Drop(Reason::FragmentDropped, None);
     }
     if !flow.is_syn() {
         return if steers { PacketVerdict::AskListener } else { PacketVerdict::Next(None, None) };
     }
+    if !checks {
+        return PacketVerdict::Next(None, None);
+    }
     let bypass = bypass(flow, settings, lookups);
     if bypass.action == ACTION_BYPASS {
         return PacketVerdict::Next(Some(Reason::Bypassed), Some(bypass.rule));
     }
-    let listed = blacklist(flow, settings, lookups);
-    if listed.action == ACTION_DROP {
-        return PacketVerdict::Drop(Reason::BlacklistDropped, Some(listed.rule));
+    let banned = ban(flow, settings, lookups);
+    match banned.action {
+        ACTION_DROP => return PacketVerdict::Drop(Reason::BanDropped, Some(banned.rule)),
+        ACTION_RESET => return PacketVerdict::Reset(Reason::BanReset, banned.rule),
+        _ => {}
     }
-    if listed.action == ACTION_RESET {
-        return PacketVerdict::Reset(listed.rule);
+    let listed = blacklist(flow, settings, lookups);
+    match listed.action {
+        ACTION_DROP => return PacketVerdict::Drop(Reason::BlacklistDropped, Some(listed.rule)),
+        ACTION_RESET => return PacketVerdict::Reset(Reason::BlacklistReset, listed.rule),
+        _ => {}
     }
     if !steers {
         return PacketVerdict::Next(Some(Reason::Checked), None);
@@ -131,16 +141,21 @@ pub fn without_proxy(settings: &Settings) -> PacketVerdict {
     }
 }
 
-/// The decision before the stack sees the packet, in XDP: the rule that drops it, or none. Everything else, resets
-/// too, is left to TC.
+/// The decision before the stack sees the packet, in XDP: why it is dropped and by which rule, or nothing. Everything
+/// else, resets too, is left to TC.
 #[inline(always)]
-pub fn decide_early(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<u32> {
+pub fn decide_early(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<(Reason, u32)> {
     if settings.armed == 0 || !flow.is_syn() || flow.fragment != 0 {
         return None;
     }
-    let listed = blacklist(flow, settings, lookups);
-    let dropped = listed.action == ACTION_DROP && bypass(flow, settings, lookups).action != ACTION_BYPASS;
-    dropped.then_some(listed.rule)
+    // As in TC, but bypass is asked last, when there is something to bypass.
+    let banned = ban(flow, settings, lookups);
+    let (reason, value) = match banned.action {
+        ACTION_NONE => (Reason::BlacklistDroppedEarly, blacklist(flow, settings, lookups)),
+        _ => (Reason::BanDroppedEarly, banned),
+    };
+    let dropped = value.action == ACTION_DROP && bypass(flow, settings, lookups).action != ACTION_BYPASS;
+    dropped.then_some((reason, value.rule))
 }
 
 /// What the bypass lists say: an entry that lets the flow pass, if there is one.
@@ -161,6 +176,12 @@ fn bypass(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> RuleValue
         }
     }
     if settings.has(destination) { lookups.bypass_destination(flow) } else { RuleValue::NONE }
+}
+
+/// What the client's ban says.
+#[inline(always)]
+fn ban(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> RuleValue {
+    if settings.has(HAS_BANS) { lookups.ban(flow) } else { RuleValue::NONE }
 }
 
 /// What the blacklist says: the address itself before any prefix.

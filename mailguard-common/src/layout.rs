@@ -4,7 +4,7 @@
 //! another ABI are never read, they are built anew beside the old ones.
 
 /// Version of the layouts below; the maps are pinned in a folder of this number.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// TCP port of SMTP (RFC 5321 §4.5.4.2).
 pub const SMTP_PORT: u16 = 25;
@@ -21,14 +21,23 @@ pub const HEARTBEAT_STALE_NS: u64 = 3_000_000_000;
 pub const MAX_ZONES: u32 = 64;
 /// Interfaces of all zones together.
 pub const MAX_INTERFACES: u32 = 256;
+/// Clients that can be banned at one time.
+pub const MAX_BANS: u32 = 65_536;
 /// Entries in each blacklist map.
 pub const MAX_BLACKLIST: u32 = 65_536;
 /// Entries in each bypass map.
 pub const MAX_BYPASS: u32 = 16_384;
-/// Rules of all maps together: each has a counter.
-pub const MAX_RULES: u32 = 131_072;
+/// Rules and bans of all maps together: each has a counter.
+pub const MAX_RULES: u32 = 196_608;
 /// Reconnections noted at one time; the oldest is forgotten.
 pub const MAX_RECONNECTING: u32 = 4_096;
+/// How long a note that a bypassed client has reconnected counts, nanoseconds: as long as TIME_WAIT lasts.
+pub const RECONNECTION_NS: u64 = 60_000_000_000;
+
+/// Octets of the ring of events: some thousand events that wait to be read.
+pub const EVENT_RING_OCTETS: u32 = 1 << 18;
+/// Shortest time between two events of one reason and CPU, nanoseconds; those between are only counted.
+pub const EVENT_INTERVAL_NS: u64 = 100_000_000;
 
 /// Names of the maps, as the object and the pins have them.
 pub mod map {
@@ -38,6 +47,8 @@ pub mod map {
     pub const IFACES: &str = "IFACES";
     /// [`super::listener_index`] ▶ listening socket
     pub const LISTENERS: &str = "LISTENERS";
+    /// Address ▶ [`super::Ban`]
+    pub const BANS: &str = "BANS";
     /// Address ▶ [`super::RuleValue`]
     pub const BLACKLIST_HOSTS: &str = "BLACKLIST_HOSTS";
     /// IPv4 prefix ▶ [`super::RuleValue`]
@@ -54,12 +65,16 @@ pub mod map {
     pub const BYPASS_DST6: &str = "BYPASS_DST6";
     /// MAC ▶ [`super::RuleValue`]
     pub const BYPASS_MAC: &str = "BYPASS_MAC";
-    /// [`super::Tuple`] ▶ listener index
+    /// [`super::Tuple`] ▶ [`super::Reconnection`]
     pub const TWSYN: &str = "TWSYN";
     /// Rule number ▶ [`super::Count`], a CPU
     pub const RULE_HITS: &str = "RULE_HITS";
     /// [`super::Reason`] ▶ [`super::Count`], a CPU
     pub const STATS: &str = "STATS";
+    /// [`super::Event`]s for the log.
+    pub const EVENTS: &str = "EVENTS";
+    /// [`super::Reason`] ▶ time of its last event, a CPU
+    pub const EVENT_PACE: &str = "EVENT_PACE";
     /// 0 ▶ [`crate::packet::Flow`], a CPU: the parsed packet, only while a program runs
     pub const SCRATCH: &str = "SCRATCH";
 }
@@ -70,6 +85,8 @@ pub mod map {
 pub struct Settings {
     /// Time of the proxy's last sign of life, nanoseconds of CLOCK_MONOTONIC; 0: it is down.
     pub heartbeat_ns: u64,
+    /// The network namespace that the maps are for (SO_NETNS_COOKIE); the programs don't look at it.
+    pub netns_cookie: u64,
     /// 0: every packet passes.
     pub armed: u32,
     /// What becomes of new connections without a proxy: [`FAIL_BLOCK`] or [`FAIL_BYPASS`].
@@ -101,6 +118,8 @@ pub const HAS_BYPASS_DST4: u32 = 1 << 5;
 pub const HAS_BYPASS_DST6: u32 = 1 << 6;
 /// [`map::BYPASS_MAC`] isn't empty.
 pub const HAS_BYPASS_MAC: u32 = 1 << 7;
+/// [`map::BANS`] isn't empty.
+pub const HAS_BANS: u32 = 1 << 8;
 
 impl Settings {
     /// Whether the proxy showed a sign of life lately. `now_ns` is CLOCK_MONOTONIC.
@@ -120,17 +139,33 @@ impl Settings {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interface {
-    /// Index of the zone in the configuration.
+    /// Number of the zone: where its listeners stand.
     pub zone: u32,
-    /// 1: new connections to port 25 go to the zone's listener; 0: they are only checked.
-    pub steer: u32,
+    /// What is done here: the `INTERFACE_` bits.
+    pub duties: u32,
     /// 1: its frames have an Ethernet header.
     pub ethernet: u32,
 }
 
+/// New connections are checked: bypass, bans, blacklist.
+pub const INTERFACE_CHECKS: u32 = 1;
+/// New connections to port 25 go to the zone's listener.
+pub const INTERFACE_STEERS: u32 = 1 << 1;
+/// Packets of our sessions are given to them. Outlives [`INTERFACE_STEERS`] when the zone's mode changes, so that open
+/// sessions end in their own time.
+pub const INTERFACE_SERVES: u32 = 1 << 2;
+
+impl Interface {
+    /// Whether all these `INTERFACE_` bits are set.
+    #[inline(always)]
+    pub fn has(&self, duty: u32) -> bool {
+        self.duties & duty == duty
+    }
+}
+
 /// What a rule map says of an address.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleValue {
     /// Number of the rule: index of its counter.
     pub rule: u32,
@@ -157,6 +192,24 @@ pub const ACTION_BYPASS: u32 = 4;
 /// Bypass: an exception, the connection is intercepted.
 pub const ACTION_INTERCEPT: u32 = 5;
 
+/// A banned client.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ban {
+    /// When it ends, nanoseconds of CLOCK_MONOTONIC.
+    pub until_ns: u64,
+    /// What is done to the client until then: [`ACTION_DROP`] or [`ACTION_RESET`].
+    pub value: RuleValue,
+}
+
+impl Ban {
+    /// What is said of the client now: nothing once the ban has ended.
+    #[inline(always)]
+    pub fn at(&self, now_ns: u64) -> RuleValue {
+        if now_ns < self.until_ns { self.value } else { RuleValue::NONE }
+    }
+}
+
 /// Packets and octets counted by one CPU.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -165,6 +218,8 @@ pub struct Count {
     pub packets: u64,
     /// Octets of the frames.
     pub octets: u64,
+    /// When the last of them was counted, nanoseconds of CLOCK_MONOTONIC, a few milliseconds coarse; 0: never.
+    pub last_ns: u64,
 }
 
 /// A reconnection that met our TIME_WAIT socket. Addresses are IPv6 or IPv4-mapped, ports in network order.
@@ -179,6 +234,49 @@ pub struct Tuple {
     pub source_port: [u8; 2],
     /// Always 0.
     pub padding: [u8; 2],
+}
+
+/// What a reconnection meets.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reconnection {
+    /// When it was noted, nanoseconds of CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// Index of the listener that is to have it, or [`BYPASSED`].
+    pub listener: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// The new connection passes us by: its packets aren't for the closed session, though it has the same tuple.
+pub const BYPASSED: u32 = u32::MAX;
+
+impl Reconnection {
+    /// Whether it says that the tuple is no longer ours.
+    #[inline(always)]
+    pub fn bypassed_at(&self, now_ns: u64) -> bool {
+        self.listener == BYPASSED && now_ns.saturating_sub(self.at_ns) < RECONNECTION_NS
+    }
+}
+
+/// Something that an administrator should see.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Event {
+    /// When, nanoseconds of CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// The client: an IPv6 address or an IPv4-mapped one.
+    pub source: [u8; 16],
+    /// Whom it dialled.
+    pub destination: [u8; 16],
+    /// The [`Reason`]'s number.
+    pub reason: u32,
+    /// Index of the interface that the packet came in by.
+    pub interface: u32,
+    /// The client's port, network order.
+    pub source_port: [u8; 2],
+    /// Always 0.
+    pub padding: [u8; 6],
 }
 
 /// Where a zone's listener stands in [`map::LISTENERS`].
@@ -209,6 +307,12 @@ pub enum Reason {
     BlacklistDroppedEarly,
     /// A new connection that the blacklist answers with a RST.
     BlacklistReset,
+    /// A new connection of a banned client: dropped, in TC.
+    BanDropped,
+    /// A new connection of a banned client: dropped, in XDP.
+    BanDroppedEarly,
+    /// A new connection of a banned client: answered with a RST.
+    BanReset,
     /// A new connection while the proxy was down: dropped.
     ProxyDownBlocked,
     /// A new connection while the proxy was down: passed.
@@ -233,7 +337,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order of their numbers.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 22] = [
         Reason::Session,
         Reason::Intercepted,
         Reason::Reconnected,
@@ -243,6 +347,9 @@ impl Reason {
         Reason::BlacklistDropped,
         Reason::BlacklistDroppedEarly,
         Reason::BlacklistReset,
+        Reason::BanDropped,
+        Reason::BanDroppedEarly,
+        Reason::BanReset,
         Reason::ProxyDownBlocked,
         Reason::ProxyDownPassed,
         Reason::Checked,
@@ -267,6 +374,9 @@ impl Reason {
             Reason::BlacklistDropped => "blacklist-dropped",
             Reason::BlacklistDroppedEarly => "blacklist-dropped-xdp",
             Reason::BlacklistReset => "blacklist-reset",
+            Reason::BanDropped => "ban-dropped",
+            Reason::BanDroppedEarly => "ban-dropped-xdp",
+            Reason::BanReset => "ban-reset",
             Reason::ProxyDownBlocked => "proxy-down-blocked",
             Reason::ProxyDownPassed => "proxy-down-passed",
             Reason::Checked => "checked",
@@ -279,17 +389,34 @@ impl Reason {
             Reason::AssignFailed => "assign-failed",
         }
     }
+
+    /// Whether an administrator should read of it in the log, besides the counter.
+    pub const fn is_event(self) -> bool {
+        matches!(
+            self,
+            Reason::BanDropped
+                | Reason::BanDroppedEarly
+                | Reason::BanReset
+                | Reason::ProxyDownBlocked
+                | Reason::ProxyDownPassed
+                | Reason::FragmentDropped
+                | Reason::AssignFailed
+        )
+    }
 }
 
 /// Entries of [`map::STATS`]: as many as [`Reason`] has, rounded up for reasons to come.
 pub const MAX_REASONS: u32 = 32;
 
 const _: () = {
-    assert!(size_of::<Settings>() == 24);
+    assert!(size_of::<Settings>() == 32);
     assert!(size_of::<Interface>() == 12);
     assert!(size_of::<RuleValue>() == 8);
-    assert!(size_of::<Count>() == 16);
+    assert!(size_of::<Ban>() == 16);
+    assert!(size_of::<Count>() == 24);
     assert!(size_of::<Tuple>() == 36);
+    assert!(size_of::<Reconnection>() == 16);
+    assert!(size_of::<Event>() == 56);
     assert!(size_of::<crate::packet::Flow>() == 48);
     assert!(Reason::ALL.len() <= MAX_REASONS as usize);
 };
@@ -306,6 +433,12 @@ mod user {
     unsafe impl aya::Pod for super::Count {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Tuple {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Ban {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Reconnection {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Event {}
 }
 
 #[cfg(test)]
@@ -330,5 +463,20 @@ mod tests {
         assert!(settings.proxy_alive(13_000_000_000));
         assert!(!settings.proxy_alive(13_000_000_001));
         assert!(!Settings::default().proxy_alive(1), "0 is down, however early it is");
+    }
+
+    #[test]
+    fn a_ban_ends_at_its_hour() {
+        let ban = Ban { until_ns: 1_000, value: RuleValue { rule: 7, action: ACTION_RESET } };
+        assert_eq!(ban.at(999), ban.value);
+        assert_eq!(ban.at(1_000), RuleValue::NONE);
+    }
+
+    #[test]
+    fn a_bypassed_reconnection_counts_as_long_as_time_wait_lasts() {
+        let note = Reconnection { at_ns: 5, listener: BYPASSED, padding: 0 };
+        assert!(note.bypassed_at(5 + RECONNECTION_NS - 1));
+        assert!(!note.bypassed_at(5 + RECONNECTION_NS));
+        assert!(!Reconnection { listener: 3, ..note }.bypassed_at(6), "it is a listener's");
     }
 }

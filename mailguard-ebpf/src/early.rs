@@ -1,4 +1,4 @@
-//! XDP: drops a blacklisted client's SYN before the stack spends anything on it. Nothing else, ever: what it can't
+//! XDP: drops a banned or blacklisted client's SYN before the stack spends anything on it. Nothing else, ever: what it can't
 //! read at a glance, and every reset, is left to TC, which takes the same decision.
 
 use core::mem::MaybeUninit;
@@ -6,12 +6,11 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::programs::XdpContext;
 use mailguard_common::decide::decide_early;
-use mailguard_common::layout::Reason;
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Octets, Parsed, Version, parse};
 
 use crate::lookups::{Maps, Sender};
 use crate::maps::CONFIG;
-use crate::stats::count;
+use crate::stats::{count, report};
 use crate::view::{Direct, ETHERNET_HEADER};
 
 /// Offset of the type in an Ethernet header.
@@ -46,11 +45,8 @@ pub(crate) fn early(ctx: &XdpContext) -> u32 {
     let flow: Flow = unsafe { flow.assume_init() };
     let length = frame.length as u32;
     let Some(settings) = CONFIG.get(0) else { return XDP_PASS };
-    match decide_early(&flow, settings, &Maps { frame }) {
-        Some(rule) => {
-            count(Reason::BlacklistDroppedEarly, Some(rule), length);
-            XDP_DROP
-        }
-        None => XDP_PASS,
-    }
+    let Some((reason, rule)) = decide_early(&flow, settings, &Maps { frame }) else { return XDP_PASS };
+    count(reason, Some(rule), length);
+    report(reason, &flow, ctx.ingress_ifindex() as u32);
+    XDP_DROP
 }

@@ -8,7 +8,8 @@ use mailguard_common::layout::RuleValue;
 use mailguard_common::packet::Flow;
 
 use crate::maps::{
-    BLACKLIST_HOSTS, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC, BYPASS_SRC4, BYPASS_SRC6,
+    BANS, BLACKLIST_HOSTS, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC, BYPASS_SRC4,
+    BYPASS_SRC6,
 };
 
 /// A frame that knows who sent it.
@@ -64,6 +65,17 @@ impl<S: Sender> Lookups for Maps<S> {
             longest6(&BYPASS_DST6, flow.destination)
         } else {
             longest4(&BYPASS_DST4, flow.destination_v4())
+        }
+    }
+
+    #[inline(always)]
+    fn ban(&self, flow: &Flow) -> RuleValue {
+        // A copy, as in `blacklist_host`.
+        let key = flow.source;
+        // SAFETY: as for BYPASS_MAC.
+        match unsafe { BANS.get(&key) } {
+            Some(ban) => ban.at(self.now_ns()),
+            None => RuleValue::NONE,
         }
     }
 

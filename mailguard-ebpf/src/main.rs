@@ -1,7 +1,7 @@
 //! mailguard's kernel part: the entry points.
 //!
-//! `steer` is the TC program of every zone interface; `early` is the XDP program; `reconnect` answers the kernel's socket look-up. What they
-//! decide is in mailguard-common, tested on the host; here are only the look-ups and the carrying out.
+//! `steer` is the TC program of every zone interface; `early` is the XDP program; `reconnect` answers the kernel's
+//! socket look-up. What they decide is in mailguard-common, tested on the host; here are only the look-ups and the carrying out.
 
 #![no_std]
 #![no_main]
@@ -29,6 +29,12 @@ pub fn mg_steer(ctx: TcContext) -> i32 {
 /// XDP, Ethernet.
 #[xdp(frags)]
 pub fn mg_early(ctx: XdpContext) -> u32 {
+    early::early(&ctx)
+}
+
+/// The same for kernels that know no packets of several buffers (before 5.18).
+#[xdp]
+pub fn mg_early_linear(ctx: XdpContext) -> u32 {
     early::early(&ctx)
 }
 

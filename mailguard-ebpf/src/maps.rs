@@ -1,10 +1,10 @@
 //! The maps, as `mailguard_common::layout` describes them.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use mailguard_common::layout::{
-    Count, Interface, MAX_BLACKLIST, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING, MAX_RULES,
-    MAX_ZONES, RuleValue, Settings, Tuple,
+    Ban, Count, EVENT_RING_OCTETS, Interface, MAX_BANS, MAX_BLACKLIST, MAX_BYPASS, MAX_INTERFACES,
+    MAX_REASONS, MAX_RECONNECTING, MAX_RULES, MAX_ZONES, Reconnection, RuleValue, Settings, Tuple,
 };
 use mailguard_common::packet::Flow;
 
@@ -14,6 +14,8 @@ pub(crate) static CONFIG: Array<Settings> = Array::with_max_entries(1, 0);
 pub(crate) static IFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, 0);
 #[map]
 pub(crate) static LISTENERS: SockMap = SockMap::with_max_entries(MAX_ZONES * 2, 0);
+#[map]
+pub(crate) static BANS: HashMap<[u8; 16], Ban> = HashMap::with_max_entries(MAX_BANS, 0);
 #[map]
 pub(crate) static BLACKLIST_HOSTS: HashMap<[u8; 16], RuleValue> = HashMap::with_max_entries(MAX_BLACKLIST, 0);
 #[map]
@@ -31,10 +33,14 @@ pub(crate) static BYPASS_DST6: LpmTrie<[u8; 16], RuleValue> = LpmTrie::with_max_
 #[map]
 pub(crate) static BYPASS_MAC: HashMap<[u8; 6], RuleValue> = HashMap::with_max_entries(MAX_BYPASS, 0);
 #[map]
-pub(crate) static TWSYN: LruHashMap<Tuple, u32> = LruHashMap::with_max_entries(MAX_RECONNECTING, 0);
+pub(crate) static TWSYN: LruHashMap<Tuple, Reconnection> = LruHashMap::with_max_entries(MAX_RECONNECTING, 0);
 #[map]
 pub(crate) static RULE_HITS: PerCpuArray<Count> = PerCpuArray::with_max_entries(MAX_RULES, 0);
 #[map]
 pub(crate) static STATS: PerCpuArray<Count> = PerCpuArray::with_max_entries(MAX_REASONS, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_OCTETS, 0);
+#[map]
+pub(crate) static EVENT_PACE: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_REASONS, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);

@@ -4,7 +4,7 @@
 //! tuple; this program, asked by that look-up, answers with the zone's listener, once.
 
 use aya_ebpf::programs::SkLookupContext;
-use mailguard_common::layout::{SMTP_PORT, Tuple};
+use mailguard_common::layout::{BYPASSED, SMTP_PORT, Tuple};
 use mailguard_common::packet::mapped;
 
 use crate::maps::{LISTENERS, TWSYN};
@@ -68,10 +68,13 @@ fn answer_v6(ctx: &SkLookupContext) {
 #[inline(always)]
 fn answer(ctx: &SkLookupContext, tuple: &Tuple) {
     // SAFETY: a note that is replaced meanwhile yields another zone's listener at worst.
-    let Some(index) = (unsafe { TWSYN.get(tuple) }).copied() else { return };
+    let Some(note) = (unsafe { TWSYN.get(tuple) }).copied() else { return };
+    if note.listener == BYPASSED {
+        return;
+    }
     // Either call may fail: then the kernel finds no listener, and the client tries again.
     let _ = TWSYN.remove(tuple);
-    let _ = LISTENERS.redirect_sk_lookup(ctx, index, 0);
+    let _ = LISTENERS.redirect_sk_lookup(ctx, note.listener, 0);
 }
 
 #[inline(always)]

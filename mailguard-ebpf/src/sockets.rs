@@ -25,8 +25,8 @@ const NEW_SYN_RECV: u32 = 12;
 pub(crate) enum Purpose {
     /// A session of ours gets the packet.
     Deliver,
-    /// So does a closed one that the kernel remembers, though the packet is a SYN.
-    Reconnect,
+    /// So does a closed one that the kernel remembers.
+    DeliverToClosed,
     /// Nothing.
     Look,
 }
@@ -39,7 +39,7 @@ pub(crate) enum Found {
     None,
     /// A socket that isn't ours.
     Foreign,
-    /// A closed session, and the packet is a SYN.
+    /// A closed session that the kernel remembers; nothing was done.
     TimeWait,
     /// A socket of ours; with [`Purpose::Look`] nothing was done.
     Ours,
@@ -59,7 +59,7 @@ pub(crate) fn find_v4(skb: *mut __sk_buff, flow: &Flow, purpose: Purpose) -> Fou
     // SAFETY: the tuple is as long as it says; the reference is released in `settle`.
     unsafe {
         let socket = bpf_skc_lookup_tcp(skb.cast(), &mut tuple, 12, BPF_F_CURRENT_NETNS as u64, 0);
-        settle(skb, socket, flow, purpose)
+        settle(skb, socket, purpose)
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn find_v6(skb: *mut __sk_buff, flow: &Flow, purpose: Purpose) -> Fou
     // SAFETY: the tuple is as long as it says; the reference is released in `settle`.
     unsafe {
         let socket = bpf_skc_lookup_tcp(skb.cast(), &mut tuple, 36, BPF_F_CURRENT_NETNS as u64, 0);
-        settle(skb, socket, flow, purpose)
+        settle(skb, socket, purpose)
     }
 }
 
@@ -92,13 +92,13 @@ fn words(address: &[u8; 16]) -> [u32; 4] {
 /// # Safety
 /// `socket` comes from `bpf_skc_lookup_tcp` and is null or holds a reference.
 #[inline(always)]
-unsafe fn settle(skb: *mut __sk_buff, socket: *mut bpf_sock, flow: &Flow, purpose: Purpose) -> Found {
+unsafe fn settle(skb: *mut __sk_buff, socket: *mut bpf_sock, purpose: Purpose) -> Found {
     if socket.is_null() {
         return Found::None;
     }
     // SAFETY: not null, and referenced until the release at the end.
     unsafe {
-        let class = classify(socket, flow.is_syn() && purpose != Purpose::Reconnect);
+        let class = classify(socket, purpose == Purpose::DeliverToClosed);
         let found = match (class, by_socket(class)) {
             (_, Some(PacketVerdict::Assign)) => {
                 if purpose == Purpose::Look || bpf_sk_assign(skb.cast(), socket.cast(), 0) == 0 {
@@ -116,13 +116,13 @@ unsafe fn settle(skb: *mut __sk_buff, socket: *mut bpf_sock, flow: &Flow, purpos
     }
 }
 
-/// Whose the socket is. The mark of a half-open one is its listener's; a closed one has none, but a packet that
-/// isn't a SYN does no harm there.
+/// Whose the socket is. The mark of a half-open one is its listener's; a closed one has none: the caller says whether
+/// it shall count as ours.
 ///
 /// # Safety
 /// `socket` is a referenced sock_common.
 #[inline(always)]
-unsafe fn classify(socket: *mut bpf_sock, syn: bool) -> Socket {
+unsafe fn classify(socket: *mut bpf_sock, closed_is_ours: bool) -> Socket {
     // SAFETY: the caller's promise; what the helpers return is null or valid as long as `socket` is.
     unsafe {
         let state = (*socket).state;
@@ -130,7 +130,7 @@ unsafe fn classify(socket: *mut bpf_sock, syn: bool) -> Socket {
             return Socket::None;
         }
         if state == TIME_WAIT {
-            return if syn { Socket::TimeWait } else { Socket::Ours };
+            return if closed_is_ours { Socket::Ours } else { Socket::TimeWait };
         }
         let marked = if state == NEW_SYN_RECV {
             let listener = bpf_get_listener_sock(socket);

@@ -1,27 +1,67 @@
-//! Counting: a packet by its reason, and by its rule where there is one. Never while a socket is held: each counter
-//! is a branch that the verifier would follow with the socket in hand.
+//! Counting: a packet by its reason, and by its rule where there is one; and the events that are logged. Never while a socket is held: each counter is a branch that the verifier would follow with the socket in
+//! hand.
 
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::maps::PerCpuArray;
-use mailguard_common::layout::{Count, Reason};
+use mailguard_common::layout::{Count, EVENT_INTERVAL_NS, Event, Reason};
+use mailguard_common::packet::Flow;
 
-use crate::maps::{RULE_HITS, STATS};
+use crate::maps::{EVENT_PACE, EVENTS, RULE_HITS, STATS};
 
 /// Counts one packet of `octets`.
 #[inline(always)]
 pub(crate) fn count(reason: Reason, rule: Option<u32>, octets: u32) {
-    add(&STATS, reason as u32, octets);
+    add(&STATS, reason as u32, octets, 0);
     if let Some(rule) = rule {
-        add(&RULE_HITS, rule, octets);
+        add(&RULE_HITS, rule, octets, coarse_now());
     }
 }
 
 #[inline(always)]
-fn add(map: &PerCpuArray<Count>, index: u32, octets: u32) {
+fn add(map: &PerCpuArray<Count>, index: u32, octets: u32, now_ns: u64) {
     if let Some(count) = map.get_ptr_mut(index) {
         // SAFETY: the slot is this CPU's own, and no other program interrupts this one on it.
         unsafe {
             (*count).packets += 1;
             (*count).octets += u64::from(octets);
+            (*count).last_ns = now_ns;
         }
     }
+}
+
+#[inline(always)]
+fn coarse_now() -> u64 {
+    // SAFETY: no arguments, no effects.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Puts an event into the ring if `reason` is one and the last of its kind is long enough ago. When the ring is full
+/// the event is lost; the counters have it.
+#[inline(never)]
+pub(crate) fn report(reason: Reason, flow: &Flow, interface: u32) {
+    if !reason.is_event() {
+        return;
+    }
+    let Some(last) = EVENT_PACE.get_ptr_mut(reason as u32) else { return };
+    // SAFETY: no arguments, no effects; the slot is this CPU's own.
+    let now = unsafe {
+        let now = bpf_ktime_get_ns();
+        if now.saturating_sub(*last) < EVENT_INTERVAL_NS {
+            return;
+        }
+        *last = now;
+        now
+    };
+    // The counters have what the ring has no room for. Written in place: the stack is small.
+    let Some(mut event) = EVENTS.reserve::<Event>(0) else { return };
+    event.write(Event {
+        at_ns: now,
+        source: flow.source,
+        destination: flow.destination,
+        reason: reason as u32,
+        interface,
+        source_port: flow.source_port,
+        padding: [0; 6],
+    });
+    event.submit(0);
 }

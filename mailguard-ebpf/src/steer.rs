@@ -7,8 +7,12 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use mailguard_common::decide::{PacketVerdict, by_rules, without_proxy};
-use mailguard_common::layout::{Interface, PACKET_MARK, Reason, Settings, Tuple, listener_index};
+use mailguard_common::layout::{
+    BYPASSED, INTERFACE_CHECKS, INTERFACE_SERVES, Interface, PACKET_MARK, Reason, Reconnection, Settings,
+    Tuple, listener_index,
+};
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Parsed, Version, parse};
 
 use crate::lookups::{Maps, Sender};
@@ -17,7 +21,7 @@ use crate::reset::reset;
 use crate::sockets::{
     Found, Offered, Purpose, find_v4, find_v6, has_listener, offer, offer_answer_v4, offer_answer_v6,
 };
-use crate::stats::count;
+use crate::stats::{count, report};
 use crate::view::{Direct, Loaded, ethernet_addresses, ip_header};
 
 /// The rest of the chain decides.
@@ -106,6 +110,9 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i
             return smtp(skb, settings, interface, flow);
         }
     };
+    if !interface.has(INTERFACE_CHECKS) {
+        return NEXT;
+    }
     count(reason, None, length);
     DROP
 }
@@ -118,7 +125,7 @@ fn find(skb: *mut __sk_buff, flow: &Flow, purpose: Purpose) -> Found {
 /// An ICMP message about one of our packets: its destination is an address that we only stand in for.
 #[inline(always)]
 fn path_mtu(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
-    if interface.steer != 0 && find(skb, flow, Purpose::Look) == Found::Ours {
+    if interface.has(INTERFACE_SERVES) && find(skb, flow, Purpose::Look) == Found::Ours {
         mark(skb);
         count(Reason::PathMtu, None, length(skb));
     }
@@ -129,27 +136,69 @@ fn path_mtu(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
 #[inline(always)]
 fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &Flow) -> i32 {
     let mut reconnects = false;
-    if interface.steer != 0 {
+    if interface.has(INTERFACE_SERVES) {
         match find(skb, flow, Purpose::Deliver) {
             Found::Ours => return taken(skb, Reason::Session),
-            Found::Refused => return refused(skb, PacketVerdict::Drop(Reason::AssignFailed, None)),
-            Found::Foreign => return refused(skb, PacketVerdict::Next(Some(Reason::OtherSocket), None)),
-            Found::TimeWait => reconnects = true,
+            Found::Refused => return refused(skb, flow, PacketVerdict::Drop(Reason::AssignFailed, None)),
+            Found::Foreign => {
+                return refused(skb, flow, PacketVerdict::Next(Some(Reason::OtherSocket), None));
+            }
+            Found::TimeWait if flow.is_syn() => reconnects = true,
+            Found::TimeWait => return to_closed(skb, flow),
             Found::None => {}
         }
     }
     let maps = Maps { frame: Frame { skb, ethernet: interface.ethernet != 0 } };
     match by_rules(flow, settings, interface, &maps) {
-        PacketVerdict::Reset(rule) => {
+        PacketVerdict::Reset(reason, rule) => {
             // Before the rewriting: the length counted is the SYN's.
-            count(Reason::BlacklistReset, Some(rule), length(skb));
+            refuse(skb, flow, reason, Some(rule));
             // With options between the headers the checksum's place is another: dropped, as good an answer.
             if flow.plain == 0 { DROP } else { reset(skb, flow, interface.ethernet != 0).unwrap_or(DROP) }
         }
         PacketVerdict::Intercept => intercept(skb, settings, interface, flow, reconnects),
         PacketVerdict::AskListener => ask_listener(skb, interface, flow),
-        verdict => refused(skb, verdict),
+        verdict => {
+            if reconnects && matches!(verdict, PacketVerdict::Next(Some(Reason::Bypassed), _)) {
+                note(flow, BYPASSED);
+            }
+            refused(skb, flow, verdict)
+        }
     }
+}
+
+/// A packet that isn't a SYN, for a closed session that the kernel remembers, unless a new connection of the same tuple
+/// has been let pass meanwhile.
+#[inline(never)]
+fn to_closed(skb: *mut __sk_buff, flow: &Flow) -> i32 {
+    // SAFETY: no arguments, no effects; a note that is replaced meanwhile yields another's, never invalid memory.
+    let bypassed = unsafe {
+        let now = bpf_ktime_get_ns();
+        TWSYN.get(&tuple(flow)).is_some_and(|note| note.bypassed_at(now))
+    };
+    if !bypassed && find(skb, flow, Purpose::DeliverToClosed) == Found::Ours {
+        return taken(skb, Reason::Session);
+    }
+    refused(skb, flow, PacketVerdict::Next(Some(Reason::OlderFlow), None))
+}
+
+/// Client and server of the flow.
+#[inline(always)]
+fn tuple(flow: &Flow) -> Tuple {
+    Tuple {
+        source: flow.source,
+        destination: flow.destination,
+        source_port: flow.source_port,
+        padding: [0; 2],
+    }
+}
+
+/// Notes what the new connection over a closed one is for.
+#[inline(never)]
+fn note(flow: &Flow, listener: u32) -> bool {
+    // SAFETY: no arguments, no effects.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    TWSYN.insert(&tuple(flow), Reconnection { at_ns, listener, padding: 0 }, 0).is_ok()
 }
 
 /// A new connection: to the zone's listener.
@@ -167,25 +216,19 @@ fn intercept(
     }
     match offer(skb, index) {
         Offered::Taken => taken(skb, Reason::Intercepted),
-        Offered::Refused => refused(skb, PacketVerdict::Drop(Reason::AssignFailed, None)),
-        Offered::Nobody | Offered::NotMine => refused(skb, without_proxy(settings)),
+        Offered::Refused => refused(skb, flow, PacketVerdict::Drop(Reason::AssignFailed, None)),
+        Offered::Nobody | Offered::NotMine => refused(skb, flow, without_proxy(settings)),
     }
 }
 
 /// Gives a SYN to the TIME_WAIT socket that it met, with a note for the kernel's look-up of a listener that follows.
 #[inline(never)]
 fn reconnect(skb: *mut __sk_buff, flow: &Flow, index: u32) -> bool {
-    let tuple = Tuple {
-        source: flow.source,
-        destination: flow.destination,
-        source_port: flow.source_port,
-        padding: [0; 2],
-    };
-    if TWSYN.insert(&tuple, index, 0).is_ok() && find(skb, flow, Purpose::Reconnect) == Found::Ours {
+    if note(flow, index) && find(skb, flow, Purpose::DeliverToClosed) == Found::Ours {
         return true;
     }
     // The closed connection has just been forgotten: an ordinary SYN. The note would be wrong later.
-    let _ = TWSYN.remove(&tuple);
+    let _ = TWSYN.remove(&tuple(flow));
     false
 }
 
@@ -201,9 +244,9 @@ fn ask_listener(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
     };
     match offered {
         Offered::Taken => taken(skb, Reason::CookieAnswer),
-        Offered::Refused => refused(skb, PacketVerdict::Drop(Reason::AssignFailed, None)),
+        Offered::Refused => refused(skb, flow, PacketVerdict::Drop(Reason::AssignFailed, None)),
         Offered::Nobody | Offered::NotMine => {
-            refused(skb, PacketVerdict::Next(Some(Reason::OlderFlow), None))
+            refused(skb, flow, PacketVerdict::Next(Some(Reason::OlderFlow), None))
         }
     }
 }
@@ -235,18 +278,22 @@ impl Sender for Frame {
 
 /// Not assigned: dropped or left alone.
 #[inline(always)]
-fn refused(skb: *mut __sk_buff, verdict: PacketVerdict) -> i32 {
-    match verdict {
-        PacketVerdict::Drop(reason, rule) => {
-            count(reason, rule, length(skb));
-            DROP
-        }
-        PacketVerdict::Next(Some(reason), rule) => {
-            count(reason, rule, length(skb));
-            NEXT
-        }
-        _ => NEXT,
-    }
+fn refused(skb: *mut __sk_buff, flow: &Flow, verdict: PacketVerdict) -> i32 {
+    let (reason, rule, answer) = match verdict {
+        PacketVerdict::Drop(reason, rule) => (reason, rule, DROP),
+        PacketVerdict::Next(Some(reason), rule) => (reason, rule, NEXT),
+        _ => return NEXT,
+    };
+    refuse(skb, flow, reason, rule);
+    answer
+}
+
+/// Counts and reports a packet that isn't delivered.
+#[inline(always)]
+fn refuse(skb: *mut __sk_buff, flow: &Flow, reason: Reason, rule: Option<u32>) {
+    count(reason, rule, length(skb));
+    // SAFETY: the context is valid while the program runs.
+    report(reason, flow, unsafe { (*skb).ifindex });
 }
 
 #[inline(always)]

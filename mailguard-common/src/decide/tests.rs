@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::layout::HEARTBEAT_STALE_NS;
-use crate::layout::{ACTION_ALLOW, ACTION_INTERCEPT};
+use crate::layout::{ACTION_ALLOW, ACTION_INTERCEPT, INTERFACE_SERVES};
 use crate::packet::mapped;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 const NOW: u64 = 1 << 40;
 
-/// What the maps hold, in words: `mac`, `src`, `dst` bypass; `host-drop`, `net-drop`, `net-reset`, `host-allow`.
+/// What the maps hold, in words: `mac`, `src`, `dst` bypass; `ban-drop`, `ban-reset`, `host-drop`, `net-drop`, `net-reset`, `host-allow`.
 struct Maps<'a>(Vec<&'a str>);
 
 impl Maps<'_> {
@@ -27,6 +27,12 @@ impl Lookups for Maps<'_> {
     }
     fn bypass_destination(&self, _: &Flow) -> RuleValue {
         self.rule("dst", 3, ACTION_BYPASS)
+    }
+    fn ban(&self, _: &Flow) -> RuleValue {
+        match self.rule("ban-drop", 8, ACTION_DROP) {
+            RuleValue::NONE => self.rule("ban-reset", 9, ACTION_RESET),
+            dropped => dropped,
+        }
     }
     fn blacklist_host(&self, _: &Flow) -> RuleValue {
         match self.rule("host-allow", 4, ACTION_ALLOW) {
@@ -59,16 +65,21 @@ fn check(packet: &str, socket: Socket, interface: &str, proxy: &str, maps: &str,
         armed: u32::from(!proxy.contains("disarmed")),
         fail_mode: if proxy.contains("bypass") { FAIL_BYPASS } else { 0 },
         populated: u32::MAX,
-        padding: 0,
+        ..Settings::default()
     };
-    let interface = Interface { zone: 0, steer: u32::from(interface == "steers"), ethernet: 1 };
+    let interface = match interface {
+        "steers" => STEERS,
+        "only checks" => Interface { duties: INTERFACE_CHECKS, ..STEERS },
+        "only serves" => Interface { duties: INTERFACE_SERVES, ..STEERS },
+        other => panic!("{other}"),
+    };
     let verdict = decide(&flow, socket, &settings, interface, &Maps(maps.split(' ').collect()));
     let said: String = match verdict {
         PacketVerdict::Next(_, Some(rule)) => format!("next by {rule}"),
         PacketVerdict::Next(..) => "next".to_string(),
         PacketVerdict::Drop(_, Some(rule)) => format!("drop by {rule}"),
         PacketVerdict::Drop(..) => "drop".to_string(),
-        PacketVerdict::Reset(rule) => format!("reset by {rule}"),
+        PacketVerdict::Reset(_, rule) => format!("reset by {rule}"),
         PacketVerdict::Assign => "assign".to_string(),
         PacketVerdict::Intercept => "intercept".to_string(),
         PacketVerdict::AskListener => "ask listener".to_string(),
@@ -87,6 +98,10 @@ fn bypass_beats_blacklist_and_blacklist_beats_interception() {
     steers("src net-drop host-drop", "next by 2");
     steers("dst net-drop", "next by 3");
     steers("mac src dst net-reset", "next by 1");
+    steers("ban-drop net-reset host-allow", "drop by 8");
+    steers("ban-reset host-drop", "reset by 9");
+    steers("dst ban-drop", "next by 3");
+    check("syn", Socket::None, "only checks", "", "ban-drop", "drop by 8");
     check("syn", Socket::None, "only checks", "", "net-drop", "drop by 6");
     check("syn", Socket::None, "only checks", "", "", "next");
 }
@@ -99,6 +114,16 @@ fn a_session_comes_before_every_rule() {
             check(packet, Socket::Ours, "steers", "dead", maps, "assign");
             check(packet, Socket::Foreign, "steers", "", maps, "next");
         }
+    }
+}
+
+#[test]
+fn an_interface_that_left_its_zone_serves_what_is_open_and_nothing_else() {
+    for maps in ["", "ban-drop", "net-drop", "src"] {
+        check("ack", Socket::Ours, "only serves", "", maps, "assign");
+        check("syn", Socket::None, "only serves", "dead", maps, "next");
+        check("ack", Socket::None, "only serves", "", maps, "next");
+        check("syn fragment", Socket::None, "only serves", "", maps, "next");
     }
 }
 
@@ -122,10 +147,13 @@ fn what_is_no_connection_request_goes_to_the_listener_only_if_that_knows_it() {
 
 #[test]
 fn before_the_stack_only_connection_requests_are_dropped() {
-    let settings = Settings { heartbeat_ns: 0, armed: 1, fail_mode: 0, populated: u32::MAX, padding: 0 };
+    let settings = Settings { heartbeat_ns: 0, ..settings() };
     for (flags, maps, expect) in [
-        (SYN, "host-drop", Some(5)),
-        (SYN, "net-drop", Some(6)),
+        (SYN, "host-drop", Some((Reason::BlacklistDroppedEarly, 5))),
+        (SYN, "net-drop", Some((Reason::BlacklistDroppedEarly, 6))),
+        (SYN, "ban-drop net-reset", Some((Reason::BanDroppedEarly, 8))),
+        (SYN, "ban-reset host-drop", None),
+        (SYN, "ban-drop src", None),
         (SYN, "net-reset", None),
         (SYN, "src net-drop", None),
         (SYN | 16, "host-drop", None),
@@ -143,6 +171,7 @@ struct Facts {
     mac: RuleValue,
     source: RuleValue,
     destination: RuleValue,
+    ban: RuleValue,
     host: RuleValue,
     prefix: RuleValue,
 }
@@ -151,6 +180,7 @@ const NOTHING: Facts = Facts {
     mac: RuleValue::NONE,
     source: RuleValue::NONE,
     destination: RuleValue::NONE,
+    ban: RuleValue::NONE,
     host: RuleValue::NONE,
     prefix: RuleValue::NONE,
 };
@@ -164,6 +194,9 @@ impl Lookups for Facts {
     }
     fn bypass_destination(&self, _: &Flow) -> RuleValue {
         self.destination
+    }
+    fn ban(&self, _: &Flow) -> RuleValue {
+        self.ban
     }
     fn blacklist_host(&self, _: &Flow) -> RuleValue {
         self.host
@@ -187,14 +220,15 @@ fn new_connection(ipv6: u8, flags: u8) -> Flow {
 }
 
 fn settings() -> Settings {
-    Settings { heartbeat_ns: NOW, armed: 1, fail_mode: 0, populated: u32::MAX, padding: 0 }
+    Settings { heartbeat_ns: NOW, armed: 1, populated: u32::MAX, ..Settings::default() }
 }
 
 fn rule(rule: u32, action: u32) -> RuleValue {
     RuleValue { rule, action }
 }
 
-const STEERS: Interface = Interface { zone: 0, steer: 1, ethernet: 1 };
+const STEERS: Interface =
+    Interface { zone: 0, duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES, ethernet: 1 };
 
 #[test]
 fn an_exception_from_a_bypass_only_ends_the_search_in_its_own_list() {
@@ -211,6 +245,7 @@ fn empty_maps_are_not_asked() {
         mac: rule(1, ACTION_BYPASS),
         source: rule(2, ACTION_BYPASS),
         destination: rule(3, ACTION_BYPASS),
+        ban: rule(6, ACTION_DROP),
         host: rule(4, ACTION_DROP),
         prefix: rule(5, ACTION_DROP),
     };
@@ -222,6 +257,7 @@ fn empty_maps_are_not_asked() {
     assert_eq!(verdict(HAS_BLACKLIST4 | HAS_BYPASS_SRC4 | HAS_BYPASS_DST4, 1), PacketVerdict::Intercept);
     assert_eq!(verdict(HAS_BLACKLIST6 | HAS_BYPASS_SRC6 | HAS_BYPASS_DST6, 0), PacketVerdict::Intercept);
     assert_eq!(verdict(HAS_BLACKLIST4, 0), PacketVerdict::Drop(Reason::BlacklistDropped, Some(5)));
+    assert_eq!(verdict(HAS_BANS, 1), PacketVerdict::Drop(Reason::BanDropped, Some(6)));
     assert_eq!(verdict(HAS_BYPASS_DST6, 1), PacketVerdict::Next(Some(Reason::Bypassed), Some(3)));
 }
 
@@ -229,17 +265,22 @@ fn empty_maps_are_not_asked() {
 fn xdp_drops_the_new_connections_that_tc_would_drop_and_no_other() {
     let facts = [RuleValue::NONE, rule(7, ACTION_DROP), rule(7, ACTION_RESET), rule(7, ACTION_ALLOW)];
     let bypasses = [RuleValue::NONE, rule(8, ACTION_BYPASS), rule(8, ACTION_INTERCEPT)];
-    for (host, prefix, source) in facts
+    let bans = [RuleValue::NONE, rule(9, ACTION_DROP), rule(9, ACTION_RESET)];
+    for (host, prefix, source, ban) in facts
         .iter()
         .flat_map(|host| facts.iter().map(move |prefix| (*host, *prefix)))
         .flat_map(|(host, prefix)| bypasses.iter().map(move |source| (host, prefix, *source)))
+        .flat_map(|(host, prefix, source)| bans.map(|ban| (host, prefix, source, ban)))
     {
-        let facts = Facts { host, prefix, source, ..NOTHING };
+        let facts = Facts { host, prefix, source, ban, ..NOTHING };
         for flags in [SYN, SYN | 1, ACK, SYN | ACK] {
             let early = decide_early(&new_connection(0, flags), &settings(), &facts);
             let late = decide(&new_connection(0, flags), Socket::None, &settings(), STEERS, &facts);
             let expect = match late {
-                PacketVerdict::Drop(Reason::BlacklistDropped, rule) => rule,
+                PacketVerdict::Drop(Reason::BlacklistDropped, Some(rule)) => {
+                    Some((Reason::BlacklistDroppedEarly, rule))
+                }
+                PacketVerdict::Drop(Reason::BanDropped, Some(rule)) => Some((Reason::BanDroppedEarly, rule)),
                 _ => None,
             };
             assert_eq!(early, expect, "{host:?} {prefix:?} {source:?} {flags:#x}");

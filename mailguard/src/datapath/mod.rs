@@ -20,7 +20,10 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, MapData, SockMap};
-use mailguard_common::layout::{FAIL_BLOCK, FAIL_BYPASS, Interface, Settings, listener_index, map};
+use mailguard_common::layout::{
+    FAIL_BLOCK, FAIL_BYPASS, INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings,
+    listener_index, map,
+};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{OnProxyDown, ZoneMode};
 use mailguard_core::rules::{self, Rules};
@@ -224,7 +227,12 @@ fn forget_interfaces(
 
 impl ZoneInterface {
     fn entry(&self) -> Interface {
-        Interface { zone: self.zone as u32, steer: self.steer.into(), ethernet: self.device.ethernet.into() }
+        let steers = if self.steer { INTERFACE_STEERS | INTERFACE_SERVES } else { 0 };
+        Interface {
+            zone: self.zone as u32,
+            duties: INTERFACE_CHECKS | steers,
+            ethernet: self.device.ethernet.into(),
+        }
     }
 }
 

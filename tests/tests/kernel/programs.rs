@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mailguard_common::layout::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_RESET, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4,
-    HAS_BLACKLIST6, HAS_BYPASS_DST4, Interface, Reason, RuleValue, Settings, map,
+    HAS_BLACKLIST6, HAS_BYPASS_DST4, INTERFACE_CHECKS, Interface, Reason, RuleValue, Settings, map,
 };
 use mailguard_tests::frames::{ACK, RST, SYN, TCP, checksum, ethernet, ipv4, ipv6, pseudo_header, segment};
 use mailguard_tests::programs::{EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
@@ -37,7 +37,7 @@ fn programs(action: u32) -> Programs {
     let mut programs = Programs::load().expect("root, and cargo xtask build");
     let populated = HAS_BLACKLIST_HOSTS | HAS_BLACKLIST6;
     programs.settings(Settings { armed: 1, populated, ..Settings::default() }).unwrap();
-    programs.interface(Interface { zone: 0, steer: 0, ethernet: 1 }).unwrap();
+    programs.interface(Interface { zone: 0, duties: INTERFACE_CHECKS, ethernet: 1 }).unwrap();
     programs.blacklist_host(LISTED4.into(), RuleValue { rule: 1, action }).unwrap();
     programs.network(map::BLACKLIST6, LISTED6.into(), 64, RuleValue { rule: 2, action }).unwrap();
     programs

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use mailguard_common::layout::{
-    ACTION_DROP, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4, HAS_BLACKLIST6, Interface, RuleValue, Settings, map,
+    ACTION_DROP, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4, HAS_BLACKLIST6, INTERFACE_CHECKS, INTERFACE_SERVES,
+    INTERFACE_STEERS, Interface, RuleValue, Settings, map,
 };
 use mailguard_tests::frames::{ACK, SYN, TCP, ethernet, ipv4, ipv6, segment};
 use mailguard_tests::programs::{EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
@@ -150,7 +151,11 @@ fn programs(entries: u32, listed: Listed) -> Result<Programs> {
         Listed::Network => HAS_BLACKLIST4 | HAS_BLACKLIST6,
     };
     programs.settings(Settings { armed: 1, populated, ..Settings::default() })?;
-    programs.interface(Interface { zone: 0, steer: 1, ethernet: 1 })?;
+    programs.interface(Interface {
+        zone: 0,
+        duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES,
+        ethernet: 1,
+    })?;
     // Both families share the map of addresses.
     let count = if listed == Listed::Host { entries.div_ceil(2) } else { entries };
     for number in entries / 2..entries / 2 + count {
