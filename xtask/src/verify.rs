@@ -49,7 +49,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .load(&object)
         .with_context(|| format!("{}: the maps (this needs root)", path.display()))?;
     let names = names(&ebpf, kernel)?;
-    println!("verify: kernel {kernel:?}, at most {MAX_VERIFIED} instructions a program");
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    println!("verify: kernel {release}, at most {MAX_VERIFIED} instructions a program");
     println!("{:<16} {:<12} {:>10} {:>12}", "program", "type", "verified", "octets");
     let mut faults = Vec::new();
     for name in names {
@@ -102,7 +103,8 @@ fn judge(name: &str, info: &ProgramInfo, kernel: KernelVersion) -> Option<String
     let Some(verified) = info.verified_instruction_count() else {
         line("unknown");
         let expected = kernel < COUNTED_SINCE;
-        return (!expected).then(|| format!("{name}: the kernel doesn't say how many instructions it verified"));
+        return (!expected)
+            .then(|| format!("{name}: the kernel doesn't say how many instructions it verified"));
     };
     line(&verified.to_string());
     (verified > MAX_VERIFIED).then(|| {

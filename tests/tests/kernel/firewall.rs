@@ -35,6 +35,14 @@ interfaces = ["wan0"]
 mode = "active"
 "#;
 
+/// The TC hooks of the kernel that the tests run on: every one has clsact.
+pub(crate) fn hooks() -> Vec<Hook> {
+    match Hook::of_this_kernel() {
+        Hook::Tcx => vec![Hook::Tcx, Hook::Clsact],
+        Hook::Clsact => vec![Hook::Clsact],
+    }
+}
+
 /// Who answered a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {

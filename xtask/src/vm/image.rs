@@ -85,7 +85,8 @@ impl Image {
 
     /// Packs everything into an archive that the kernel unpacks.
     pub(super) fn pack(&self, archive: &Path) -> Result<PathBuf> {
-        let mut find = Command::new("find").arg(".").current_dir(&self.root).stdout(Stdio::piped()).spawn()?;
+        let mut find =
+            Command::new("find").arg(".").current_dir(&self.root).stdout(Stdio::piped()).spawn()?;
         let names = find.stdout.take().context("find has an output")?;
         let mut cpio = Command::new("cpio");
         cpio.args(["--quiet", "-o", "-H", "newc", "-R", "0:0"]).current_dir(&self.root);

@@ -16,8 +16,17 @@ const SERIES: &str = "linux-image-6.1.";
 
 /// Modules that the tests use, or that a firewall has beside mailguard. What these need themselves is found out.
 const MODULES: &[&str] = &[
-    "8021q", "bridge", "cls_bpf", "dummy", "nf_tables", "nft_ct", "nft_reject_inet", "nft_tproxy", "sch_ingress",
-    "tun", "veth",
+    "8021q",
+    "bridge",
+    "cls_bpf",
+    "dummy",
+    "nf_tables",
+    "nft_ct",
+    "nft_reject_inet",
+    "nft_tproxy",
+    "sch_ingress",
+    "tun",
+    "veth",
 ];
 
 /// A kernel that was fetched.
@@ -57,7 +66,9 @@ fn download(folder: &Path) -> Result<PathBuf> {
     let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let package = package.with_context(|| format!("{META_PACKAGE} depends on no kernel"))?;
     if !package.starts_with(SERIES) {
-        bail!("this Debian's kernel is {package}; {SERIES}* of Debian 12 (bookworm) is expected among apt's sources");
+        bail!(
+            "this Debian's kernel is {package}; {SERIES}* of Debian 12 (bookworm) is expected among apt's sources"
+        );
     }
     // As root: apt's own user may not write here, and would only be replaced with a warning.
     let mut apt = Command::new("apt-get");
@@ -97,7 +108,8 @@ fn load_order<'a>(listing: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>> {
     }
     let mut order: Vec<&str> = Vec::new();
     for module in wanted {
-        let (path, needs) = lines.get(module).with_context(|| format!("this kernel has no module {module}"))?;
+        let (path, needs) =
+            lines.get(module).with_context(|| format!("this kernel has no module {module}"))?;
         for path in needs.split_whitespace().rev().chain([*path]) {
             if !order.contains(&path) {
                 order.push(path);
