@@ -29,9 +29,10 @@ fn without_a_proxy_new_connections_follow_on_proxy_down() {
                 "{mode}: {what}: blacklist"
             );
         };
+        firewall.silence();
         firewall.datapath().proxy_down().unwrap();
         check(&firewall, "told");
-        firewall.datapath().heartbeat().unwrap();
+        firewall.revive();
         assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4), "{mode}: back");
 
         firewall.kill_proxy();
@@ -45,11 +46,12 @@ fn without_a_proxy_new_connections_follow_on_proxy_down() {
 fn a_proxy_that_hangs_is_noticed_by_its_silence() {
     let mut firewall = Firewall::new("[kernel]\non_proxy_down = \"bypass\"\n");
     let mut session = firewall.session(SERVER4);
+    firewall.silence();
     std::thread::sleep(Duration::from_millis(3_200));
     assert_eq!(firewall.dial(SERVER4), Answer::server(CLIENT4));
     assert!(!firewall.status().proxy_alive);
     assert!(session.alive(), "what is open stays with the proxy");
-    firewall.datapath().heartbeat().unwrap();
+    firewall.revive();
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
 }
 

@@ -25,6 +25,7 @@ const MODULES: &[&str] = &[
     "nft_reject_inet",
     "nft_tproxy",
     "sch_ingress",
+    "tcp_diag",
     "tun",
     "veth",
 ];
