@@ -69,12 +69,7 @@ fn linear(skb: *mut __sk_buff) -> Direct {
 // frame up to 32, and the entry point's is part of every chain.
 
 #[inline(never)]
-fn parse_linear(
-    skb: *mut __sk_buff,
-    start: usize,
-    version: Version,
-    flow: &mut MaybeUninit<Flow>,
-) -> Parsed {
+fn parse_linear(skb: *mut __sk_buff, start: usize, version: Version, flow: &mut MaybeUninit<Flow>) -> Parsed {
     parse(&linear(skb), start, version, flow)
 }
 

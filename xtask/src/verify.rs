@@ -108,10 +108,14 @@ fn judge(name: &str, info: &ProgramInfo, kernel: KernelVersion) -> Option<String
             .then(|| format!("{name}: the kernel doesn't say how many instructions it verified"));
     };
     line(&verified.to_string());
+    excess(name, verified)
+}
+
+fn excess(name: &str, verified: u32) -> Option<String> {
     (verified > MAX_VERIFIED).then(|| {
         format!(
             "{name}: the verifier followed {verified} instructions, {MAX_VERIFIED} are the limit here and 1000000 \
-             the kernel's: fewer branches while a socket is held, or a function that isn't inlined"
+             the kernel's: fewer branches while a socket is held, no call in a loop, or a function that isn't inlined"
         )
     })
 }
@@ -119,4 +123,19 @@ fn judge(name: &str, info: &ProgramInfo, kernel: KernelVersion) -> Option<String
 fn kind(info: &ProgramInfo) -> String {
     let kind = format!("{:?}", info.program_type());
     kind.trim_start_matches("BPF_PROG_TYPE_").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_limit_is_a_fault() {
+        assert_eq!(excess("mg_steer", MAX_VERIFIED), None);
+        let fault = excess("mg_steer", MAX_VERIFIED + 1).unwrap();
+        assert!(
+            fault.starts_with("mg_steer: the verifier followed 100001 instructions, 100000 are"),
+            "{fault}"
+        );
+    }
 }
