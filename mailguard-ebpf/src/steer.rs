@@ -39,18 +39,15 @@ const VLAN_NUMBER: u32 = 0xfff;
 #[inline(always)]
 pub(crate) fn steer(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the context is valid while the program runs.
-    let (data, end, length, protocol) = unsafe {
-        ((*skb).data as usize, (*skb).data_end as usize, (*skb).len as usize, (*skb).protocol as u16)
-    };
+    let protocol = unsafe { (*skb).protocol as u16 };
     let version = match u16::from_be(protocol) {
         ETHERTYPE_IPV4 => Version::V4,
         ETHERTYPE_IPV6 => Version::V6,
         _ => return NEXT,
     };
-    let frame = Direct { data, end, length };
-    let start = ip_header(skb, &frame);
+    let start = ip_header(skb, &linear(skb));
     let mut flow = MaybeUninit::uninit();
-    let mut parsed = parse(&frame, start, version, &mut flow);
+    let mut parsed = parse_linear(skb, start, version, &mut flow);
     if parsed == Parsed::Short {
         parsed = match version {
             Version::V4 => parse_loaded_v4(skb, start as u32, &mut flow),
@@ -63,7 +60,24 @@ pub(crate) fn steer(skb: *mut __sk_buff) -> i32 {
     }
 }
 
-// For headers outside the linear part, or behind other headers. Two functions, for the stack's sake.
+/// The linear part of the packet.
+#[inline(always)]
+fn linear(skb: *mut __sk_buff) -> Direct {
+    // SAFETY: the context is valid while the program runs.
+    let (data, end, length) =
+        unsafe { ((*skb).data as usize, (*skb).data_end as usize, (*skb).len as usize) };
+    Direct { data, end, length }
+}
+
+// Not inlined, for the stack's sake: all frames of a chain of calls share 512 octets, kernels before 6.8 round each
+// frame up to 32, and the entry point's is part of every chain.
+
+#[inline(never)]
+fn parse_linear(skb: *mut __sk_buff, start: usize, version: Version, flow: &mut MaybeUninit<Flow>) -> Parsed {
+    parse(&linear(skb), start, version, flow)
+}
+
+// For headers outside the linear part, or behind other headers.
 
 #[inline(never)]
 fn parse_loaded_v4(skb: *mut __sk_buff, start: u32, flow: &mut MaybeUninit<Flow>) -> Parsed {

@@ -1,6 +1,8 @@
 //! Two ways to a packet's octets: straight from memory, which is quick and sees the linear part only, and by the
 //! helper that finds everything.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_MAC;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
@@ -77,12 +79,14 @@ impl Octets for Loaded {
 
     #[inline(always)]
     fn octets<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut octets = [0; N];
-        // SAFETY: the helper writes at most N octets to the array, and checks the offset against the frame.
+        // Not zeroed first: that would be a call, and 6.1's verifier loses track of every number at one.
+        let mut octets = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper writes N octets to the array, and checks the offset against the frame.
         let result = unsafe {
             bpf_skb_load_bytes(self.skb.cast(), offset as u32, octets.as_mut_ptr().cast(), N as u32)
         };
-        (result == 0).then_some(octets)
+        // SAFETY: 0 says that all of them were written.
+        (result == 0).then(|| unsafe { octets.assume_init() })
     }
 
     #[inline(always)]

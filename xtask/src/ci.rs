@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::process::sh;
-use crate::{build, demo, fuzz, sabotage, setup, test, tidy};
+use crate::{build, demo, fuzz, sabotage, setup, test, tidy, verify, vm};
 
 struct Step {
     name: &'static str,
@@ -27,7 +27,9 @@ const STEPS: &[Step] = &[
     }),
     step("build", 5, build::debug),
     step("clippy", 5, || sh("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    step("verify", 1, verify::built),
     step("test", 10, || test::run(None)),
+    step("vm", 10, vm::run),
     step("fuzz", 8, || fuzz::run(fuzz::SHORT)),
     step("demo", 8, demo::run),
     step("sabotage", 12, || sabotage::run(None)),

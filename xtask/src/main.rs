@@ -14,6 +14,8 @@ mod sabotage;
 mod setup;
 mod test;
 mod tidy;
+mod verify;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -40,6 +42,10 @@ enum Command {
         /// core, common, mailguard, xtask or a file of tests/tests
         suite: Option<String>,
     },
+    /// Load every kernel program here, and say what each costs the verifier
+    Verify(verify::Arguments),
+    /// The same, and the tests of the kernel side, on the oldest kernel at hand: Debian's 6.1 in a virtual machine
+    Vm,
     /// Send real mail through mailguard between namespaces and judge it from outside
     Demo,
     /// Measure, and print raw samples
@@ -68,6 +74,8 @@ fn main() -> anyhow::Result<()> {
         Command::Load(arguments) => load::load(&arguments),
         Command::Unload(arguments) => load::unload(&arguments),
         Command::Test { suite } => test::run(suite.as_deref()),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Vm => vm::run(),
         Command::Demo => demo::run(),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Sabotage { name } => sabotage::run(name.as_deref()),

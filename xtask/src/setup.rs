@@ -14,6 +14,8 @@ use crate::process::{self, on_path, output_of};
 /// Debian packages of the tests, the demonstration and the benchmarks.
 const TEST_PACKAGES: &[&str] =
     &["iproute2", "libio-socket-inet6-perl", "nftables", "postfix", "swaks", "tcpdump", "util-linux"];
+/// Debian packages of the virtual machine of `cargo xtask vm`, beside the kernel, which isn't installed.
+const VM_PACKAGES: &[&str] = &["busybox-static", "cpio", "kmod", "procps", "qemu-system-x86", "xz-utils"];
 /// Debian packages that bpf-linker is built with.
 const LINKER_PACKAGES: &[&str] =
     &["build-essential", "libpolly-22-dev", "libxml2-dev", "libzstd-dev", "llvm-22-dev", "zlib1g-dev"];
@@ -58,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if !build_only {
         packages.extend(TEST_PACKAGES);
+        packages.extend(VM_PACKAGES);
     }
     install_packages(&packages)?;
     install_bpf_linker()?;
