@@ -21,6 +21,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// the kernel side to miss the heartbeat.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// How long it waits for large data.
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
+
 /// A transparent zone towards the client, an active one towards the server.
 pub(crate) const ZONES: &str = r#"
 [[zone]]
@@ -40,8 +43,10 @@ mode = "active"
 pub(crate) enum Answer {
     /// The proxy, and what it knows: zone, client, dialled address, whether that is the firewall's.
     Proxy { zone: usize, client: IpAddr, destination: SocketAddr, ours: bool },
-    /// The real server, which saw this client.
+    /// The real server, or another MTA, which saw this client.
     Server(IpAddr),
+    /// The real program.
+    Daemon,
     /// A RST.
     Refused,
     /// Nobody.
@@ -148,7 +153,7 @@ impl Firewall {
     }
 
     /// The heartbeat that the supervisor owes each second, unless the test has let it die.
-    fn beat(&self) {
+    pub(crate) fn beat(&self) {
         if let Some(datapath) = self.datapath.borrow_mut().as_mut()
             && datapath.status().unwrap().proxy_alive
         {
@@ -265,6 +270,7 @@ impl Session {
                 destination: destination.parse().unwrap(),
                 ours: ours.parse().unwrap(),
             },
+            ["220", ..] => Answer::Daemon,
             ["server", client] => Answer::Server(client.parse().unwrap()),
             _ => panic!("{greeting}"),
         };
@@ -282,6 +288,12 @@ impl Session {
         self.stream.get_mut().write_all(line).is_ok()
             && self.stream.read_until(b'\n', &mut answer).is_ok()
             && answer == line
+    }
+
+    /// [`Session::echo`] of so much that it takes a while, or a retransmission.
+    pub(crate) fn echo_patiently(&mut self, line: &[u8]) -> bool {
+        self.stream.get_ref().set_read_timeout(Some(LONG_PATIENCE)).unwrap();
+        self.echo(line)
     }
 
     /// The client's own address.
@@ -361,7 +373,7 @@ async fn greet_and_echo(mut stream: tokio::net::TcpStream, greeting: String) {
 }
 
 /// A server that greets with the client's address and echoes, on one port, until it is dropped.
-struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     namespace: PathBuf,
     thread: Option<JoinHandle<()>>,
@@ -370,7 +382,7 @@ struct Server {
 
 impl Server {
     /// One for each family.
-    fn start(namespace: &Namespace, port: u16) -> Vec<Self> {
+    pub(crate) fn start(namespace: &Namespace, port: u16) -> Vec<Self> {
         let addresses: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         addresses.map(|address| Self::start_one(namespace, (address, port).into())).into()
     }

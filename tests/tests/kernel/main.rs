@@ -5,9 +5,12 @@
 
 mod blacklist;
 mod bypass;
+mod counters;
 mod evasion;
 mod firewall;
+mod flood;
 mod intercept;
 mod lifecycle;
 mod links;
 mod programs;
+mod settings;
