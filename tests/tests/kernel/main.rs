@@ -12,5 +12,7 @@ mod flood;
 mod intercept;
 mod lifecycle;
 mod links;
+mod path;
 mod programs;
 mod settings;
+mod zones;
