@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -239,15 +239,21 @@ impl Session {
         source: Option<SocketAddr>,
         destination: SocketAddr,
     ) -> Result<Self, Answer> {
-        let connect = || {
-            let socket = Socket::new(Domain::for_address(destination), Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_reuse_address(true)?;
-            if let Some(source) = source {
-                socket.bind(&source.into())?;
-            }
-            Ok(socket.connect_timeout(&destination.into(), PATIENCE).map(|()| TcpStream::from(socket)))
-        };
-        let stream = match namespace.within(connect).expect("a socket can be made") {
+        Self::greeted(namespace.within(|| connect(source, destination)).expect("a socket can be made"))
+    }
+
+    /// [`Session::open`] by a thread that is in the client's namespace already.
+    pub(crate) fn open_here(destination: SocketAddr) -> Result<Self, Answer> {
+        Self::greeted(connect(None, destination).expect("a socket can be made"))
+    }
+
+    /// Whether a connection comes about, greeted or not.
+    pub(crate) fn connects(namespace: &Namespace, destination: SocketAddr) -> bool {
+        namespace.within(|| connect(None, destination)).expect("a socket can be made").is_ok()
+    }
+
+    fn greeted(connected: std::io::Result<TcpStream>) -> Result<Self, Answer> {
+        let stream = match connected {
             Ok(stream) => stream,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 return Err(Answer::Refused);
@@ -307,6 +313,50 @@ impl Session {
         self.stream.get_mut().write_all(b"close\n").unwrap();
         self.stream.read_until(b'\n', &mut rest).unwrap();
         assert!(rest.is_empty(), "closed without a word");
+    }
+}
+
+/// Dials `destination`; the outer error is the test's, the inner one the connection's.
+fn connect(source: Option<SocketAddr>, destination: SocketAddr) -> Result<std::io::Result<TcpStream>> {
+    let socket = Socket::new(Domain::for_address(destination), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if let Some(source) = source {
+        socket.bind(&source.into())?;
+    }
+    Ok(socket.connect_timeout(&destination.into(), PATIENCE).map(|()| TcpStream::from(socket)))
+}
+
+/// Connects to each of `servers` all the time, and collects who answers.
+pub(crate) struct Callers {
+    calling: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Vec<Answer>>>,
+}
+
+impl Callers {
+    /// One caller a server, in `namespace`.
+    pub(crate) fn start(namespace: &Namespace, servers: [IpAddr; 2]) -> Self {
+        let calling = Arc::new(AtomicBool::new(true));
+        let caller = |server: IpAddr| {
+            let (path, calling) = (namespace.path(), calling.clone());
+            std::thread::spawn(move || {
+                let namespace = std::fs::File::open(path).unwrap();
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let mut answers = Vec::new();
+                while calling.load(Ordering::Relaxed) {
+                    let session = Session::open_here((server, 25).into());
+                    answers.push(session.map_or_else(|answer| answer, |session| session.answer));
+                }
+                answers
+            })
+        };
+        let threads = servers.map(caller).into();
+        Self { calling, threads }
+    }
+
+    /// Who answered; at least one call a caller.
+    pub(crate) fn finish(self) -> Vec<Answer> {
+        self.calling.store(false, Ordering::Relaxed);
+        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     }
 }
 
