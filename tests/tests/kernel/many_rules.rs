@@ -1,6 +1,7 @@
 //! Lists as long as the maps, changed while a client connects, and longer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use ipnet::{IpNet, Ipv4Net};
 use mailguard_core::rules::{BypassRule, ClientRule, Rules, compile};
@@ -10,6 +11,8 @@ use crate::firewall::{Answer, Callers, Firewall, Session};
 
 /// Entries of a long list.
 const MANY: u32 = 64_000;
+/// Entries that one change adds or removes: a change has to be over before the next heartbeat is due.
+const STEP: u32 = MANY / 4;
 /// The configuration that stays in force beside the long lists.
 const LISTED: &str = "[access]\nblacklist_clients = [\"192.0.2.3\"]\n";
 
@@ -18,11 +21,11 @@ fn stranger(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + number)
 }
 
-/// `rules` and this many more entries of the blacklist: single addresses, or networks of two.
-fn with_many(rules: &Rules, entries: u32, prefix: u8) -> Rules {
+/// `rules` and these entries more of the blacklist: single addresses, or networks of two.
+fn with_many(rules: &Rules, entries: Range<u32>, prefix: u8) -> Rules {
     let mut rules = rules.clone();
-    let step = 1 << (32 - prefix);
-    let nets = (0..entries).map(|number| Ipv4Net::new(stranger(number * step), prefix).expect("a prefix"));
+    let size = 1 << (32 - prefix);
+    let nets = entries.map(|number| Ipv4Net::new(stranger(number * size), prefix).expect("a prefix"));
     rules.clients.extend(nets.map(|net| (IpNet::V4(net), ClientRule::Drop)));
     rules
 }
@@ -31,10 +34,14 @@ fn with_many(rules: &Rules, entries: u32, prefix: u8) -> Rules {
 fn long_lists_change_while_clients_connect() {
     let mut firewall = Firewall::new(LISTED);
     let short = compile(&firewall.config);
-    let (hosts, networks) = (with_many(&short, MANY, 32), with_many(&short, MANY, 31));
+    // More and more addresses, then networks in their place.
+    let hosts = (1..=4).map(|steps| with_many(&short, 0..steps * STEP, 32));
+    let networks =
+        (1..=4).map(|steps| with_many(&with_many(&short, steps * STEP..MANY, 32), 0..steps * STEP, 31));
+    let changes: Vec<_> = hosts.chain(networks).chain([short.clone()]).collect();
     let mut sessions = [firewall.session(SERVER4), firewall.session(SERVER6)];
     let callers = Callers::start(&firewall.topology.client, [SERVER4.into(), SERVER6.into()]);
-    for rules in [&hosts, &networks, &short] {
+    for rules in &changes {
         firewall.beat();
         firewall.datapath().apply_rules(rules).unwrap();
         assert!(sessions.iter_mut().all(Session::alive), "open sessions");
@@ -63,9 +70,9 @@ fn lists_longer_than_the_maps_are_refused_and_change_nothing() {
     over6.clients.extend(hosts6.map(|host| (IpNet::from(IpAddr::from(host)), ClientRule::Drop)));
     let over = [
         // One of the entries is the configuration's own.
-        (with_many(&short, 65_536, 32), "BLACKLIST_HOSTS: 65537 entries, the kernel holds 65536"),
+        (with_many(&short, 0..65_536, 32), "BLACKLIST_HOSTS: 65537 entries, the kernel holds 65536"),
         (over6, "BLACKLIST_HOSTS: 65538 entries, the kernel holds 65536"),
-        (with_many(&short, 65_537, 31), "BLACKLIST4: 65537 entries, the kernel holds 65536"),
+        (with_many(&short, 0..65_537, 31), "BLACKLIST4: 65537 entries, the kernel holds 65536"),
         (bypass(16_385), "BYPASS_DST4: 16385 entries, the kernel holds 16384"),
     ];
     for (rules, expect) in over {
