@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::netns::Namespace;
+use crate::peers::PATIENCE;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, recv, send,
     socket,
@@ -16,8 +17,12 @@ pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 /// TCP flag: the connection is refused or broken.
 pub const RST: u8 = 4;
+/// TCP flag: the receiver is to hand on at once.
+pub const PSH: u8 = 8;
 /// TCP flag: the acknowledgement field counts.
 pub const ACK: u8 = 16;
+/// TCP flag: some of the data is urgent.
+pub const URG: u8 = 32;
 
 /// IPv6 next header: options for every router.
 pub const HOP_BY_HOP: u8 = 0;
@@ -27,6 +32,9 @@ pub const FRAGMENT: u8 = 44;
 pub const DESTINATION: u8 = 60;
 /// Protocol and next header: TCP.
 pub const TCP: u8 = 6;
+
+/// Frames that are sent without a pause; `net.core.netdev_max_backlog` is 1,000.
+const BURST: usize = 64;
 
 /// The ones' complement checksum (RFC 1071).
 pub fn checksum(parts: &[&[u8]]) -> u16 {
@@ -54,10 +62,22 @@ pub fn pseudo_header(source: IpAddr, destination: IpAddr, length: usize) -> Vec<
     header
 }
 
-/// A TCP segment to `port` with these flags and data.
+/// A TCP segment to `port` with these flags and data, from port 40,002.
 pub fn segment(source: IpAddr, destination: IpAddr, port: u16, flags: u8, data: &[u8]) -> Vec<u8> {
+    segment_from(40_002, source, destination, port, flags, data)
+}
+
+/// [`segment`] from `source_port`.
+pub fn segment_from(
+    source_port: u16,
+    source: IpAddr,
+    destination: IpAddr,
+    port: u16,
+    flags: u8,
+    data: &[u8],
+) -> Vec<u8> {
     let mut segment = Vec::new();
-    segment.extend(40_002u16.to_be_bytes());
+    segment.extend(source_port.to_be_bytes());
     segment.extend(port.to_be_bytes());
     segment.extend(1_000_000u32.to_be_bytes());
     segment.extend([0; 4]);
@@ -100,6 +120,16 @@ pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -
     packet.extend(destination.octets());
     packet.extend(payload);
     packet
+}
+
+/// A SYN from `source`, port `source_port`, to port 25 of `destination`, both of one family.
+pub fn syn(source: IpAddr, source_port: u16, destination: IpAddr) -> Vec<u8> {
+    let segment = segment_from(source_port, source, destination, 25, SYN, b"");
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => ipv4(source, destination, 0, b"", &segment),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => ipv6(source, destination, TCP, &segment),
+        _ => panic!("{source} and {destination} are not of one family"),
+    }
 }
 
 /// An extension header of eight octets (a destination or hop-by-hop header: six octets of padding).
@@ -160,9 +190,19 @@ impl Wire {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
     }
 
-    /// The frames that arrived, until one for which `last` says yes, or none in two seconds.
+    /// Sends many, in bursts short enough for the queue of the other end of a veth pair.
+    pub fn send_all(&self, frames: impl Iterator<Item = Vec<u8>>) {
+        for (number, frame) in frames.enumerate() {
+            if number % BURST == BURST - 1 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            self.send(&frame);
+        }
+    }
+
+    /// The frames that arrived, until one for which `last` says yes, or none in [`PATIENCE`].
     pub fn receive_until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + PATIENCE;
         let mut frames = Vec::new();
         let mut buffer = [0; 2048];
         while Instant::now() < deadline {

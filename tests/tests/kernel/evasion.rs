@@ -4,28 +4,34 @@
 use std::net::IpAddr;
 
 use mailguard_tests::frames::{
-    ACK, DESTINATION, FIN, FRAGMENT, HOP_BY_HOP, RST, SYN, TCP, Wire, ethernet, extension, fragment_header,
-    ipv4, ipv6, mac, segment,
+    ACK, DESTINATION, FIN, FRAGMENT, HOP_BY_HOP, PSH, RST, SYN, TCP, URG, Wire, ethernet, extension,
+    fragment_header, ipv4, ipv6, mac, segment,
 };
 use mailguard_tests::netns::{CLIENT4, CLIENT6, LAN, SERVER4, SERVER6, WAN};
 
 use crate::firewall::{Firewall, ZONES};
 
-/// Two fragments follow each other: the first's "more" flag, and an offset of `octets`.
+/// A first fragment's flag that more follow.
 const MORE4: u16 = 0x2000;
 const MORE6: u16 = 1;
+/// A port that isn't ours.
+const OTHER_PORT: u16 = 9;
+/// What follows a packet in its frame, where it passes for the rest of a harmless TCP header.
+const TRAILER: [u8; 12] = [0, 0, 0, 0, 5 << 4, ACK, 0xfa, 0xf0, 0, 0, 0, 0];
 
 /// One attempt: its name, the packets, and the VLAN tag of the frames.
 struct Attempt {
     name: &'static str,
     packets: Vec<Vec<u8>>,
     tag: Option<u16>,
+    /// What follows each packet in its frame.
+    trailer: &'static [u8],
     /// Whether a plain firewall would have forwarded it.
     forwarded: bool,
 }
 
 fn attempt(name: &'static str, packets: Vec<Vec<u8>>) -> Attempt {
-    Attempt { name, packets, tag: None, forwarded: true }
+    Attempt { name, packets, tag: None, trailer: b"", forwarded: true }
 }
 
 fn syn4(port: u16, flags: u8) -> Vec<u8> {
@@ -49,29 +55,94 @@ fn attempts() -> Vec<Attempt> {
     };
     let mut zero_length = v6(HOP_BY_HOP, &[&extension(TCP)[..], &syn6].concat());
     zero_length[4..6].copy_from_slice(&[0, 0]);
-    let cut_chain = [&fragment_header(DESTINATION, MORE6)[..], &extension(TCP)].concat();
+    let cut_chain = [
+        v6(FRAGMENT, &[&fragment_header(DESTINATION, MORE6)[..], &extension(TCP)].concat()),
+        v6(FRAGMENT, &[&fragment_header(DESTINATION, 8)[..], &syn6].concat()),
+    ];
+    let tiny4 = vec![v4(MORE4, b"", &syn[..8]), v4(1, b"", &syn[8..])];
+    let tiny6 = vec![fragment6(MORE6, &syn6[..8]), fragment6(8, &syn6[8..])];
+    let reversed = |packets: &[Vec<u8>]| packets.iter().rev().cloned().collect::<Vec<_>>();
+    // A whole header to another port, and over it one to ours.
+    let padded = |segment: &[u8]| [segment, &[0; 4]].concat();
+    let (other4, other6) = (padded(&syn4(OTHER_PORT, SYN)), padded(&self::syn6(OTHER_PORT, SYN)));
+    let overlapping4 = vec![v4(MORE4, b"", &other4), v4(MORE4, b"", &padded(&syn)), v4(3, b"", &[0; 8])];
+    let overlapping6 =
+        vec![fragment6(MORE6, &other6), fragment6(MORE6, &padded(&syn6)), fragment6(24, &[0; 8])];
+    let mixed = [&extension(DESTINATION)[..], &extension(FRAGMENT), &fragment_header(TCP, 0), &syn6].concat();
     vec![
         attempt("a SYN", vec![v4(0, b"", &syn), v6(TCP, &syn6)]),
         attempt("SYN and FIN", vec![v4(0, b"", &syn4(25, SYN | FIN)), v6(TCP, &self::syn6(25, SYN | FIN))]),
         attempt("SYN, FIN and RST", vec![v4(0, b"", &syn4(25, SYN | FIN | RST))]),
+        attempt("SYN and RST", vec![v4(0, b"", &syn4(25, SYN | RST)), v6(TCP, &self::syn6(25, SYN | RST))]),
+        attempt(
+            "SYN, PSH and URG",
+            vec![v4(0, b"", &syn4(25, SYN | PSH | URG)), v6(TCP, &self::syn6(25, SYN | PSH | URG))],
+        ),
         attempt("all odd flags with SYN", vec![v4(0, b"", &syn4(25, 0xef)), v6(TCP, &self::syn6(25, 0xef))]),
         attempt("IPv4 options", vec![v4(0, &[1, 1, 1, 1, 1, 1, 1, 0], &syn)]),
-        attempt("a tiny first fragment", vec![v4(MORE4, b"", &syn[..8]), v4(1, b"", &syn[8..])]),
+        attempt("a tiny first fragment", tiny4.clone()),
+        attempt("a tiny first fragment, sent last", reversed(&tiny4)),
+        Attempt { trailer: &TRAILER, ..attempt("a tiny first fragment and a false rest", tiny4) },
         attempt(
             "a SYN in two fragments",
             vec![v4(MORE4, b"", &[&syn[..], &[0; 4]].concat()), v4(3, b"", &[0; 8])],
         ),
-        attempt("a tiny first fragment, IPv6", vec![fragment6(MORE6, &syn6[..8]), fragment6(8, &syn6[8..])]),
+        attempt("a tiny first fragment, IPv6", tiny6.clone()),
+        attempt("a tiny first fragment, sent last, IPv6", reversed(&tiny6)),
+        Attempt { trailer: &TRAILER, ..attempt("a tiny first fragment and a false rest, IPv6", tiny6) },
+        attempt("overlapping first fragments", overlapping4),
+        attempt("overlapping first fragments, IPv6", overlapping6),
+        Attempt { trailer: &TRAILER, ..attempt("a trailer", vec![v4(0, b"", &syn), v6(TCP, &syn6)]) },
         attempt("a SYN in two fragments, IPv6", vec![fragment6(MORE6, &[&syn6[..], &[0; 4]].concat())]),
         attempt("a fragment that is the whole", vec![fragment6(0, &syn6)]),
-        attempt("a first fragment without TCP", vec![v6(FRAGMENT, &cut_chain)]),
+        attempt("a first fragment without TCP", cut_chain.into()),
+        attempt("three kinds of extension headers", vec![v6(HOP_BY_HOP, &mixed)]),
         attempt("one extension header", vec![chain(1)]),
         attempt("eight extension headers", vec![chain(8)]),
         attempt("nine extension headers", vec![chain(9)]),
+        attempt("twelve extension headers", vec![chain(12)]),
         attempt("no length and a hop-by-hop header", vec![zero_length]),
-        Attempt { tag: Some(0x6000), ..attempt("a tag that only gives a priority", vec![v4(0, b"", &syn)]) },
-        Attempt { tag: Some(7), forwarded: false, ..attempt("another VLAN's tag", vec![v4(0, b"", &syn)]) },
+        Attempt {
+            tag: Some(0x6000),
+            ..attempt("a tag that only gives a priority", vec![v4(0, b"", &syn), v6(TCP, &syn6)])
+        },
+        Attempt {
+            tag: Some(7),
+            forwarded: false,
+            ..attempt("another VLAN's tag", vec![v4(0, b"", &syn), v6(TCP, &syn6)])
+        },
     ]
+}
+
+/// Whether a frame holds the beginning of a connection to port 25, or a part of it that others could be put together
+/// with. A fragment from the middle is worth nothing without the first, and can't be told from another port's.
+fn concerns_us(frame: &[u8]) -> bool {
+    let field = |at: usize| frame.get(at..at + 2).map(|field| u16::from_be_bytes([field[0], field[1]]));
+    let (fragment, port) = match field(12) {
+        Some(0x0800) if frame[23] == TCP => {
+            (field(20).unwrap_or(0) & 0x1fff, 14 + usize::from(frame[14] & 15) * 4 + 2)
+        }
+        Some(0x86dd) if frame[20] == TCP => (0, 14 + 40 + 2),
+        Some(0x86dd) if frame[20] == FRAGMENT && frame[54] == TCP => {
+            (field(56).unwrap_or(0) >> 3, 14 + 40 + 8 + 2)
+        }
+        Some(0x86dd) if frame[20] == FRAGMENT => return field(56).unwrap_or(0) >> 3 == 0,
+        Some(0x86dd) => return matches!(frame[20], DESTINATION | HOP_BY_HOP),
+        _ => return false,
+    };
+    fragment == 1 || (fragment == 0 && field(port) != Some(OTHER_PORT))
+}
+
+/// Has the firewall track connections, for which it puts fragments together first.
+fn track_connections(firewall: &Firewall) {
+    for line in [
+        "add table inet track",
+        "add chain inet track forward { type filter hook forward priority 0; }",
+        "add rule inet track forward ct state established,new,invalid counter",
+    ] {
+        let output = firewall.topology.firewall.command("nft").arg(line).output().expect("nftables");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// Sends everything and says of each attempt whether anything of it came to the server.
@@ -91,21 +162,16 @@ fn run(firewall: &Firewall) -> Vec<(&'static str, bool)> {
     for attempt in attempts() {
         let received = Wire::open(&topology.server, "eth0");
         for packet in &attempt.packets {
-            sent.send(&ethernet(router, sent.mac, attempt.tag, packet));
+            let frame = ethernet(router, sent.mac, attempt.tag, packet);
+            sent.send(&[&frame[..], attempt.trailer].concat());
         }
         // A segment to another port that belongs to nothing.
-        let last = syn4(9, ACK);
+        let last = syn4(OTHER_PORT, ACK);
         sent.send(&ethernet(router, sent.mac, None, &ipv4(CLIENT4, SERVER4, 0, b"", &last)));
         let is_last = |frame: &[u8]| frame.ends_with(&last);
         let frames = received.receive_until(is_last);
         let inwards = |frame: &&Vec<u8>| frame[6..12] != received.mac && !is_last(frame);
-        // A fragment from the middle is worth nothing without the first, and can't be told from another port's.
-        let of_ours = |frame: &&Vec<u8>| match frame[12..14] {
-            [0x08, 0x00] => frame[23] == TCP && frame[20] & 0x1f == 0 && frame[21] <= 1,
-            [0x86, 0xdd] => matches!(frame[20], TCP | FRAGMENT | DESTINATION | HOP_BY_HOP),
-            _ => false,
-        };
-        let passed: Vec<_> = frames.iter().filter(inwards).filter(of_ours).collect();
+        let passed: Vec<_> = frames.iter().filter(inwards).filter(|frame| concerns_us(frame)).collect();
         seen.push((attempt.name, !passed.is_empty()));
     }
     seen
@@ -113,10 +179,13 @@ fn run(firewall: &Firewall) -> Vec<(&'static str, bool)> {
 
 #[test]
 fn nothing_of_them_reaches_the_server() {
-    for settings in ["", "[kernel]\non_proxy_down = \"bypass\"\n"] {
+    for (settings, tracks) in [("", false), ("", true), ("[kernel]\non_proxy_down = \"bypass\"\n", false)] {
         let firewall = Firewall::new(settings);
+        if tracks {
+            track_connections(&firewall);
+        }
         let passed: Vec<_> = run(&firewall).into_iter().filter(|(_, passed)| *passed).collect();
-        assert_eq!(passed, [], "{settings}");
+        assert_eq!(passed, [], "{settings}, with connection tracking: {tracks}");
     }
 }
 
@@ -129,15 +198,28 @@ fn without_mailguard_all_of_them_do() {
 }
 
 #[test]
+fn a_firewall_that_tracks_connections_would_put_the_fragments_together() {
+    let firewall = Firewall::idle(ZONES);
+    track_connections(&firewall);
+    let passed = run(&firewall);
+    for name in ["a tiny first fragment", "a tiny first fragment, sent last", "a first fragment without TCP"]
+    {
+        assert!(passed.contains(&(name, true)), "{name}");
+    }
+}
+
+#[test]
 fn what_isnt_dropped_is_given_to_the_listener() {
     let firewall = Firewall::new("");
     run(&firewall);
-    // Two SYNs, five with odd flags, one with options, one whole fragment, two chains, one without a length, one
-    // with a priority; what the client's own stack says to the answers counts for the sessions too.
-    assert!(firewall.packets("intercepted") + firewall.packets("session") >= 13);
-    assert_eq!(firewall.packets("tiny-fragment-dropped"), 3);
-    assert_eq!(firewall.packets("overlay-fragment-dropped"), 2);
-    assert_eq!(firewall.packets("header-chain-dropped"), 1);
+    // Two SYNs, nine with odd flags, one with options, two with a trailer, one whole fragment, three chains, one
+    // without a length, two with a priority; what the client's own stack says to the answers counts for the sessions
+    // too.
+    assert!(firewall.packets("intercepted") + firewall.packets("session") >= 21);
+    assert_eq!(firewall.packets("fragment-dropped"), 4);
+    assert_eq!(firewall.packets("tiny-fragment-dropped"), 7);
+    assert_eq!(firewall.packets("overlay-fragment-dropped"), 6);
+    assert_eq!(firewall.packets("header-chain-dropped"), 2);
 }
 
 #[test]
@@ -148,11 +230,18 @@ fn bypassed_clients_get_no_fragments_through_either() {
     dropped.retain(|name| *name != "another VLAN's tag");
     let expect = [
         "a tiny first fragment",
+        "a tiny first fragment, sent last",
+        "a tiny first fragment and a false rest",
         "a SYN in two fragments",
         "a tiny first fragment, IPv6",
+        "a tiny first fragment, sent last, IPv6",
+        "a tiny first fragment and a false rest, IPv6",
+        "overlapping first fragments",
+        "overlapping first fragments, IPv6",
         "a SYN in two fragments, IPv6",
         "a first fragment without TCP",
         "nine extension headers",
+        "twelve extension headers",
     ];
     assert_eq!(dropped, expect);
 }

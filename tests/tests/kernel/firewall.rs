@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How long a client waits before it says that nobody answers: time for one retransmission, and less than it takes
 /// the kernel side to miss the heartbeat.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// How long it waits for large data.
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A transparent zone towards the client, an active one towards the server.
 pub(crate) const ZONES: &str = r#"
@@ -48,8 +51,10 @@ pub(crate) fn hooks() -> Vec<Hook> {
 pub(crate) enum Answer {
     /// The proxy, and what it knows: zone, client, dialled address, whether that is the firewall's.
     Proxy { zone: usize, client: IpAddr, destination: SocketAddr, ours: bool },
-    /// The real server, which saw this client.
+    /// The real server, or another MTA, which saw this client.
     Server(IpAddr),
+    /// The real program.
+    Daemon,
     /// A RST.
     Refused,
     /// Nobody.
@@ -157,9 +162,9 @@ impl Firewall {
         self.datapath.borrow().as_ref().unwrap().status().unwrap()
     }
 
-    /// The heartbeat that the supervisor owes each second. By our own account and not the kernel side's: a slow
-    /// machine may have missed one.
-    fn beat(&self) {
+    /// The heartbeat that the supervisor owes each second, unless the test has let it die. By our own account and not
+    /// the kernel side's: a slow machine may have missed one.
+    pub(crate) fn beat(&self) {
         if let Some(datapath) = self.datapath.borrow_mut().as_mut()
             && self.proxy_lives
         {
@@ -256,15 +261,21 @@ impl Session {
         source: Option<SocketAddr>,
         destination: SocketAddr,
     ) -> Result<Self, Answer> {
-        let connect = || {
-            let socket = Socket::new(Domain::for_address(destination), Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_reuse_address(true)?;
-            if let Some(source) = source {
-                socket.bind(&source.into())?;
-            }
-            Ok(socket.connect_timeout(&destination.into(), PATIENCE).map(|()| TcpStream::from(socket)))
-        };
-        let stream = match namespace.within(connect).expect("a socket can be made") {
+        Self::greeted(namespace.within(|| connect(source, destination)).expect("a socket can be made"))
+    }
+
+    /// [`Session::open`] by a thread that is in the client's namespace already.
+    pub(crate) fn open_here(destination: SocketAddr) -> Result<Self, Answer> {
+        Self::greeted(connect(None, destination).expect("a socket can be made"))
+    }
+
+    /// Whether a connection comes about, greeted or not.
+    pub(crate) fn connects(namespace: &Namespace, destination: SocketAddr) -> bool {
+        namespace.within(|| connect(None, destination)).expect("a socket can be made").is_ok()
+    }
+
+    fn greeted(connected: std::io::Result<TcpStream>) -> Result<Self, Answer> {
+        let stream = match connected {
             Ok(stream) => stream,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 return Err(Answer::Refused);
@@ -287,6 +298,7 @@ impl Session {
                 destination: destination.parse().unwrap(),
                 ours: ours.parse().unwrap(),
             },
+            ["220", ..] => Answer::Daemon,
             ["server", client] => Answer::Server(client.parse().unwrap()),
             _ => panic!("{greeting}"),
         };
@@ -306,6 +318,12 @@ impl Session {
             && answer == line
     }
 
+    /// [`Session::echo`] of so much that it takes a while, or a retransmission.
+    pub(crate) fn echo_patiently(&mut self, line: &[u8]) -> bool {
+        self.stream.get_ref().set_read_timeout(Some(LONG_PATIENCE)).unwrap();
+        self.echo(line)
+    }
+
     /// The client's own address.
     pub(crate) fn local(&self) -> SocketAddr {
         self.stream.get_ref().local_addr().unwrap()
@@ -317,6 +335,50 @@ impl Session {
         self.stream.get_mut().write_all(b"close\n").unwrap();
         self.stream.read_until(b'\n', &mut rest).unwrap();
         assert!(rest.is_empty(), "closed without a word");
+    }
+}
+
+/// Dials `destination`; the outer error is the test's, the inner one the connection's.
+fn connect(source: Option<SocketAddr>, destination: SocketAddr) -> Result<std::io::Result<TcpStream>> {
+    let socket = Socket::new(Domain::for_address(destination), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if let Some(source) = source {
+        socket.bind(&source.into())?;
+    }
+    Ok(socket.connect_timeout(&destination.into(), PATIENCE).map(|()| TcpStream::from(socket)))
+}
+
+/// Connects to each of `servers` all the time, and collects who answers.
+pub(crate) struct Callers {
+    calling: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Vec<Answer>>>,
+}
+
+impl Callers {
+    /// One caller a server, in `namespace`.
+    pub(crate) fn start(namespace: &Namespace, servers: [IpAddr; 2]) -> Self {
+        let calling = Arc::new(AtomicBool::new(true));
+        let caller = |server: IpAddr| {
+            let (path, calling) = (namespace.path(), calling.clone());
+            std::thread::spawn(move || {
+                let namespace = std::fs::File::open(path).unwrap();
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let mut answers = Vec::new();
+                while calling.load(Ordering::Relaxed) {
+                    let session = Session::open_here((server, 25).into());
+                    answers.push(session.map_or_else(|answer| answer, |session| session.answer));
+                }
+                answers
+            })
+        };
+        let threads = servers.map(caller).into();
+        Self { calling, threads }
+    }
+
+    /// Who answered; at least one call a caller.
+    pub(crate) fn finish(self) -> Vec<Answer> {
+        self.calling.store(false, Ordering::Relaxed);
+        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     }
 }
 
@@ -383,7 +445,7 @@ async fn greet_and_echo(mut stream: tokio::net::TcpStream, greeting: String) {
 }
 
 /// A server that greets with the client's address and echoes, on one port, until it is dropped.
-struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     namespace: PathBuf,
     thread: Option<JoinHandle<()>>,
@@ -392,7 +454,7 @@ struct Server {
 
 impl Server {
     /// One for each family.
-    fn start(namespace: &Namespace, port: u16) -> Vec<Self> {
+    pub(crate) fn start(namespace: &Namespace, port: u16) -> Vec<Self> {
         let addresses: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         addresses.map(|address| Self::start_one(namespace, (address, port).into())).into()
     }

@@ -5,9 +5,18 @@
 
 mod blacklist;
 mod bypass;
+mod counters;
+mod daemon;
 mod evasion;
 mod firewall;
+mod flood;
 mod intercept;
 mod lifecycle;
 mod links;
+mod many_rules;
+mod neighbours;
+mod path;
 mod programs;
+mod settings;
+mod upgrade;
+mod zones;

@@ -1,0 +1,117 @@
+//! The real program, killed and hung: port 25 follows `on_proxy_down` while nobody is there, and is intercepted again
+//! afterwards.
+
+use std::net::IpAddr;
+
+use mailguard_tests::appliance::Appliance;
+use mailguard_tests::netns::{CLIENT4, CLIENT6, SERVER4, SERVER6, Topology};
+use mailguard_tests::peers::wait_until;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::firewall::{Answer, Server, Session, ZONES};
+
+/// A client, the real program on the firewall, and a server beyond it.
+struct Scene<'a> {
+    topology: &'a Topology,
+    appliance: Appliance<'a>,
+    /// What a client is answered while the proxy is down, over IPv4 and IPv6.
+    down: [Answer; 2],
+}
+
+/// Who answers the client; a proxy that is connected to but says nothing counts as [`Answer::Daemon`].
+fn dial(topology: &Topology, server: IpAddr) -> Answer {
+    let destination = (server, 25).into();
+    if !Session::connects(&topology.client, destination) {
+        return Answer::Nobody;
+    }
+    match Session::open(&topology.client, None, destination) {
+        Ok(session) => session.answer,
+        Err(Answer::Nobody) => Answer::Daemon,
+        Err(answer) => answer,
+    }
+}
+
+impl Scene<'_> {
+    /// Over both families at one time: whoever isn't answered waits.
+    fn answers(&self) -> [Answer; 2] {
+        let topology = self.topology;
+        std::thread::scope(|scope| {
+            let dial = |server: IpAddr| scope.spawn(move || dial(topology, server));
+            [SERVER4.into(), SERVER6.into()].map(dial).map(|thread| thread.join().expect("a dialler"))
+        })
+    }
+
+    #[track_caller]
+    fn check_down(&self, what: &str) {
+        let result = wait_until(what, || self.answers() == self.down);
+        result.unwrap_or_else(|error| panic!("{error}: {:?}", self.answers()));
+    }
+
+    #[track_caller]
+    fn check_up(&self, what: &str) {
+        let greeted = || {
+            let open = |server: IpAddr| Session::open(&self.topology.client, None, (server, 25).into());
+            [SERVER4.into(), SERVER6.into()]
+                .map(open)
+                .into_iter()
+                .all(|session| session.is_ok_and(|session| session.answer == Answer::Daemon))
+        };
+        wait_until(what, greeted).unwrap();
+    }
+
+    /// Both processes, the datapath process first.
+    fn processes(&self) -> [Pid; 2] {
+        let parent = self.appliance.process().expect("it runs").pid();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        let child = children.trim().parse().unwrap_or_else(|_| panic!("one child: {children}"));
+        [parent, Pid::from_raw(child)]
+    }
+}
+
+fn with_scene(mode: &str, down: [Answer; 2], work: impl FnOnce(Scene<'_>)) {
+    let topology = Topology::new().expect("namespaces");
+    let _servers = Server::start(&topology.server, 25);
+    let place = |program: &str| topology.firewall.command(program);
+    let config =
+        format!("hostname = \"mailguard.example.org\"\n{ZONES}[kernel]\non_proxy_down = \"{mode}\"\n");
+    let appliance = Appliance::start(&place, &config).expect("mailguard runs");
+    work(Scene { topology: &topology, appliance, down });
+}
+
+fn check(mode: &str, down: [Answer; 2]) {
+    with_scene(mode, down, |mut scene| {
+        scene.check_up("it answers");
+
+        scene.appliance.kill().expect("killed");
+        scene.check_down("kill -9");
+        scene.appliance.run().expect("it runs again");
+        scene.check_up("it answers after a restart");
+
+        let [datapath, mail] = scene.processes();
+        for (stopped, what) in [
+            (&[mail][..], "the mail process hangs"),
+            (&[datapath][..], "the datapath process hangs"),
+            (&[datapath, mail][..], "both hang"),
+        ] {
+            for process in stopped {
+                kill(*process, Signal::SIGSTOP).unwrap();
+            }
+            scene.check_down(what);
+            for process in stopped {
+                kill(*process, Signal::SIGCONT).unwrap();
+            }
+            scene.check_up(what);
+        }
+    });
+}
+
+#[test]
+fn a_dead_or_hung_program_lets_nobody_pass() {
+    check("block", [Answer::Nobody, Answer::Nobody]);
+}
+
+#[test]
+fn a_dead_or_hung_program_is_gone_around() {
+    check("bypass", [Answer::server(CLIENT4), Answer::server(CLIENT6)]);
+}

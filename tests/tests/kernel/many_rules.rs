@@ -1,0 +1,89 @@
+//! Lists as long as the maps, changed while a client connects, and longer.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
+use ipnet::{IpNet, Ipv4Net};
+use mailguard_core::rules::{BypassRule, ClientRule, Rules, compile};
+use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, SERVER4, SERVER6};
+
+use crate::firewall::{Answer, Callers, Firewall, Session};
+
+/// Entries of a long list.
+const MANY: u32 = 64_000;
+/// Entries that one change adds or removes: a change has to be over before the next heartbeat is due.
+const STEP: u32 = MANY / 4;
+/// The configuration that stays in force beside the long lists.
+const LISTED: &str = "[access]\nblacklist_clients = [\"192.0.2.3\"]\n";
+
+/// The `number`th of many addresses that no client has.
+fn stranger(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + number)
+}
+
+/// `rules` and these entries more of the blacklist: single addresses, or networks of two.
+fn with_many(rules: &Rules, entries: Range<u32>, prefix: u8) -> Rules {
+    let mut rules = rules.clone();
+    let size = 1 << (32 - prefix);
+    let nets = entries.map(|number| Ipv4Net::new(stranger(number * size), prefix).expect("a prefix"));
+    rules.clients.extend(nets.map(|net| (IpNet::V4(net), ClientRule::Drop)));
+    rules
+}
+
+#[test]
+fn long_lists_change_while_clients_connect() {
+    let mut firewall = Firewall::new(LISTED);
+    let short = compile(&firewall.config);
+    // More and more addresses, then networks in their place.
+    let hosts = (1..=4).map(|steps| with_many(&short, 0..steps * STEP, 32));
+    let networks =
+        (1..=4).map(|steps| with_many(&with_many(&short, steps * STEP..MANY, 32), 0..steps * STEP, 31));
+    let changes: Vec<_> = hosts.chain(networks).chain([short.clone()]).collect();
+    let mut sessions = [firewall.session(SERVER4), firewall.session(SERVER6)];
+    let callers = Callers::start(&firewall.topology.client, [SERVER4.into(), SERVER6.into()]);
+    for rules in &changes {
+        firewall.beat();
+        firewall.datapath().apply_rules(rules).unwrap();
+        assert!(sessions.iter_mut().all(Session::alive), "open sessions");
+    }
+    let answers = callers.finish();
+    assert!(answers.len() > 20, "clients connected all the while: {}", answers.len());
+    let expect = [Answer::intercepted(CLIENT4, SERVER4), Answer::intercepted(CLIENT6, SERVER6)];
+    let odd: Vec<_> = answers.iter().filter(|answer| !expect.contains(answer)).collect();
+    assert!(odd.is_empty(), "{} of {}: {:?}", odd.len(), answers.len(), odd.first());
+    assert_eq!(firewall.dial_from(CLIENT4_SECOND, SERVER4), Answer::Nobody, "its entry never went away");
+}
+
+#[test]
+fn lists_longer_than_the_maps_are_refused_and_change_nothing() {
+    let mut firewall = Firewall::new(LISTED);
+    let short = compile(&firewall.config);
+    let bypass = |networks: u32| {
+        let mut rules = short.clone();
+        let hosts =
+            (0..networks).map(|number| (IpNet::from(IpAddr::from(stranger(number))), BypassRule::Bypass));
+        rules.bypass_to.extend(hosts);
+        rules
+    };
+    let hosts6 = (0..65_537u32).map(|number| Ipv6Addr::from((0xfd00 << 112) + u128::from(number)));
+    let mut over6 = short.clone();
+    over6.clients.extend(hosts6.map(|host| (IpNet::from(IpAddr::from(host)), ClientRule::Drop)));
+    let over = [
+        // One of the entries is the configuration's own.
+        (with_many(&short, 0..65_536, 32), "BLACKLIST_HOSTS: 65537 entries, the kernel holds 65536"),
+        (over6, "BLACKLIST_HOSTS: 65538 entries, the kernel holds 65536"),
+        (with_many(&short, 0..65_537, 31), "BLACKLIST4: 65537 entries, the kernel holds 65536"),
+        (bypass(16_385), "BYPASS_DST4: 16385 entries, the kernel holds 16384"),
+    ];
+    for (rules, expect) in over {
+        let before = firewall.status().maps;
+        let error = firewall.datapath().apply_rules(&rules).expect_err(expect).to_string();
+        assert_eq!(error, expect);
+        assert_eq!(firewall.status().maps, before);
+        assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4), "{expect}");
+        assert_eq!(firewall.dial_from(CLIENT4_SECOND, SERVER4), Answer::Nobody, "{expect}");
+    }
+    // Exactly as many as there is room for.
+    firewall.datapath().apply_rules(&bypass(16_384)).unwrap();
+    assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+}
