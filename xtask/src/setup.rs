@@ -12,8 +12,16 @@ use anyhow::{Context, bail};
 use crate::process::{self, on_path, output_of};
 
 /// Debian packages of the tests, the demonstration and the benchmarks.
-const TEST_PACKAGES: &[&str] =
-    &["iproute2", "libio-socket-inet6-perl", "nftables", "postfix", "swaks", "tcpdump", "util-linux"];
+const TEST_PACKAGES: &[&str] = &[
+    "iproute2",
+    "iptables",
+    "libio-socket-inet6-perl",
+    "nftables",
+    "postfix",
+    "swaks",
+    "tcpdump",
+    "util-linux",
+];
 /// Debian packages that bpf-linker is built with.
 const LINKER_PACKAGES: &[&str] =
     &["build-essential", "libpolly-22-dev", "libxml2-dev", "libzstd-dev", "llvm-22-dev", "zlib1g-dev"];

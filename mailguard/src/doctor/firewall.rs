@@ -202,10 +202,11 @@ impl<'a> Subject<'a> {
         let what =
             format!("{} sends port 25 elsewhere: \"{}\" (seen from {interface})", self.name(), rule.text);
         if self.marked {
-            let why = "It changes intercepted packets on their way to the proxy, whose connections then break. Let \
-                       them pass that chain first, in the firewall's own files too. Mail for a server behind the \
-                       rule is then delivered to the address that the client dialled: name the server in \
-                       [[incoming_domain]], or leave the address alone by bypass.to_ips.";
+            let why = "It changes intercepted packets on their way to the proxy: connections break, or the proxy \
+                       takes the new address for the one that was dialled. Let them pass that chain first, in the \
+                       firewall's own files too. Mail for a server behind the rule is then delivered to the address \
+                       that the client dialled: name the server in [[incoming_domain]], or leave the address \
+                       alone by bypass.to_ips.";
             return Finding::error("firewall-redirect", what, why).command(self.accept_command(interface));
         }
         let why = "What it catches doesn't come to the proxy and isn't filtered. For a published mail server: name \

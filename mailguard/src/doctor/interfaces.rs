@@ -11,6 +11,8 @@ use super::{File, Finding};
 
 /// Our program at the TCX hook.
 const OURS: &str = "mg_steer";
+/// Our program at the XDP hook.
+const OURS_EARLY: &str = "mg_early";
 
 /// An interface as `ip` prints it. What it leaves out stays empty.
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +25,20 @@ struct Link {
     link: Option<String>,
     link_type: String,
     linkinfo: Info,
+    xdp: Option<XdpState>,
+}
+
+/// What is attached for XDP.
+#[derive(Debug, Deserialize)]
+struct XdpState {
+    prog: Option<XdpProgram>,
+}
+
+#[derive(Debug, Deserialize)]
+struct XdpProgram {
+    id: u32,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,6 +128,27 @@ impl Judge<'_> {
         findings.extend(self.member(zone, link));
         findings.extend(self.bridge(zone, link));
         findings.extend(self.vlans(zone, name));
+        findings.extend(self.xdp(link));
+    }
+
+    /// There is room for one XDP program at an interface.
+    fn xdp(&self, link: &Link) -> Option<Finding> {
+        let XdpProgram { id, name } = link.xdp.as_ref()?.prog.as_ref()?;
+        if name == OURS_EARLY {
+            return None;
+        }
+        let what = format!("{}: the XDP program {name} (id {id}) is attached", link.ifname);
+        let why = "What it takes we never see, and ours has no room beside it";
+        Some(match self.config.kernel.xdp {
+            XdpMode::Native | XdpMode::Generic => {
+                let why =
+                    format!("{why}: the daemon doesn't start unless kernel.xdp is \"auto\" or \"off\".");
+                Finding::error("other-programs", what, why)
+            }
+            XdpMode::Auto | XdpMode::Off => {
+                Finding::warning("other-programs", what, format!("{why}; TC does the same work as ours."))
+            }
+        })
     }
 
     /// A port of something bigger.

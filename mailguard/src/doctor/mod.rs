@@ -170,3 +170,6 @@ fn judge(config: &Config, file: &File<'_>, facts: &Facts) -> Vec<Finding> {
     findings.extend(ports::judge(config, &facts.sockets));
     findings
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ pub(super) fn read() -> Vec<Socket> {
 }
 
 /// Address, port and inode of each listening socket in a text like /proc/net/tcp.
-fn listening(text: &str) -> Vec<(IpAddr, u16, u64)> {
+pub(super) fn listening(text: &str) -> Vec<(IpAddr, u16, u64)> {
     let socket = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let (address, port) = columns.get(1)?.split_once(':')?;

@@ -92,17 +92,18 @@ impl<'a> Rule<'a> {
         !silent && (inverted || !other)
     }
 
-    /// Whether it looks at nothing that differs among our packets.
+    /// Whether it looks at nothing that differs among the packets of an interface of ours.
     fn catches_all(&self) -> bool {
         self.words.first() == Some(&"from")
             && self.value("from") == Some("all")
-            && !["to", "fwmark", "iif", "tos", "uidrange", "sport"].iter().any(|key| self.words.contains(key))
+            && !["to", "fwmark", "tos", "uidrange", "sport"].iter().any(|key| self.words.contains(key))
     }
 }
 
 /// `0x1/0xff`, or `0x1` for all of the mark.
 fn mark(text: &str) -> Option<(u32, u32)> {
-    let number = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    // Nothing is printed as `0`, all else in hexadecimal.
+    let number = |text: &str| u32::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok();
     match text.split_once('/') {
         Some((value, mask)) => Some((number(value)?, number(mask)?)),
         None => Some((number(text)?, u32::MAX)),

@@ -5,6 +5,7 @@
 
 mod blacklist;
 mod bypass;
+mod doctor;
 mod evasion;
 mod firewall;
 mod intercept;
