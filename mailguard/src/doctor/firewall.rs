@@ -100,23 +100,28 @@ impl<'a> Subject<'a> {
     /// At most one finding of each kind for all `interfaces`: the remedy is the same.
     fn judge(&self, interfaces: &[&str]) -> Vec<Finding> {
         let (mut dropped, mut unmarked, mut redirected) = (None, None, None);
+        let mut cut_off: Vec<&str> = Vec::new();
         for &interface in interfaces {
             for &family in self.table.families() {
                 for state in STATES {
                     let packet = Packet { interface, family, marked: self.marked, state };
                     let Way { fate, mark_lost, redirected: to } = self.table.way(self.chain, &packet);
-                    match fate {
-                        Fate::Accepted => {}
-                        Fate::Dropped(rule) => dropped = dropped.or(Some((interface, rule, true))),
-                        Fate::PerhapsDropped(rule) => dropped = dropped.or(Some((interface, rule, false))),
+                    let drop = match fate {
+                        Fate::Accepted => None,
+                        Fate::Dropped(rule) => Some((rule, true)),
+                        Fate::PerhapsDropped(rule) => Some((rule, false)),
+                    };
+                    if drop.is_some() && !cut_off.contains(&interface) {
+                        cut_off.push(interface);
                     }
+                    dropped = dropped.or(drop);
                     unmarked = unmarked.or(mark_lost);
                     redirected = redirected.or(to.map(|rule| (interface, rule)));
                 }
             }
         }
         let findings = [
-            dropped.map(|(interface, rule, certain)| self.drops(interface, rule, certain)),
+            dropped.map(|(rule, certain)| self.drops(&cut_off, rule, certain)),
             unmarked.map(|rule| self.unmarks(rule)),
             redirected.map(|(interface, rule)| self.redirects(interface, rule)),
         ];
@@ -166,7 +171,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    fn drops(&self, interface: &str, rule: Option<&Rule>, certain: bool) -> Finding {
+    fn drops(&self, interfaces: &[&str], rule: Option<&Rule>, certain: bool) -> Finding {
         let by = rule.map_or("its policy".to_owned(), |rule| format!("the rule \"{}\"", rule.text));
         let whose = match self.marked {
             true => "intercepted packets (they carry the mark 0x10000000)",
@@ -176,7 +181,7 @@ impl<'a> Subject<'a> {
             true => ("drops", Severity::Error),
             false => ("may drop", Severity::Warning),
         };
-        let what = format!("{} {may} {whose} from {interface}, by {by}", self.name());
+        let what = format!("{} {may} {whose} from {}, by {by}", self.name(), interfaces.join(", "));
         let why = match (self.marked, certain) {
             (true, true) => "They never reach the proxy: to clients, mail is dead.",
             (true, false) => {
@@ -186,7 +191,10 @@ impl<'a> Subject<'a> {
             (false, false) => "Only those reach it that a rule before accepts: right if that is meant.",
         };
         let why = format!("{why} Put the rule into the firewall's own files, too.");
-        Finding::new("input-firewall", severity, what, why).command(self.accept_command(interface))
+        // The mark is the same on all of them.
+        let named = if self.marked { &interfaces[..1] } else { interfaces };
+        let finding = Finding::new("input-firewall", severity, what, why);
+        named.iter().fold(finding, |finding, interface| finding.command(self.accept_command(interface)))
     }
 
     fn unmarks(&self, rule: &Rule) -> Finding {

@@ -210,9 +210,8 @@ impl Judge<'_> {
 
     /// Tagged frames belong to the VLAN's own interface.
     fn vlans(&self, zone: &Zone, name: &str) -> Vec<Finding> {
-        let named = |child: &Link| {
-            self.config.zones.iter().any(|zone| zone.interfaces.iter().any(|other| *other == child.ifname))
-        };
+        let named =
+            |child: &Link| self.config.zones.iter().any(|zone| zone.interfaces.contains(&child.ifname));
         let children = self.links.iter().filter(|child| {
             child.linkinfo.info_kind == "vlan" && child.link.as_deref() == Some(name) && !named(child)
         });

@@ -214,12 +214,15 @@ impl Table {
 
 impl Rule {
     fn holds(&self, packet: &Packet<'_>) -> Option<bool> {
-        let results = self.conditions.iter().map(|condition| condition.holds(packet));
-        results.fold(Some(true), |all, one| match (all, one) {
-            (Some(false), _) | (_, Some(false)) => Some(false),
-            (Some(true), Some(true)) => Some(true),
-            _ => None,
-        })
+        let mut all = Some(true);
+        for condition in &self.conditions {
+            match condition.holds(packet) {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => all = None,
+            }
+        }
+        all
     }
 }
 

@@ -152,7 +152,8 @@ fn capabilities(effective: u64) -> Vec<Finding> {
         .filter(|(number, ..)| !has(*number))
         .map(|(_, name, what)| format!("{name} ({what})"))
         .collect();
-    if !has(CAP_SYS_ADMIN) && !(has(CAP_BPF) && has(CAP_PERFMON)) {
+    let loads = has(CAP_SYS_ADMIN) || has(CAP_BPF) && has(CAP_PERFMON);
+    if !loads {
         missing.push("CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN (to load programs)".to_owned());
     }
     if missing.is_empty() {

@@ -129,6 +129,17 @@ fn remedies_are_commands() {
 }
 
 #[test]
+fn each_active_interface_is_let_in() {
+    let text = TEXT.replace("\"wan0\"", "\"wan0\", \"wan1\"");
+    let config = config::parse(&Source::of_text("m.toml", text)).unwrap();
+    let found = firewall::judge(&config, &nft("input", "drop", &[json!([our_mark(), accept()])], &[]));
+    let commands: Vec<&String> = found.iter().flat_map(|finding| &finding.commands).collect();
+    let expect = ["wan0", "wan1"]
+        .map(|name| format!("nft 'insert rule inet t base iifname \"{name}\" tcp dport 25 accept'"));
+    assert_eq!(commands, expect.iter().collect::<Vec<_>>());
+}
+
+#[test]
 fn marks_that_are_replaced() {
     let mark = || json!({"meta": {"key": "mark"}});
     for (value, lost) in [
