@@ -17,5 +17,6 @@ pub mod delivery;
 pub mod quarantine;
 pub mod trace;
 pub mod control;
+pub mod doctor;
 pub mod cli;
 pub mod runtime;

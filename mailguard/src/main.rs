@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use mailguard::cli::{self, Processes};
 use mailguard::datapath::Unloaded;
+use mailguard::doctor::{self, Report};
 use mailguard::runtime::{mail, supervisor};
 use mailguard::scan::Scanner;
 use mailguard_core::config::Config;
@@ -35,6 +36,13 @@ impl Processes for Program {
     fn examine(&self, config: &Config) -> anyhow::Result<()> {
         Scanner::new(config)?;
         Ok(())
+    }
+
+    fn doctor(&self, config: &Path) -> anyhow::Result<Report> {
+        if !nix::unistd::geteuid().is_root() {
+            anyhow::bail!("mailguard doctor needs root: it looks at the kernel and at other processes");
+        }
+        Ok(doctor::examine(config, |config| self.examine(config).map_err(|error| error.to_string())))
     }
 }
 

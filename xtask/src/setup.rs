@@ -12,8 +12,16 @@ use anyhow::{Context, bail};
 use crate::process::{self, on_path, output_of};
 
 /// Debian packages of the tests, the demonstration and the benchmarks.
-const TEST_PACKAGES: &[&str] =
-    &["iproute2", "libio-socket-inet6-perl", "nftables", "postfix", "swaks", "tcpdump", "util-linux"];
+const TEST_PACKAGES: &[&str] = &[
+    "iproute2",
+    "iptables",
+    "libio-socket-inet6-perl",
+    "nftables",
+    "postfix",
+    "swaks",
+    "tcpdump",
+    "util-linux",
+];
 /// Debian packages of the virtual machine of `cargo xtask vm`, beside the kernel, which isn't installed.
 const VM_PACKAGES: &[&str] = &["busybox-static", "cpio", "kmod", "procps", "qemu-system-x86", "xz-utils"];
 /// Debian packages that bpf-linker is built with.

@@ -13,6 +13,7 @@ use crate::trace::SYNTAX;
 const EXAMPLES: &str = "\
 Examples:
   mailguard check                              is the configuration right?
+  mailguard doctor                             will interception work on this machine?
   mailguard status                             what runs, and which protections don't yet
   mailguard bypass add from-ip 192.168.5.7     leave a host alone, at once and from now on
   mailguard trace to:boss@example.com          what happened to his mail
@@ -53,6 +54,21 @@ Examples:
     Check {
         /// Another file than --config.
         file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Find what would break interception on this machine, and the command that mends it.
+    #[command(after_help = "\
+Needs root. Works with and without the daemon and changes nothing: programs are loaded and attached for a
+trial only, in a network namespace of its own. Looks at kernel, capabilities, interfaces, settings,
+policy routing, nftables, iptables and ports.
+
+Examples:
+  mailguard doctor           what is wrong, why it matters, what to do
+  mailguard doctor --json    the same for programs
+
+Exit codes: 0 no error (there may be warnings), 1 errors.")]
+    Doctor {
         #[command(flatten)]
         output: Output,
     },

@@ -1,8 +1,9 @@
 //! The command line. It holds no state and reads no database: it asks the running daemon over the control socket
-//! and prints the answer. `run`, `mail` and `unload` are [`Processes`], which `main` hands in.
+//! and prints the answer. `run`, `mail`, `unload` and `doctor` are [`Processes`], which `main` hands in.
 
 mod args;
 mod check;
+mod doctor;
 mod layout;
 mod lists;
 mod messages;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 use crate::config;
 use crate::control::{Answer, Client, Request, socket_path};
+use crate::doctor::Report;
 use args::{Args, Command, Output};
 
 /// What the program can be besides a client of the daemon.
@@ -35,6 +37,8 @@ pub trait Processes {
     fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
     /// What only the modules themselves can find wrong with a configuration: YARA rules that don't compile.
     fn examine(&self, config: &Config) -> anyhow::Result<()>;
+    /// What on this machine would break interception under the configuration at this path.
+    fn doctor(&self, config: &Path) -> anyhow::Result<Report>;
 }
 
 /// Parses the arguments and does what they say. Exit codes: 0 done, 1 failed, 2 not understood.
@@ -108,6 +112,7 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Check { file, output } => {
             check::check(file.as_deref().unwrap_or(&args.config), output, processes)
         }
+        Command::Doctor { output } => doctor::doctor(output, &processes.doctor(&args.config)?),
         Command::Unload { output } => {
             let places = config::places(&args.config)?;
             let removed = processes.unload(&places.runtime_dir, &places.pin_dir)?;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::{Change, Edit, EditList, ListEntry};
 use crate::control::*;
+use crate::doctor::{Finding, Severity};
 
 /// An hour after the messages of these tests came.
 const NOW: UnixTime = UnixTime(1_795_501_776_000_000);
@@ -31,6 +32,20 @@ impl Processes for Alone {
     }
     fn examine(&self, config: &Config) -> anyhow::Result<()> {
         if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(()) }
+    }
+    fn doctor(&self, config: &Path) -> anyhow::Result<Report> {
+        let finding = |severity, check: &str, why: &str| Finding {
+            check: check.to_owned(),
+            severity,
+            what: format!("of {}", config.file_name().unwrap_or_default().display()),
+            why: why.to_owned(),
+            commands: (severity != Severity::Ok).then(|| "mend \u{1b}it".to_owned()).into_iter().collect(),
+        };
+        let broken = fs::read_to_string(config)?.contains("broken");
+        let mut findings =
+            vec![finding(Severity::Ok, "fine", ""), finding(Severity::Warning, "odd", "Since.")];
+        findings.extend(broken.then(|| finding(Severity::Error, "bad", "Because.")));
+        Ok(Report { findings })
     }
 }
 
@@ -487,4 +502,27 @@ fn reloading() {
     );
     let (_, printed) = ask("reload", vec![Ok(Answer::Traces(Vec::new()))]);
     assert!(printed.unwrap_err().to_string().starts_with("the daemon answered another question"));
+}
+
+#[test]
+fn a_doctors_report_names_the_worst_first_and_fails_for_errors_only() {
+    let printed = typed("doctor", &folder("# broken\n")).unwrap();
+    let expect = "\
+ERROR    bad: of m.toml
+         Because.
+         # mend \u{fffd}it
+warning  odd: of m.toml
+         Since.
+         # mend \u{fffd}it
+ok       fine: of m.toml
+
+1 error, 1 warning
+";
+    assert_eq!((printed.text.as_str(), printed.failed), (expect, true));
+    let printed = typed("doctor --json", &folder("")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&printed.text).unwrap();
+    assert!(!printed.failed, "a warning is no error");
+    assert_eq!((&json["errors"], &json["warnings"]), (&json!(0), &json!(1)));
+    assert_eq!(json["findings"][1]["severity"], "warning");
+    assert_eq!(json["findings"][1]["commands"][0], "mend \u{1b}it");
 }

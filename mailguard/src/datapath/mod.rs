@@ -11,6 +11,7 @@ mod error;
 mod interfaces;
 mod object;
 mod pins;
+mod probe;
 mod routes;
 mod rule_maps;
 mod status;
@@ -31,6 +32,7 @@ use nix::time::{ClockId, clock_gettime};
 
 pub use attach::Hook;
 pub use error::{AttachError, DatapathError};
+pub use probe::{probe, programs_at};
 pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
 
 use crate::intercept::{Family, Role, ZoneListener};

@@ -7,6 +7,7 @@ mod blacklist;
 mod bypass;
 mod counters;
 mod daemon;
+mod doctor;
 mod evasion;
 mod firewall;
 mod flood;

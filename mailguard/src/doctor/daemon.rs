@@ -1,0 +1,65 @@
+//! Whether a daemon runs, and what becomes of port 25 if none does.
+
+use std::fs;
+
+use mailguard_core::config::Config;
+use mailguard_core::config::model::OnProxyDown;
+
+use super::Finding;
+use crate::control::{Answer, Client, ClientError, Request, socket_path};
+
+/// What was heard of the daemon.
+pub(super) enum Daemon {
+    /// It answers; whether the kernel side takes the proxy for alive.
+    Runs { alive: bool },
+    /// None; so many programs of an earlier one are attached.
+    Down { attached: usize },
+    /// It is there and doesn't answer as it should.
+    Odd(String),
+}
+
+/// Asks it.
+pub(super) fn read(config: &Config) -> Daemon {
+    let asked = Client::connect(&socket_path(&config.runtime_dir))
+        .and_then(|mut client| client.ask(&Request::Status));
+    match asked {
+        // With `enabled = false` there is no kernel side that could take it for dead.
+        Ok(Answer::Status(report)) => Daemon::Runs { alive: report.kernel["proxy_alive"] != false },
+        Ok(_) => Daemon::Odd("it answers another question than was asked".to_owned()),
+        Err(ClientError::NotRunning(_)) => {
+            let links = fs::read_dir(config.kernel.pin_dir.join("links"));
+            Daemon::Down { attached: links.map_or(0, Iterator::count) }
+        }
+        Err(error) => Daemon::Odd(error.to_string()),
+    }
+}
+
+/// What that means.
+pub(super) fn judge(config: &Config, daemon: &Daemon) -> Vec<Finding> {
+    let consequence = match config.kernel.on_proxy_down {
+        OnProxyDown::Block => "no new connection to port 25 gets through (on_proxy_down = \"block\")",
+        OnProxyDown::Bypass => "mail passes unfiltered (on_proxy_down = \"bypass\")",
+    };
+    vec![match daemon {
+        Daemon::Runs { alive: true } => Finding::ok("daemon", "the daemon runs and the kernel side knows it"),
+        Daemon::Runs { alive: false } => Finding::error(
+            "daemon",
+            "the daemon answers, but the kernel side takes the proxy for dead",
+            format!("Its sign of life is more than three seconds old: {consequence}. See its log."),
+        ),
+        Daemon::Down { attached: 0 } => {
+            Finding::ok("daemon", "no daemon runs, and nothing of one is attached")
+        }
+        Daemon::Down { attached } => Finding::warning(
+            "daemon",
+            format!("no daemon runs, but {attached} programs of an earlier one are attached"),
+            format!("So {consequence}. Start the daemon (mailguard run), or remove them."),
+        )
+        .command("mailguard unload"),
+        Daemon::Odd(reason) => Finding::warning(
+            "daemon",
+            format!("a daemon is there, but doesn't answer as it should: {reason}"),
+            format!("If it hangs, {consequence}. See its log."),
+        ),
+    }]
+}

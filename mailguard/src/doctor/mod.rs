@@ -1,0 +1,175 @@
+//! `mailguard doctor`: what would break interception on this machine, and the command that mends it.
+//!
+//! `facts` reads what the system says, and changes nothing; `tool` runs the programs that say it. The other files
+//! judge: pure functions from the texts and the configuration to findings. `ruleset` follows a packet through a
+//! firewall's chains as `nftables` and `iptables` wrote them down, `firewall` says what that means for us.
+
+mod daemon;
+mod facts;
+mod firewall;
+mod interfaces;
+mod iptables;
+mod nftables;
+mod ports;
+mod routing;
+mod ruleset;
+mod settings;
+mod system;
+mod tool;
+
+use std::path::Path;
+
+use mailguard_core::config::Config;
+use mailguard_core::config::model::ZoneMode;
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use facts::Facts;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Interception doesn't work, or the daemon won't start.
+    Error,
+    /// Something isn't intercepted, will be surprising, or couldn't be checked.
+    Warning,
+    /// Looked at, and fine.
+    Ok,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was checked, a fixed word: `input-firewall`.
+    pub check: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found, with names and values.
+    pub what: String,
+    /// Why it matters, and what to do where no command does it; empty when all is well.
+    pub why: String,
+    /// Commands for a shell of root that mend it, in this order.
+    pub commands: Vec<String>,
+}
+
+impl Finding {
+    fn new(check: &str, severity: Severity, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), severity, what: what.into(), why: why.into(), commands: Vec::new() }
+    }
+
+    fn ok(check: &str, what: impl Into<String>) -> Self {
+        Self::new(check, Severity::Ok, what, "")
+    }
+
+    fn warning(check: &str, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::new(check, Severity::Warning, what, why)
+    }
+
+    fn error(check: &str, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::new(check, Severity::Error, what, why)
+    }
+
+    fn command(mut self, command: impl Into<String>) -> Self {
+        self.commands.push(command.into());
+        self
+    }
+}
+
+/// Everything that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// In the order of the checks.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// How many findings are of this severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+/// Examines this machine for the configuration at `path`. `understand` says what the parts that use a configuration
+/// find wrong with it. Needs root; works with and without a daemon.
+pub fn examine(path: &Path, understand: impl Fn(&Config) -> Result<(), String>) -> Report {
+    let fail = |text: String| {
+        let why = "The daemon doesn't start with it, and nothing else can be checked before it is right.";
+        Report { findings: vec![Finding::error("configuration", text, why)] }
+    };
+    let source = match config::load(path) {
+        Ok(source) => source,
+        Err(error) => return fail(error.to_string()),
+    };
+    let config = match config::parse(&source) {
+        Ok(config) => config,
+        Err(errors) => return fail(errors.to_string()),
+    };
+    if let Err(error) = understand(&config) {
+        return fail(error);
+    }
+    let file = File { path, text: &source.text };
+    Report { findings: judge(&config, &file, &Facts::gather(&config)) }
+}
+
+/// The configuration file, for commands that edit it.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    /// The command that puts `new` in place of the interface `old`, if the name stands in exactly one line.
+    fn replace(&self, old: &str, new: &str) -> Option<String> {
+        let quoted = format!("\"{old}\"");
+        let mut lines = self
+            .text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| line.contains(&quoted) && !line.trim_start().starts_with('#'));
+        let (Some((index, _)), None) = (lines.next(), lines.next()) else { return None };
+        // Characters that mean something to sed or the shell don't occur in the names of real interfaces.
+        let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@:\", ".contains(c));
+        if !plain(old) || !plain(new) {
+            return None;
+        }
+        let pattern = quoted.replace('.', "\\.");
+        Some(format!("sed -i '{}s/{pattern}/{new}/' {}", index + 1, shell(&self.path.to_string_lossy())))
+    }
+}
+
+/// `word` as a shell takes it.
+fn shell(word: &str) -> String {
+    if word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:=@,".contains(c)) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The interfaces of the zones in this mode, with their zones' names.
+fn interfaces_in(config: &Config, mode: ZoneMode) -> Vec<&str> {
+    let zones = config.zones.iter().filter(|zone| zone.mode == mode);
+    zones.flat_map(|zone| zone.interfaces.iter().map(String::as_str)).collect()
+}
+
+fn judge(config: &Config, file: &File<'_>, facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![match config.enabled {
+        true => Finding::ok("configuration", format!("{} loads", file.path.display())),
+        false => Finding::warning(
+            "configuration",
+            format!("{}: enabled = false", file.path.display()),
+            "Nothing is intercepted: set enabled = true. What follows is what would hold then.",
+        ),
+    }];
+    findings.extend(daemon::judge(config, &facts.daemon));
+    findings.extend(system::judge(config, &facts.system));
+    findings.extend(interfaces::judge(config, file, &facts.links, &facts.programs));
+    findings.extend(settings::judge(config, &facts.settings, &facts.default_routes));
+    findings.extend(routing::judge(config, &facts.routing));
+    findings.extend(firewall::judge(config, &facts.firewall));
+    findings.extend(ports::judge(config, &facts.sockets));
+    findings
+}
+
+#[cfg(test)]
+mod tests;
