@@ -20,11 +20,11 @@ use crate::{build, setup};
 /// Time before the first round, in which what a start has set in motion comes to rest.
 const REST: Duration = Duration::from_millis(300);
 
-/// A ratio that is to be reached.
+/// A ratio that is to be higher than `above`.
 struct Aim {
     what: String,
     ratio: f64,
-    least: f64,
+    above: f64,
 }
 
 /// Measures everything, then says which aims were met.
@@ -38,10 +38,10 @@ pub(crate) fn run() -> Result<()> {
     aims.extend(forwarding::run(&program)?);
     println!("\nkernel: aims");
     for aim in &aims {
-        let met = if aim.ratio >= aim.least { "met" } else { "missed" };
-        println!("{:<66} {:>6.3}   at least {:<5} {met}", aim.what, aim.ratio, aim.least);
+        let met = if aim.ratio > aim.above { "met" } else { "missed" };
+        println!("{:<66} {:>6.3}   aim: above {:<5} {met}", aim.what, aim.ratio, aim.above);
     }
-    let missed = aims.iter().filter(|aim| aim.ratio < aim.least).count();
+    let missed = aims.iter().filter(|aim| aim.ratio <= aim.above).count();
     println!("kernel: {} of {} aims missed", missed, aims.len());
     Ok(())
 }
