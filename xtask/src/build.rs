@@ -69,6 +69,14 @@ pub(crate) fn release() -> anyhow::Result<PathBuf> {
     Ok(repository().join("target/release/mailguard"))
 }
 
+/// Builds mailguard's kernel side by itself, optimised, with the object that [`ebpf`] made, and returns the program.
+pub(crate) fn bench_firewall() -> anyhow::Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(repository()).args(["build", "--quiet", "--release", "--package", "mailguard-tests"]);
+    run_process(cargo.args(["--example", "bench_firewall"]))?;
+    Ok(repository().join("target/release/examples/bench_firewall"))
+}
+
 /// Builds the eBPF object and returns where it lies.
 pub(crate) fn ebpf() -> anyhow::Result<PathBuf> {
     let (compiler, _) = choose_compiler();

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements, each with its raw samples, against a baseline in the same run.
 
+mod kernel;
 mod packet;
 mod relay;
 mod samples;
@@ -13,6 +14,8 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
+    /// Connections, dropped and forwarded packets, against nftables
+    Kernel,
     /// Nanoseconds a packet, of the kernel programs
     Packet,
     /// Messages a second, end to end, against Postfix
@@ -24,6 +27,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let wanted = |what| arguments.what.is_none_or(|only| only == what);
     if wanted(What::Packet) {
         packet::run()?;
+    }
+    if wanted(What::Kernel) {
+        kernel::run()?;
     }
     if wanted(What::Relay) {
         relay::run()?;
