@@ -145,29 +145,44 @@ impl Topology {
             firewall: Namespace::new("firewall")?,
             server: Namespace::new("server")?,
         };
-        let Self { client, firewall, server } = &topology;
-        join(client, "eth0", firewall, LAN)?;
-        join(server, "eth0", firewall, WAN)?;
-        for address in [CLIENT4, CLIENT4_SECOND, CLIENT4_THIRD] {
-            client.ip(&format!("address add {address}/24 dev eth0"))?;
-        }
-        for (namespace, interface, v4, v6) in [
-            (firewall, LAN, FIREWALL4, FIREWALL6),
-            (firewall, WAN, FIREWALL4_WAN, FIREWALL6_WAN),
-            (server, "eth0", SERVER4, SERVER6),
-        ] {
-            namespace.ip(&format!("address add {v4}/24 dev {interface}"))?;
-            namespace.ip(&format!("address add {v6}/64 dev {interface} nodad"))?;
-        }
-        client.ip(&format!("address add {CLIENT6}/64 dev eth0 nodad"))?;
-        client.ip(&format!("route add default via {FIREWALL4}"))?;
-        client.ip(&format!("-6 route add default via {FIREWALL6}"))?;
-        server.ip(&format!("route add default via {FIREWALL4_WAN}"))?;
-        server.ip(&format!("-6 route add default via {FIREWALL6_WAN}"))?;
+        topology.plug_client()?;
+        topology.plug_server()?;
+        let firewall = &topology.firewall;
         firewall.sysctl("net.ipv4.ip_forward", "1")?;
         firewall.sysctl("net.ipv6.conf.all.forwarding", "1")?;
         Ok(topology)
     }
+
+    /// Joins client and firewall, addresses and routes included; also anew, when an end was deleted.
+    pub fn plug_client(&self) -> Result<()> {
+        let Self { client, firewall, .. } = self;
+        join(client, "eth0", firewall, LAN)?;
+        for address in [CLIENT4, CLIENT4_SECOND, CLIENT4_THIRD] {
+            client.ip(&format!("address add {address}/24 dev eth0"))?;
+        }
+        client.ip(&format!("address add {CLIENT6}/64 dev eth0 nodad"))?;
+        address(firewall, LAN, FIREWALL4, FIREWALL6)?;
+        go_by_way_of(client, FIREWALL4, FIREWALL6)
+    }
+
+    /// Joins server and firewall in the same way.
+    pub fn plug_server(&self) -> Result<()> {
+        let Self { server, firewall, .. } = self;
+        join(server, "eth0", firewall, WAN)?;
+        address(server, "eth0", SERVER4, SERVER6)?;
+        address(firewall, WAN, FIREWALL4_WAN, FIREWALL6_WAN)?;
+        go_by_way_of(server, FIREWALL4_WAN, FIREWALL6_WAN)
+    }
+}
+
+fn address(namespace: &Namespace, interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+    namespace.ip(&format!("address add {v4}/24 dev {interface}"))?;
+    namespace.ip(&format!("address add {v6}/64 dev {interface} nodad"))
+}
+
+fn go_by_way_of(namespace: &Namespace, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+    namespace.ip(&format!("route add default via {v4}"))?;
+    namespace.ip(&format!("-6 route add default via {v6}"))
 }
 
 /// Joins two namespaces by a cable (a veth pair), both ends up.

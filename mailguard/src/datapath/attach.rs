@@ -13,7 +13,6 @@ use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcHandle, qdisc_add_clsact,
     qdisc_detach_program,
 };
-use aya::programs::xdp::XdpLink;
 use aya::programs::{Program, ProgramError, SchedClassifier, SkLookup, Xdp};
 use aya::util::KernelVersion;
 use mailguard_core::config::model::XdpMode;
@@ -25,6 +24,7 @@ use super::{DatapathError, InterfaceStatus};
 
 const STEER: &str = "mg_steer";
 const EARLY: &str = "mg_early";
+const EARLY_LINEAR: &str = "mg_early_linear";
 const RECONNECT: &str = "mg_reconnect";
 
 /// Pin of the socket look-up program's link, and of its successor's while both are attached.
@@ -35,6 +35,8 @@ const RECONNECT_SUCCESSOR: &str = "reconnect-successor";
 const FILTER_PRIORITY: u16 = 1;
 const FILTER_HANDLE: TcHandle = TcHandle::new(0, 25);
 
+/// The first kernel that gives XDP packets of several buffers.
+const XDP_FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 /// The first kernel with TCX.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 
@@ -63,16 +65,20 @@ impl Hook {
 }
 
 /// Hands the programs to the kernel's verifier. They refer to the maps by descriptors: this comes before any map is
-/// taken out of the object. XDP's only where an interface gets it: kernels before 5.18 don't take it.
-pub(super) fn load(ebpf: &mut Ebpf, interfaces: &[ZoneInterface], xdp: XdpMode) -> Result<(), DatapathError> {
+/// taken out of the object. XDP's waits until an interface gets it: on most there is none.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     program::<SchedClassifier>(ebpf, STEER)?.load().map_err(DatapathError::program(STEER, None))?;
-    if interfaces.iter().any(|interface| xdp_mode(&interface.device, xdp).is_some()) {
-        program::<Xdp>(ebpf, EARLY)?.load().map_err(DatapathError::program(EARLY, None))?;
-    }
     program::<SkLookup>(ebpf, RECONNECT)?.load().map_err(DatapathError::program(RECONNECT, None))
 }
 
-/// Attaches everything, then removes the links that are no longer wanted.
+/// The XDP program that this kernel takes.
+fn early_program() -> &'static str {
+    let version = KernelVersion::current();
+    if version.is_ok_and(|version| version >= XDP_FRAGS_SINCE) { EARLY } else { EARLY_LINEAR }
+}
+
+/// Attaches everything that isn't attached, then removes the links that are no longer wanted. What can't be attached
+/// to one interface is said of that one, and the others don't suffer.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     pins: &Pins,
@@ -81,36 +87,52 @@ pub(super) fn attach(
     hook: Hook,
 ) -> Result<Vec<InterfaceStatus>, DatapathError> {
     let mut wanted = vec![RECONNECT_PIN.to_owned()];
-    attach_reconnect(program(ebpf, RECONNECT)?, pins)?;
-
     let mut attached = Vec::new();
     for interface in interfaces {
         let device = &interface.device;
-        let steer: &mut SchedClassifier = program(ebpf, STEER)?;
-        let done = match hook {
-            Hook::Tcx => {
-                let pin = format!("tc-{}", device.index);
-                let done = attach_tcx(steer, device, &pins.link(&pin));
-                wanted.push(pin);
-                done
-            }
-            Hook::Clsact => attach_clsact(steer, device),
-        };
-        done.map_err(DatapathError::program(STEER, Some(&device.name)))?;
-        let mode = xdp_mode(device, xdp);
-        let mode = attach_xdp(program(ebpf, EARLY)?, device, mode, xdp == XdpMode::Auto, pins, &mut wanted)?;
-        attached.push(InterfaceStatus {
+        let mut status = InterfaceStatus {
             name: device.name.clone(),
             zone: interface.zone_name.clone(),
             intercepts: interface.steer,
-            xdp: mode,
-            tc: hook.name(),
-        });
+            xdp: "off",
+            tc: "off",
+            problem: None,
+        };
+        match attach_steer(ebpf, pins, device, hook, &mut wanted) {
+            Ok(()) => status.tc = hook.name(),
+            Err(error) => status.problem = Some(error.to_string()),
+        }
+        match attach_early(ebpf, pins, device, xdp, &mut wanted) {
+            Ok(mode) => status.xdp = mode,
+            Err(error) => status.problem = Some(error.to_string()),
+        }
+        attached.push(status);
     }
     for pin in pins.links()?.into_iter().filter(|pin| !wanted.contains(pin)) {
         remove_pin(&pins.link(&pin))?;
     }
     Ok(attached)
+}
+
+/// Attaches the TC program; a pinned link is `wanted`, whatever comes of it.
+fn attach_steer(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    device: &Device,
+    hook: Hook,
+    wanted: &mut Vec<String>,
+) -> Result<(), DatapathError> {
+    let steer: &mut SchedClassifier = program(ebpf, STEER)?;
+    let done = match hook {
+        Hook::Tcx => {
+            let pin = format!("tc-{}", device.index);
+            let path = pins.link(&pin);
+            wanted.push(pin);
+            attach_tcx(steer, device, &path)
+        }
+        Hook::Clsact => attach_clsact(steer, device),
+    };
+    done.map_err(DatapathError::program(STEER, Some(&device.name)))
 }
 
 /// Removes our filters from the clsact qdiscs of all interfaces, and says how many there were. The qdisc stays: it
@@ -137,12 +159,13 @@ fn remove_pin(path: &Path) -> Result<(), DatapathError> {
     std::fs::remove_file(path).map_err(DatapathError::pin(path))
 }
 
-/// The link that an earlier run pinned at `pin`.
-fn pinned(pin: &Path) -> Option<FdLink> {
+/// The link that an earlier run pinned at `pin`. One of another kind is nothing of ours and is replaced like a severed
+/// one.
+fn pinned<L: TryFrom<FdLink>>(pin: &Path) -> Option<L> {
     if !pin.exists() {
         return None;
     }
-    PinnedLink::from_pin(pin).ok().map(FdLink::from)
+    PinnedLink::from_pin(pin).ok().and_then(|link| FdLink::from(link).try_into().ok())
 }
 
 /// Pins a new link, in place of whatever is left at `pin`.
@@ -155,12 +178,13 @@ fn pin_link(link: Result<FdLink, LinkError>, pin: &Path) -> Result<(), AttachErr
 }
 
 fn attach_tcx(steer: &mut SchedClassifier, device: &Device, pin: &Path) -> Result<(), AttachError> {
-    if let Some(link) = pinned(pin) {
-        let link: SchedClassifierLink = link.try_into()?;
-        // An error says that the link is severed.
-        if steer.attach_to_link(link).is_ok() {
-            return Ok(());
-        }
+    // An error says that the link is severed.
+    if let Some(link) = pinned(pin)
+        && let Ok(id) = steer.attach_to_link(link)
+    {
+        // The pin keeps it.
+        drop(steer.take_link(id)?);
+        return Ok(());
     }
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = steer.attach_with_options(&device.name, TcAttachType::Ingress, order)?;
@@ -194,51 +218,59 @@ fn attach_clsact(steer: &mut SchedClassifier, device: &Device) -> Result<(), Att
 fn xdp_mode(device: &Device, configured: XdpMode) -> Option<aya::programs::XdpMode> {
     match configured {
         _ if !device.ethernet => None,
-        XdpMode::Auto if !device.hardware => None,
+        XdpMode::Auto if !device.hardware || device.carries_vlans => None,
         XdpMode::Auto | XdpMode::Native => Some(aya::programs::XdpMode::Driver),
         XdpMode::Generic => Some(aya::programs::XdpMode::Skb),
         XdpMode::Off => None,
     }
 }
 
-/// Attaches in `mode`; where that is optional, a driver that can't do it is left without. Returns what it is now.
-fn attach_xdp(
-    early: &mut Xdp,
-    device: &Device,
-    mode: Option<aya::programs::XdpMode>,
-    optional: bool,
+/// Attaches the XDP program where it belongs; where that is optional, a driver that can't do it is left without. Returns
+/// the mode.
+fn attach_early(
+    ebpf: &mut Ebpf,
     pins: &Pins,
+    device: &Device,
+    configured: XdpMode,
     wanted: &mut Vec<String>,
 ) -> Result<&'static str, DatapathError> {
-    let name = match mode {
-        None => return Ok("off"),
-        Some(aya::programs::XdpMode::Skb) => "generic",
-        Some(_) => "native",
-    };
+    let Some(mode) = xdp_mode(device, configured) else { return Ok("off") };
+    let name = if mode == aya::programs::XdpMode::Skb { "generic" } else { "native" };
     let pin = format!("xdp-{name}-{}", device.index);
-    let path = pins.link(&pin);
-    let mut attach = || -> Result<(), AttachError> {
-        if let Some(link) = pinned(&path) {
-            let link: XdpLink = link.try_into()?;
-            if early.attach_to_link(link).is_ok() {
-                return Ok(());
-            }
-        }
-        // A link of the other mode, of an earlier run, would be in the way.
-        for other in pins_of_other_modes(&pin, device) {
-            let _ = std::fs::remove_file(pins.link(&other));
-        }
-        let id = early.attach_to_if_index(device.index, mode.unwrap_or_default())?;
-        pin_link(early.take_link(id)?.try_into(), &path)
-    };
-    match attach() {
+    let early: &mut Xdp = program(ebpf, early_program())?;
+    match attach_xdp(early, device, mode, pins, &pin) {
         Ok(()) => {
             wanted.push(pin);
             Ok(name)
         }
-        Err(_) if optional => Ok("off"),
-        Err(error) => Err(DatapathError::program(EARLY, Some(&device.name))(error)),
+        Err(_) if configured == XdpMode::Auto => Ok("off"),
+        Err(error) => Err(DatapathError::program(early_program(), Some(&device.name))(error)),
     }
+}
+
+fn attach_xdp(
+    early: &mut Xdp,
+    device: &Device,
+    mode: aya::programs::XdpMode,
+    pins: &Pins,
+    pin: &str,
+) -> Result<(), AttachError> {
+    if early.fd().is_err() {
+        early.load()?;
+    }
+    let path = pins.link(pin);
+    if let Some(link) = pinned(&path)
+        && let Ok(id) = early.attach_to_link(link)
+    {
+        drop(early.take_link(id)?);
+        return Ok(());
+    }
+    // A link of the other mode, of an earlier run, would be in the way.
+    for other in pins_of_other_modes(pin, device) {
+        let _ = std::fs::remove_file(pins.link(&other));
+    }
+    let id = early.attach_to_if_index(device.index, mode)?;
+    pin_link(early.take_link(id)?.try_into(), &path)
 }
 
 fn pins_of_other_modes(pin: &str, device: &Device) -> Vec<String> {
@@ -248,7 +280,8 @@ fn pins_of_other_modes(pin: &str, device: &Device) -> Vec<String> {
 
 /// One program for the namespace. Links of this kind can't be swapped: the new one is attached before the old one
 /// goes.
-fn attach_reconnect(reconnect: &mut SkLookup, pins: &Pins) -> Result<(), DatapathError> {
+pub(super) fn attach_reconnect(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), DatapathError> {
+    let reconnect: &mut SkLookup = program(ebpf, RECONNECT)?;
     let (path, successor) = (pins.link(RECONNECT_PIN), pins.link(RECONNECT_SUCCESSOR));
     let mut attach = || -> Result<(), AttachError> {
         let id = reconnect.attach(File::open("/proc/thread-self/ns/net")?)?;

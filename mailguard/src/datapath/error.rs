@@ -87,14 +87,15 @@ pub enum DatapathError {
         #[source]
         error: io::Error,
     },
-    /// A zone names an interface that isn't there.
-    #[error("zone {zone}: there is no interface {interface}")]
-    NoInterface {
-        /// The zone's name.
-        zone: String,
-        /// The interface's name.
-        interface: String,
-    },
+    /// Somebody else's firewall.
+    #[error(
+        "{0}: is in use by another network namespace: name another one, or run mailguard unload first to \
+         remove what is pinned there"
+    )]
+    OtherNamespace(PathBuf),
+    /// The network namespace has no number.
+    #[error("cannot tell the network namespace: {0}")]
+    Namespace(#[source] io::Error),
     /// More interfaces than the map holds.
     #[error("{0} interfaces are configured, {limit} are possible", limit = mailguard_common::layout::MAX_INTERFACES)]
     Interfaces(usize),

@@ -1,10 +1,12 @@
 //! The zones' interfaces as the kernel has them: index, kind, whether there is a driver of hardware behind.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt;
 use mailguard_common::layout::MAX_INTERFACES;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
-use netlink_packet_route::link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 
 use super::{DatapathError, routes, steers};
 
@@ -19,6 +21,17 @@ pub(super) struct Device {
     pub(super) ethernet: bool,
     /// Whether it isn't one of the kernel's virtual kinds.
     pub(super) hardware: bool,
+    /// Whether a VLAN interface stands on it. A driver that takes tags off would show XDP the VLAN's frames untagged.
+    pub(super) carries_vlans: bool,
+}
+
+/// What the zones name, and what of it is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ZoneInterfaces {
+    /// Those that exist.
+    pub(super) present: Vec<ZoneInterface>,
+    /// Names of those that don't, each with its zone's name.
+    pub(super) absent: Vec<(String, String)>,
 }
 
 /// An interface of a zone that isn't inactive.
@@ -35,20 +48,19 @@ pub(super) struct ZoneInterface {
 }
 
 /// The interfaces of all zones that aren't inactive.
-pub(super) fn of_zones(config: &Config) -> Result<Vec<ZoneInterface>, DatapathError> {
+pub(super) fn of_zones(config: &Config) -> Result<ZoneInterfaces, DatapathError> {
     let devices = devices()?;
-    let mut interfaces = Vec::new();
+    let mut interfaces = ZoneInterfaces::default();
     for (index, zone) in config.zones.iter().enumerate() {
         if zone.mode == ZoneMode::Inactive {
             continue;
         }
         for name in &zone.interfaces {
-            let device = devices.iter().find(|device| device.name == *name);
-            let device = device.ok_or_else(|| DatapathError::NoInterface {
-                zone: zone.name.clone(),
-                interface: name.clone(),
-            })?;
-            interfaces.push(ZoneInterface {
+            let Some(device) = devices.iter().find(|device| device.name == *name) else {
+                interfaces.absent.push((name.clone(), zone.name.clone()));
+                continue;
+            };
+            interfaces.present.push(ZoneInterface {
                 device: device.clone(),
                 zone: index,
                 zone_name: zone.name.clone(),
@@ -56,8 +68,9 @@ pub(super) fn of_zones(config: &Config) -> Result<Vec<ZoneInterface>, DatapathEr
             });
         }
     }
-    if interfaces.len() > MAX_INTERFACES as usize {
-        return Err(DatapathError::Interfaces(interfaces.len()));
+    let count = interfaces.present.len() + interfaces.absent.len();
+    if count > MAX_INTERFACES as usize {
+        return Err(DatapathError::Interfaces(count));
     }
     Ok(interfaces)
 }
@@ -72,11 +85,25 @@ pub(super) fn devices() -> Result<Vec<Device>, DatapathError> {
             .try_collect()
             .await
             .map_err(DatapathError::netlink("list the interfaces"))?;
-        Ok(links.into_iter().filter_map(device).collect())
+        let parents: BTreeSet<u32> = links.iter().filter_map(parent_of_vlan).collect();
+        Ok(links.into_iter().filter_map(|link| device(link, &parents)).collect())
     })
 }
 
-fn device(link: LinkMessage) -> Option<Device> {
+/// The index of the device that a VLAN interface stands on.
+fn parent_of_vlan(link: &LinkMessage) -> Option<u32> {
+    let is_vlan = link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Vlan)),
+        _ => false,
+    });
+    let parent = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Link(parent) => Some(*parent),
+        _ => None,
+    });
+    parent.filter(|_| is_vlan)
+}
+
+fn device(link: LinkMessage, parents_of_vlans: &BTreeSet<u32>) -> Option<Device> {
     let name = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
@@ -91,5 +118,6 @@ fn device(link: LinkMessage) -> Option<Device> {
         name,
         ethernet: matches!(layer, LinkLayerType::Ether | LinkLayerType::Loopback),
         hardware: layer == LinkLayerType::Ether && !virtual_kind,
+        carries_vlans: parents_of_vlans.contains(&link.header.index),
     })
 }

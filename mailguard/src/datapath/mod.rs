@@ -9,6 +9,7 @@ mod attach;
 mod counters;
 mod error;
 mod interfaces;
+mod links;
 mod object;
 mod pins;
 mod probe;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, SockMap};
 use mailguard_common::layout::{
     FAIL_BLOCK, FAIL_BYPASS, INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings,
@@ -32,12 +34,13 @@ use nix::time::{ClockId, clock_gettime};
 
 pub use attach::Hook;
 pub use error::{AttachError, DatapathError};
+pub use links::watch_links;
 pub use probe::{probe, programs_at};
 pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
 
 use crate::intercept::{Family, Role, ZoneListener};
 use counters::Counters;
-use interfaces::{Device, ZoneInterface};
+use interfaces::{ZoneInterface, ZoneInterfaces};
 use pins::Pins;
 use rule_maps::RuleMaps;
 
@@ -47,6 +50,12 @@ pub struct Datapath {
     config: Array<MapData, Settings>,
     rules: RuleMaps,
     counters: Counters,
+    /// The programs, for interfaces that come later.
+    programs: Ebpf,
+    pins: Pins,
+    hook: Hook,
+    known: HashMap<MapData, u32, Interface>,
+    zones: ZoneInterfaces,
     interfaces: Vec<InterfaceStatus>,
     shape: Shape,
 }
@@ -103,39 +112,86 @@ impl Datapath {
 
     /// [`Datapath::start`] with the TC hook given.
     pub fn start_on(config: &Config, listeners: &[ZoneListener], hook: Hook) -> Result<Self, DatapathError> {
-        let interfaces = interfaces::of_zones(config)?;
         let pins = Pins::open(&config.kernel.pin_dir)?;
-        let mut ebpf = pins.load_object()?;
-        attach::load(&mut ebpf, &interfaces, config.kernel.xdp)?;
-        let mut rules = RuleMaps::new(&mut ebpf)?;
-        let mut config_map: Array<MapData, Settings> = object::take_map(&mut ebpf, map::CONFIG)?;
+        let mut programs = pins.load_object()?;
+        attach::load(&mut programs)?;
+        let mut rules = RuleMaps::new(&mut programs)?;
+        let mut config_map: Array<MapData, Settings> = object::take_map(&mut programs, map::CONFIG)?;
         let settings = config_map.get(&0, 0).map_err(DatapathError::map(map::CONFIG))?;
+        pins.refuse_other_namespace(settings.netns_cookie)?;
         let mut settings = Settings { fail_mode: fail_mode(config), ..settings };
+        settings.netns_cookie = pins::netns_cookie()?;
         rules.replace(&rules::compile(config), &mut settings, &mut config_map)?;
+        set_listeners(object::take_map(&mut programs, map::LISTENERS)?, listeners)?;
+        let known = object::take_map(&mut programs, map::IFACES)?;
+        let counters = Counters::new(&mut programs)?;
+        attach::attach_reconnect(&mut programs, &pins)?;
 
-        let mut known: HashMap<MapData, u32, Interface> = object::take_map(&mut ebpf, map::IFACES)?;
-        for interface in &interfaces {
-            known
-                .insert(interface.device.index, interface.entry(), 0)
-                .map_err(DatapathError::map(map::IFACES))?;
-        }
-        set_listeners(object::take_map(&mut ebpf, map::LISTENERS)?, listeners)?;
-        let steered: Vec<&Device> = interfaces
-            .iter()
-            .filter(|interface| interface.steer)
-            .map(|interface| &interface.device)
-            .collect();
-        routes::install(&steered)?;
-        let attached = attach::attach(&mut ebpf, &pins, &interfaces, config.kernel.xdp, hook)?;
-
+        // In force before the first program is attached: no packet meets one that lets everything pass.
         settings.armed = 1;
         settings.heartbeat_ns = now_ns();
         config_map.set(0, settings, 0).map_err(DatapathError::map(map::CONFIG))?;
-        forget_interfaces(&mut known, &interfaces)?;
-        pins.remove_other_maps()?;
-        let counters = Counters::new(&mut ebpf)?;
-        let shape = Shape::of(config);
-        Ok(Self { settings, config: config_map, rules, counters, interfaces: attached, shape })
+        let mut datapath = Self {
+            settings,
+            config: config_map,
+            rules,
+            counters,
+            programs,
+            pins,
+            hook,
+            known,
+            zones: ZoneInterfaces::default(),
+            interfaces: Vec::new(),
+            shape: Shape::of(config),
+        };
+        datapath.attach_to(interfaces::of_zones(config)?)?;
+        datapath.pins.remove_other_maps()?;
+        Ok(datapath)
+    }
+
+    /// Looks which of the zones' interfaces are there now, attaches to those that have come and forgets those that have
+    /// gone. `config` is the one that was started with, or applied last. True when anything changed.
+    pub fn follow_interfaces(&mut self, config: &Config) -> Result<bool, DatapathError> {
+        let zones = interfaces::of_zones(config)?;
+        // Those that are there come first.
+        let mut there = self.interfaces.iter().take(self.zones.present.len());
+        let complete = there.all(|interface| interface.problem.is_none());
+        if zones == self.zones && complete {
+            return Ok(false);
+        }
+        self.attach_to(zones)?;
+        Ok(true)
+    }
+
+    /// First what a packet needs, then the programs, then what is left over.
+    fn attach_to(&mut self, zones: ZoneInterfaces) -> Result<(), DatapathError> {
+        for interface in &zones.present {
+            self.known
+                .insert(interface.device.index, interface.entry(), 0)
+                .map_err(DatapathError::map(map::IFACES))?;
+        }
+        let steered: Vec<&str> = zones
+            .present
+            .iter()
+            .filter(|interface| interface.steer)
+            .map(|interface| interface.device.name.as_str())
+            .collect();
+        routes::install(&steered)?;
+        let (xdp, hook) = (self.shape.xdp, self.hook);
+        self.interfaces = attach::attach(&mut self.programs, &self.pins, &zones.present, xdp, hook)?;
+        for (name, zone) in &zones.absent {
+            self.interfaces.push(InterfaceStatus {
+                name: name.clone(),
+                zone: zone.clone(),
+                intercepts: false,
+                xdp: "off",
+                tc: "off",
+                problem: Some("there is no such interface now".to_owned()),
+            });
+        }
+        forget_interfaces(&mut self.known, &zones.present)?;
+        self.zones = zones;
+        Ok(())
     }
 
     /// Applies a changed configuration: only the rules that differ are touched, additions before removals, so that
@@ -167,6 +223,11 @@ impl Datapath {
 
     fn write_settings(&mut self) -> Result<(), DatapathError> {
         self.config.set(0, self.settings, 0).map_err(DatapathError::map(map::CONFIG))
+    }
+
+    /// What is attached where.
+    pub fn interfaces(&self) -> &[InterfaceStatus] {
+        &self.interfaces
     }
 
     /// What is attached where, how full the maps are, what was counted.

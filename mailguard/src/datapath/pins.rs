@@ -4,8 +4,11 @@
 //! compared with what the object expects before they are used: another layout means another folder, filled anew,
 //! never a reinterpretation.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +17,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use mailguard_common::layout::ABI;
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
 
@@ -55,6 +59,23 @@ impl Pins {
         Ok(loader.load(object::bytes()?)?)
     }
 
+    /// Refuses pins that another network namespace uses: its links would get our programs, and our interfaces none.
+    /// `cookie` is what the maps say of their namespace; 0: nothing. Links of a namespace that is gone are removed.
+    pub(super) fn refuse_other_namespace(&self, cookie: u64) -> Result<(), DatapathError> {
+        if cookie == 0 || cookie == netns_cookie()? {
+            return Ok(());
+        }
+        let links = self.links()?;
+        if links.iter().any(|name| is_attached(&self.link(name))) {
+            return Err(DatapathError::OtherNamespace(self.folder.clone()));
+        }
+        for name in links {
+            let path = self.link(&name);
+            fs::remove_file(&path).map_err(DatapathError::pin(path))?;
+        }
+        Ok(())
+    }
+
     /// Where the link `name` is pinned.
     pub(super) fn link(&self, name: &str) -> PathBuf {
         self.folder.join("links").join(name)
@@ -75,6 +96,57 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// The number of this network namespace, which no other one gets until the next boot (SO_NETNS_COOKIE, since 5.14).
+pub(super) fn netns_cookie() -> Result<u64, DatapathError> {
+    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"));
+    let socket = socket.map_err(DatapathError::Namespace)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` octets to the integer, and how many to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(DatapathError::Namespace(io::Error::last_os_error())) }
+}
+
+/// Whether the link pinned at `path` is attached to anything: its interface, or its namespace, is still there.
+fn is_attached(path: &Path) -> bool {
+    let Ok(link) = open_pin(path) else { return false };
+    let facts = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", link.as_raw_fd()));
+    let facts = facts.unwrap_or_default();
+    let number = |line: &str| line.split_once(':').and_then(|(_, number)| number.trim().parse::<u64>().ok());
+    let place = |line: &&str| line.starts_with("ifindex:") || line.starts_with("netns_ino:");
+    facts.lines().filter(place).filter_map(number).any(|number| number != 0)
+}
+
+/// A descriptor of what is pinned at `path` (BPF_OBJ_GET): aya's own is private, and only it leads to the facts in /proc.
+fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    /// The part of the kernel's `bpf_attr` for this command.
+    #[repr(C)]
+    struct ObjectGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    const BPF_OBJ_GET: libc::c_int = 7;
+    let name = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let attributes = ObjectGet { pathname: name.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the kernel reads the structure and the name, both alive until it returns.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attributes, size_of::<ObjectGet>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Removes all links under `pin_dir`, which detaches their programs, and says how many there were.

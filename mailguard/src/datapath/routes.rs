@@ -14,7 +14,6 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use super::DatapathError;
-use super::interfaces::Device;
 use crate::intercept;
 
 /// Number of our routing table.
@@ -45,8 +44,8 @@ pub(super) fn with_netlink<T: Send>(
 }
 
 /// Installs the rules for `devices` and the routes; rules of an earlier run for others are removed afterwards.
-pub(super) fn install(devices: &[&Device]) -> Result<(), DatapathError> {
-    let devices: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
+pub(super) fn install(devices: &[&str]) -> Result<(), DatapathError> {
+    let devices: Vec<String> = devices.iter().map(|&name| name.to_owned()).collect();
     with_netlink(async move |netlink| {
         for version in versions_in_use() {
             if !devices.is_empty() {

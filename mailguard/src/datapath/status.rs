@@ -30,8 +30,11 @@ pub struct InterfaceStatus {
     pub intercepts: bool,
     /// `native`, `generic` or `off`.
     pub xdp: &'static str,
-    /// `tcx` or `clsact`.
+    /// `tcx` or `clsact`; `off` while there is a problem.
     pub tc: &'static str,
+    /// Why nothing is attached, if that is so; tried again when an interface comes or goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// How full a rule map is.

@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_active_listener_names_client_and_destination() {
-        let (listener, address) = listener(Role::Active { interface: "lo".to_owned() });
+        let (listener, address) = listener(Role::Active { interface: "lo".to_owned(), index: 1 });
         let client = TcpStream::connect(address).await.unwrap();
         let connection = listener.accept().await.unwrap();
         assert_eq!(connection.client, client.local_addr().unwrap());

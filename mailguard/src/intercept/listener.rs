@@ -31,6 +31,8 @@ pub enum Role {
     Active {
         /// The interface's name.
         interface: String,
+        /// Its index: one that was deleted and made again has another, and needs another listener.
+        index: u32,
     },
 }
 
@@ -78,15 +80,15 @@ impl ListenError {
     }
 }
 
-/// Opens every zone's listeners, IPv6 ones where the system has IPv6.
+/// Opens every zone's listeners, IPv6 ones where the system has IPv6, and those of active zones where the interface is
+/// there.
 pub fn open_listeners(config: &Config) -> Result<Vec<ZoneListener>, ListenError> {
     if config.zones.len() > MAX_ZONES as usize {
         return Err(ListenError::Zones(config.zones.len()));
     }
-    let families: &[Family] = if has_ipv6() { &[Family::V4, Family::V6] } else { &[Family::V4] };
     let mut listeners = Vec::new();
     for (index, zone) in config.zones.iter().enumerate() {
-        for &family in families {
+        for &family in families() {
             match zone.mode {
                 ZoneMode::Inactive => {}
                 ZoneMode::Transparent => {
@@ -94,13 +96,52 @@ pub fn open_listeners(config: &Config) -> Result<Vec<ZoneListener>, ListenError>
                 }
                 ZoneMode::Active => {
                     for interface in &zone.interfaces {
-                        listeners.push(active(index, zone, interface, family)?);
+                        if let Some(device) = interface_index(interface) {
+                            listeners.push(active(index, zone, interface, device, family)?);
+                        }
                     }
                 }
             }
         }
     }
     Ok(listeners)
+}
+
+/// Opens the listeners of interfaces of active zones that have come, or come anew, and closes those of interfaces that
+/// have gone. True when anything changed. A listener that can't be opened is an error, and the others are as they were.
+pub fn follow_interfaces(config: &Config, listeners: &mut Vec<ZoneListener>) -> Result<bool, ListenError> {
+    let mut come = Vec::new();
+    for (number, zone) in config.zones.iter().enumerate().filter(|(_, zone)| zone.mode == ZoneMode::Active) {
+        for (interface, family) in
+            zone.interfaces.iter().flat_map(|i| families().iter().map(move |f| (i, *f)))
+        {
+            let Some(index) = interface_index(interface) else { continue };
+            let role = Role::Active { interface: interface.clone(), index };
+            let serves = |listener: &ZoneListener| {
+                listener.zone == number && listener.family == family && listener.role == role
+            };
+            if !listeners.iter().any(serves) {
+                come.push(active(number, zone, interface, index, family)?);
+            }
+        }
+    }
+    let before = listeners.len();
+    listeners.retain(|listener| match &listener.role {
+        Role::Transparent => true,
+        Role::Active { interface, index } => interface_index(interface) == Some(*index),
+    });
+    let changed = before != listeners.len() || !come.is_empty();
+    listeners.extend(come);
+    Ok(changed)
+}
+
+fn families() -> &'static [Family] {
+    if has_ipv6() { &[Family::V4, Family::V6] } else { &[Family::V4] }
+}
+
+/// The index of the interface of this name, if there is one now.
+fn interface_index(name: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(name).ok()
 }
 
 /// Whether IPv6 is in use here: built in, and not switched off, which leaves no interface with an address.
@@ -134,7 +175,13 @@ fn transparent(
     }
 }
 
-fn active(index: usize, zone: &Zone, interface: &str, family: Family) -> Result<ZoneListener, ListenError> {
+fn active(
+    number: usize,
+    zone: &Zone,
+    interface: &str,
+    index: u32,
+    family: Family,
+) -> Result<ZoneListener, ListenError> {
     let address: SocketAddr = match family {
         Family::V4 => (Ipv4Addr::UNSPECIFIED, SMTP_PORT).into(),
         Family::V6 => (Ipv6Addr::UNSPECIFIED, SMTP_PORT).into(),
@@ -147,8 +194,8 @@ fn active(index: usize, zone: &Zone, interface: &str, family: Family) -> Result<
     };
     match open() {
         Ok(socket) => {
-            let role = Role::Active { interface: interface.to_owned() };
-            Ok(ZoneListener { zone: index, family, role, socket })
+            let role = Role::Active { interface: interface.to_owned(), index };
+            Ok(ZoneListener { zone: number, family, role, socket })
         }
         Err(error) => {
             let interface = Some(interface.to_owned());

@@ -8,4 +8,4 @@ mod accept;
 mod listener;
 
 pub use accept::{Connection, Listener};
-pub use listener::{Family, ListenError, Role, ZoneListener, has_ipv6, open_listeners};
+pub use listener::{Family, ListenError, Role, ZoneListener, follow_interfaces, has_ipv6, open_listeners};

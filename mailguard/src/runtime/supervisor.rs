@@ -56,6 +56,19 @@ enum Event {
     /// Its end of the channel is closed.
     Hangup(u64),
     Signal(Signal),
+    /// An interface came, went or changed.
+    Links,
+}
+
+/// Why a mail process is no longer served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// We shall stop.
+    ToTheEnd,
+    /// It ended by itself, or hangs.
+    UntilItFailed,
+    /// The listeners are others now: the next one takes them over.
+    UntilListenersChanged,
 }
 
 /// Runs until SIGTERM or SIGINT. The signals are answered by a thread of its own: all others are started after.
@@ -76,7 +89,16 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     raise_open_files();
     let listeners = open_listeners(&config)?;
+    // Before the first look at the interfaces: none comes unseen.
+    let links = events.clone();
+    datapath::watch_links(move || links.send(Event::Links).is_ok())
+        .map_err(|source| RunError::System { what: "watch the interfaces", source })?;
     let datapath = Datapath::start(&config, &listeners)?;
+    for interface in datapath.interfaces() {
+        if let Some(problem) = &interface.problem {
+            warn!(interface = interface.name, zone = interface.zone, "not served: {problem}");
+        }
+    }
     let supervisor =
         Supervisor { source, config, user, listeners, datapath, events, generation: 0, revision: 1 };
     supervisor.supervise(&inbox)
@@ -190,17 +212,27 @@ impl Supervisor {
         loop {
             let started = Instant::now();
             match self.start_mail() {
-                Ok(mut mail) => {
-                    if self.serve(inbox, &mut mail) {
+                Ok(mut mail) => match self.serve(inbox, &mut mail) {
+                    Served::ToTheEnd => {
                         self.stop(inbox, mail);
                         return Ok(());
                     }
-                    let status = mail.child.kill().and_then(|()| mail.child.wait());
-                    error!(
-                        ?status,
-                        "the mail process ended; connections wait in the listeners for the next one"
-                    );
-                }
+                    Served::UntilListenersChanged => {
+                        info!("the interfaces of an active zone changed: the next mail process takes over");
+                        if self.succeed(inbox, mail) {
+                            self.datapath.proxy_down()?;
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    Served::UntilItFailed => {
+                        let status = mail.child.kill().and_then(|()| mail.child.wait());
+                        error!(
+                            ?status,
+                            "the mail process ended; connections wait in the listeners for the next one"
+                        );
+                    }
+                },
                 Err(error) if self.generation == 1 => return Err(error),
                 Err(error) => error!(%error, "a mail process can't be started now"),
             }
@@ -252,14 +284,14 @@ impl Supervisor {
         Current { source: self.source.clone(), revision: self.revision }
     }
 
-    /// Serves one mail process; true when we shall stop, false when it ended by itself.
-    fn serve(&mut self, inbox: &Receiver<Event>, mail: &mut Mail) -> bool {
+    /// Serves one mail process, until something says that it is over.
+    fn serve(&mut self, inbox: &Receiver<Event>, mail: &mut Mail) -> Served {
         let (mut heard, mut patience) = (Instant::now(), START_PATIENCE);
         loop {
             let silence = heard.elapsed();
             if silence >= patience {
                 error!(?silence, "the mail process hangs and is ended");
-                return false;
+                return Served::UntilItFailed;
             }
             match inbox.recv_timeout(patience - silence) {
                 Ok(Event::Signal(Signal::SIGHUP)) => {
@@ -267,8 +299,15 @@ impl Supervisor {
                         self.tell(mail, &ToMail::Reloaded(self.current()));
                     }
                 }
-                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
-                Ok(Event::Hangup(generation)) if generation == self.generation => return false,
+                Ok(Event::Links) => {
+                    if self.follow_interfaces() {
+                        return Served::UntilListenersChanged;
+                    }
+                }
+                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return Served::ToTheEnd,
+                Ok(Event::Hangup(generation)) if generation == self.generation => {
+                    return Served::UntilItFailed;
+                }
                 Ok(Event::Message(generation, message)) if generation == self.generation => {
                     (heard, patience) = (Instant::now(), SILENCE_PATIENCE);
                     self.handle(mail, message);
@@ -276,6 +315,24 @@ impl Supervisor {
                 Ok(Event::Hangup(_) | Event::Message(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    /// Serves the interfaces that are there now; true when an active zone has other listeners than before.
+    fn follow_interfaces(&mut self) -> bool {
+        match self.datapath.follow_interfaces(&self.config) {
+            Ok(true) => {
+                for interface in self.datapath.interfaces() {
+                    let problem = interface.problem.as_deref().unwrap_or("served");
+                    info!(interface = interface.name, zone = interface.zone, "{problem}");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => error!(%error, "the interfaces that came or went can't be followed"),
+        }
+        intercept::follow_interfaces(&self.config, &mut self.listeners).unwrap_or_else(|error| {
+            error!(%error, "an active zone isn't served on an interface that came");
+            false
+        })
     }
 
     /// Reloads at SIGHUP; true when something new is in force.
@@ -356,24 +413,45 @@ impl Supervisor {
     }
 
     /// Puts the fail mode in force, then lets the mail process finish.
-    fn stop(mut self, inbox: &Receiver<Event>, mut mail: Mail) {
+    fn stop(mut self, inbox: &Receiver<Event>, mail: Mail) {
         if let Err(error) = self.datapath.proxy_down() {
             error!(%error, "on_proxy_down can't be put in force");
         }
+        self.finish(inbox, mail, |_| ());
+        info!("stopped; rules and drops stay in force until `mailguard unload`");
+    }
+
+    /// Lets the mail process finish while new connections wait in the listeners for the next one; true when a signal
+    /// says to stop meanwhile.
+    fn succeed(&mut self, inbox: &Receiver<Event>, mail: Mail) -> bool {
+        self.finish(inbox, mail, |supervisor| {
+            // Somebody will take them: the fail mode must not come into force for that moment.
+            if let Err(error) = supervisor.datapath.heartbeat() {
+                error!(%error, "the kernel side can't be told that a mail process will follow");
+            }
+        })
+    }
+
+    /// Asks the mail process to finish and waits for its end, for [`STOP_PATIENCE`] at most; `meanwhile` is called all
+    /// the time. True when a signal asked us to stop, which also ends the patience.
+    fn finish(&mut self, inbox: &Receiver<Event>, mut mail: Mail, meanwhile: impl Fn(&mut Self)) -> bool {
         self.tell(&mut mail, &ToMail::Stop);
         let deadline = Instant::now() + STOP_PATIENCE;
+        let mut signalled = false;
         // A process that closes its stores has no channel any more: what counts is its end.
-        while matches!(mail.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        while matches!(mail.child.try_wait(), Ok(None)) && Instant::now() < deadline && !signalled {
+            meanwhile(self);
             match inbox.recv_timeout(STOP_POLL) {
-                // Asked twice: at once.
-                Ok(Event::Signal(Signal::SIGTERM | Signal::SIGINT)) => break,
+                // While we stop it was asked twice: at once.
+                Ok(Event::Signal(Signal::SIGTERM | Signal::SIGINT)) => signalled = true,
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let _ = mail.child.kill();
         let status = mail.child.wait();
-        info!(?status, "stopped; rules and drops stay in force until `mailguard unload`");
+        info!(?status, "the mail process has ended");
+        signalled
     }
 
     /// Waits `pause`; true when a signal says to stop meanwhile.
@@ -383,6 +461,9 @@ impl Supervisor {
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Signal(Signal::SIGHUP)) => {
                     self.reload_or_say();
+                }
+                Ok(Event::Links) => {
+                    self.follow_interfaces();
                 }
                 Ok(Event::Message(..) | Event::Hangup(_)) => {}
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,

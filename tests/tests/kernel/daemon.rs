@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use mailguard_tests::appliance::Appliance;
-use mailguard_tests::netns::{CLIENT4, CLIENT6, SERVER4, SERVER6, Topology};
+use mailguard_tests::netns::{
+    CLIENT4, CLIENT6, FIREWALL4_WAN, FIREWALL6_WAN, LAN, SERVER4, SERVER6, Topology, WAN,
+};
 use mailguard_tests::peers::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -114,4 +116,30 @@ fn a_dead_or_hung_program_lets_nobody_pass() {
 #[test]
 fn a_dead_or_hung_program_is_gone_around() {
     check("bypass", [Answer::server(CLIENT4), Answer::server(CLIENT6)]);
+}
+
+#[test]
+fn interfaces_that_come_and_go_are_served_by_the_running_program() {
+    let topology = Topology::new().expect("namespaces");
+    let _servers = Server::start(&topology.server, 25);
+    let place = |program: &str| topology.firewall.command(program);
+    topology.firewall.ip(&format!("link del {LAN}")).unwrap();
+    let config = format!("hostname = \"mailguard.example.org\"\n{ZONES}");
+    let appliance = Appliance::start(&place, &config).expect("mailguard runs without one of its interfaces");
+    let scene = Scene { topology: &topology, appliance, down: [Answer::Nobody, Answer::Nobody] };
+    for _ in 0..2 {
+        topology.plug_client().unwrap();
+        scene.check_up("the transparent zone's interface has come");
+        topology.firewall.ip(&format!("link del {LAN}")).unwrap();
+    }
+
+    topology.firewall.ip(&format!("link del {WAN}")).unwrap();
+    topology.plug_server().unwrap();
+    let active = || {
+        [FIREWALL4_WAN.into(), FIREWALL6_WAN.into()].iter().all(|address: &IpAddr| {
+            let session = Session::open(&topology.server, None, (*address, 25).into());
+            session.is_ok_and(|session| session.answer == Answer::Daemon)
+        })
+    };
+    wait_until("the active zone's interface came anew and is listened on", active).unwrap();
 }

@@ -145,6 +145,28 @@ impl Firewall {
         self.topology.firewall.within(|| Ok(datapath::unload(pin_dir)?)).unwrap()
     }
 
+    /// Uses the pins of `other`.
+    pub(crate) fn share_pins(&mut self, other: &Self) {
+        self.pin_dir = other.pin_dir.clone();
+        self.config.kernel.pin_dir = other.pin_dir.clone();
+    }
+
+    /// [`Firewall::start`], or why it fails.
+    pub(crate) fn try_start(&mut self) -> Result<(), String> {
+        self.listen();
+        let (config, listeners) = (&self.config, &self.listeners);
+        let start = || Ok(Datapath::start(config, listeners).map_err(|error| error.to_string()));
+        let started = self.topology.firewall.within(start).unwrap()?;
+        self.datapath = RefCell::new(Some(started));
+        Ok(())
+    }
+
+    /// Looks after interfaces that came or went; whether there were any.
+    pub(crate) fn follow_interfaces(&mut self) -> bool {
+        let (config, datapath) = (&self.config, self.datapath.get_mut().as_mut().unwrap());
+        self.topology.firewall.within(|| Ok(datapath.follow_interfaces(config)?)).unwrap()
+    }
+
     pub(crate) fn pin_dir(&self) -> &Path {
         &self.pin_dir
     }

@@ -95,17 +95,44 @@ fn a_restart_mends_what_is_missing_and_drops_what_is_left_over() {
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
 }
 
+/// Deletes the firewall's interface towards the client.
+fn unplug(firewall: &Firewall) {
+    firewall.topology.firewall.ip(&format!("link del {LAN}")).unwrap();
+}
+
 #[test]
 fn an_interface_that_came_anew_is_served_after_a_restart() {
     let mut firewall = Firewall::new("");
-    firewall.topology.firewall.ip(&format!("link del {LAN}")).unwrap();
-    mailguard_tests::netns::join(&firewall.topology.client, "eth0", &firewall.topology.firewall, LAN)
-        .unwrap();
-    firewall.topology.client.ip(&format!("address add {CLIENT4}/24 dev eth0")).unwrap();
-    firewall.topology.client.ip("route add default via 192.0.2.1").unwrap();
-    firewall.topology.firewall.ip(&format!("address add 192.0.2.1/24 dev {LAN}")).unwrap();
+    unplug(&firewall);
+    firewall.topology.plug_client().unwrap();
     firewall.start();
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
+    assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+}
+
+#[test]
+fn interfaces_come_and_go_under_a_running_firewall() {
+    let problem = |firewall: &Firewall| {
+        firewall.status().interfaces.iter().find(|i| i.name == LAN).unwrap().problem.clone()
+    };
+    for hook in crate::firewall::hooks() {
+        let mut firewall = Firewall::idle(crate::firewall::ZONES);
+        unplug(&firewall);
+        firewall.start_on(hook);
+        assert_eq!(problem(&firewall).as_deref(), Some("there is no such interface now"), "{hook:?}");
+        assert!(!firewall.follow_interfaces(), "{hook:?}: nothing has changed");
+        for what in ["it comes", "it comes anew"] {
+            firewall.topology.plug_client().unwrap();
+            assert!(firewall.follow_interfaces(), "{hook:?}: {what}");
+            assert_eq!(problem(&firewall), None, "{hook:?}: {what}");
+            assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4), "{hook:?}: {what}");
+            assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6), "{hook:?}: {what}");
+            unplug(&firewall);
+            assert!(firewall.follow_interfaces(), "{hook:?}: it goes");
+            let links = links(firewall.pin_dir());
+            assert!(links.len() <= 1, "{hook:?}: of the interface that went nothing stays: {links:?}");
+        }
+    }
 }
 
 #[test]

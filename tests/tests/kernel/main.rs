@@ -17,6 +17,7 @@ mod links;
 mod many_rules;
 mod neighbours;
 mod path;
+mod pins;
 mod programs;
 mod settings;
 mod upgrade;

@@ -120,6 +120,29 @@ fn a_client_that_reconnects_from_the_same_port_is_intercepted_at_once() {
     assert_eq!(firewall.packets("reconnected"), 8);
 }
 
+/// The firewall remembers a session of ours; then its client is bypassed and dials anew from the same port.
+#[test]
+fn a_bypassed_client_reconnects_from_the_same_port_past_the_closed_session() {
+    let mut firewall = Firewall::new("");
+    // With early demultiplexing the kernel itself drops what it would forward and finds a closed session for.
+    firewall.topology.firewall.sysctl("net.ipv4.ip_early_demux", "0").unwrap();
+    let port = 40_101;
+    for (client, server) in [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]
+    {
+        let source = Some((client, port).into());
+        let session = Session::open(&firewall.topology.client, source, (server, 25).into());
+        session.unwrap().ask_to_close();
+    }
+    firewall.reload(&format!("[bypass]\nfrom_ips = [\"{CLIENT4}\", \"{CLIENT6}\"]\n"));
+    for (client, server) in [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]
+    {
+        let source = Some((client, port).into());
+        let mut again = Session::open(&firewall.topology.client, source, (server, 25).into()).unwrap();
+        assert_eq!(again.answer, Answer::server(client));
+        assert!(again.alive());
+    }
+}
+
 /// Who answers `from` at port 25 of `address`.
 fn answer(from: &mailguard_tests::netns::Namespace, address: impl Into<IpAddr>) -> Answer {
     let session = Session::open(from, None, (address.into(), 25).into());
