@@ -11,7 +11,7 @@ use super::{File, Finding};
 
 /// Our program at the TCX hook.
 const OURS: &str = "mg_steer";
-/// Our program at the XDP hook.
+/// How the names of our programs at the XDP hook begin.
 const OURS_EARLY: &str = "mg_early";
 
 /// An interface as `ip` prints it. What it leaves out stays empty.
@@ -106,10 +106,10 @@ impl Judge<'_> {
         let Some(link) = self.link(name) else {
             let known: Vec<&str> = self.links.iter().map(|link| link.ifname.as_str()).collect();
             findings.push(
-                Finding::error(
+                Finding::warning(
                     "interface-missing",
                     format!("zone {zone_name}: there is no interface {name}; there are {}", known.join(", ")),
-                    "Nothing is intercepted on it: name the interface that the zone's packets come in by.",
+                    "Nothing is intercepted on it until it comes: see that it is named as the kernel names it.",
                 )
                 .command("ip -br link"),
             );
@@ -134,7 +134,7 @@ impl Judge<'_> {
     /// There is room for one XDP program at an interface.
     fn xdp(&self, link: &Link) -> Option<Finding> {
         let XdpProgram { id, name } = link.xdp.as_ref()?.prog.as_ref()?;
-        if name == OURS_EARLY {
+        if name.starts_with(OURS_EARLY) {
             return None;
         }
         let what = format!("{}: the XDP program {name} (id {id}) is attached", link.ifname);

@@ -129,7 +129,7 @@ fn where_the_packets_come_in() {
     use Severity::{Error, Warning};
     for (lan0, more, expect, command) in [
         (up, "", None, None),
-        (&other, "", Some(("interface-missing", Error)), Some("ip -br link".to_owned())),
+        (&other, "", Some(("interface-missing", Warning)), Some("ip -br link".to_owned())),
         (&down, "", Some(("interface-down", Error)), Some("ip link set lan0 up".to_owned())),
         (&member("bridge"), "", Some(("interface-member", Error)), replaced("\"m0\"")),
         (&member("bond"), "", Some(("interface-member", Error)), replaced("\"m0\"")),
