@@ -424,12 +424,15 @@ impl Supervisor {
     /// Lets the mail process finish while new connections wait in the listeners for the next one; true when a signal
     /// says to stop meanwhile.
     fn succeed(&mut self, inbox: &Receiver<Event>, mail: Mail) -> bool {
-        self.finish(inbox, mail, |supervisor| {
+        let signalled = self.finish(inbox, mail, |supervisor| {
             // Somebody will take them: the fail mode must not come into force for that moment.
             if let Err(error) = supervisor.datapath.heartbeat() {
                 error!(%error, "the kernel side can't be told that a mail process will follow");
             }
-        })
+        });
+        // What came or went meanwhile was overheard; the next one starts with what is there now.
+        self.follow_interfaces();
+        signalled
     }
 
     /// Asks the mail process to finish and waits for its end, for [`STOP_PATIENCE`] at most; `meanwhile` is called all
