@@ -1,7 +1,8 @@
 //! A flow and what the maps say of it in, a verdict out. The one place where a packet's fate is decided.
 //!
-//! The order is the promise: a session of ours before every rule, so that editing rules never breaks one; bypass
-//! before bans and the blacklist; these before the question whether the proxy lives. The eBPF programs look up
+//! The order is the promise: bypass before bans and the blacklist; these before everything else about a new connection,
+//! and only there; a session of ours before every other rule, so that editing rules never breaks one; the question
+//! whether the proxy lives last. The eBPF programs look up
 //! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
 use crate::layout::{
@@ -71,10 +72,34 @@ pub fn decide(
     if settings.armed == 0 {
         return PacketVerdict::Next(None, None);
     }
+    if let Some(verdict) = by_lists(flow, settings, interface, lookups) {
+        return verdict;
+    }
     match by_socket(socket) {
         Some(verdict) => verdict,
         None => by_rules(flow, settings, interface, lookups),
     }
+}
+
+/// The decision on a new connection of a banned or blacklisted client that no bypass lets pass. It comes before the
+/// look-up of a socket, which costs more: a SYN is no part of an open session, whatever socket it meets.
+#[inline(always)]
+pub fn by_lists(
+    flow: &Flow,
+    settings: &Settings,
+    interface: Interface,
+    lookups: &impl Lookups,
+) -> Option<PacketVerdict> {
+    if !interface.has(INTERFACE_CHECKS) || !flow.is_syn() || flow.fragment != 0 {
+        return None;
+    }
+    let (banned, value) = listed(flow, settings, lookups)?;
+    Some(match (value.action, banned) {
+        (ACTION_RESET, true) => PacketVerdict::Reset(Reason::BanReset, value.rule),
+        (ACTION_RESET, false) => PacketVerdict::Reset(Reason::BlacklistReset, value.rule),
+        (_, true) => PacketVerdict::Drop(Reason::BanDropped, Some(value.rule)),
+        (_, false) => PacketVerdict::Drop(Reason::BlacklistDropped, Some(value.rule)),
+    })
 }
 
 /// The decision where a socket settles it.
@@ -87,7 +112,7 @@ pub fn by_socket(socket: Socket) -> Option<PacketVerdict> {
     }
 }
 
-/// The decision on a packet that belongs to no session.
+/// The decision on a packet that belongs to no session and that no list refuses.
 #[inline(always)]
 pub fn by_rules(
     flow: &Flow,
@@ -109,18 +134,6 @@ pub fn by_rules(
     let bypass = bypass(flow, settings, lookups);
     if bypass.action == ACTION_BYPASS {
         return PacketVerdict::Next(Some(Reason::Bypassed), Some(bypass.rule));
-    }
-    let banned = ban(flow, settings, lookups);
-    match banned.action {
-        ACTION_DROP => return PacketVerdict::Drop(Reason::BanDropped, Some(banned.rule)),
-        ACTION_RESET => return PacketVerdict::Reset(Reason::BanReset, banned.rule),
-        _ => {}
-    }
-    let listed = blacklist(flow, settings, lookups);
-    match listed.action {
-        ACTION_DROP => return PacketVerdict::Drop(Reason::BlacklistDropped, Some(listed.rule)),
-        ACTION_RESET => return PacketVerdict::Reset(Reason::BlacklistReset, listed.rule),
-        _ => {}
     }
     if !steers {
         return PacketVerdict::Next(Some(Reason::Checked), None);
@@ -148,14 +161,20 @@ pub fn decide_early(flow: &Flow, settings: &Settings, lookups: &impl Lookups) ->
     if settings.armed == 0 || !flow.is_syn() || flow.fragment != 0 {
         return None;
     }
-    // As in TC, but bypass is asked last, when there is something to bypass.
-    let banned = ban(flow, settings, lookups);
-    let (reason, value) = match banned.action {
-        ACTION_NONE => (Reason::BlacklistDroppedEarly, blacklist(flow, settings, lookups)),
-        _ => (Reason::BanDroppedEarly, banned),
-    };
-    let dropped = value.action == ACTION_DROP && bypass(flow, settings, lookups).action != ACTION_BYPASS;
-    dropped.then_some((reason, value.rule))
+    let (banned, value) = listed(flow, settings, lookups)?;
+    let reason = if banned { Reason::BanDroppedEarly } else { Reason::BlacklistDroppedEarly };
+    (value.action == ACTION_DROP).then_some((reason, value.rule))
+}
+
+/// What refuses the client, whether that is a ban, and by which action; nothing if it isn't refused, or bypassed. Bypass
+/// comes first by what it means, and is asked last: only when there is something to bypass.
+#[inline(always)]
+fn listed(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<(bool, RuleValue)> {
+    let ban = ban(flow, settings, lookups);
+    let banned = ban.action != ACTION_NONE;
+    let value = if banned { ban } else { blacklist(flow, settings, lookups) };
+    let refuses = value.action == ACTION_DROP || value.action == ACTION_RESET;
+    (refuses && bypass(flow, settings, lookups).action != ACTION_BYPASS).then_some((banned, value))
 }
 
 /// What the bypass lists say: an entry that lets the flow pass, if there is one.

@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use mailguard_common::decide::{PacketVerdict, by_rules, without_proxy};
+use mailguard_common::decide::{PacketVerdict, by_lists, by_rules, without_proxy};
 use mailguard_common::layout::{
     BYPASSED, INTERFACE_CHECKS, INTERFACE_SERVES, Interface, PACKET_MARK, Reason, Reconnection, Settings,
     Tuple, listener_index,
@@ -149,6 +149,12 @@ fn path_mtu(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
 /// A packet to port 25.
 #[inline(always)]
 fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &Flow) -> i32 {
+    let maps = Maps { frame: Frame { skb, ethernet: interface.ethernet != 0 } };
+    match by_lists(flow, settings, interface, &maps) {
+        Some(PacketVerdict::Reset(reason, rule)) => return answer(skb, interface, flow, reason, rule),
+        Some(verdict) => return refused(skb, flow, verdict),
+        None => {}
+    }
     let mut reconnects = false;
     if interface.has(INTERFACE_SERVES) {
         match find(skb, flow, Purpose::Deliver) {
@@ -162,14 +168,7 @@ fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &F
             Found::None => {}
         }
     }
-    let maps = Maps { frame: Frame { skb, ethernet: interface.ethernet != 0 } };
     match by_rules(flow, settings, interface, &maps) {
-        PacketVerdict::Reset(reason, rule) => {
-            // Before the rewriting: the length counted is the SYN's.
-            refuse(skb, flow, reason, Some(rule));
-            // With options between the headers the checksum's place is another: dropped, as good an answer.
-            if flow.plain == 0 { DROP } else { reset(skb, flow, interface.ethernet != 0).unwrap_or(DROP) }
-        }
         PacketVerdict::Intercept => intercept(skb, settings, interface, flow, reconnects),
         PacketVerdict::AskListener => ask_listener(skb, interface, flow),
         verdict => {
@@ -179,6 +178,15 @@ fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &F
             refused(skb, flow, verdict)
         }
     }
+}
+
+/// Answers a SYN with a RST.
+#[inline(always)]
+fn answer(skb: *mut __sk_buff, interface: Interface, flow: &Flow, reason: Reason, rule: u32) -> i32 {
+    // Before the rewriting: the length counted is the SYN's.
+    refuse(skb, flow, reason, Some(rule));
+    // With options between the headers the checksum's place is another: dropped, as good an answer.
+    if flow.plain == 0 { DROP } else { reset(skb, flow, interface.ethernet != 0).unwrap_or(DROP) }
 }
 
 /// A packet that isn't a SYN, for a closed session that the kernel remembers, unless a new connection of the same tuple

@@ -107,14 +107,18 @@ fn bypass_beats_blacklist_and_blacklist_beats_interception() {
 }
 
 #[test]
-fn a_session_comes_before_every_rule() {
-    for maps in ["", "src", "host-drop net-drop", "net-reset"] {
-        for packet in ["ack", "syn"] {
-            check(packet, Socket::Ours, "steers", "", maps, "assign");
-            check(packet, Socket::Ours, "steers", "dead", maps, "assign");
-            check(packet, Socket::Foreign, "steers", "", maps, "next");
-        }
+fn a_session_comes_before_every_rule_but_those_against_a_new_connection() {
+    for maps in ["", "src", "ban-drop", "host-drop net-drop", "net-reset"] {
+        check("ack", Socket::Ours, "steers", "", maps, "assign");
+        check("ack", Socket::Ours, "steers", "dead", maps, "assign");
+        check("ack", Socket::Foreign, "steers", "", maps, "next");
     }
+    for maps in ["", "src", "src net-drop"] {
+        check("syn", Socket::Ours, "steers", "", maps, "assign");
+        check("syn", Socket::Foreign, "steers", "", maps, "next");
+    }
+    check("syn", Socket::Ours, "steers", "", "net-drop", "drop by 6");
+    check("syn", Socket::Foreign, "steers", "", "ban-reset", "reset by 9");
 }
 
 #[test]
