@@ -8,6 +8,7 @@
 mod attach;
 mod counters;
 mod error;
+mod events;
 mod interfaces;
 mod object;
 mod pins;
@@ -37,6 +38,7 @@ pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount
 
 use crate::intercept::{Family, Role, ZoneListener};
 use counters::Counters;
+use events::EventLog;
 use interfaces::{Device, ZoneInterface};
 use pins::Pins;
 use rule_maps::RuleMaps;
@@ -49,6 +51,7 @@ pub struct Datapath {
     counters: Counters,
     interfaces: Vec<InterfaceStatus>,
     shape: Shape,
+    _events: EventLog,
 }
 
 /// What [`Datapath::apply`] changed.
@@ -135,7 +138,8 @@ impl Datapath {
         pins.remove_other_maps()?;
         let counters = Counters::new(&mut ebpf)?;
         let shape = Shape::of(config);
-        Ok(Self { settings, config: config_map, rules, counters, interfaces: attached, shape })
+        let _events = EventLog::start(&mut ebpf)?;
+        Ok(Self { settings, config: config_map, rules, counters, interfaces: attached, shape, _events })
     }
 
     /// Applies a changed configuration: only the rules that differ are touched, additions before removals, so that
