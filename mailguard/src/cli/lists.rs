@@ -1,12 +1,13 @@
 //! `mailguard bypass` and `mailguard blacklist`.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::args::{Kind, ListCommand, Output};
-use super::layout::Table;
+use super::layout::{Table, span};
 use super::{Printed, wrong_answer};
-use crate::config::{Change, Edit, EditList, ListEntry};
-use crate::control::{Answer, Client, Edited, Request};
+use crate::config::{Change, Edit, EditList};
+use crate::control::{Answer, Client, Edited, EntryRow, Request};
 
 /// Shows or changes lists of one family.
 pub(super) fn lists<K: Kind>(client: &mut Client, command: ListCommand<K>) -> anyhow::Result<Printed> {
@@ -41,13 +42,20 @@ fn edit(
     }
 }
 
-fn print(entries: &[ListEntry]) -> String {
+fn print(entries: &[EntryRow]) -> String {
     if entries.is_empty() {
         return "nothing is listed\n".to_owned();
     }
-    let mut table = Table::whole(&["KIND", "VALUE", "WRITTEN IN"]);
-    for ListEntry { list, value, file, line } in entries {
-        table.row([list.kind().to_owned(), value.clone(), format!("{}:{line}", file.display())]);
+    let mut table = Table::whole(&["KIND", "VALUE", "HITS", "LAST HIT", "WRITTEN IN"]);
+    for EntryRow { entry, packets, last_hit_seconds_ago, .. } in entries {
+        let last = last_hit_seconds_ago.map(|seconds| format!("{} ago", span(Duration::from_secs(seconds))));
+        table.row([
+            entry.list.kind().to_owned(),
+            entry.value.clone(),
+            packets.map_or("-".to_owned(), |packets| packets.to_string()),
+            last.unwrap_or("-".to_owned()),
+            format!("{}:{}", entry.file.display(), entry.line),
+        ]);
     }
     let mut text = String::new();
     table.print(&mut text, "");

@@ -216,26 +216,33 @@ fn without_a_daemon() {
 
 #[test]
 fn lists() {
-    let entry =
-        |list, value: &str, line| ListEntry { list, value: value.to_owned(), file: "/m.toml".into(), line };
+    let entry = |list, value: &str, line, packets: Option<u64>, last_hit_seconds_ago| EntryRow {
+        entry: ListEntry { list, value: value.to_owned(), file: "/m.toml".into(), line },
+        packets,
+        octets: packets.map(|packets| 74 * packets),
+        last_hit_seconds_ago,
+    };
     check(
         "bypass list from-ip",
         Request::Entries { lists: vec![EditList::BypassFromIp] },
         Answer::Entries(vec![
-            entry(EditList::BypassFromIp, "192.0.2.1", 7),
-            entry(EditList::BypassFromIp, "2001:db8::1", 12),
+            entry(EditList::BypassFromIp, "192.0.2.1", 7, Some(12), Some(90)),
+            entry(EditList::BypassFromIp, "2001:db8::1", 12, Some(0), None),
         ]),
-        "KIND     VALUE        WRITTEN IN\n\
-         from-ip  192.0.2.1    /m.toml:7\n\
-         from-ip  2001:db8::1  /m.toml:12\n",
+        "KIND     VALUE        HITS  LAST HIT  WRITTEN IN\n\
+         from-ip  192.0.2.1    12    1m ago    /m.toml:7\n\
+         from-ip  2001:db8::1  0     -         /m.toml:12\n",
     );
     // Whoever removes a value must be able to read it.
     let long = format!("{}@example.com", "x".repeat(64));
     check(
         "blacklist list recipient",
         Request::Entries { lists: vec![EditList::BlacklistRecipient] },
-        Answer::Entries(vec![entry(EditList::BlacklistRecipient, &long, 3)]),
-        &format!("KIND       VALUE{:73}WRITTEN IN\nrecipient  {long}  /m.toml:3\n", ""),
+        Answer::Entries(vec![entry(EditList::BlacklistRecipient, &long, 3, None, None)]),
+        &format!(
+            "KIND       VALUE{:73}HITS  LAST HIT  WRITTEN IN\nrecipient  {long}  -     -         /m.toml:3\n",
+            ""
+        ),
     );
     let lists = vec![EditList::BlacklistClient, EditList::BlacklistSender, EditList::BlacklistRecipient];
     check("blacklist list", Request::Entries { lists }, Answer::Entries(Vec::new()), "nothing is listed\n");

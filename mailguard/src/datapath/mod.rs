@@ -173,6 +173,11 @@ impl Datapath {
         self.config.set(0, self.settings, 0).map_err(DatapathError::map(map::CONFIG))
     }
 
+    /// The rules that decided about any packet, and how often.
+    pub fn rule_counts(&self) -> Result<Vec<RuleCount>, DatapathError> {
+        self.rules.counts()
+    }
+
     /// What is attached where, how full the maps are, what was counted.
     pub fn status(&self) -> Result<DatapathStatus, DatapathError> {
         Ok(DatapathStatus {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -19,7 +20,7 @@ use mailguard_common::packet::mapped;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules};
 
 use super::object::take_map;
-use super::{DatapathError, MapUse, RuleCount, counters};
+use super::{DatapathError, MapUse, RuleCount, counters, now_ns};
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
@@ -188,13 +189,20 @@ impl RuleMaps {
 
     /// The rules that decided about any packet.
     pub(super) fn counts(&self) -> Result<Vec<RuleCount>, DatapathError> {
-        let mut rules = Vec::new();
+        let (mut rules, now_ns) = (Vec::new(), now_ns());
         for (entry, value) in &self.installed {
             let count =
                 counters::total(&self.hits, value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
             if count.packets > 0 {
                 let (list, value) = entry.describe();
-                rules.push(RuleCount { list, value, packets: count.packets, octets: count.octets });
+                rules.push(RuleCount {
+                    list: list.to_owned(),
+                    value,
+                    packets: count.packets,
+                    octets: count.octets,
+                    last_hit_seconds_ago: Duration::from_nanos(now_ns.saturating_sub(count.last_ns))
+                        .as_secs(),
+                });
             }
         }
         Ok(rules)

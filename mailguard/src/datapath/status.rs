@@ -1,6 +1,6 @@
 //! What `mailguard status` shows of the kernel side.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The kernel side at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,14 +57,16 @@ pub struct ReasonCount {
 }
 
 /// How often a rule decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleCount {
     /// The list that it stands on, as in `mailguard bypass` and `mailguard blacklist`.
-    pub list: &'static str,
+    pub list: String,
     /// The entry.
     pub value: String,
     /// Packets.
     pub packets: u64,
     /// Octets of their frames.
     pub octets: u64,
+    /// Seconds since the last of them.
+    pub last_hit_seconds_ago: u64,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Edit, Source};
+use crate::datapath::RuleCount;
 use crate::intercept::{Family, Role};
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
@@ -83,6 +84,8 @@ pub enum Request {
     Edit(Edit),
     /// Counters, programs and map use.
     Status,
+    /// How often each rule decided.
+    RuleCounts,
 }
 
 /// What the datapath process answers.
@@ -92,6 +95,8 @@ pub enum Answer {
     Current(Current),
     /// The state of the kernel side, as [`crate::datapath::DatapathStatus`] is written.
     Status(serde_json::Value),
+    /// The rules that decided about any packet.
+    RuleCounts(Vec<RuleCount>),
 }
 
 fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
