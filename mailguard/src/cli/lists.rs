@@ -9,6 +9,9 @@ use super::{Printed, wrong_answer};
 use crate::config::{Change, Edit, EditList};
 use crate::control::{Answer, Client, Edited, EntryRow, Request};
 
+/// Values that are named one by one after a change; more are only counted.
+const MAX_NAMED: usize = 20;
+
 /// Shows or changes lists of one family.
 pub(super) fn lists<K: Kind>(client: &mut Client, command: ListCommand<K>) -> anyhow::Result<Printed> {
     match command {
@@ -22,9 +25,11 @@ pub(super) fn lists<K: Kind>(client: &mut Client, command: ListCommand<K>) -> an
                 _ => wrong_answer(),
             }
         }
-        ListCommand::Add { kind, values, output } => edit(client, kind.list(), Change::Add, values, output),
+        ListCommand::Add { kind, values, output } => {
+            edit(client, kind.list(), Change::Add, values.read(kind.list())?, output)
+        }
         ListCommand::Remove { kind, values, output } => {
-            edit(client, kind.list(), Change::Remove, values, output)
+            edit(client, kind.list(), Change::Remove, values.read(kind.list())?, output)
         }
     }
 }
@@ -68,8 +73,13 @@ fn print_edited(edited: &Edited) -> String {
         Change::Remove => "removed",
     };
     let mut text = String::new();
-    for value in &edited.values {
-        let _ = writeln!(text, "{done}: {} {value}", edited.list.kind());
+    let (kind, count) = (edited.list.kind(), edited.values.len());
+    if count > MAX_NAMED {
+        let _ = writeln!(text, "{done}: {count} values of {kind}");
+    } else {
+        for value in &edited.values {
+            let _ = writeln!(text, "{done}: {kind} {value}");
+        }
     }
     let _ = writeln!(text, "in force, and written into {}", edited.config.display());
     text

@@ -255,11 +255,32 @@ fn lists() {
         Answer::Edited(edited),
         "added: sender a@example.com\nadded: sender example.net\nin force, and written into /m.toml\n",
     );
+    let many: Vec<String> = (0..21).map(|number| format!("192.0.2.{number}")).collect();
+    let (list, change) = (EditList::BypassToIp, Change::Remove);
+    let edited = Edited { list, change, values: many, config: "/m.toml".into() };
+    let edited = ask("bypass remove to-ip 192.0.2.0", vec![Ok(Answer::Edited(edited))]).1.unwrap();
+    assert_eq!(edited.text, "removed: 21 values of to-ip\nin force, and written into /m.toml\n");
     let refused = ControlError::new(ErrorKind::Refused, "192.0.2.1 is not in bypass.to_ips");
     let (asked, printed) = ask("bypass remove to-ip 192.0.2.1", vec![Err(refused)]);
     let (list, change) = (EditList::BypassToIp, Change::Remove);
     assert_eq!(asked, [Request::Edit(Edit { list, change, values: vec!["192.0.2.1".to_owned()] })]);
     assert_eq!(printed.unwrap_err().to_string(), "192.0.2.1 is not in bypass.to_ips");
+}
+
+#[test]
+fn values_are_typed_or_in_a_file() {
+    for line in ["bypass add to-ip", "bypass add to-ip 192.0.2.1 --from-file x"] {
+        let (asked, printed) = ask(line, Vec::new());
+        assert!(asked.is_empty() && printed.is_err(), "{line}");
+    }
+    let error = ask("bypass add to-ip --from-file /nowhere", Vec::new()).1.unwrap_err();
+    assert_eq!(
+        complaint(&error),
+        "mailguard: /nowhere: can't be read: No such file or directory (os error 2)\n"
+    );
+    let (asked, printed) = ask("bypass add to-ip --from-file /etc/passwd", Vec::new());
+    assert!(asked.is_empty(), "a wrong line is found before anything is asked");
+    assert!(printed.unwrap_err().to_string().starts_with("/etc/passwd:1: "));
 }
 
 #[test]
