@@ -13,6 +13,7 @@ mod interfaces;
 mod object;
 mod pins;
 mod probe;
+mod rates;
 mod routes;
 mod rule_maps;
 mod status;
@@ -20,6 +21,7 @@ mod status;
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Instant;
 
 use aya::maps::{Array, HashMap, MapData, SockMap};
 use mailguard_common::layout::{
@@ -41,6 +43,7 @@ use counters::Counters;
 use events::EventLog;
 use interfaces::{Device, ZoneInterface};
 use pins::Pins;
+use rates::Rates;
 use rule_maps::RuleMaps;
 
 /// The kernel side in operation.
@@ -49,6 +52,7 @@ pub struct Datapath {
     config: Array<MapData, Settings>,
     rules: RuleMaps,
     counters: Counters,
+    rates: Rates,
     interfaces: Vec<InterfaceStatus>,
     shape: Shape,
     _events: EventLog,
@@ -137,9 +141,20 @@ impl Datapath {
         forget_interfaces(&mut known, &interfaces)?;
         pins.remove_other_maps()?;
         let counters = Counters::new(&mut ebpf)?;
+        let mut rates = Rates::default();
+        rates.note(Instant::now(), counters.packets()?);
         let shape = Shape::of(config);
         let _events = EventLog::start(&mut ebpf)?;
-        Ok(Self { settings, config: config_map, rules, counters, interfaces: attached, shape, _events })
+        Ok(Self {
+            settings,
+            config: config_map,
+            rules,
+            counters,
+            rates,
+            interfaces: attached,
+            shape,
+            _events,
+        })
     }
 
     /// Applies a changed configuration: only the rules that differ are touched, additions before removals, so that
@@ -160,7 +175,9 @@ impl Datapath {
     /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is in force.
     pub fn heartbeat(&mut self) -> Result<(), DatapathError> {
         self.settings.heartbeat_ns = now_ns();
-        self.write_settings()
+        self.write_settings()?;
+        self.rates.note(Instant::now(), self.counters.packets()?);
+        Ok(())
     }
 
     /// Puts `on_proxy_down` into force at once, until the next heartbeat.
@@ -185,7 +202,7 @@ impl Datapath {
             on_proxy_down: if self.settings.fail_mode == FAIL_BYPASS { "bypass" } else { "block" },
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),
-            reasons: self.counters.reasons()?,
+            reasons: self.counters.reasons(&self.rates)?,
             rules: self.rules.counts()?,
         })
     }

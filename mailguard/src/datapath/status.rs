@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The kernel side at a glance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DatapathStatus {
     /// Whether the last heartbeat is fresh.
     pub proxy_alive: bool,
@@ -46,7 +46,7 @@ pub struct MapUse {
 }
 
 /// How often something was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReasonCount {
     /// What, and why.
     pub reason: &'static str,
@@ -54,6 +54,8 @@ pub struct ReasonCount {
     pub packets: u64,
     /// Octets of their frames.
     pub octets: u64,
+    /// Packets a second over the last ten seconds, one decimal.
+    pub per_second: f64,
 }
 
 /// How often a rule decided.
