@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
+use mailguard_common::layout::HEARTBEAT_STALE_NS;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules, compile};
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, SERVER4, SERVER6};
 
@@ -11,6 +13,8 @@ use crate::firewall::{Answer, Callers, Firewall, Session};
 
 /// Entries of a long list.
 const MANY: u32 = 64_000;
+/// Half the time for which a heartbeat counts.
+const HALF_STALE: Duration = Duration::from_nanos(HEARTBEAT_STALE_NS / 2);
 /// The configuration that stays in force beside the long lists.
 const LISTED: &str = "[access]\nblacklist_clients = [\"192.0.2.3\"]\n";
 
@@ -38,7 +42,8 @@ fn long_lists_change_while_clients_connect() {
     let callers = Callers::start(&firewall.topology.client, [SERVER4.into(), SERVER6.into()]);
     for rules in &changes {
         firewall.beat();
-        // It may take longer than a heartbeat counts: whoever changes rules can't be told that the proxy lives.
+        // The heartbeat is renewed while the rules change: whoever changes them can't be told that the proxy lives.
+        std::thread::sleep(HALF_STALE);
         firewall.datapath().apply_rules(rules).unwrap();
         assert!(sessions.iter_mut().all(Session::alive), "open sessions");
     }
