@@ -158,6 +158,24 @@ fn the_uplink_is_no_open_relay_and_lists_are_obeyed() {
     assert!(refused.contains("elsewhere.example.test"), "{refused}");
 }
 
+/// The entry `value` has been hit, and not long ago; another entry of its list hasn't.
+#[track_caller]
+fn check_hits(appliance: &Appliance<'_>, list: &str, value: &str) {
+    let (kind, idle) = if list == "bypass" { ("from-ip", "192.0.2.98") } else { ("client", "192.0.2.96/31") };
+    appliance.ok(&[list, "add", kind, idle]).expect("added");
+    let entries = appliance.json(&[list, "list", kind]).expect("the list");
+    let entry = |value: &str| {
+        let rows = entries.as_array().expect("rows").iter();
+        rows.clone().find(|row| row["value"] == value).unwrap_or_else(|| panic!("{value} in {entries}"))
+    };
+    let hit = entry(value);
+    assert!(hit["packets"].as_u64() > Some(0) && hit["octets"].as_u64() > Some(0), "{hit}");
+    assert!(hit["last_hit_seconds_ago"].as_u64() < Some(600), "{hit}");
+    assert!(!hit["last_hit_seconds_ago"].is_null(), "{hit}");
+    let idle = entry(idle);
+    assert_eq!((idle["packets"].as_u64(), &idle["last_hit_seconds_ago"]), (Some(0), &Value::Null), "{idle}");
+}
+
 #[test]
 fn bypass_and_blacklist_change_live_and_in_the_file() {
     let topology = Topology::new().expect("namespaces");
@@ -175,6 +193,7 @@ fn bypass_and_blacklist_change_live_and_in_the_file() {
     appliance.ok(&["bypass", "add", "from-ip", &client]).expect("added");
     assert_eq!(deliver("bypassed"), client, "its own address is seen: the connection was direct");
     assert!(appliance.ok(&["bypass", "list"]).expect("listed").contains(&client));
+    check_hits(&appliance, "bypass", &client);
     let file = fs::read_to_string(appliance.config()).expect("the file");
     assert!(file.contains("# comments stay") && file.contains(&client), "{file}");
     assert!(
@@ -189,6 +208,7 @@ fn bypass_and_blacklist_change_live_and_in_the_file() {
         Message { from_address: Some(&second), ..message(&server, "bob@server.example.test", "blocked") };
     appliance.ok(&["blacklist", "add", "client", &second]).expect("added");
     assert!(!send(&topology, &blocked).connected, "dropped in the kernel");
+    check_hits(&appliance, "blacklist", &second);
     appliance.ok(&["blacklist", "remove", "client", &second]).expect("removed");
     assert!(send(&topology, &blocked).accepted);
 

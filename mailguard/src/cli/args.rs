@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use mailguard_core::mail::QueueId;
 
+use super::values::Values;
 use crate::config::{DEFAULT_PATH, EditList};
 use crate::control::Which;
 use crate::trace::SYNTAX;
@@ -96,7 +97,8 @@ Changes take effect at once, break no session and are written into the configura
 Examples:
   mailguard bypass list
   mailguard bypass add from-subnet 192.168.5.0/24 2001:db8:5::/64
-  mailguard bypass remove to-ip 203.0.113.9"
+  mailguard bypass remove to-ip 203.0.113.9
+  mailguard bypass add to-ip --from-file partners.txt"
     )]
     Bypass(ListCommand<BypassKind>),
     /// Clients, senders and recipients whose mail is refused.
@@ -107,6 +109,7 @@ Changes take effect at once, break no session and are written into the configura
 
 Examples:
   mailguard blacklist add client 198.51.100.0/24
+  mailguard blacklist add client --from-file spammers.txt
   mailguard blacklist add sender spam@example.com example.net
   mailguard blacklist remove recipient old@example.org"
     )]
@@ -172,9 +175,8 @@ pub(super) enum ListCommand<K: ValueEnum + Send + Sync + 'static> {
         /// Which list.
         #[arg(value_enum)]
         kind: K,
-        /// What to add.
-        #[arg(required = true, value_name = "VALUE")]
-        values: Vec<String>,
+        #[command(flatten)]
+        values: Values,
         #[command(flatten)]
         output: Output,
     },
@@ -183,9 +185,8 @@ pub(super) enum ListCommand<K: ValueEnum + Send + Sync + 'static> {
         /// Which list.
         #[arg(value_enum)]
         kind: K,
-        /// What to remove.
-        #[arg(required = true, value_name = "VALUE")]
-        values: Vec<String>,
+        #[command(flatten)]
+        values: Values,
         #[command(flatten)]
         output: Output,
     },

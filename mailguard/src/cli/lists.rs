@@ -1,12 +1,16 @@
 //! `mailguard bypass` and `mailguard blacklist`.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::args::{Kind, ListCommand, Output};
-use super::layout::Table;
+use super::layout::{Table, span};
 use super::{Printed, wrong_answer};
-use crate::config::{Change, Edit, EditList, ListEntry};
-use crate::control::{Answer, Client, Edited, Request};
+use crate::config::{Change, Edit, EditList};
+use crate::control::{Answer, Client, Edited, EntryRow, Request};
+
+/// Values that are named one by one after a change; more are only counted.
+const MAX_NAMED: usize = 20;
 
 /// Shows or changes lists of one family.
 pub(super) fn lists<K: Kind>(client: &mut Client, command: ListCommand<K>) -> anyhow::Result<Printed> {
@@ -21,9 +25,11 @@ pub(super) fn lists<K: Kind>(client: &mut Client, command: ListCommand<K>) -> an
                 _ => wrong_answer(),
             }
         }
-        ListCommand::Add { kind, values, output } => edit(client, kind.list(), Change::Add, values, output),
+        ListCommand::Add { kind, values, output } => {
+            edit(client, kind.list(), Change::Add, values.read(kind.list())?, output)
+        }
         ListCommand::Remove { kind, values, output } => {
-            edit(client, kind.list(), Change::Remove, values, output)
+            edit(client, kind.list(), Change::Remove, values.read(kind.list())?, output)
         }
     }
 }
@@ -41,13 +47,20 @@ fn edit(
     }
 }
 
-fn print(entries: &[ListEntry]) -> String {
+fn print(entries: &[EntryRow]) -> String {
     if entries.is_empty() {
         return "nothing is listed\n".to_owned();
     }
-    let mut table = Table::whole(&["KIND", "VALUE", "WRITTEN IN"]);
-    for ListEntry { list, value, file, line } in entries {
-        table.row([list.kind().to_owned(), value.clone(), format!("{}:{line}", file.display())]);
+    let mut table = Table::whole(&["KIND", "VALUE", "HITS", "LAST HIT", "WRITTEN IN"]);
+    for EntryRow { entry, packets, last_hit_seconds_ago, .. } in entries {
+        let last = last_hit_seconds_ago.map(|seconds| format!("{} ago", span(Duration::from_secs(seconds))));
+        table.row([
+            entry.list.kind().to_owned(),
+            entry.value.clone(),
+            packets.map_or("-".to_owned(), |packets| packets.to_string()),
+            last.unwrap_or("-".to_owned()),
+            format!("{}:{}", entry.file.display(), entry.line),
+        ]);
     }
     let mut text = String::new();
     table.print(&mut text, "");
@@ -60,8 +73,13 @@ fn print_edited(edited: &Edited) -> String {
         Change::Remove => "removed",
     };
     let mut text = String::new();
-    for value in &edited.values {
-        let _ = writeln!(text, "{done}: {} {value}", edited.list.kind());
+    let (kind, count) = (edited.list.kind(), edited.values.len());
+    if count > MAX_NAMED {
+        let _ = writeln!(text, "{done}: {count} values of {kind}");
+    } else {
+        for value in &edited.values {
+            let _ = writeln!(text, "{done}: {kind} {value}");
+        }
     }
     let _ = writeln!(text, "in force, and written into {}", edited.config.display());
     text

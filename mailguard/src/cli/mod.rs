@@ -9,6 +9,7 @@ mod lists;
 mod messages;
 mod status;
 mod traces;
+mod values;
 
 use std::io::{self, Write};
 use std::os::fd::RawFd;

@@ -12,8 +12,8 @@ use super::lists::{EditList, Entry, ListEntry, entries};
 use super::report::Errors;
 use super::source::Source;
 
-/// Values that one edit may add or remove.
-pub const MAX_EDIT_VALUES: usize = 1_000;
+/// Values that one edit may add or remove: as many as a list holds.
+pub const MAX_EDIT_VALUES: usize = mailguard_core::config::resolve::MAX_LIST_VALUES;
 
 /// What happens to the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use mailguard_core::config::model::AddressPattern;
 use mailguard_core::config::syntax::{self, Mac, Mismatch, Syntax};
 use mailguard_core::config::value::quoted;
@@ -99,6 +100,22 @@ impl EditList {
         self.path().join(".")
     }
 
+    /// The list and the value under which the kernel counts what `value` of this list does. None for senders and
+    /// recipients, which it doesn't know, and for what is no value of this list.
+    pub fn kernel_rule(self, value: &str) -> Option<(&'static str, String)> {
+        let list = match self {
+            EditList::BypassFromSubnet | EditList::BypassFromIp => "bypass from",
+            EditList::BypassToSubnet | EditList::BypassToIp => "bypass to",
+            EditList::BypassFromMac => "bypass from-mac",
+            EditList::BlacklistClient => "blacklist client",
+            EditList::BlacklistSender | EditList::BlacklistRecipient => return None,
+        };
+        let Entry { written, .. } = self.read(value.trim()).ok()?;
+        // A network of one is a single address there.
+        let single = written.parse().ok().filter(|net: &IpNet| net.prefix_len() == net.max_prefix_len());
+        Some((list, single.map_or(written, |net| net.addr().to_string())))
+    }
+
     /// The value as it is written into the file, and the form in which two values are compared.
     pub(super) fn read(self, text: &str) -> Result<Entry, EditError> {
         match self {
@@ -177,4 +194,25 @@ pub fn entries(source: &Source, list: EditList) -> Vec<ListEntry> {
         Some(ListEntry { list, value: item.as_text()?.to_owned(), file, line })
     };
     items.iter().filter_map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_under_their_shortest_form() {
+        for (list, value, expect) in [
+            (EditList::BypassFromIp, "2001:DB8::1", Some(("bypass from", "2001:db8::1"))),
+            (EditList::BypassFromSubnet, "192.0.2.7/32", Some(("bypass from", "192.0.2.7"))),
+            (EditList::BypassToSubnet, "192.0.2.0/24", Some(("bypass to", "192.0.2.0/24"))),
+            (EditList::BypassFromMac, "02:00:5E:10:00:01", Some(("bypass from-mac", "02:00:5e:10:00:01"))),
+            (EditList::BlacklistClient, "192.0.2.7/32", Some(("blacklist client", "192.0.2.7"))),
+            (EditList::BlacklistClient, "nonsense", None),
+            (EditList::BlacklistSender, "example.com", None),
+        ] {
+            let expect = expect.map(|(list, value)| (list, value.to_owned()));
+            assert_eq!(list.kernel_rule(value), expect, "{value}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! `mailguard_core::config` resolves. `report` tells people where an error stands. `edit` changes one of the
 //! `lists` within the `layout` of the file, and `write` puts the result in its place. What the values mean is the core's.
 
+mod batch;
 mod edit;
 mod layout;
 mod lists;
@@ -13,6 +14,7 @@ mod source;
 mod tree;
 mod write;
 
+pub use batch::{BatchError, batch};
 pub use edit::{Change, Edit, EditError, MAX_EDIT_VALUES, edit};
 pub use lists::{EditList, ListEntry, entries};
 pub use report::{Errors, Located};

@@ -156,7 +156,7 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         offset += line.len();
         let comment = line
             .char_indices()
-            .find(|&(index, c)| c == '#' && (index == 0 || line[..index].ends_with([' ', '\t'])))
+            .find(|&(index, c)| c == '#' && (index == 0 || line[..index].ends_with([' ', '\t', '\u{feff}'])))
             .map_or(line.len(), |(index, _)| index);
         let content = line[..comment].trim_start_matches('\u{feff}');
         let entry = content.trim();

@@ -14,10 +14,10 @@ pub use server::{BindError, Handler, bind, serve};
 
 use std::path::{Path, PathBuf};
 
-/// Longest request line, octets.
-pub const MAX_REQUEST_OCTETS: usize = 256 << 10;
-/// Longest answer line, octets.
-pub const MAX_ANSWER_OCTETS: usize = 16 << 20;
+/// Longest request line, octets: an edit that fills a list of 65,536 networks, 46 octets each at most, fits.
+pub const MAX_REQUEST_OCTETS: usize = 4 << 20;
+/// Longest answer line, octets: the entries of full lists with their counts fit.
+pub const MAX_ANSWER_OCTETS: usize = 64 << 20;
 /// Rows that one answer lists at most; a client asks again for more.
 pub const MAX_ROWS: u32 = 1_000;
 

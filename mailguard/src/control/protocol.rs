@@ -141,7 +141,7 @@ pub enum Answer {
     /// The new configuration is in force.
     Reloaded(Reloaded),
     /// Entries of lists.
-    Entries(Vec<ListEntry>),
+    Entries(Vec<EntryRow>),
     /// The list is changed.
     Edited(Edited),
     /// Messages that wait.
@@ -224,6 +224,21 @@ pub struct Reloaded {
     pub notes: Vec<String>,
     /// Configured protections that this version doesn't have.
     pub inactive: Vec<Inactive>,
+}
+
+/// An entry of a list, and what the kernel did by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRow {
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: ListEntry,
+    /// New connections that it decided about; absent on the lists of senders and recipients, which the kernel doesn't
+    /// know.
+    pub packets: Option<u64>,
+    /// Octets of their frames.
+    pub octets: Option<u64>,
+    /// Seconds since the last of them; absent when there was none.
+    pub last_hit_seconds_ago: Option<u64>,
 }
 
 /// A list was changed, in the file and in force.

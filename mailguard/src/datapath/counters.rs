@@ -1,10 +1,13 @@
 //! Reading the counters, which every CPU keeps for itself.
 
+use std::time::Instant;
+
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray};
 use mailguard_common::layout::{Count, Reason, map};
 
 use super::object::take_map;
+use super::rates::Rates;
 use super::{DatapathError, ReasonCount};
 
 /// The open counters of reasons.
@@ -18,13 +21,29 @@ impl Counters {
         Ok(Self { reasons: take_map(ebpf, map::STATS)? })
     }
 
-    /// All reasons, those that never occurred too.
-    pub(super) fn reasons(&self) -> Result<Vec<ReasonCount>, DatapathError> {
-        let count = |reason: &Reason| {
-            let count = total(&self.reasons, *reason as u32).map_err(DatapathError::map(map::STATS))?;
-            Ok(ReasonCount { reason: reason.name(), packets: count.packets, octets: count.octets })
+    /// All reasons, those that never occurred too, with their rates since the samples in `rates`.
+    pub(super) fn reasons(&self, rates: &Rates) -> Result<Vec<ReasonCount>, DatapathError> {
+        let counts = self.counts()?;
+        let packets: Vec<u64> = counts.iter().map(|count| count.packets).collect();
+        let rates = rates.per_second(Instant::now(), &packets);
+        let reasons = Reason::ALL.iter().zip(counts).zip(rates);
+        let row = |((reason, count), per_second): ((&Reason, Count), f64)| ReasonCount {
+            reason: reason.name(),
+            packets: count.packets,
+            octets: count.octets,
+            per_second,
         };
-        Reason::ALL.iter().map(count).collect()
+        Ok(reasons.map(row).collect())
+    }
+
+    /// Packets of each reason, in the order of [`Reason::ALL`].
+    pub(super) fn packets(&self) -> Result<Vec<u64>, DatapathError> {
+        Ok(self.counts()?.iter().map(|count| count.packets).collect())
+    }
+
+    fn counts(&self) -> Result<Vec<Count>, DatapathError> {
+        let count = |reason: &Reason| total(&self.reasons, *reason as u32);
+        Reason::ALL.iter().map(count).collect::<Result<_, _>>().map_err(DatapathError::map(map::STATS))
     }
 }
 

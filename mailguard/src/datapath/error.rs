@@ -111,6 +111,9 @@ pub enum DatapathError {
     /// The thread that talks to the kernel's routing can't be started.
     #[error("cannot talk to the kernel's routing: {0}")]
     NetlinkSocket(#[source] io::Error),
+    /// The thread that reads the kernel's events can't be started.
+    #[error("cannot read the kernel's events: {0}")]
+    EventThread(#[source] io::Error),
 }
 
 impl DatapathError {

@@ -8,11 +8,13 @@
 mod attach;
 mod counters;
 mod error;
+mod events;
 mod interfaces;
 mod links;
 mod object;
 mod pins;
 mod probe;
+mod rates;
 mod routes;
 mod rule_maps;
 mod status;
@@ -20,6 +22,7 @@ mod status;
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, SockMap};
@@ -40,8 +43,10 @@ pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount
 
 use crate::intercept::{Family, Role, ZoneListener};
 use counters::Counters;
+use events::EventLog;
 use interfaces::{ZoneInterface, ZoneInterfaces};
 use pins::Pins;
+use rates::Rates;
 use rule_maps::RuleMaps;
 
 /// The kernel side in operation.
@@ -50,6 +55,7 @@ pub struct Datapath {
     config: Array<MapData, Settings>,
     rules: RuleMaps,
     counters: Counters,
+    rates: Rates,
     /// The programs, for interfaces that come later.
     programs: Ebpf,
     pins: Pins,
@@ -58,6 +64,7 @@ pub struct Datapath {
     zones: ZoneInterfaces,
     interfaces: Vec<InterfaceStatus>,
     shape: Shape,
+    _events: EventLog,
 }
 
 /// What [`Datapath::apply`] changed.
@@ -131,11 +138,15 @@ impl Datapath {
         settings.armed = 1;
         settings.heartbeat_ns = now_ns();
         config_map.set(0, settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+        let mut rates = Rates::default();
+        rates.note(Instant::now(), counters.packets()?);
+        let _events = EventLog::start(&mut programs)?;
         let mut datapath = Self {
             settings,
             config: config_map,
             rules,
             counters,
+            rates,
             programs,
             pins,
             hook,
@@ -143,6 +154,7 @@ impl Datapath {
             zones: ZoneInterfaces::default(),
             interfaces: Vec::new(),
             shape: Shape::of(config),
+            _events,
         };
         datapath.attach_to(interfaces::of_zones(config)?)?;
         datapath.pins.remove_other_maps()?;
@@ -212,7 +224,9 @@ impl Datapath {
     /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is in force.
     pub fn heartbeat(&mut self) -> Result<(), DatapathError> {
         self.settings.heartbeat_ns = now_ns();
-        self.write_settings()
+        self.write_settings()?;
+        self.rates.note(Instant::now(), self.counters.packets()?);
+        Ok(())
     }
 
     /// Puts `on_proxy_down` into force at once, until the next heartbeat.
@@ -230,6 +244,11 @@ impl Datapath {
         &self.interfaces
     }
 
+    /// The rules that decided about any packet, and how often.
+    pub fn rule_counts(&self) -> Result<Vec<RuleCount>, DatapathError> {
+        self.rules.counts()
+    }
+
     /// What is attached where, how full the maps are, what was counted.
     pub fn status(&self) -> Result<DatapathStatus, DatapathError> {
         Ok(DatapathStatus {
@@ -237,7 +256,7 @@ impl Datapath {
             on_proxy_down: if self.settings.fail_mode == FAIL_BYPASS { "bypass" } else { "block" },
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),
-            reasons: self.counters.reasons()?,
+            reasons: self.counters.reasons(&self.rates)?,
             rules: self.rules.counts()?,
         })
     }

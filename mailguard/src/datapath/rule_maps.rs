@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -19,10 +20,13 @@ use mailguard_common::packet::mapped;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules};
 
 use super::object::take_map;
-use super::{DatapathError, MapUse, RuleCount, counters};
+use super::{DatapathError, MapUse, RuleCount, counters, now_ns};
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
+
+/// Entries that are changed before the heartbeat is renewed: a fraction of a second's work.
+const ENTRIES_A_HEARTBEAT: usize = 4_096;
 
 /// Which of the configuration's lists an entry is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +81,20 @@ impl Home {
         Home::BypassTo6,
         Home::BypassMac,
     ];
+
+    /// What an administrator calls the entries that it holds.
+    const fn list(self) -> &'static str {
+        match self {
+            Home::BlacklistHosts => "access.blacklist_clients (single addresses)",
+            Home::Blacklist4 => "access.blacklist_clients (IPv4 networks)",
+            Home::Blacklist6 => "access.blacklist_clients (IPv6 networks)",
+            Home::BypassFrom4 => "bypass.from_ips and bypass.from_subnets (IPv4)",
+            Home::BypassFrom6 => "bypass.from_ips and bypass.from_subnets (IPv6)",
+            Home::BypassTo4 => "bypass.to_ips and bypass.to_subnets (IPv4)",
+            Home::BypassTo6 => "bypass.to_ips and bypass.to_subnets (IPv6)",
+            Home::BypassMac => "bypass.from_macs",
+        }
+    }
 
     /// Name of the map, entries it can hold, its `HAS_` bit.
     const fn facts(self) -> (&'static str, u32, u32) {
@@ -153,9 +171,9 @@ fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), Data
         *counts.entry(entry.home()).or_default() += 1;
     }
     for (home, count) in &counts {
-        let (list, limit, _) = home.facts();
+        let (_, limit, _) = home.facts();
         if *count > limit as usize {
-            return Err(DatapathError::TooMany { list, entries: *count, limit: limit as usize });
+            return Err(DatapathError::TooMany { list: home.list(), entries: *count, limit: limit as usize });
         }
     }
     let (total, limit) = (counts.values().sum(), MAX_RULES as usize);
@@ -188,13 +206,20 @@ impl RuleMaps {
 
     /// The rules that decided about any packet.
     pub(super) fn counts(&self) -> Result<Vec<RuleCount>, DatapathError> {
-        let mut rules = Vec::new();
+        let (mut rules, now_ns) = (Vec::new(), now_ns());
         for (entry, value) in &self.installed {
             let count =
                 counters::total(&self.hits, value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
             if count.packets > 0 {
                 let (list, value) = entry.describe();
-                rules.push(RuleCount { list, value, packets: count.packets, octets: count.octets });
+                rules.push(RuleCount {
+                    list: list.to_owned(),
+                    value,
+                    packets: count.packets,
+                    octets: count.octets,
+                    last_hit_seconds_ago: Duration::from_nanos(now_ns.saturating_sub(count.last_ns))
+                        .as_secs(),
+                });
             }
         }
         Ok(rules)
@@ -236,13 +261,16 @@ impl RuleMaps {
         settings.populated |= populated(target.keys());
         config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
         if !additions_first {
-            self.remove_all(&removals)?;
+            self.remove_all(&removals, settings, config)?;
         }
-        for (entry, action) in &additions {
-            self.add(*entry, *action)?;
+        for piece in additions.chunks(ENTRIES_A_HEARTBEAT) {
+            for (entry, action) in piece {
+                self.add(*entry, *action)?;
+            }
+            keep_alive(settings, config)?;
         }
         if additions_first {
-            self.remove_all(&removals)?;
+            self.remove_all(&removals, settings, config)?;
         }
         settings.populated = populated(target.keys());
         config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
@@ -281,12 +309,20 @@ impl RuleMaps {
         Ok(rule)
     }
 
-    fn remove_all(&mut self, entries: &[Entry]) -> Result<(), DatapathError> {
-        for entry in entries {
-            self.delete(entry).map_err(DatapathError::map(entry.home().facts().0))?;
-            if let Some(value) = self.installed.remove(entry) {
-                self.free.insert(value.rule);
+    fn remove_all(
+        &mut self,
+        entries: &[Entry],
+        settings: &mut Settings,
+        config: &mut Array<MapData, Settings>,
+    ) -> Result<(), DatapathError> {
+        for piece in entries.chunks(ENTRIES_A_HEARTBEAT) {
+            for entry in piece {
+                self.delete(entry).map_err(DatapathError::map(entry.home().facts().0))?;
+                if let Some(value) = self.installed.remove(entry) {
+                    self.free.insert(value.rule);
+                }
             }
+            keep_alive(settings, config)?;
         }
         Ok(())
     }
@@ -335,6 +371,16 @@ impl RuleMaps {
         }
         Ok(())
     }
+}
+
+/// Renews the heartbeat of a proxy that isn't declared dead: whoever would write it is busy with the maps.
+fn keep_alive(settings: &mut Settings, config: &mut Array<MapData, Settings>) -> Result<(), DatapathError> {
+    let now = now_ns();
+    if settings.proxy_alive(now) {
+        settings.heartbeat_ns = now;
+        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+    }
+    Ok(())
 }
 
 /// Tries take their nodes from pools that run empty for a moment and refill by themselves.

@@ -1,9 +1,9 @@
 //! What `mailguard status` shows of the kernel side.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The kernel side at a glance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DatapathStatus {
     /// Whether the last heartbeat is fresh.
     pub proxy_alive: bool,
@@ -49,7 +49,7 @@ pub struct MapUse {
 }
 
 /// How often something was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReasonCount {
     /// What, and why.
     pub reason: &'static str,
@@ -57,17 +57,21 @@ pub struct ReasonCount {
     pub packets: u64,
     /// Octets of their frames.
     pub octets: u64,
+    /// Packets a second over the last ten seconds, one decimal.
+    pub per_second: f64,
 }
 
 /// How often a rule decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleCount {
     /// The list that it stands on, as in `mailguard bypass` and `mailguard blacklist`.
-    pub list: &'static str,
+    pub list: String,
     /// The entry.
     pub value: String,
     /// Packets.
     pub packets: u64,
     /// Octets of their frames.
     pub octets: u64,
+    /// Seconds since the last of them.
+    pub last_hit_seconds_ago: u64,
 }

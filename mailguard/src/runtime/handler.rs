@@ -11,7 +11,7 @@ use super::ipc::{self, Current};
 use super::privileged::Privileged;
 use super::rows;
 use super::services::MailServices;
-use crate::config::{self, Edit, Source, entries};
+use crate::config::{self, Edit, EditList, Source, entries};
 use crate::control::{
     Answer, ControlError, Done, Edited, ErrorKind, Handler, Listing, MAX_ROWS, Page, Reloaded, Request,
     StatusReport, Stock, Which, ZoneStatus,
@@ -22,6 +22,9 @@ use crate::scan::Scanner;
 use crate::session::Limits;
 use crate::store;
 use crate::trace::{Query, Recorder};
+
+/// The two processes are of one program: it can't happen, and isn't taken for an answer if it does.
+const OTHER_QUESTION: &str = "the datapath process answered another question";
 
 type Result<T> = std::result::Result<T, ControlError>;
 
@@ -103,7 +106,7 @@ impl ControlHandler {
     async fn change(&self, request: ipc::Request) -> Result<()> {
         match self.parts.privileged.request(request).await.map_err(refused)? {
             ipc::Answer::Current(current) => self.adopt(current).map_err(failed),
-            ipc::Answer::Status(_) => Err(failed("the datapath process answered another question")),
+            _ => Err(failed(OTHER_QUESTION)),
         }
     }
 
@@ -112,6 +115,16 @@ impl ControlHandler {
         let config = self.loaded().source.path.clone();
         let inactive = self.parts.config.load().inactive.clone();
         Ok(Answer::Reloaded(Reloaded { config, notes: Vec::new(), inactive }))
+    }
+
+    async fn entries(&self, lists: Vec<EditList>) -> Result<Answer> {
+        let counts = match self.parts.privileged.request(ipc::Request::RuleCounts).await.map_err(failed)? {
+            ipc::Answer::RuleCounts(counts) => counts,
+            _ => return Err(failed(OTHER_QUESTION)),
+        };
+        let loaded = self.loaded();
+        let entries = lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect();
+        Ok(Answer::Entries(rows::entry_rows(entries, &counts)))
     }
 
     async fn edit(&self, edit: Edit) -> Result<Answer> {
@@ -128,7 +141,7 @@ impl ControlHandler {
         problems.extend(self.damaged().await?);
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
             Ok(ipc::Answer::Status(status)) => status,
-            Ok(ipc::Answer::Current(_)) => serde_json::Value::Null,
+            Ok(_) => serde_json::Value::Null,
             Err(error) => {
                 problems.push(error);
                 serde_json::Value::Null
@@ -276,12 +289,7 @@ impl Handler for ControlHandler {
         match request {
             Request::Status => self.status().await,
             Request::Reload => self.reload().await,
-            Request::Entries { lists } => {
-                let loaded = self.loaded();
-                Ok(Answer::Entries(
-                    lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect(),
-                ))
-            }
+            Request::Entries { lists } => self.entries(lists).await,
             Request::Edit(edit) => self.edit(edit).await,
             Request::QueueList(page) => self.queue_list(page).await,
             Request::QueueShow { id } => self.queue_show(id).await,

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Edit, Source};
+use crate::control;
+use crate::datapath::RuleCount;
 use crate::intercept::{Family, Role};
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
-/// Largest frame to the datapath process in octets: an edit of a list.
-pub const MAX_REQUEST_OCTETS: usize = 1 << 20;
+/// Largest frame to the datapath process in octets: an edit of a list, as the control socket takes it, in its frame.
+pub const MAX_REQUEST_OCTETS: usize = control::MAX_REQUEST_OCTETS + (64 << 10);
 
 /// From the datapath process to the mail process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,6 +85,8 @@ pub enum Request {
     Edit(Edit),
     /// Counters, programs and map use.
     Status,
+    /// How often each rule decided.
+    RuleCounts,
 }
 
 /// What the datapath process answers.
@@ -92,6 +96,8 @@ pub enum Answer {
     Current(Current),
     /// The state of the kernel side, as [`crate::datapath::DatapathStatus`] is written.
     Status(serde_json::Value),
+    /// The rules that decided about any packet.
+    RuleCounts(Vec<RuleCount>),
 }
 
 fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_oversized_frame_is_refused_before_it_is_read() {
-        let error = read::<ToDatapath>(&mut [0, 0x10, 0, 1].as_slice(), MAX_REQUEST_OCTETS).unwrap_err();
+        let error = read::<ToDatapath>(&mut [0, 0x41, 0, 1].as_slice(), MAX_REQUEST_OCTETS).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

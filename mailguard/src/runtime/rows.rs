@@ -1,5 +1,6 @@
 //! What the stores hold, as the rows that the control socket shows.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
 use mailguard_core::disposition::Disposition;
@@ -8,10 +9,12 @@ use mailguard_core::mail::QueueId;
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 
+use crate::config::ListEntry;
 use crate::control::{
-    AttemptRow, CheckRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
+    AttemptRow, CheckRow, EntryRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
     SourceRow, TraceRecipient, TraceRow,
 };
+use crate::datapath::RuleCount;
 use crate::quarantine::Shown;
 use crate::store::record::{Ending, MessageRecord, QuarantineRecord, RecipientState};
 use crate::trace::{AttemptRecord, Record, TransactionResult};
@@ -35,6 +38,23 @@ fn source(origin: &Origin) -> Option<SourceRow> {
             helo: client.helo.clone(),
         }),
     }
+}
+
+/// Entries of lists with what the kernel counted for each. Entries that mean the same share a rule and its count.
+pub(super) fn entry_rows(entries: Vec<ListEntry>, counts: &[RuleCount]) -> Vec<EntryRow> {
+    let counts: HashMap<(&str, &str), &RuleCount> =
+        counts.iter().map(|count| ((count.list.as_str(), count.value.as_str()), count)).collect();
+    let row = |entry: ListEntry| {
+        let rule = entry.list.kernel_rule(&entry.value);
+        let count = rule.as_ref().and_then(|(list, value)| counts.get(&(*list, value.as_str())));
+        EntryRow {
+            packets: rule.as_ref().map(|_| count.map_or(0, |count| count.packets)),
+            octets: rule.as_ref().map(|_| count.map_or(0, |count| count.octets)),
+            last_hit_seconds_ago: count.map(|count| count.last_hit_seconds_ago),
+            entry,
+        }
+    };
+    entries.into_iter().map(row).collect()
 }
 
 pub(super) fn queue_row(id: QueueId, record: &MessageRecord) -> QueueRow {

@@ -384,6 +384,9 @@ impl Supervisor {
                 }
                 Ok(Answer::Current(self.current()))
             }
+            Request::RuleCounts => {
+                self.datapath.rule_counts().map(Answer::RuleCounts).map_err(|error| error.to_string())
+            }
             Request::Status => {
                 let status = self.datapath.status().map_err(|error| error.to_string())?;
                 serde_json::to_value(status).map(Answer::Status).map_err(|error| error.to_string())

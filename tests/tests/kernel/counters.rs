@@ -59,6 +59,10 @@ fn check(firewall: &Firewall, sources: &[IpAddr], reason: &str) {
     let expect = (u64::from(SYNS) * sources.len() as u64, octets);
     let arrived = wait_until("every SYN is counted", || count().0 >= expect.0);
     assert_eq!(count(), expect, "{reason}: {arrived:?}");
+    let rates: Vec<_> =
+        firewall.status().reasons.into_iter().filter(|count| count.per_second > 0.0).collect();
+    assert!(rates.iter().any(|count| count.reason == reason), "{reason}: {rates:?}");
+    assert!(rates.iter().all(|count| count.packets > 0), "{rates:?}");
 }
 
 /// [`check`], and each rule has its own share.

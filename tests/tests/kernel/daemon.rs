@@ -1,7 +1,7 @@
 //! The real program, killed and hung: port 25 follows `on_proxy_down` while nobody is there, and is intercepted again
 //! afterwards.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{
@@ -106,6 +106,44 @@ fn check(mode: &str, down: [Answer; 2]) {
             scene.check_up(what);
         }
     });
+}
+
+/// The log, while the mail process hangs, says who was turned away, or let pass.
+fn check_log(mode: &str, down: [Answer; 2], words: &str) {
+    with_scene(mode, down, |scene| {
+        scene.check_up("it answers");
+        assert!(!scene.appliance.log().contains(words), "{}", scene.appliance.log());
+        let [_, mail] = scene.processes();
+        kill(mail, Signal::SIGSTOP).unwrap();
+        scene.check_down("the mail process hangs");
+        for (client, server) in
+            [(format!("{CLIENT4}:"), SERVER4.into()), (format!("[{CLIENT6}]:"), SERVER6.into())]
+        {
+            let dialled = SocketAddr::new(server, 25);
+            let is_said = |line: &str| {
+                [words, &format!("client={client}"), &format!("dialled={dialled}"), "interface=\"lan0\""]
+                    .iter()
+                    .all(|part| line.contains(part))
+            };
+            // Two that dial at one time are one event.
+            let said = wait_until("the log has it", || {
+                dial(scene.topology, server);
+                scene.appliance.log().lines().any(is_said)
+            });
+            said.unwrap_or_else(|error| panic!("{error}: {}", scene.appliance.log()));
+        }
+        kill(mail, Signal::SIGCONT).unwrap();
+    });
+}
+
+#[test]
+fn the_log_says_who_was_turned_away_while_the_proxy_was_down() {
+    check_log("block", [Answer::Nobody, Answer::Nobody], "kernel: proxy down blocked");
+}
+
+#[test]
+fn the_log_says_who_passed_while_the_proxy_was_down() {
+    check_log("bypass", [Answer::server(CLIENT4), Answer::server(CLIENT6)], "kernel: proxy down passed");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod doctor;
 mod evasion;
 mod firewall;
 mod flood;
+mod from_file;
 mod intercept;
 mod lifecycle;
 mod links;

@@ -183,7 +183,7 @@ fn refusals() {
         &["192.0.2.1/24"],
         "\"192.0.2.1/24\" is not accepted in bypass.from_subnets: it takes a network like \"192.168.5.0/24\" or \"2001:db8::/32\" (write \"192.0.2.0/24\": no bits beyond the prefix length)",
     );
-    check(BypassFromIp, ADD, &[], "an edit names 1 to 1000 values, this one 0");
+    check(BypassFromIp, ADD, &[], "an edit names 1 to 65536 values, this one 0");
     let full: String = (0..16_384u32).map(|n| format!("\"10.0.{}.{}\",", n >> 8, n & 255)).collect();
     let full = format!("{LEAST}[bypass]\nfrom_ips = [{full}]\n");
     let error = change(&full, BypassFromIp, ADD, &["192.0.2.1"]).unwrap_err().to_string();
