@@ -33,6 +33,7 @@ use nix::time::{ClockId, clock_gettime};
 pub use attach::Hook;
 pub use error::{AttachError, DatapathError};
 pub use probe::{probe, programs_at};
+pub use rule_maps::BanStatus;
 pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
 
 use crate::intercept::{Family, Role, ZoneListener};
@@ -46,6 +47,8 @@ pub struct Datapath {
     settings: Settings,
     config: Array<MapData, Settings>,
     rules: RuleMaps,
+    /// What is done to banned clients.
+    ban_action: u32,
     counters: Counters,
     interfaces: Vec<InterfaceStatus>,
     shape: Shape,
@@ -111,6 +114,9 @@ impl Datapath {
         let mut config_map: Array<MapData, Settings> = object::take_map(&mut ebpf, map::CONFIG)?;
         let settings = config_map.get(&0, 0).map_err(DatapathError::map(map::CONFIG))?;
         let mut settings = Settings { fail_mode: fail_mode(config), ..settings };
+        let ban_action = rule_maps::ban_action(config);
+        rules.remove_ended(now_ns())?;
+        rules.set_ban_action(ban_action)?;
         rules.replace(&rules::compile(config), &mut settings, &mut config_map)?;
 
         let mut known: HashMap<MapData, u32, Interface> = object::take_map(&mut ebpf, map::IFACES)?;
@@ -135,13 +141,15 @@ impl Datapath {
         pins.remove_other_maps()?;
         let counters = Counters::new(&mut ebpf)?;
         let shape = Shape::of(config);
-        Ok(Self { settings, config: config_map, rules, counters, interfaces: attached, shape })
+        Ok(Self { settings, config: config_map, rules, ban_action, counters, interfaces: attached, shape })
     }
 
     /// Applies a changed configuration: only the rules that differ are touched, additions before removals, so that
     /// no session breaks and nothing is unprotected in between.
     pub fn apply(&mut self, config: &Config) -> Result<Applied, DatapathError> {
         let applied = self.apply_rules(&rules::compile(config))?;
+        self.ban_action = rule_maps::ban_action(config);
+        self.rules.set_ban_action(self.ban_action)?;
         self.settings.fail_mode = fail_mode(config);
         self.write_settings()?;
         Ok(Applied { restart_needed: Shape::of(config) != self.shape, ..applied })

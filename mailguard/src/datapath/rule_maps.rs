@@ -3,6 +3,8 @@
 //! The maps are the truth: an earlier run's entries are read back, numbers of their counters included, so that a
 //! restart loses neither a rule nor its count. A change touches the entries that differ, additions first.
 
+mod bans;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,6 +22,9 @@ use mailguard_core::rules::{BypassRule, ClientRule, Rules};
 
 use super::object::take_map;
 use super::{DatapathError, MapUse, RuleCount, counters};
+pub use bans::BanStatus;
+use bans::Bans;
+pub(super) use bans::ban_action;
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
@@ -60,9 +65,10 @@ pub(super) struct RuleMaps {
     from: (Trie4, Trie6),
     to: (Trie4, Trie6),
     macs: HashMap<MapData, [u8; 6], RuleValue>,
+    bans: Bans,
     hits: PerCpuArray<MapData, Count>,
     installed: BTreeMap<Entry, RuleValue>,
-    /// Numbers that no entry has.
+    /// Numbers that neither an entry nor a ban has.
     free: BTreeSet<u32>,
 }
 
@@ -146,8 +152,8 @@ fn entries(rules: &Rules) -> BTreeMap<Entry, u32> {
     clients.chain(from).chain(to).chain(macs).collect()
 }
 
-/// Whether the maps can hold these entries at one time.
-fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), DatapathError> {
+/// Whether the maps can hold these entries at one time, with so many bans.
+fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>, bans: usize) -> Result<(), DatapathError> {
     let mut counts: BTreeMap<Home, usize> = BTreeMap::new();
     for entry in entries {
         *counts.entry(entry.home()).or_default() += 1;
@@ -158,9 +164,9 @@ fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), Data
             return Err(DatapathError::TooMany { list, entries: *count, limit: limit as usize });
         }
     }
-    let (total, limit) = (counts.values().sum(), MAX_RULES as usize);
+    let (total, limit) = (counts.values().sum::<usize>() + bans, MAX_RULES as usize);
     if total > limit {
-        return Err(DatapathError::TooMany { list: "all rules", entries: total, limit });
+        return Err(DatapathError::TooMany { list: "all rules and bans", entries: total, limit });
     }
     Ok(())
 }
@@ -178,6 +184,7 @@ impl RuleMaps {
             from: (take_map(ebpf, map::BYPASS_SRC4)?, take_map(ebpf, map::BYPASS_SRC6)?),
             to: (take_map(ebpf, map::BYPASS_DST4)?, take_map(ebpf, map::BYPASS_DST6)?),
             macs: take_map(ebpf, map::BYPASS_MAC)?,
+            bans: Bans::new(ebpf)?,
             hits: take_map(ebpf, map::RULE_HITS)?,
             installed: BTreeMap::new(),
             free: (0..MAX_RULES).collect(),
@@ -207,7 +214,7 @@ impl RuleMaps {
             let (name, limit, _) = home.facts();
             MapUse { name, entries: entries(*home), limit: limit as usize }
         };
-        Home::ALL.iter().map(usage).collect()
+        Home::ALL.iter().map(usage).chain([self.bans.usage()]).collect()
     }
 
     /// Makes the maps hold `rules` and no others. Returns how many entries were added or changed, and removed. A
@@ -220,7 +227,7 @@ impl RuleMaps {
         config: &mut Array<MapData, Settings>,
     ) -> Result<(usize, usize), DatapathError> {
         let target = entries(rules);
-        check_limits(target.keys())?;
+        check_limits(target.keys(), self.bans.len())?;
         let changed = |(entry, action): (&Entry, &u32)| {
             let same = self.installed.get(entry).is_some_and(|value| value.action == *action);
             (!same).then_some((*entry, *action))
@@ -231,7 +238,7 @@ impl RuleMaps {
         let both =
             self.installed.keys().chain(target.keys().filter(|entry| !self.installed.contains_key(entry)));
         // Only lists so large that old and new don't fit together have a moment without either.
-        let additions_first = check_limits(both).is_ok();
+        let additions_first = check_limits(both, self.bans.len()).is_ok();
 
         settings.populated |= populated(target.keys());
         config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
@@ -244,7 +251,7 @@ impl RuleMaps {
         if additions_first {
             self.remove_all(&removals)?;
         }
-        settings.populated = populated(target.keys());
+        settings.populated = populated(target.keys()) | self.bans.populated();
         config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
         Ok((additions.len(), removals.len()))
     }
@@ -270,7 +277,7 @@ impl RuleMaps {
     /// A number with its counter at 0.
     fn new_number(&mut self) -> Result<u32, DatapathError> {
         let too_many = DatapathError::TooMany {
-            list: "all rules",
+            list: "all rules and bans",
             entries: MAX_RULES as usize + 1,
             limit: MAX_RULES as usize,
         };
@@ -329,6 +336,9 @@ impl RuleMaps {
         read_nets(&self.clients, Entry::Client, &mut found).map_err(DatapathError::map(map::BLACKLIST4))?;
         read_nets(&self.from, Entry::BypassFrom, &mut found).map_err(DatapathError::map(map::BYPASS_SRC4))?;
         read_nets(&self.to, Entry::BypassTo, &mut found).map_err(DatapathError::map(map::BYPASS_DST4))?;
+        for number in self.bans.numbers() {
+            self.free.remove(&number);
+        }
         for (entry, value) in found {
             self.free.remove(&value.rule);
             self.installed.insert(entry, value);

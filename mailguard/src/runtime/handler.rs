@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
+use super::bans::Bans;
 use super::ipc::{self, Current};
 use super::privileged::Privileged;
 use super::rows;
@@ -34,6 +35,7 @@ pub(super) struct Parts {
     pub(super) quarantine: QuarantineHandle,
     pub(super) traces: Recorder,
     pub(super) limits: Arc<Limits>,
+    pub(super) bans: Bans,
 }
 
 /// Answers requests.
@@ -95,6 +97,7 @@ impl ControlHandler {
         let scanner = Scanner::new(&config).map_err(|error| error.to_string())?;
         self.parts.services.set_scanner(scanner);
         self.parts.config.store(Arc::new(config));
+        self.parts.bans.look_again();
         *loaded = Loaded { source, revision, at: now() };
         Ok(())
     }
@@ -103,7 +106,7 @@ impl ControlHandler {
     async fn change(&self, request: ipc::Request) -> Result<()> {
         match self.parts.privileged.request(request).await.map_err(refused)? {
             ipc::Answer::Current(current) => self.adopt(current).map_err(failed),
-            ipc::Answer::Status(_) => Err(failed("the datapath process answered another question")),
+            _ => Err(failed("the datapath process answered another question")),
         }
     }
 
@@ -128,7 +131,7 @@ impl ControlHandler {
         problems.extend(self.damaged().await?);
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
             Ok(ipc::Answer::Status(status)) => status,
-            Ok(ipc::Answer::Current(_)) => serde_json::Value::Null,
+            Ok(_) => serde_json::Value::Null,
             Err(error) => {
                 problems.push(error);
                 serde_json::Value::Null
@@ -294,6 +297,11 @@ impl Handler for ControlHandler {
             }
             Request::QuarantineDelete { which } => self.delete(which).await.map(Answer::Done),
             Request::Trace { query } => self.trace(&query).await,
+            Request::Bans => self.parts.bans.list().await.map(Answer::Bans),
+            Request::BanAdd { clients, seconds, reason } => {
+                self.parts.bans.by_hand(clients, seconds, reason).await.map(Answer::Bans)
+            }
+            Request::BanLift { clients } => self.parts.bans.lift(clients).await.map(Answer::Lifted),
         }
     }
 }

@@ -2,18 +2,23 @@
 //! frames over a socket pair. Typed, small, and never a byte of foreign mail in it.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Edit, Source};
+use crate::datapath::BanStatus;
 use crate::intercept::{Family, Role};
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
 /// Largest frame to the datapath process in octets: an edit of a list.
 pub const MAX_REQUEST_OCTETS: usize = 1 << 20;
+/// Clients in one request: far fewer octets than it may have.
+pub const MAX_CLIENTS: usize = 4_096;
 
 /// From the datapath process to the mail process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,6 +88,12 @@ pub enum Request {
     Edit(Edit),
     /// Counters, programs and map use.
     Status,
+    /// Keep these clients out for so long: all, or none. At most [`MAX_CLIENTS`].
+    Ban(Vec<(IpAddr, Duration)>),
+    /// Let these in again. At most [`MAX_CLIENTS`].
+    Lift(Vec<IpAddr>),
+    /// Whom the kernel keeps out.
+    Bans,
 }
 
 /// What the datapath process answers.
@@ -92,6 +103,10 @@ pub enum Answer {
     Current(Current),
     /// The state of the kernel side, as [`crate::datapath::DatapathStatus`] is written.
     Status(serde_json::Value),
+    /// It is done.
+    Done,
+    /// The bans in force.
+    Bans(Vec<BanStatus>),
 }
 
 fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
