@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use arc_swap::ArcSwap;
 use mailguard_common::layout::MAX_BANS;
 use mailguard_core::config::Config;
@@ -21,7 +20,7 @@ use super::ipc::{Answer, MAX_CLIENTS, Request};
 use super::privileged::Privileged;
 use crate::control::{BanRow, ControlError, ErrorKind};
 use crate::datapath::BanStatus;
-use crate::store::facts::{FactsDb, Job, View};
+use crate::store::facts::{FactsDb, Job, ReadError, View};
 
 /// How often bans that have ended are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -87,13 +86,15 @@ impl Bans {
         facts: FactsDb,
         privileged: Privileged,
         config: Arc<ArcSwap<Config>>,
-    ) -> anyhow::Result<Self> {
+    ) -> std::result::Result<Self, ReadError> {
         let mut records = Records::new();
         for (client, row) in facts.read(View::bans).await? {
             let client = Ipv6Addr::from(client).to_canonical();
-            let record = serde_json::from_slice(&row)
-                .with_context(|| format!("the ban of {client} is of another version"))?;
-            records.insert(client, record);
+            // No mail for want of a ban would be worse.
+            match serde_json::from_slice(&row) {
+                Ok(record) => drop(records.insert(client, record)),
+                Err(error) => warn!(%client, %error, "a ban is of another version and isn't kept up"),
+            }
         }
         let (records, changed) = (Mutex::new(records), Notify::new());
         Ok(Self(Arc::new(Inner { facts, privileged, config, records, changed })))

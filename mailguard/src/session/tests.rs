@@ -458,12 +458,12 @@ async fn a_red_client_over_the_error_limit_is_reported_and_no_other() {
         let server = server_with(zone, |config, _| config.server.hard_error_limit = limit);
         let mut client = server.connect(b"").await;
         client.greet().await;
-        client.play("C: NONSENSE\nS: 500 5.5.1 Command not recognized\nC: NONSENSE").await;
+        client.play("C: NONSENSE\nS: 500 5.5.1 Command not recognised\nC: NONSENSE").await;
         if limit == 1 {
             client.play("S: 421 4.7.0 Too many errors, closing the connection").await;
             client.closed().await;
         } else {
-            client.play("S: 500 5.5.1 Command not recognized").await;
+            client.play("S: 500 5.5.1 Command not recognised").await;
             client.quit().await;
         }
         let reported = std::mem::take(&mut *server.house.abusers.lock().unwrap());

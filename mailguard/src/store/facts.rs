@@ -3,6 +3,7 @@
 //!
 //! A trace is a row under the message's id, and the ids grow with time, so the id is the index by time, too. The
 //! attempts of a message are rows of their own: adding one rewrites nothing. What the rows say is left to `trace`.
+//! Bans are kept here, too; who bans waits for the commit.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
