@@ -1,9 +1,12 @@
 //! What can be typed.
 
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use mailguard_core::config::syntax::DURATION;
 use mailguard_core::mail::QueueId;
 
 use super::values::Values;
@@ -114,6 +117,20 @@ Examples:
   mailguard blacklist remove recipient old@example.org"
     )]
     Blacklist(ListCommand<BlacklistKind>),
+    /// Clients that the kernel keeps out for a time.
+    #[command(
+        subcommand,
+        after_help = "\
+A client of a red zone that makes too many errors in a session is banned for `kernel.ban_after_abuse`.
+Bans end by themselves and outlive restarts; open sessions go on; bypassed clients pass, and clients on
+`access.whitelist_clients` are never banned.
+
+Examples:
+  mailguard ban list
+  mailguard ban add 203.0.113.9 2001:db8:5::9 --for 2d --reason \"tries passwords\"
+  mailguard ban lift 203.0.113.9"
+    )]
+    Ban(BanCommand),
     /// Messages that wait for delivery.
     #[command(
         subcommand,
@@ -242,6 +259,44 @@ impl Kind for BlacklistKind {
             BlacklistKind::Recipient => EditList::BlacklistRecipient,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BanCommand {
+    /// Show who is banned, why, and for how long.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Ban clients: all of them, or none if one can't be. A ban that is there is never shortened.
+    Add {
+        /// Their addresses.
+        #[arg(required = true, value_name = "ADDRESS")]
+        clients: Vec<IpAddr>,
+        /// For how long: 30s, 5m, 4h, 2d; otherwise `kernel.ban_after_abuse`, or 1h if that is 0s.
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        time: Option<Duration>,
+        /// Why, for the list.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let clients in again: all of them, or none if one isn't banned.
+    Lift {
+        /// Their addresses.
+        #[arg(required_unless_present = "all", value_name = "ADDRESS")]
+        clients: Vec<IpAddr>,
+        /// All that are banned.
+        #[arg(long, conflicts_with = "clients")]
+        all: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    (DURATION.parse)(text).map_err(|_| format!("expected {}", DURATION.accepted))
 }
 
 #[derive(Debug, Subcommand)]

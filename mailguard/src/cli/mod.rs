@@ -2,6 +2,7 @@
 //! and prints the answer. `run`, `mail`, `unload` and `doctor` are [`Processes`], which `main` hands in.
 
 mod args;
+mod bans;
 mod check;
 mod doctor;
 mod layout;
@@ -123,6 +124,7 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Reload { output } => status::reload(&mut connect()?, output),
         Command::Bypass(command) => lists::lists(&mut connect()?, command),
         Command::Blacklist(command) => lists::lists(&mut connect()?, command),
+        Command::Ban(command) => bans::bans(&mut connect()?, command, now),
         Command::Queue(command) => messages::queue(&mut connect()?, command, now),
         Command::Quarantine(command) => messages::quarantine(&mut connect()?, command, now),
         Command::Trace { query, full, output } => {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
 use mailguard_core::mail::QueueId;
@@ -408,6 +409,47 @@ fn the_quarantine() {
          Subject: x\n\n  \
          hello\n",
     );
+}
+
+#[test]
+fn bans() {
+    let rows = [("192.0.2.9", Some(CAME)), ("2001:db8::9", None)].map(|(client, last)| BanRow {
+        client: client.parse().unwrap(),
+        since: CAME,
+        until: NOW.plus(Duration::from_secs(7_200)),
+        seconds_left: 7_200,
+        reason: "21 errors in a session, 20 allowed".to_owned(),
+        packets: if last.is_some() { 7 } else { 0 },
+        last,
+    });
+    let clients: Vec<_> = rows.iter().map(|row| row.client).collect();
+    let came = layout::ago(NOW, CAME);
+    let width = came.len();
+    let text = format!(
+        "CLIENT       {:width$}  LEFT  REASON                              REFUSED  LAST\n\
+         192.0.2.9    {came}  2h    21 errors in a session, 20 allowed  7        {came}\n\
+         2001:db8::9  {came}  2h    21 errors in a session, 20 allowed  0        -\n",
+        "SINCE"
+    );
+    check("ban list", Request::Bans, Answer::Bans(rows.to_vec()), &text);
+    check("ban list", Request::Bans, Answer::Bans(Vec::new()), "nobody is banned\n");
+    check(
+        "ban add 192.0.2.9 2001:db8::9 --for 2h --reason loud",
+        Request::BanAdd { clients: clients.clone(), seconds: Some(7_200), reason: Some("loud".to_owned()) },
+        Answer::Bans(rows.to_vec()),
+        "banned: 192.0.2.9 for 2h\nbanned: 2001:db8::9 for 2h\n",
+    );
+    let lift = |clients| Request::BanLift { clients };
+    let some = vec![clients[0]];
+    let lifted = Answer::Lifted(some.clone());
+    check("ban lift 192.0.2.9", lift(Some(some)), lifted, "lifted: 192.0.2.9\n");
+    check("ban lift --all", lift(None), Answer::Lifted(Vec::new()), "nobody was banned\n");
+    let folder = folder("");
+    for line in
+        ["ban lift", "ban add", "ban lift --all 192.0.2.9", "ban add 192.0.2.0/24", "ban add ::1 --for 1"]
+    {
+        assert!(typed(line, &folder).is_err(), "{line}");
+    }
 }
 
 #[test]

@@ -70,6 +70,22 @@ pub enum Request {
         /// As [`crate::trace::SYNTAX`] says.
         query: String,
     },
+    /// Clients that are banned. Answered by [`Answer::Bans`].
+    Bans,
+    /// Ban clients: all of them, or none. Answered by [`Answer::Bans`], these only.
+    BanAdd {
+        /// Whom.
+        clients: Vec<IpAddr>,
+        /// For how long; absent: `kernel.ban_after_abuse`, or an hour if that is zero.
+        seconds: Option<u64>,
+        /// Why; absent: by hand.
+        reason: Option<String>,
+    },
+    /// Let clients in again: all of them, or none if one isn't banned. Answered by [`Answer::Lifted`].
+    BanLift {
+        /// Whom; absent: all who are banned.
+        clients: Option<Vec<IpAddr>>,
+    },
 }
 
 /// A piece of a long list.
@@ -156,6 +172,10 @@ pub enum Answer {
     Done(Done),
     /// What happened to messages.
     Traces(Vec<TraceRow>),
+    /// Clients that are banned, in the order of addresses.
+    Bans(Vec<BanRow>),
+    /// These clients are let in again.
+    Lifted(Vec<IpAddr>),
 }
 
 /// The state of everything.
@@ -432,4 +452,23 @@ pub struct AttemptRow {
     pub outcome: String,
     /// What the next hop said, or why there was none.
     pub text: String,
+}
+
+/// A client that is banned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanRow {
+    /// Who.
+    pub client: IpAddr,
+    /// Since when.
+    pub since: UnixTime,
+    /// Until when.
+    pub until: UnixTime,
+    /// For how long it goes on, seconds.
+    pub seconds_left: u64,
+    /// Why.
+    pub reason: String,
+    /// Packets that the kernel refused.
+    pub packets: u64,
+    /// When the last of them came; absent: none came.
+    pub last: Option<UnixTime>,
 }

@@ -39,6 +39,7 @@ pub use attach::Hook;
 pub use error::{AttachError, DatapathError};
 pub use links::watch_links;
 pub use probe::{probe, programs_at};
+pub use rule_maps::BanStatus;
 pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
 
 use crate::intercept::{Family, Role, ZoneListener};
@@ -54,6 +55,8 @@ pub struct Datapath {
     settings: Settings,
     config: Array<MapData, Settings>,
     rules: RuleMaps,
+    /// What is done to banned clients.
+    ban_action: u32,
     counters: Counters,
     rates: Rates,
     /// The programs, for interfaces that come later.
@@ -128,6 +131,9 @@ impl Datapath {
         pins.refuse_other_namespace(settings.netns_cookie)?;
         let mut settings = Settings { fail_mode: fail_mode(config), ..settings };
         settings.netns_cookie = pins::netns_cookie()?;
+        let ban_action = rule_maps::ban_action(config);
+        rules.remove_ended(now_ns())?;
+        rules.set_ban_action(ban_action)?;
         rules.replace(&rules::compile(config), &mut settings, &mut config_map)?;
         set_listeners(object::take_map(&mut programs, map::LISTENERS)?, listeners)?;
         let known = object::take_map(&mut programs, map::IFACES)?;
@@ -145,6 +151,7 @@ impl Datapath {
             settings,
             config: config_map,
             rules,
+            ban_action,
             counters,
             rates,
             programs,
@@ -210,6 +217,8 @@ impl Datapath {
     /// no session breaks and nothing is unprotected in between.
     pub fn apply(&mut self, config: &Config) -> Result<Applied, DatapathError> {
         let applied = self.apply_rules(&rules::compile(config))?;
+        self.ban_action = rule_maps::ban_action(config);
+        self.rules.set_ban_action(self.ban_action)?;
         self.settings.fail_mode = fail_mode(config);
         self.write_settings()?;
         Ok(Applied { restart_needed: Shape::of(config) != self.shape, ..applied })

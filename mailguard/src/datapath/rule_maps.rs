@@ -3,6 +3,8 @@
 //! The maps are the truth: an earlier run's entries are read back, numbers of their counters included, so that a
 //! restart loses neither a rule nor its count. A change touches the entries that differ, additions first.
 
+mod bans;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -21,6 +23,9 @@ use mailguard_core::rules::{BypassRule, ClientRule, Rules};
 
 use super::object::take_map;
 use super::{DatapathError, MapUse, RuleCount, counters, now_ns};
+pub use bans::BanStatus;
+use bans::Bans;
+pub(super) use bans::ban_action;
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
@@ -64,9 +69,10 @@ pub(super) struct RuleMaps {
     from: (Trie4, Trie6),
     to: (Trie4, Trie6),
     macs: HashMap<MapData, [u8; 6], RuleValue>,
+    bans: Bans,
     hits: PerCpuArray<MapData, Count>,
     installed: BTreeMap<Entry, RuleValue>,
-    /// Numbers that no entry has.
+    /// Numbers that neither an entry nor a ban has.
     free: BTreeSet<u32>,
 }
 
@@ -164,8 +170,8 @@ fn entries(rules: &Rules) -> BTreeMap<Entry, u32> {
     clients.chain(from).chain(to).chain(macs).collect()
 }
 
-/// Whether the maps can hold these entries at one time.
-fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), DatapathError> {
+/// Whether the maps can hold these entries at one time, with so many bans.
+fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>, bans: usize) -> Result<(), DatapathError> {
     let mut counts: BTreeMap<Home, usize> = BTreeMap::new();
     for entry in entries {
         *counts.entry(entry.home()).or_default() += 1;
@@ -176,9 +182,9 @@ fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), Data
             return Err(DatapathError::TooMany { list: home.list(), entries: *count, limit: limit as usize });
         }
     }
-    let (total, limit) = (counts.values().sum(), MAX_RULES as usize);
+    let (total, limit) = (counts.values().sum::<usize>() + bans, MAX_RULES as usize);
     if total > limit {
-        return Err(DatapathError::TooMany { list: "all rules", entries: total, limit });
+        return Err(DatapathError::TooMany { list: "all rules and bans", entries: total, limit });
     }
     Ok(())
 }
@@ -196,6 +202,7 @@ impl RuleMaps {
             from: (take_map(ebpf, map::BYPASS_SRC4)?, take_map(ebpf, map::BYPASS_SRC6)?),
             to: (take_map(ebpf, map::BYPASS_DST4)?, take_map(ebpf, map::BYPASS_DST6)?),
             macs: take_map(ebpf, map::BYPASS_MAC)?,
+            bans: Bans::new(ebpf)?,
             hits: take_map(ebpf, map::RULE_HITS)?,
             installed: BTreeMap::new(),
             free: (0..MAX_RULES).collect(),
@@ -232,7 +239,7 @@ impl RuleMaps {
             let (name, limit, _) = home.facts();
             MapUse { name, entries: entries(*home), limit: limit as usize }
         };
-        Home::ALL.iter().map(usage).collect()
+        Home::ALL.iter().map(usage).chain([self.bans.usage()]).collect()
     }
 
     /// Makes the maps hold `rules` and no others. Returns how many entries were added or changed, and removed. A
@@ -245,7 +252,7 @@ impl RuleMaps {
         config: &mut Array<MapData, Settings>,
     ) -> Result<(usize, usize), DatapathError> {
         let target = entries(rules);
-        check_limits(target.keys())?;
+        check_limits(target.keys(), self.bans.len())?;
         let changed = |(entry, action): (&Entry, &u32)| {
             let same = self.installed.get(entry).is_some_and(|value| value.action == *action);
             (!same).then_some((*entry, *action))
@@ -256,7 +263,7 @@ impl RuleMaps {
         let both =
             self.installed.keys().chain(target.keys().filter(|entry| !self.installed.contains_key(entry)));
         // Only lists so large that old and new don't fit together have a moment without either.
-        let additions_first = check_limits(both).is_ok();
+        let additions_first = check_limits(both, self.bans.len()).is_ok();
 
         settings.populated |= populated(target.keys());
         config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
@@ -272,7 +279,7 @@ impl RuleMaps {
         if additions_first {
             self.remove_all(&removals, settings, config)?;
         }
-        settings.populated = populated(target.keys());
+        settings.populated = populated(target.keys()) | self.bans.populated();
         config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
         Ok((additions.len(), removals.len()))
     }
@@ -298,7 +305,7 @@ impl RuleMaps {
     /// A number with its counter at 0.
     fn new_number(&mut self) -> Result<u32, DatapathError> {
         let too_many = DatapathError::TooMany {
-            list: "all rules",
+            list: "all rules and bans",
             entries: MAX_RULES as usize + 1,
             limit: MAX_RULES as usize,
         };
@@ -365,6 +372,9 @@ impl RuleMaps {
         read_nets(&self.clients, Entry::Client, &mut found).map_err(DatapathError::map(map::BLACKLIST4))?;
         read_nets(&self.from, Entry::BypassFrom, &mut found).map_err(DatapathError::map(map::BYPASS_SRC4))?;
         read_nets(&self.to, Entry::BypassTo, &mut found).map_err(DatapathError::map(map::BYPASS_DST4))?;
+        for number in self.bans.numbers() {
+            self.free.remove(&number);
+        }
         for (entry, value) in found {
             self.free.remove(&value.rule);
             self.installed.insert(entry, value);

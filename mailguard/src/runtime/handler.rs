@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
+use super::bans::Bans;
 use super::ipc::{self, Current};
 use super::privileged::Privileged;
 use super::rows;
@@ -37,6 +38,7 @@ pub(super) struct Parts {
     pub(super) quarantine: QuarantineHandle,
     pub(super) traces: Recorder,
     pub(super) limits: Arc<Limits>,
+    pub(super) bans: Bans,
 }
 
 /// Answers requests.
@@ -98,6 +100,7 @@ impl ControlHandler {
         let scanner = Scanner::new(&config).map_err(|error| error.to_string())?;
         self.parts.services.set_scanner(scanner);
         self.parts.config.store(Arc::new(config));
+        self.parts.bans.look_again();
         *loaded = Loaded { source, revision, at: now() };
         Ok(())
     }
@@ -302,6 +305,11 @@ impl Handler for ControlHandler {
             }
             Request::QuarantineDelete { which } => self.delete(which).await.map(Answer::Done),
             Request::Trace { query } => self.trace(&query).await,
+            Request::Bans => self.parts.bans.list().await.map(Answer::Bans),
+            Request::BanAdd { clients, seconds, reason } => {
+                self.parts.bans.by_hand(clients, seconds, reason).await.map(Answer::Bans)
+            }
+            Request::BanLift { clients } => self.parts.bans.lift(clients).await.map(Answer::Lifted),
         }
     }
 }

@@ -2,6 +2,8 @@
 //! frames over a socket pair. Typed, small, and never a byte of foreign mail in it.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,13 +11,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Edit, Source};
 use crate::control;
-use crate::datapath::RuleCount;
+use crate::datapath::{BanStatus, RuleCount};
 use crate::intercept::{Family, Role};
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
 /// Largest frame to the datapath process in octets: an edit of a list, as the control socket takes it, in its frame.
 pub const MAX_REQUEST_OCTETS: usize = control::MAX_REQUEST_OCTETS + (64 << 10);
+/// Clients in one request: far fewer octets than it may have.
+pub const MAX_CLIENTS: usize = 4_096;
 
 /// From the datapath process to the mail process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,6 +91,12 @@ pub enum Request {
     Status,
     /// How often each rule decided.
     RuleCounts,
+    /// Keep these clients out for so long: all, or none. At most [`MAX_CLIENTS`].
+    Ban(Vec<(IpAddr, Duration)>),
+    /// Let these in again. At most [`MAX_CLIENTS`].
+    Lift(Vec<IpAddr>),
+    /// Whom the kernel keeps out.
+    Bans,
 }
 
 /// What the datapath process answers.
@@ -98,6 +108,10 @@ pub enum Answer {
     Status(serde_json::Value),
     /// The rules that decided about any packet.
     RuleCounts(Vec<RuleCount>),
+    /// It is done.
+    Done,
+    /// The bans in force.
+    Bans(Vec<BanStatus>),
 }
 
 fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {

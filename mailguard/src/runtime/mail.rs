@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use super::bans::Bans;
 use super::handler::{ControlHandler, Parts};
 use super::ipc::{self, Current, InheritedListener, ToMail};
 use super::log;
@@ -82,6 +83,9 @@ async fn serve(
     }
     let own = listeners.iter().map(Listener::address).collect();
     let house = House::build(current, config, privileged.clone(), own).await?;
+    // The kernel has forgotten them if the machine was started anew.
+    house.bans.restore().await;
+    tokio::spawn(house.bans.clone().keep());
     let control = control::bind(&control::socket_path(&runtime_dir))?;
     let control = tokio::spawn(control::serve(control, house.handler.clone()));
     let (stop, stopped) = watch::channel(false);
@@ -154,6 +158,7 @@ struct House {
     queue: Queue,
     delivery: Arc<Delivery>,
     traces: Recorder,
+    bans: Bans,
 }
 
 impl House {
@@ -170,10 +175,11 @@ impl House {
         // Both look at everything that they hold.
         let (db, recovered) = tokio::task::block_in_place(|| SpoolDb::open(&state_dir))?;
         let facts = tokio::task::block_in_place(|| FactsDb::open(&state_dir))?;
-        let traces = Recorder::new(facts, config.clone());
+        let traces = Recorder::new(facts.clone(), config.clone());
+        let bans = Bans::open(facts, privileged.clone(), config.clone()).await?;
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
-        let services = Arc::new(MailServices::new(spool, ids.clone(), scanner, traces.clone()));
+        let services = Arc::new(MailServices::new(spool, ids.clone(), scanner, traces.clone(), bans.clone()));
         let delivery = Arc::new(Delivery::new(OwnListeners::new(own)));
         let surroundings = Surroundings {
             db: db.clone(),
@@ -199,9 +205,10 @@ impl House {
                 quarantine,
                 traces: traces.clone(),
                 limits: limits.clone(),
+                bans: bans.clone(),
             },
         ));
-        Ok(Self { config, handler, services, limits, db, queue, delivery, traces })
+        Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans })
     }
 
     fn doorman(&self, stop: watch::Receiver<bool>) -> Doorman {

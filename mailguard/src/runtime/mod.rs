@@ -3,6 +3,7 @@
 //! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
 //! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other.
 
+mod bans;
 mod handler;
 pub mod ipc;
 mod log;

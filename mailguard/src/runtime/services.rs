@@ -1,5 +1,6 @@
 //! What sessions use of the rest of the house, joined to the real thing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,6 +9,7 @@ use mailguard_core::mail::QueueId;
 use mailguard_core::smtp::Refusal;
 use tracing::error;
 
+use super::bans::Bans;
 use crate::scan::Scanner;
 use crate::session::Services;
 use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
@@ -19,11 +21,18 @@ pub(super) struct MailServices {
     ids: Arc<IdMint>,
     scanner: ArcSwap<Scanner>,
     traces: Recorder,
+    bans: Bans,
 }
 
 impl MailServices {
-    pub(super) fn new(spool: Spool, ids: Arc<IdMint>, scanner: Scanner, traces: Recorder) -> Self {
-        Self { spool, ids, scanner: ArcSwap::from_pointee(scanner), traces }
+    pub(super) fn new(
+        spool: Spool,
+        ids: Arc<IdMint>,
+        scanner: Scanner,
+        traces: Recorder,
+        bans: Bans,
+    ) -> Self {
+        Self { spool, ids, scanner: ArcSwap::from_pointee(scanner), traces, bans }
     }
 
     /// Messages from now on are scanned by this one.
@@ -66,5 +75,9 @@ impl Services for MailServices {
 
     async fn record(&self, record: Record) {
         self.traces.transaction(&record).await;
+    }
+
+    async fn abused(&self, client: IpAddr, reason: String) {
+        self.bans.after_abuse(client, reason).await;
     }
 }

@@ -391,6 +391,13 @@ impl Supervisor {
                 let status = self.datapath.status().map_err(|error| error.to_string())?;
                 serde_json::to_value(status).map(Answer::Status).map_err(|error| error.to_string())
             }
+            Request::Ban(bans) => {
+                self.datapath.ban(&bans).map(|()| Answer::Done).map_err(|error| error.to_string())
+            }
+            Request::Lift(clients) => {
+                self.datapath.lift(&clients).map(|_| Answer::Done).map_err(|error| error.to_string())
+            }
+            Request::Bans => self.datapath.bans().map(Answer::Bans).map_err(|error| error.to_string()),
         }
     }
 

@@ -10,6 +10,7 @@ use std::pin::{Pin, pin};
 use std::task::ready;
 use std::time::{Duration, Instant};
 
+use mailguard_core::config::model::ZoneKind;
 use mailguard_core::smtp::Reply;
 use mailguard_core::smtp::server::{Action, CloseReason, Question, Server, Settings};
 use socket2::SockRef;
@@ -65,15 +66,20 @@ pub(super) async fn run<S: Services>(
     let Some(zone) = config.zones.get(peer.zone) else { return Ok(End::NoZone) };
     stream.set_nodelay(true)?;
     let (name, kind) = (zone.name.clone(), zone.kind);
+    let allowed = config.server.hard_error_limit;
     let mut session = Session {
         server: Server::new(Settings::new(&config, kind), now()),
         write_timeout: config.server.command_timeout,
-        transactions: Transactions::new(config, services, peer, name, kind),
+        transactions: Transactions::new(config, services.clone(), peer, name, kind),
         stream,
     };
     let stopped = pin!(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
     let end = session.converse(stopped).await;
     session.transactions.abandon().await;
+    if matches!(end, Ok(End::Closed(CloseReason::TooManyErrors))) && kind == ZoneKind::Red {
+        let reason = format!("{} errors in a session, {allowed} allowed", session.server.errors());
+        services.abused(peer.client.ip(), reason).await;
+    }
     if matches!(end, Ok(End::Closed(_))) {
         linger(session.stream).await;
     }

@@ -14,7 +14,7 @@ mod tests;
 mod trace_fields;
 mod transaction;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mailguard_core::config::Config;
@@ -64,6 +64,9 @@ pub trait Services: Send + Sync + 'static {
 
     /// Keeps the trace of a transaction. Waited for before the client is answered.
     fn record(&self, record: Record) -> impl Future<Output = ()> + Send;
+
+    /// A client of a red zone made too many errors; the text says how many.
+    fn abused(&self, client: IpAddr, reason: String) -> impl Future<Output = ()> + Send;
 }
 
 /// What a session is handed.

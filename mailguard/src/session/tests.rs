@@ -28,6 +28,7 @@ struct House {
     commit: Result<(), Refusal>,
     committed: Mutex<Vec<(NewMessage, String)>>,
     records: Mutex<Vec<Record>>,
+    abusers: Mutex<Vec<(IpAddr, String)>>,
 }
 
 /// A receipt of this house.
@@ -65,6 +66,10 @@ impl Services for House {
 
     async fn record(&self, record: Record) {
         self.records.lock().unwrap().push(record);
+    }
+
+    async fn abused(&self, client: IpAddr, reason: String) {
+        self.abusers.lock().unwrap().push((client, reason));
     }
 }
 
@@ -107,6 +112,7 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
         commit: Ok(()),
         committed: Mutex::default(),
         records: Mutex::default(),
+        abusers: Mutex::default(),
     };
     change(&mut config, &mut house);
     let stop = watch::Sender::new(false);
@@ -443,5 +449,25 @@ async fn a_client_that_vanishes_leaves_nothing() {
 fn limits_have_replies_that_mean_later() {
     for limit in [limits::LimitReached::Total, limits::LimitReached::Client] {
         assert_eq!(limit.reply().code, ReplyCode::NOT_AVAILABLE);
+    }
+}
+
+#[tokio::test]
+async fn a_red_client_over_the_error_limit_is_reported_and_no_other() {
+    for (zone, limit, expect) in [(RED, 1, 1), (GREEN, 1, 0), (RED, 2, 0)] {
+        let server = server_with(zone, |config, _| config.server.hard_error_limit = limit);
+        let mut client = server.connect(b"").await;
+        client.greet().await;
+        client.play("C: NONSENSE\nS: 500 5.5.1 Command not recognised\nC: NONSENSE").await;
+        if limit == 1 {
+            client.play("S: 421 4.7.0 Too many errors, closing the connection").await;
+            client.closed().await;
+        } else {
+            client.play("S: 500 5.5.1 Command not recognised").await;
+            client.quit().await;
+        }
+        let reported = std::mem::take(&mut *server.house.abusers.lock().unwrap());
+        let reason = "2 errors in a session, 1 allowed".to_owned();
+        assert_eq!(reported, vec![("127.0.0.1".parse().unwrap(), reason); expect], "{zone} {limit}");
     }
 }

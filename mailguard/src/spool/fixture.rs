@@ -38,6 +38,7 @@ pub(crate) fn config(state_dir: &Path) -> Config {
             blacklist_action: BlacklistAction::Drop,
             pin_dir: state_dir.to_owned(),
             proxy_port: 10025,
+            ban_after_abuse: Duration::from_secs(3_600),
         },
         bypass: Bypass::default(),
         virus: Virus {

@@ -3,6 +3,7 @@
 //!
 //! A trace is a row under the message's id, and the ids grow with time, so the id is the index by time, too. The
 //! attempts of a message are rows of their own: adding one rewrites nothing. What the rows say is left to `trace`.
+//! Bans are kept here, too; who bans waits for the commit.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use mailguard_core::mail::QueueId;
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
-    WriteTransaction,
+    AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, Table,
+    TableDefinition, WriteTransaction,
 };
 
 use super::writer::{Rows, WriteError, Writer};
@@ -42,10 +43,15 @@ const ROW_OCTETS: u64 = 32;
 const TRACES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("traces");
 /// Attempts: id of the message and number of the attempt ▶ JSON.
 const ATTEMPTS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("attempts");
+/// Bans: address as IPv6 has it ▶ JSON.
+const BANS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("bans");
 /// Running totals: name ▶ number.
 const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
 /// Octets of all traces and attempts.
 const OCTETS_KEY: &str = "trace-octets";
+
+/// The address of a client as IPv6 has it, and the JSON of its ban.
+pub type BanRow = ([u8; 16], Vec<u8>);
 
 /// One change.
 #[derive(Debug)]
@@ -61,6 +67,10 @@ pub enum Job {
         /// Octets that stay at most.
         max_octets: u64,
     },
+    /// Clients are banned, or banned otherwise than before.
+    Ban(Vec<BanRow>),
+    /// Bans end.
+    Lift(Vec<[u8; 16]>),
     /// Nothing: who waits for it knows that everything handed in before can be read.
     Flush,
 }
@@ -148,6 +158,7 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(TRACES)?;
     transaction.open_table(ATTEMPTS)?;
+    transaction.open_table(BANS)?;
     transaction.open_table(TOTALS)?;
     Ok(transaction.commit()?)
 }
@@ -157,6 +168,8 @@ impl Job {
         match self {
             Job::Trace(_, row) => row.len(),
             Job::Attempts(rows) => rows.iter().map(|(_, row)| row.len()).sum(),
+            Job::Ban(rows) => rows.iter().map(|(client, row)| client.len() + row.len()).sum(),
+            Job::Lift(clients) => clients.len() * size_of::<[u8; 16]>(),
             Job::Sweep { .. } | Job::Flush => 0,
         }
     }
@@ -166,6 +179,7 @@ impl Job {
 pub struct View {
     traces: ReadOnlyTable<u64, &'static [u8]>,
     attempts: ReadOnlyTable<(u64, u32), &'static [u8]>,
+    bans: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     totals: ReadOnlyTable<&'static str, u64>,
 }
 
@@ -175,6 +189,7 @@ impl View {
         Ok(Self {
             traces: reading.open_table(TRACES)?,
             attempts: reading.open_table(ATTEMPTS)?,
+            bans: reading.open_table(BANS)?,
             totals: reading.open_table(TOTALS)?,
         })
     }
@@ -205,6 +220,15 @@ impl View {
         rows.map(|row| Ok(row?.1.value().to_vec())).collect()
     }
 
+    /// All bans, those that have ended too, in the order of addresses.
+    pub fn bans(&self) -> Result<Vec<BanRow>, redb::Error> {
+        let row = |row: Result<_, redb::StorageError>| {
+            let (client, row): (AccessGuard<'_, &[u8; 16]>, AccessGuard<'_, &[u8]>) = row?;
+            Ok((*client.value(), row.value().to_vec()))
+        };
+        self.bans.range::<&[u8; 16]>(..)?.map(row).collect()
+    }
+
     /// Octets of all traces and attempts.
     pub fn octets(&self) -> Result<u64, redb::Error> {
         Ok(self.totals.get(OCTETS_KEY)?.map_or(0, |total| total.value()))
@@ -218,6 +242,7 @@ struct FactRows;
 struct Open<'t> {
     traces: Table<'t, u64, &'static [u8]>,
     attempts: Table<'t, (u64, u32), &'static [u8]>,
+    bans: Table<'t, &'static [u8; 16], &'static [u8]>,
     octets: u64,
 }
 
@@ -231,6 +256,7 @@ impl Rows for FactRows {
         let mut open = Open {
             traces: transaction.open_table(TRACES)?,
             attempts: transaction.open_table(ATTEMPTS)?,
+            bans: transaction.open_table(BANS)?,
             octets,
         };
         let answers = jobs.into_iter().map(|job| open.apply(job)).collect::<Result<Vec<_>, _>>()?;
@@ -264,6 +290,16 @@ impl Open<'_> {
                 }
             }
             Job::Sweep { keep_from, max_octets } => return self.sweep(keep_from, max_octets),
+            Job::Ban(rows) => {
+                for (client, row) in rows {
+                    self.bans.insert(&client, row.as_slice())?;
+                }
+            }
+            Job::Lift(clients) => {
+                for client in clients {
+                    self.bans.remove(&client)?;
+                }
+            }
             Job::Flush => {}
         }
         Ok(Removed(0))
@@ -367,6 +403,17 @@ mod tests {
         assert_eq!(sweep(8, u64::MAX).await, Removed(1));
         assert_eq!(sweep(u64::MAX, 0).await, Removed(4));
         assert_eq!(facts.read(View::octets).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn bans_are_there_when_the_answer_is() {
+        let facts = facts();
+        let (one, other) = ([1; 16], [2; 16]);
+        facts.submit(Job::Ban(vec![(other, row("b")), (one, row("a"))])).await.unwrap();
+        facts.submit(Job::Ban(vec![(one, row("c"))])).await.unwrap();
+        assert_eq!(facts.read(View::bans).await.unwrap(), [(one, row("c")), (other, row("b"))]);
+        facts.submit(Job::Lift(vec![one, [3; 16]])).await.unwrap();
+        assert_eq!(facts.read(View::bans).await.unwrap(), [(other, row("b"))]);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //!
 //! The mail process is stood in for by a proxy that greets with what it knows of the connection and echoes.
 
+mod bans;
 mod blacklist;
 mod bypass;
 mod counters;

@@ -121,6 +121,8 @@ pub struct Kernel {
     pub pin_dir: PathBuf,
     /// `proxy_port`: the zone with index i listens on proxy_port + i.
     pub proxy_port: u16,
+    /// `ban_after_abuse`: zero bans nobody.
+    pub ban_after_abuse: Duration,
 }
 
 /// What becomes of new connections when nobody accepts them.

@@ -20,6 +20,8 @@ pub const MAX_ZONES: usize = 16;
 pub const MAX_INTERFACES: usize = 64;
 /// Sources, and likewise destinations, that bypass: the size of the kernel's tries.
 pub const MAX_BYPASSES: usize = 16_384;
+/// Longest ban, seconds: a year. Who is to stay out for good belongs on the blacklist.
+pub const MAX_BAN_SECONDS: u64 = 365 * 86_400;
 /// Values of one access list: the size of the kernel's tries.
 pub const MAX_LIST_VALUES: usize = 65_536;
 /// Incoming domains.
@@ -213,7 +215,6 @@ fn zone(section: &mut Section<'_>) -> Option<Zone> {
 fn kernel(section: &mut Section<'_>) -> Kernel {
     // Each zone takes the next port.
     const LAST_PROXY_PORT: u32 = u16::MAX as u32 - MAX_ZONES as u32 + 1;
-    unbuilt::kernel(section);
     Kernel {
         on_proxy_down: section.choice(
             "on_proxy_down",
@@ -241,6 +242,7 @@ fn kernel(section: &mut Section<'_>) -> Kernel {
         ),
         pin_dir: path(section, "pin_dir", DEFAULT_PIN_DIR),
         proxy_port: section.count("proxy_port", 10_025, 1_024..=LAST_PROXY_PORT) as u16,
+        ban_after_abuse: section.seconds("ban_after_abuse", 3_600, 0..=MAX_BAN_SECONDS),
     }
 }
 

@@ -150,12 +150,6 @@ fn engines(spam: &mut Section<'_>) {
     });
 }
 
-/// Keys of `[kernel]`.
-pub(super) fn kernel(section: &mut Section<'_>) {
-    let what = "a client over hard_error_limit is disconnected, but not banned in the kernel yet";
-    section.protection("ban_after_abuse", Time("1h"), Some(Time("0s")), true, what);
-}
-
 /// Keys of `[virus]`.
 pub(super) fn virus(section: &mut Section<'_>) {
     section.unbuilt(&[("admin", Text(""))]);

@@ -62,7 +62,6 @@ fn protections_that_are_not_there_yet_are_named() {
     let keys =
         |config: &Config| config.inactive.iter().map(|inactive| inactive.key.clone()).collect::<Vec<_>>();
     let all = [
-        "kernel.ban_after_abuse",
         "files.archives",
         "files.double_extensions",
         "delivery.tls",
@@ -75,7 +74,7 @@ fn protections_that_are_not_there_yet_are_named() {
     ];
     assert_eq!(keys(&contract()), all);
     let off = least_and(
-        "[kernel]\nban_after_abuse = \"0s\"\n[files]\narchives = false\ndouble_extensions = false\n\
+        "[files]\narchives = false\ndouble_extensions = false\n\
          [delivery]\ntls = \"off\"\n[spam]\nenabled = false\n[admin]\nlisten = \"\"\n",
     );
     assert_eq!(keys(&off.unwrap()), ["delivery.delay_warning", "server.tls_certificate"]);

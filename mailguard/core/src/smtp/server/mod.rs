@@ -163,6 +163,11 @@ impl<R> Server<R> {
         }
     }
 
+    /// Errors that the client made since its last message.
+    pub fn errors(&self) -> u32 {
+        self.errors
+    }
+
     /// How the client introduced itself.
     pub fn greeting(&self) -> &Greeting {
         &self.greeting

@@ -1,0 +1,335 @@
+//! Who is banned, why and until when: kept in `facts.redb` by the clock on the wall, and put in force in the kernel
+//! by the datapath process. The kernel ends a ban by itself, on time, whether anybody is there or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use mailguard_common::layout::MAX_BANS;
+use mailguard_core::config::Config;
+use mailguard_core::config::resolve::MAX_BAN_SECONDS;
+use mailguard_core::mail::UnixTime;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Notify};
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use super::ipc::{Answer, MAX_CLIENTS, Request};
+use super::privileged::Privileged;
+use crate::control::{BanRow, ControlError, ErrorKind};
+use crate::datapath::BanStatus;
+use crate::store::facts::{FactsDb, Job, ReadError, View};
+
+/// How often bans that have ended are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long a ban by hand is when nobody says, and `ban_after_abuse` is zero.
+const DEFAULT_TIME: Duration = Duration::from_secs(3_600);
+/// Longest reason, characters.
+const MAX_REASON_CHARACTERS: usize = 100;
+
+type Result<T> = std::result::Result<T, ControlError>;
+type Records = BTreeMap<IpAddr, Record>;
+
+/// Bans clients; clones are the same one.
+#[derive(Clone)]
+pub(super) struct Bans(Arc<Inner>);
+
+struct Inner {
+    facts: FactsDb,
+    privileged: Privileged,
+    config: Arc<ArcSwap<Config>>,
+    /// What the store holds, at most [`MAX_BANS`]. Held over each change, so that store and kernel go together.
+    records: Mutex<Records>,
+    changed: Notify,
+}
+
+/// A row of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    reason: String,
+    since: UnixTime,
+    until: UnixTime,
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
+}
+
+fn failed(error: impl ToString) -> ControlError {
+    ControlError::new(ErrorKind::Failed, error)
+}
+
+fn refused(error: impl ToString) -> ControlError {
+    ControlError::new(ErrorKind::Refused, error)
+}
+
+fn key(client: IpAddr) -> [u8; 16] {
+    match client {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn addresses(clients: &[IpAddr]) -> String {
+    clients.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn is_whitelisted(config: &Config, client: IpAddr) -> bool {
+    config.access.whitelist_clients.iter().any(|network| network.contains(&client))
+}
+
+impl Bans {
+    /// Reads what the store holds.
+    pub(super) async fn open(
+        facts: FactsDb,
+        privileged: Privileged,
+        config: Arc<ArcSwap<Config>>,
+    ) -> std::result::Result<Self, ReadError> {
+        let mut records = Records::new();
+        for (client, row) in facts.read(View::bans).await? {
+            let client = Ipv6Addr::from(client).to_canonical();
+            // No mail for want of a ban would be worse.
+            match serde_json::from_slice(&row) {
+                Ok(record) => drop(records.insert(client, record)),
+                Err(error) => warn!(%client, %error, "a ban is of another version and isn't kept up"),
+            }
+        }
+        let (records, changed) = (Mutex::new(records), Notify::new());
+        Ok(Self(Arc::new(Inner { facts, privileged, config, records, changed })))
+    }
+
+    /// Makes the kernel's bans those of the store: it has none after a start of the machine.
+    pub(super) async fn restore(&self) {
+        let mut records = self.0.records.lock().await;
+        let restored = async {
+            self.forget(&mut records).await?;
+            let strays = self.in_kernel().await?.into_iter().map(|ban| ban.client);
+            let strays: Vec<IpAddr> = strays.filter(|client| !records.contains_key(client)).collect();
+            self.lift_in_kernel(&strays).await?;
+            self.put_in_force(&records).await
+        };
+        match restored.await {
+            Ok(()) => info!(bans = records.len(), "bans are in force"),
+            Err(error) => warn!(%error, "bans of earlier can't be put in force"),
+        }
+    }
+
+    /// Forgets bans that have ended, and those of clients that became whitelisted. A task of its own.
+    pub(super) async fn keep(self) {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.0.changed.notified() => {}
+            }
+            let mut records = self.0.records.lock().await;
+            if let Err(error) = self.forget(&mut records).await {
+                warn!(%error, "bans can't be lifted");
+            }
+        }
+    }
+
+    /// The configuration is another one.
+    pub(super) fn look_again(&self) {
+        self.0.changed.notify_one();
+    }
+
+    async fn forget(&self, records: &mut Records) -> Result<()> {
+        let (config, now) = (self.0.config.load_full(), now());
+        let white = records.keys().filter(|client| is_whitelisted(&config, **client));
+        let white: Vec<IpAddr> = white.copied().collect();
+        if !white.is_empty() {
+            info!(clients = addresses(&white), "whitelisted clients are no longer banned");
+        }
+        let ended = records.iter().filter(|(_, record)| record.until <= now).map(|(client, _)| *client);
+        let gone: BTreeSet<IpAddr> = ended.chain(white).collect();
+        self.remove(records, &gone.into_iter().collect::<Vec<_>>()).await
+    }
+
+    /// Bans a client that made too many errors, if the configuration says so.
+    pub(super) async fn after_abuse(&self, client: IpAddr, reason: String) {
+        let config = self.0.config.load_full();
+        let time = config.kernel.ban_after_abuse;
+        if time.is_zero() {
+            return;
+        }
+        if is_whitelisted(&config, client) {
+            info!(%client, reason, "a whitelisted client isn't banned");
+            return;
+        }
+        match self.add(vec![client], time, reason.clone()).await {
+            Ok(_) => warn!(%client, seconds = time.as_secs(), reason, "banned"),
+            Err(error) => warn!(%client, reason, %error, "a client can't be banned"),
+        }
+    }
+
+    /// Bans clients as an administrator wishes: all of them, or none.
+    pub(super) async fn by_hand(
+        &self,
+        clients: Vec<IpAddr>,
+        seconds: Option<u64>,
+        reason: Option<String>,
+    ) -> Result<Vec<BanRow>> {
+        let abuse = self.0.config.load().kernel.ban_after_abuse;
+        let default = if abuse.is_zero() { DEFAULT_TIME } else { abuse };
+        let seconds = seconds.unwrap_or(default.as_secs());
+        if !(1..=MAX_BAN_SECONDS).contains(&seconds) {
+            let days = MAX_BAN_SECONDS / 86_400;
+            return Err(refused(format!(
+                "a ban lasts 1s to {days}d; for good: mailguard blacklist add client"
+            )));
+        }
+        let reason = reason.unwrap_or_else(|| "by hand".to_owned());
+        if reason.chars().count() > MAX_REASON_CHARACTERS {
+            return Err(refused(format!("a reason has at most {MAX_REASON_CHARACTERS} characters")));
+        }
+        let rows = self.add(clients, Duration::from_secs(seconds), reason.clone()).await?;
+        for row in &rows {
+            info!(client = %row.client, seconds = row.seconds_left, reason, "banned by hand");
+        }
+        Ok(rows)
+    }
+
+    /// Bans clients, or lengthens their bans: in the kernel first, which may refuse; returns when both have it.
+    async fn add(&self, clients: Vec<IpAddr>, time: Duration, reason: String) -> Result<Vec<BanRow>> {
+        let clients: BTreeSet<IpAddr> = clients.iter().map(IpAddr::to_canonical).collect();
+        let mut records = self.0.records.lock().await;
+        let config = self.0.config.load_full();
+        let white: Vec<IpAddr> =
+            clients.iter().copied().filter(|client| is_whitelisted(&config, *client)).collect();
+        if !white.is_empty() {
+            let white = addresses(&white);
+            return Err(refused(format!(
+                "{white}: on access.whitelist_clients, which is never banned; nobody was"
+            )));
+        }
+        let now = now();
+        let record = |client: &IpAddr| {
+            let old = records.get(client).filter(|record| record.until > now);
+            let until = old.map_or(now, |record| record.until).max(now.plus(time));
+            let since = old.map_or(now, |record| record.since);
+            (*client, Record { reason: reason.clone(), since, until })
+        };
+        let new: Records = clients.iter().map(record).collect();
+        let added = new.keys().filter(|client| !records.contains_key(client)).count();
+        if records.len() + added > MAX_BANS as usize {
+            self.forget(&mut records).await?;
+        }
+        let added = new.keys().filter(|client| !records.contains_key(client)).count();
+        if records.len() + added > MAX_BANS as usize {
+            return Err(refused(format!("{MAX_BANS} clients are banned, more is not possible")));
+        }
+        let applied = match self.put_in_force(&new).await {
+            Ok(()) => self.store(&new).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = applied {
+            self.back_to(&records, new.into_keys()).await;
+            return Err(error);
+        }
+        let rows = new.iter().map(|(client, record)| row(*client, record, None, now)).collect();
+        records.extend(new);
+        Ok(rows)
+    }
+
+    /// Lets these clients in again, or all: all of them, or none if one isn't banned. Returns whom.
+    pub(super) async fn lift(&self, clients: Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>> {
+        let mut records = self.0.records.lock().await;
+        let now = now();
+        let banned = |client: &IpAddr| records.get(client).is_some_and(|record| record.until > now);
+        let clients: BTreeSet<IpAddr> = match clients {
+            Some(clients) => clients.iter().map(IpAddr::to_canonical).collect(),
+            None => records.keys().copied().filter(banned).collect(),
+        };
+        let clients: Vec<IpAddr> = clients.into_iter().collect();
+        let others: Vec<IpAddr> = clients.iter().copied().filter(|client| !banned(client)).collect();
+        if !others.is_empty() {
+            let others = addresses(&others);
+            return Err(refused(format!("{others}: not banned; nothing was lifted")));
+        }
+        self.remove(&mut records, &clients).await?;
+        info!(clients = addresses(&clients), "bans were lifted by hand");
+        Ok(clients)
+    }
+
+    /// Who is banned, in the order of addresses.
+    pub(super) async fn list(&self) -> Result<Vec<BanRow>> {
+        let records = self.0.records.lock().await;
+        let kernel = self.in_kernel().await?.into_iter().map(|ban| (ban.client, ban));
+        let kernel: BTreeMap<IpAddr, BanStatus> = kernel.collect();
+        let now = now();
+        let in_force = records.iter().filter(|(_, record)| record.until > now);
+        Ok(in_force.map(|(client, record)| row(*client, record, kernel.get(client), now)).collect())
+    }
+
+    /// Ends bans: in the store first, so that none comes back.
+    async fn remove(&self, records: &mut Records, clients: &[IpAddr]) -> Result<()> {
+        if clients.is_empty() {
+            return Ok(());
+        }
+        let keys = clients.iter().map(|client| key(*client)).collect();
+        self.0.facts.submit(Job::Lift(keys)).await.map_err(failed)?;
+        records.retain(|client, _| clients.binary_search(client).is_err());
+        self.lift_in_kernel(clients).await
+    }
+
+    async fn store(&self, records: &Records) -> Result<()> {
+        let row = |(client, record): (&IpAddr, &Record)| {
+            serde_json::to_vec(record).map(|row| (key(*client), row)).map_err(failed)
+        };
+        let rows = records.iter().map(row).collect::<Result<Vec<_>>>()?;
+        self.0.facts.submit(Job::Ban(rows)).await.map_err(failed).map(|_| ())
+    }
+
+    /// Takes back what was said to the kernel of these clients.
+    async fn back_to(&self, records: &Records, clients: impl Iterator<Item = IpAddr>) {
+        let (old, new): (Vec<_>, Vec<_>) = clients.partition(|client| records.contains_key(client));
+        let old: Records = old.iter().map(|client| (*client, records[client].clone())).collect();
+        let undone = match self.lift_in_kernel(&new).await {
+            Ok(()) => self.put_in_force(&old).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = undone {
+            warn!(%error, "bans that weren't stored can't be taken back before the next start");
+        }
+    }
+
+    async fn put_in_force(&self, records: &Records) -> Result<()> {
+        let now = now();
+        let bans: Vec<(IpAddr, Duration)> =
+            records.iter().map(|(client, record)| (*client, record.until.since(now))).collect();
+        for part in bans.chunks(MAX_CLIENTS) {
+            self.0.privileged.request(Request::Ban(part.to_vec())).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    async fn lift_in_kernel(&self, clients: &[IpAddr]) -> Result<()> {
+        for part in clients.chunks(MAX_CLIENTS) {
+            self.0.privileged.request(Request::Lift(part.to_vec())).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn in_kernel(&self) -> Result<Vec<BanStatus>> {
+        match self.0.privileged.request(Request::Bans).await.map_err(failed)? {
+            Answer::Bans(bans) => Ok(bans),
+            _ => Err(failed("the datapath process answered another question")),
+        }
+    }
+}
+
+fn row(client: IpAddr, record: &Record, kernel: Option<&BanStatus>, now: UnixTime) -> BanRow {
+    BanRow {
+        client,
+        since: record.since,
+        until: record.until,
+        seconds_left: record.until.since(now).as_secs(),
+        reason: record.reason.clone(),
+        packets: kernel.map_or(0, |ban| ban.packets),
+        last: kernel.and_then(|ban| ban.last).map(|ago| now.minus(ago)),
+    }
+}
