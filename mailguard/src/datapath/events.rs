@@ -134,8 +134,9 @@ fn say(event: &Event, reason: Reason) {
 /// The kernel leaves events out when they come thick: there were at least so many packets.
 fn say_suppressed(reason: Reason, events: u64) {
     let what = words(reason);
-    let text =
-        format!("kernel: {what}: at least {events} more in the last minute; `mailguard status` counts all");
+    let text = format!(
+        "kernel: {what}: at least {events} packets more, without a line; `mailguard status` counts all"
+    );
     if is_trouble(reason) {
         warn!("{text}");
     } else {
