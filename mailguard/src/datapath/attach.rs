@@ -22,8 +22,10 @@ use super::interfaces::{Device, ZoneInterface, devices};
 use super::pins::Pins;
 use super::{DatapathError, InterfaceStatus};
 
-const STEER: &str = "mg_steer";
-const EARLY: &str = "mg_early";
+/// Name of the TC program.
+pub const STEER: &str = "mg_steer";
+/// Name of the XDP program; that for older kernels begins with it.
+pub const EARLY: &str = "mg_early";
 const EARLY_LINEAR: &str = "mg_early_linear";
 const RECONNECT: &str = "mg_reconnect";
 
@@ -72,7 +74,7 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
 }
 
 /// The XDP program that this kernel takes.
-fn early_program() -> &'static str {
+pub(super) fn early_program() -> &'static str {
     let version = KernelVersion::current();
     if version.is_ok_and(|version| version >= XDP_FRAGS_SINCE) { EARLY } else { EARLY_LINEAR }
 }

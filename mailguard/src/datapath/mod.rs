@@ -35,10 +35,11 @@ use mailguard_core::config::model::{OnProxyDown, ZoneMode};
 use mailguard_core::rules::{self, Rules};
 use nix::time::{ClockId, clock_gettime};
 
-pub use attach::Hook;
+pub use attach::{EARLY, Hook, STEER};
 pub use error::{AttachError, DatapathError};
 pub use links::watch_links;
 pub use probe::{probe, programs_at};
+pub use routes::{PRIORITY, TABLE};
 pub use rule_maps::BanStatus;
 pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
 

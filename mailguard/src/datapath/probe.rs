@@ -9,13 +9,11 @@ use aya::programs::{Program, SchedClassifier};
 use mailguard_core::config::model::XdpMode;
 use nix::sched::{CloneFlags, unshare};
 
-use super::{AttachError, DatapathError, Hook, object};
-
-const STEER: &str = "mg_steer";
+use super::attach::early_program;
+use super::{AttachError, DatapathError, Hook, STEER, object};
 
 /// Loads the programs, without a pin, and attaches the one for TC to the loopback interface of a network namespace
-/// that ends with this call. Says at which hook. With `XdpMode::Off` the XDP program, which kernels before 5.18
-/// don't take, isn't tried.
+/// that ends with this call. Says at which hook. With `XdpMode::Off` the XDP program isn't tried.
 pub fn probe(xdp: XdpMode) -> Result<&'static str, DatapathError> {
     // A thread of its own: it can't come back out of the namespace.
     let trial = || {
@@ -45,11 +43,11 @@ fn failed(error: AttachError) -> DatapathError {
 
 fn load_and_attach(xdp: XdpMode) -> Result<&'static str, DatapathError> {
     let mut ebpf = EbpfLoader::new().load(object::bytes()?)?;
-    for (_, program) in ebpf.programs_mut() {
+    for (name, program) in ebpf.programs_mut() {
         match program {
             Program::SchedClassifier(program) => program.load(),
             Program::SkLookup(program) => program.load(),
-            Program::Xdp(program) if xdp != XdpMode::Off => program.load(),
+            Program::Xdp(program) if xdp != XdpMode::Off && name == early_program() => program.load(),
             _ => Ok(()),
         }
         .map_err(|error| failed(error.into()))?;

@@ -17,9 +17,9 @@ use super::DatapathError;
 use crate::intercept;
 
 /// Number of our routing table.
-const TABLE: u32 = 2525;
+pub const TABLE: u32 = 2525;
 /// Priority of our rules: after the local table's 0, before the main table's 32766.
-const PRIORITY: u32 = 25;
+pub const PRIORITY: u32 = 25;
 
 /// Runs `work` with a netlink connection, on a thread and runtime of its own: callers may or may not be within one.
 /// The thread is in the caller's network namespace.

@@ -11,7 +11,7 @@ use super::daemon::{self, Daemon};
 use super::ports::{self, Socket};
 use super::system::{self, System};
 use super::tool::{Said, Unread, run};
-use crate::datapath;
+use crate::datapath::{self, TABLE};
 use crate::intercept::{Family, has_ipv6};
 
 /// Everything that is judged.
@@ -80,7 +80,8 @@ fn families() -> &'static [Family] {
 
 fn routing(family: Family) -> Routing {
     let option = if family == Family::V4 { "-4" } else { "-6" };
-    let routes = match run("ip", "iproute2", &[option, "route", "show", "table", "2525"]) {
+    let table = TABLE.to_string();
+    let routes = match run("ip", "iproute2", &[option, "route", "show", "table", &table]) {
         // No table of this number: nothing in it.
         Err(Unread::Failed { reason, .. }) if reason.contains("does not exist") => Ok(String::new()),
         said => said,

@@ -8,11 +8,7 @@ use serde::Deserialize;
 
 use super::tool::{Said, Unread};
 use super::{File, Finding};
-
-/// Our program at the TCX hook.
-const OURS: &str = "mg_steer";
-/// How the names of our programs at the XDP hook begin.
-const OURS_EARLY: &str = "mg_early";
+use crate::datapath::{EARLY, STEER};
 
 /// An interface as `ip` prints it. What it leaves out stays empty.
 #[derive(Debug, Default, Deserialize)]
@@ -134,7 +130,7 @@ impl Judge<'_> {
     /// There is room for one XDP program at an interface.
     fn xdp(&self, link: &Link) -> Option<Finding> {
         let XdpProgram { id, name } = link.xdp.as_ref()?.prog.as_ref()?;
-        if name.starts_with(OURS_EARLY) {
+        if name.starts_with(EARLY) {
             return None;
         }
         let what = format!("{}: the XDP program {name} (id {id}) is attached", link.ifname);
@@ -248,12 +244,12 @@ impl Judge<'_> {
 /// Programs that see the packets before ours.
 fn others(name: &str, programs: &[String]) -> Option<Finding> {
     let before: Vec<&str> =
-        programs.iter().map(String::as_str).take_while(|program| *program != OURS).collect();
+        programs.iter().map(String::as_str).take_while(|program| *program != STEER).collect();
     if before.is_empty() {
         return None;
     }
     let what = format!("{name}: the programs {} are attached to TC", before.join(", "));
-    if !programs.iter().any(|program| program == OURS) {
+    if !programs.iter().any(|program| program == STEER) {
         return Some(Finding::ok("other-programs", format!("{what}; ours will come before them")));
     }
     let why = "What they take for themselves we never see. Restart the daemon: it puts itself first.";

@@ -8,12 +8,8 @@ use mailguard_core::config::model::ZoneMode;
 use super::facts::Routing;
 use super::interfaces::unread;
 use super::{Finding, interfaces_in};
+use crate::datapath::{PRIORITY, TABLE};
 use crate::intercept::Family;
-
-/// Number of our table, as in `datapath`.
-const TABLE: &str = "2525";
-/// Priority of our rules, as in `datapath`.
-const PRIORITY: u32 = 25;
 
 /// A rule: its priority, and the words after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +63,7 @@ impl<'a> Rule<'a> {
     }
 
     fn is_ours(&self) -> bool {
-        self.value("lookup") == Some(TABLE)
+        self.value("lookup").and_then(|table| table.parse().ok()) == Some(TABLE)
             && self.value("fwmark").and_then(mark) == Some((PACKET_MARK, PACKET_MARK))
     }
 

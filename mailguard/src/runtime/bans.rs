@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mailguard_common::layout::MAX_BANS;
@@ -16,9 +16,10 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use super::handler::{failed, now, refused};
 use super::ipc::{Answer, MAX_CLIENTS, Request};
 use super::privileged::Privileged;
-use crate::control::{BanRow, ControlError, ErrorKind};
+use crate::control::{BanRow, ControlError};
 use crate::datapath::BanStatus;
 use crate::store::facts::{FactsDb, Job, ReadError, View};
 
@@ -51,18 +52,6 @@ struct Record {
     reason: String,
     since: UnixTime,
     until: UnixTime,
-}
-
-fn now() -> UnixTime {
-    SystemTime::now().into()
-}
-
-fn failed(error: impl ToString) -> ControlError {
-    ControlError::new(ErrorKind::Failed, error)
-}
-
-fn refused(error: impl ToString) -> ControlError {
-    ControlError::new(ErrorKind::Refused, error)
 }
 
 fn key(client: IpAddr) -> [u8; 16] {

@@ -54,15 +54,15 @@ struct Loaded {
     at: UnixTime,
 }
 
-fn now() -> UnixTime {
+pub(super) fn now() -> UnixTime {
     SystemTime::now().into()
 }
 
-fn failed(error: impl ToString) -> ControlError {
+pub(super) fn failed(error: impl ToString) -> ControlError {
     ControlError::new(ErrorKind::Failed, error)
 }
 
-fn refused(error: impl ToString) -> ControlError {
+pub(super) fn refused(error: impl ToString) -> ControlError {
     ControlError::new(ErrorKind::Refused, error)
 }
 
