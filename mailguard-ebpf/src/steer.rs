@@ -172,7 +172,7 @@ fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &F
         PacketVerdict::Intercept => intercept(skb, settings, interface, flow, reconnects),
         PacketVerdict::AskListener => ask_listener(skb, interface, flow),
         verdict => {
-            if reconnects && matches!(verdict, PacketVerdict::Next(Some(Reason::Bypassed), _)) {
+            if reconnects && matches!(verdict, PacketVerdict::Next(..)) {
                 note(flow, BYPASSED);
             }
             refused(skb, flow, verdict)

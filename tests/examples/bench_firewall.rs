@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use mailguard::config::{Source, parse};
 use mailguard::datapath::{self, Datapath};
-use mailguard::intercept::{ZoneListener, open_listeners};
+use mailguard::intercept::{Listeners, ZoneListener};
 use mailguard_core::config::Config;
 
 /// Time between two heartbeats; the kernel side misses them after three seconds.
@@ -42,10 +42,10 @@ fn main() -> Result<()> {
 
 /// Until the input ends.
 fn serve(config: &Config, attach: bool) -> Result<()> {
-    let listeners = open_listeners(config)?;
+    let listeners = Listeners::default().adapted(config)?;
     let mut datapath = if attach { Some(Datapath::start(config, &listeners)?) } else { None };
     let accepted = Arc::new(AtomicU64::new(0));
-    for listener in listeners {
+    for listener in listeners.iter() {
         accept(listener, Arc::clone(&accepted))?;
     }
     let questions = questions();
@@ -71,8 +71,8 @@ fn serve(config: &Config, attach: bool) -> Result<()> {
 }
 
 /// A thread that takes each connection and closes it, until the process ends.
-fn accept(listener: ZoneListener, accepted: Arc<AtomicU64>) -> Result<()> {
-    let listener = TcpListener::from(listener.socket);
+fn accept(listener: &ZoneListener, accepted: Arc<AtomicU64>) -> Result<()> {
+    let listener = TcpListener::from(listener.socket.try_clone()?);
     listener.set_nonblocking(false)?;
     std::thread::spawn(move || {
         // An error is one connection's: the client may have gone.

@@ -15,6 +15,7 @@ use aya::programs::tc::{
 };
 use aya::programs::{Program, ProgramError, SchedClassifier, SkLookup, Xdp};
 use aya::util::KernelVersion;
+use mailguard_common::layout::{INTERFACE_CHECKS, INTERFACE_STEERS};
 use mailguard_core::config::model::XdpMode;
 
 use super::error::AttachError;
@@ -94,8 +95,9 @@ pub(super) fn attach(
         let device = &interface.device;
         let mut status = InterfaceStatus {
             name: device.name.clone(),
-            zone: interface.zone_name.clone(),
-            intercepts: interface.steer,
+            zone: interface.zone.clone(),
+            intercepts: interface.has(INTERFACE_STEERS),
+            leaving: !interface.has(INTERFACE_CHECKS),
             xdp: "off",
             tc: "off",
             problem: None,
@@ -104,6 +106,8 @@ pub(super) fn attach(
             Ok(()) => status.tc = hook.name(),
             Err(error) => status.problem = Some(error.to_string()),
         }
+        // What leaves is checked no longer.
+        let xdp = if status.leaving { XdpMode::Off } else { xdp };
         match attach_early(ebpf, pins, device, xdp, &mut wanted) {
             Ok(mode) => status.xdp = mode,
             Err(error) => status.problem = Some(error.to_string()),
@@ -112,6 +116,9 @@ pub(super) fn attach(
     }
     for pin in pins.links()?.into_iter().filter(|pin| !wanted.contains(pin)) {
         remove_pin(&pins.link(&pin))?;
+    }
+    if hook == Hook::Clsact {
+        remove_filters_except(interfaces)?;
     }
     Ok(attached)
 }
@@ -140,8 +147,13 @@ fn attach_steer(
 /// Removes our filters from the clsact qdiscs of all interfaces, and says how many there were. The qdisc stays: it
 /// may be another's.
 pub(super) fn remove_filters() -> Result<usize, DatapathError> {
+    remove_filters_except(&[])
+}
+
+fn remove_filters_except(interfaces: &[ZoneInterface]) -> Result<usize, DatapathError> {
     let mut count = 0;
-    for device in devices()? {
+    let wanted = |device: &Device| interfaces.iter().any(|kept| kept.device.index == device.index);
+    for device in devices()?.into_iter().filter(|device| !wanted(device)) {
         // An error says that there is none by that name.
         count += usize::from(qdisc_detach_program(&device.name, TcAttachType::Ingress, STEER).is_ok());
     }

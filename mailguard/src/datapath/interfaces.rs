@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
-use mailguard_common::layout::MAX_INTERFACES;
+use mailguard_common::layout::{INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, MAX_INTERFACES};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 
-use super::{DatapathError, routes, steers};
+use super::{DatapathError, routes};
+use crate::intercept::Listeners;
 
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,27 +35,65 @@ pub(super) struct ZoneInterfaces {
     pub(super) absent: Vec<(String, String)>,
 }
 
-/// An interface of a zone that isn't inactive.
+/// An interface that the programs are attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ZoneInterface {
     /// The device.
     pub(super) device: Device,
-    /// Index of the zone.
-    pub(super) zone: usize,
-    /// The zone's name.
-    pub(super) zone_name: String,
-    /// Whether new connections are given to the proxy.
-    pub(super) steer: bool,
+    /// Name of its zone; of the last one, if it has left that.
+    pub(super) zone: String,
+    /// Where the zone's listeners stand.
+    pub(super) slot: u32,
+    /// What is done here: the `INTERFACE_` bits.
+    pub(super) duties: u32,
 }
 
-/// The interfaces of all zones that aren't inactive.
-pub(super) fn of_zones(config: &Config) -> Result<ZoneInterfaces, DatapathError> {
-    let devices = devices()?;
-    let mut interfaces = ZoneInterfaces::default();
-    for (index, zone) in config.zones.iter().enumerate() {
-        if zone.mode == ZoneMode::Inactive {
-            continue;
+impl ZoneInterface {
+    /// Whether this duty is among its duties.
+    pub(super) fn has(&self, duty: u32) -> bool {
+        self.duties & duty != 0
+    }
+}
+
+impl ZoneInterfaces {
+    /// Those that serve the sessions of their zone in `self`, and steer no longer in `next`.
+    pub(super) fn left_in<'a>(&'a self, next: &Self) -> impl Iterator<Item = &'a ZoneInterface> {
+        let steering: BTreeSet<u32> =
+            next.present.iter().filter(|i| i.has(INTERFACE_STEERS)).map(|i| i.device.index).collect();
+        let serving = self.present.iter().filter(|interface| interface.has(INTERFACE_SERVES));
+        serving.filter(move |interface| !steering.contains(&interface.device.index))
+    }
+
+    /// Those that only serve the sessions that are open.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = u32> {
+        let leaving = self.present.iter().filter(|i| i.has(INTERFACE_SERVES) && !i.has(INTERFACE_STEERS));
+        leaving.map(|interface| interface.device.index)
+    }
+
+    /// Has `left` go on serving its sessions, in its new zone or in none, if there is room for it.
+    pub(super) fn keep_serving(&mut self, left: ZoneInterface) {
+        let index = left.device.index;
+        if let Some(interface) = self.present.iter_mut().find(|kept| kept.device.index == index) {
+            interface.duties |= INTERFACE_SERVES;
+        } else if self.present.len() < MAX_INTERFACES as usize {
+            self.present.push(ZoneInterface { duties: INTERFACE_SERVES, ..left });
         }
+    }
+}
+
+/// The interfaces of all zones that aren't inactive, of the `devices` that there are. `listeners` says where their
+/// listeners stand.
+pub(super) fn of_zones(
+    config: &Config,
+    listeners: &Listeners,
+    devices: &[Device],
+) -> Result<ZoneInterfaces, DatapathError> {
+    let mut interfaces = ZoneInterfaces::default();
+    for zone in config.zones.iter().filter(|zone| zone.mode != ZoneMode::Inactive) {
+        let duties = match zone.mode {
+            ZoneMode::Transparent => INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES,
+            _ => INTERFACE_CHECKS,
+        };
         for name in &zone.interfaces {
             let Some(device) = devices.iter().find(|device| device.name == *name) else {
                 interfaces.absent.push((name.clone(), zone.name.clone()));
@@ -62,9 +101,9 @@ pub(super) fn of_zones(config: &Config) -> Result<ZoneInterfaces, DatapathError>
             };
             interfaces.present.push(ZoneInterface {
                 device: device.clone(),
-                zone: index,
-                zone_name: zone.name.clone(),
-                steer: steers(zone.mode),
+                zone: zone.name.clone(),
+                slot: listeners.slot(&zone.name).unwrap_or(0),
+                duties,
             });
         }
     }

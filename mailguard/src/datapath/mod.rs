@@ -10,6 +10,7 @@ mod counters;
 mod error;
 mod events;
 mod interfaces;
+mod leaving;
 mod links;
 mod object;
 mod pins;
@@ -19,19 +20,17 @@ mod routes;
 mod rule_maps;
 mod status;
 
-use std::collections::BTreeSet;
-use std::os::fd::AsRawFd;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, SockMap};
 use mailguard_common::layout::{
-    FAIL_BLOCK, FAIL_BYPASS, INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings,
-    listener_index, map,
+    FAIL_BLOCK, FAIL_BYPASS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings, listener_index, map,
 };
 use mailguard_core::config::Config;
-use mailguard_core::config::model::{OnProxyDown, ZoneMode};
+use mailguard_core::config::model::{OnProxyDown, XdpMode};
 use mailguard_core::rules::{self, Rules};
 use nix::time::{ClockId, clock_gettime};
 
@@ -43,10 +42,11 @@ pub use routes::{PRIORITY, TABLE};
 pub use rule_maps::BanStatus;
 pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
 
-use crate::intercept::{Family, Role, ZoneListener};
+use crate::intercept::{Family, Listeners, Role, ZoneListener};
 use counters::Counters;
 use events::EventLog;
 use interfaces::{ZoneInterface, ZoneInterfaces};
+use leaving::Leaving;
 use pins::Pins;
 use rates::Rates;
 use rule_maps::RuleMaps;
@@ -64,10 +64,14 @@ pub struct Datapath {
     programs: Ebpf,
     pins: Pins,
     hook: Hook,
+    xdp: XdpMode,
     known: HashMap<MapData, u32, Interface>,
+    sockets: SockMap<MapData>,
+    /// Which listener is where in `sockets`, by its number.
+    places: BTreeMap<u32, u64>,
     zones: ZoneInterfaces,
+    leaving: Leaving,
     interfaces: Vec<InterfaceStatus>,
-    shape: Shape,
     _events: EventLog,
 }
 
@@ -78,8 +82,6 @@ pub struct Applied {
     pub added: usize,
     /// Entries that were removed.
     pub removed: usize,
-    /// Zones, ports or modes differ as well: they take effect with the next start.
-    pub restart_needed: bool,
 }
 
 /// What [`unload`] removed.
@@ -93,36 +95,16 @@ pub struct Unloaded {
     pub routes: usize,
 }
 
-/// The part of the configuration that only a start puts into force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Shape {
-    zones: Vec<mailguard_core::config::model::Zone>,
-    xdp: mailguard_core::config::model::XdpMode,
-    pin_dir: std::path::PathBuf,
-    proxy_port: u16,
-}
-
-impl Shape {
-    fn of(config: &Config) -> Self {
-        Self {
-            zones: config.zones.clone(),
-            xdp: config.kernel.xdp,
-            pin_dir: config.kernel.pin_dir.clone(),
-            proxy_port: config.kernel.proxy_port,
-        }
-    }
-}
-
 impl Datapath {
     /// Puts the kernel side of `config` into force in this network namespace: adopts what an earlier run pinned, or
-    /// builds it. `listeners` are those of [`crate::intercept::open_listeners`]; the caller keeps them open. From
-    /// here on the caller owes a [`Datapath::heartbeat`] each second.
-    pub fn start(config: &Config, listeners: &[ZoneListener]) -> Result<Self, DatapathError> {
+    /// builds it. `listeners` are those of `config`; the caller keeps them open. From here on the caller owes a
+    /// [`Datapath::heartbeat`] each second.
+    pub fn start(config: &Config, listeners: &Listeners) -> Result<Self, DatapathError> {
         Self::start_on(config, listeners, Hook::of_this_kernel())
     }
 
     /// [`Datapath::start`] with the TC hook given.
-    pub fn start_on(config: &Config, listeners: &[ZoneListener], hook: Hook) -> Result<Self, DatapathError> {
+    pub fn start_on(config: &Config, listeners: &Listeners, hook: Hook) -> Result<Self, DatapathError> {
         let pins = Pins::open(&config.kernel.pin_dir)?;
         let mut programs = pins.load_object()?;
         attach::load(&mut programs)?;
@@ -136,7 +118,7 @@ impl Datapath {
         rules.remove_ended(now_ns())?;
         rules.set_ban_action(ban_action)?;
         rules.replace(&rules::compile(config), &mut settings, &mut config_map)?;
-        set_listeners(object::take_map(&mut programs, map::LISTENERS)?, listeners)?;
+        let sockets = object::take_map(&mut programs, map::LISTENERS)?;
         let known = object::take_map(&mut programs, map::IFACES)?;
         let counters = Counters::new(&mut programs)?;
         attach::attach_reconnect(&mut programs, &pins)?;
@@ -158,21 +140,29 @@ impl Datapath {
             programs,
             pins,
             hook,
+            xdp: config.kernel.xdp,
             known,
+            sockets,
+            places: BTreeMap::new(),
             zones: ZoneInterfaces::default(),
+            leaving: Leaving::default(),
             interfaces: Vec::new(),
-            shape: Shape::of(config),
             _events,
         };
-        datapath.attach_to(interfaces::of_zones(config)?)?;
+        datapath.add_listeners(listeners)?;
+        datapath.attach_to(datapath.zones_now(config, listeners)?)?;
         datapath.pins.remove_other_maps()?;
         Ok(datapath)
     }
 
     /// Looks which of the zones' interfaces are there now, attaches to those that have come and forgets those that have
-    /// gone. `config` is the one that was started with, or applied last. True when anything changed.
-    pub fn follow_interfaces(&mut self, config: &Config) -> Result<bool, DatapathError> {
-        let zones = interfaces::of_zones(config)?;
+    /// gone. `config` and `listeners` are those that were started with, or applied last. True when anything changed.
+    pub fn follow_interfaces(
+        &mut self,
+        config: &Config,
+        listeners: &Listeners,
+    ) -> Result<bool, DatapathError> {
+        let zones = self.zones_now(config, listeners)?;
         // Those that are there come first.
         let mut there = self.interfaces.iter().take(self.zones.present.len());
         let complete = there.all(|interface| interface.problem.is_none());
@@ -183,52 +173,113 @@ impl Datapath {
         Ok(true)
     }
 
+    /// Says when the oldest session began that is open `now`. Interfaces that steer no longer are left alone when none is
+    /// open any more that may have come in by them; true if that changed anything.
+    pub fn note_oldest_session(
+        &mut self,
+        oldest: Option<Instant>,
+        now: Instant,
+        config: &Config,
+        listeners: &Listeners,
+    ) -> Result<bool, DatapathError> {
+        if !self.leaving.note_oldest_session(oldest, now) {
+            return Ok(false);
+        }
+        self.follow_interfaces(config, listeners)
+    }
+
+    /// Puts new listeners in their places.
+    fn add_listeners(&mut self, listeners: &Listeners) -> Result<(), DatapathError> {
+        for (index, listener) in places(listeners) {
+            if self.places.get(&index) != Some(&listener.id) {
+                let set = self.sockets.set(index, &listener.socket, 0);
+                set.map_err(DatapathError::map(map::LISTENERS))?;
+                self.places.insert(index, listener.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes those that no zone has any more.
+    fn remove_listeners(&mut self, listeners: &Listeners) -> Result<(), DatapathError> {
+        let kept: BTreeSet<u32> = places(listeners).map(|(index, _)| index).collect();
+        while let Some(index) = self.places.keys().copied().find(|index| !kept.contains(index)) {
+            self.sockets.clear_index(&index).map_err(DatapathError::map(map::LISTENERS))?;
+            self.places.remove(&index);
+        }
+        Ok(())
+    }
+
+    /// The zones' interfaces, and those whose sessions are still served.
+    fn zones_now(&self, config: &Config, listeners: &Listeners) -> Result<ZoneInterfaces, DatapathError> {
+        let devices = interfaces::devices()?;
+        let mut zones = interfaces::of_zones(config, listeners, &devices)?;
+        let left: Vec<_> = self.zones.left_in(&zones).cloned().collect();
+        for interface in left {
+            let index = interface.device.index;
+            let device = devices.iter().find(|device| device.index == index);
+            if let Some(device) = device
+                && (interface.has(INTERFACE_STEERS) || self.leaving.contains(index))
+            {
+                zones.keep_serving(ZoneInterface { device: device.clone(), ..interface });
+            }
+        }
+        Ok(zones)
+    }
+
     /// First what a packet needs, then the programs, then what is left over.
     fn attach_to(&mut self, zones: ZoneInterfaces) -> Result<(), DatapathError> {
+        forget_interfaces(&mut self.known, &zones.present)?;
         for interface in &zones.present {
             self.known
                 .insert(interface.device.index, interface.entry(), 0)
                 .map_err(DatapathError::map(map::IFACES))?;
         }
-        let steered: Vec<&str> = zones
-            .present
-            .iter()
-            .filter(|interface| interface.steer)
-            .map(|interface| interface.device.name.as_str())
-            .collect();
-        routes::install(&steered)?;
-        let (xdp, hook) = (self.shape.xdp, self.hook);
+        let serving = zones.present.iter().filter(|interface| interface.has(INTERFACE_SERVES));
+        let serving: Vec<&str> = serving.map(|interface| interface.device.name.as_str()).collect();
+        routes::install(&serving)?;
+        let (xdp, hook) = (self.xdp, self.hook);
         self.interfaces = attach::attach(&mut self.programs, &self.pins, &zones.present, xdp, hook)?;
         for (name, zone) in &zones.absent {
             self.interfaces.push(InterfaceStatus {
                 name: name.clone(),
                 zone: zone.clone(),
                 intercepts: false,
+                leaving: false,
                 xdp: "off",
                 tc: "off",
                 problem: Some("there is no such interface now".to_owned()),
             });
         }
-        forget_interfaces(&mut self.known, &zones.present)?;
+        self.leaving.replace(zones.leaving(), Instant::now());
         self.zones = zones;
         Ok(())
     }
 
-    /// Applies a changed configuration: only the rules that differ are touched, additions before removals, so that
-    /// no session breaks and nothing is unprotected in between.
-    pub fn apply(&mut self, config: &Config) -> Result<Applied, DatapathError> {
+    /// Applies a changed configuration and its listeners: only the rules that differ are touched, additions before
+    /// removals, so that no session breaks and nothing is unprotected in between. Interfaces that steer no longer go on
+    /// serving their sessions.
+    pub fn apply(&mut self, config: &Config, listeners: &Listeners) -> Result<Applied, DatapathError> {
         let applied = self.apply_rules(&rules::compile(config))?;
         self.ban_action = rule_maps::ban_action(config);
         self.rules.set_ban_action(self.ban_action)?;
         self.settings.fail_mode = fail_mode(config);
         self.write_settings()?;
-        Ok(Applied { restart_needed: Shape::of(config) != self.shape, ..applied })
+        self.add_listeners(listeners)?;
+        if self.xdp == config.kernel.xdp {
+            self.follow_interfaces(config, listeners)?;
+        } else {
+            self.xdp = config.kernel.xdp;
+            self.attach_to(self.zones_now(config, listeners)?)?;
+        }
+        self.remove_listeners(listeners)?;
+        Ok(applied)
     }
 
     /// Applies these rules.
     pub fn apply_rules(&mut self, rules: &Rules) -> Result<Applied, DatapathError> {
         let (added, removed) = self.rules.replace(rules, &mut self.settings, &mut self.config)?;
-        Ok(Applied { added, removed, restart_needed: false })
+        Ok(Applied { added, removed })
     }
 
     /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is in force.
@@ -294,13 +345,14 @@ fn now_ns() -> u64 {
         .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }
 
-fn set_listeners(mut sockets: SockMap<MapData>, listeners: &[ZoneListener]) -> Result<(), DatapathError> {
-    for listener in listeners.iter().filter(|listener| listener.role == Role::Transparent) {
-        let index = listener_index(listener.zone as u32, listener.family == Family::V6);
-        let socket = listener.socket.as_raw_fd();
-        sockets.set(index, &socket, 0).map_err(DatapathError::map(map::LISTENERS))?;
-    }
-    Ok(())
+/// The transparent listeners, each with its place in the map.
+fn places(listeners: &Listeners) -> impl Iterator<Item = (u32, &ZoneListener)> {
+    listeners.iter().filter_map(|listener| match listener.purpose.role {
+        Role::Transparent { slot } => {
+            Some((listener_index(slot, listener.purpose.family == Family::V6), listener))
+        }
+        Role::Active { .. } => None,
+    })
 }
 
 /// Interfaces of an earlier run that no zone names any more.
@@ -319,16 +371,6 @@ fn forget_interfaces(
 
 impl ZoneInterface {
     fn entry(&self) -> Interface {
-        let steers = if self.steer { INTERFACE_STEERS | INTERFACE_SERVES } else { 0 };
-        Interface {
-            zone: self.zone as u32,
-            duties: INTERFACE_CHECKS | steers,
-            ethernet: self.device.ethernet.into(),
-        }
+        Interface { zone: self.slot, duties: self.duties, ethernet: self.device.ethernet.into() }
     }
-}
-
-/// Whether the zone's new connections are given to the proxy.
-fn steers(mode: ZoneMode) -> bool {
-    mode == ZoneMode::Transparent
 }

@@ -28,6 +28,9 @@ pub struct InterfaceStatus {
     pub zone: String,
     /// Whether new connections to port 25 are intercepted; else they are only checked against the blacklist.
     pub intercepts: bool,
+    /// Whether it has left its zone and serves only the sessions that came in by it before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// `native`, `generic` or `off`.
     pub xdp: &'static str,
     /// `tcx` or `clsact`; `off` while there is a problem.

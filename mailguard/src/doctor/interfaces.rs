@@ -174,7 +174,7 @@ impl Judge<'_> {
             format!("zone {zone_name}: {name} is a {what} {master}"),
             format!(
                 "Packets are routed as {master}'s: the routing rule for {name} never sees them. Name {master} in \
-                 the zone in place of {name}, then restart the daemon."
+                 the zone in place of {name}, then `mailguard reload`."
             ),
         );
         let named = self.config.zones.iter().any(|zone| zone.interfaces.iter().any(|other| other == master));
@@ -218,7 +218,7 @@ impl Judge<'_> {
                 format!("zone {zone}: {name} carries the VLAN {child}, which no zone names"),
                 format!(
                     "Tagged frames are {child}'s and aren't intercepted on {name}. Name {child} in the zone that it \
-                     belongs to (an inactive one if it is to be left alone), then restart the daemon."
+                     belongs to (an inactive one if it is to be left alone), then `mailguard reload`."
                 ),
             );
             match self.file.replace(name, &format!("\"{name}\", \"{child}\"")) {

@@ -1,19 +1,19 @@
-//! Accepts connections from an inherited listener, without any privilege.
+//! Accepts connections from a listener that somebody else opened, without any privilege.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Role, ZoneListener};
+use super::{Purpose, Role};
 
 /// A listener, registered with the runtime.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    zone: usize,
-    role: Role,
+    purpose: Purpose,
 }
 
 /// A client's connection.
@@ -27,23 +27,21 @@ pub struct Connection {
     pub destination: SocketAddr,
     /// Whether `destination` is an address of this host.
     pub destination_is_ours: bool,
-    /// Index of the zone in `config.zones`.
-    pub zone: usize,
 }
 
 impl Listener {
     /// Takes over a listener. Must be called within a runtime.
-    pub fn new(listener: ZoneListener) -> io::Result<Self> {
-        let socket = std::net::TcpListener::from(listener.socket);
+    pub fn new(purpose: Purpose, socket: OwnedFd) -> io::Result<Self> {
+        let socket = std::net::TcpListener::from(socket);
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket)?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, zone: listener.zone, role: listener.role })
+        Ok(Self { socket, address, purpose })
     }
 
-    /// Index of the zone in `config.zones`.
-    pub fn zone(&self) -> usize {
-        self.zone
+    /// What it is for.
+    pub fn purpose(&self) -> &Purpose {
+        &self.purpose
     }
 
     /// Where it listens.
@@ -58,12 +56,13 @@ impl Listener {
             let (stream, client) = self.socket.accept().await?;
             let destination = stream.local_addr()?;
             // Somebody on this host dialled the loopback port itself: there is nobody at home.
-            if self.role == Role::Transparent && destination.port() == self.address.port() {
+            let transparent = matches!(self.purpose.role, Role::Transparent { .. });
+            if transparent && destination.port() == self.address.port() {
                 continue;
             }
-            let destination_is_ours = self.role != Role::Transparent || is_local(destination.ip());
+            let destination_is_ours = !transparent || is_local(destination.ip());
             let (client, destination) = (canonical(client), canonical(destination));
-            return Ok(Connection { stream, client, destination, destination_is_ours, zone: self.zone });
+            return Ok(Connection { stream, client, destination, destination_is_ours });
         }
     }
 }
@@ -87,8 +86,8 @@ mod tests {
     fn listener(role: Role) -> (Listener, SocketAddr) {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = ZoneListener { zone: 3, family: Family::V4, role, socket: socket.into() };
-        (Listener::new(listener).unwrap(), address)
+        let purpose = Purpose { zone: "green".to_owned(), family: Family::V4, role };
+        (Listener::new(purpose, socket.into()).unwrap(), address)
     }
 
     #[tokio::test]
@@ -99,12 +98,11 @@ mod tests {
         assert_eq!(connection.client, client.local_addr().unwrap());
         assert_eq!(connection.destination, address);
         assert!(connection.destination_is_ours);
-        assert_eq!(connection.zone, 3);
     }
 
     #[tokio::test]
     async fn a_transparent_listener_hangs_up_on_whoever_dials_it_directly() {
-        let (listener, address) = listener(Role::Transparent);
+        let (listener, address) = listener(Role::Transparent { slot: 0 });
         let accepting = tokio::spawn(async move { listener.accept().await });
         let client = TcpStream::connect(address).await.unwrap();
         client.readable().await.unwrap();

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use mailguard_common::layout::{MAX_ZONES, SMTP_PORT, SOCKET_MARK};
 use mailguard_core::config::Config;
@@ -26,7 +27,10 @@ pub enum Family {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// From the kernel programs: those to port 25 of any address.
-    Transparent,
+    Transparent {
+        /// The zone's place in the kernel maps and among the loopback ports: its own as long as it has listeners.
+        slot: u32,
+    },
     /// From the stack: those to port 25 of an address of ours that come in by this interface.
     Active {
         /// The interface's name.
@@ -36,17 +40,26 @@ pub enum Role {
     },
 }
 
-/// An open listener of a zone.
-#[derive(Debug)]
-pub struct ZoneListener {
-    /// Index of the zone in `config.zones`.
-    pub zone: usize,
+/// What a listener is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purpose {
+    /// Its zone's name: a zone may change its place in the configuration while sessions are open.
+    pub zone: String,
     /// Family of its addresses.
     pub family: Family,
     /// How it gets its connections.
     pub role: Role,
+}
+
+/// An open listener of a zone. Clones share the socket.
+#[derive(Debug, Clone)]
+pub struct ZoneListener {
+    /// Its number: never another one's in this process.
+    pub id: u64,
+    /// What it is for.
+    pub purpose: Purpose,
     /// The listening socket, closed on exec.
-    pub socket: OwnedFd,
+    pub socket: Arc<OwnedFd>,
 }
 
 /// A listener that can't be opened.
@@ -80,59 +93,108 @@ impl ListenError {
     }
 }
 
-/// Opens every zone's listeners, IPv6 ones where the system has IPv6, and those of active zones where the interface is
-/// there.
-pub fn open_listeners(config: &Config) -> Result<Vec<ZoneListener>, ListenError> {
-    if config.zones.len() > MAX_ZONES as usize {
-        return Err(ListenError::Zones(config.zones.len()));
-    }
-    let mut listeners = Vec::new();
-    for (index, zone) in config.zones.iter().enumerate() {
-        for &family in families() {
+/// The listeners of a configuration, those of active zones where the interface is there.
+#[derive(Debug, Clone, Default)]
+pub struct Listeners {
+    open: Vec<ZoneListener>,
+    last_id: u64,
+    /// Where the search for a free slot begins: one that has just been left is taken again last, for its port may be in
+    /// use a while longer.
+    next_slot: u32,
+}
+
+impl Listeners {
+    /// The listeners that `config` wants now, IPv6 ones where the system has IPv6: those of `self` that still serve,
+    /// and new ones. `self` stays as it is; whoever drops it closes what is no longer wanted.
+    pub fn adapted(&self, config: &Config) -> Result<Self, ListenError> {
+        if config.zones.len() > MAX_ZONES as usize {
+            return Err(ListenError::Zones(config.zones.len()));
+        }
+        let mut next = Self { open: Vec::new(), ..*self };
+        for zone in &config.zones {
             match zone.mode {
                 ZoneMode::Inactive => {}
-                ZoneMode::Transparent => {
-                    listeners.push(transparent(index, zone, config.kernel.proxy_port, family)?);
+                ZoneMode::Transparent => next.add_transparent(self, zone, config.kernel.proxy_port)?,
+                ZoneMode::Active => next.add_active(self, zone)?,
+            }
+        }
+        Ok(next)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, ZoneListener> {
+        self.open.iter()
+    }
+
+    /// The slot of the transparent zone of this name.
+    pub fn slot(&self, zone: &str) -> Option<u32> {
+        self.open.iter().find(|listener| listener.purpose.zone == zone)?.slot()
+    }
+
+    fn add_transparent(&mut self, old: &Self, zone: &Zone, first_port: u16) -> Result<(), ListenError> {
+        let slot = match old.slot(&zone.name) {
+            Some(slot) => slot,
+            None => self.free_slot(old, first_port).ok_or_else(|| ListenError::Port(zone.name.clone()))?,
+        };
+        for &family in families() {
+            let purpose = Purpose { zone: zone.name.clone(), family, role: Role::Transparent { slot } };
+            match old.open.iter().find(|listener| listener.purpose == purpose) {
+                Some(listener) => self.open.push(listener.clone()),
+                None => {
+                    let port = first_port + slot as u16;
+                    let socket = transparent(&zone.name, port, family)?;
+                    self.push(purpose, Arc::new(socket));
                 }
-                ZoneMode::Active => {
-                    for interface in &zone.interfaces {
-                        if let Some(device) = interface_index(interface) {
-                            listeners.push(active(index, zone, interface, device, family)?);
-                        }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_active(&mut self, old: &Self, zone: &Zone) -> Result<(), ListenError> {
+        for interface in &zone.interfaces {
+            let Some(index) = interface_index(interface) else { continue };
+            for &family in families() {
+                let role = Role::Active { interface: interface.clone(), index };
+                let purpose = Purpose { zone: zone.name.clone(), family, role };
+                let same_port = |listener: &&ZoneListener| {
+                    (listener.purpose.family, &listener.purpose.role) == (family, &purpose.role)
+                };
+                match old.open.iter().find(same_port) {
+                    Some(listener) if listener.purpose == purpose => self.open.push(listener.clone()),
+                    // The interface has changed zones: no second socket can listen there.
+                    Some(listener) => self.push(purpose, listener.socket.clone()),
+                    None => {
+                        let socket = active(&zone.name, interface, family)?;
+                        self.push(purpose, Arc::new(socket));
                     }
                 }
             }
         }
+        Ok(())
     }
-    Ok(listeners)
+
+    fn push(&mut self, purpose: Purpose, socket: Arc<OwnedFd>) {
+        self.last_id += 1;
+        self.open.push(ZoneListener { id: self.last_id, purpose, socket });
+    }
+
+    /// A slot that neither these nor the `old` ones have, and whose port exists.
+    fn free_slot(&mut self, old: &Self, first_port: u16) -> Option<u32> {
+        let slots = MAX_ZONES.min(u32::from(u16::MAX - first_port) + 1);
+        let taken = |slot| self.iter().chain(old.iter()).any(|listener| listener.slot() == Some(slot));
+        let slot = (0..slots).map(|step| (self.next_slot + step) % slots).find(|&slot| !taken(slot))?;
+        self.next_slot = slot + 1;
+        Some(slot)
+    }
 }
 
-/// Opens the listeners of interfaces of active zones that have come, or come anew, and closes those of interfaces that
-/// have gone. True when anything changed. A listener that can't be opened is an error, and the others are as they were.
-pub fn follow_interfaces(config: &Config, listeners: &mut Vec<ZoneListener>) -> Result<bool, ListenError> {
-    let mut come = Vec::new();
-    for (number, zone) in config.zones.iter().enumerate().filter(|(_, zone)| zone.mode == ZoneMode::Active) {
-        for (interface, family) in
-            zone.interfaces.iter().flat_map(|i| families().iter().map(move |f| (i, *f)))
-        {
-            let Some(index) = interface_index(interface) else { continue };
-            let role = Role::Active { interface: interface.clone(), index };
-            let serves = |listener: &ZoneListener| {
-                listener.zone == number && listener.family == family && listener.role == role
-            };
-            if !listeners.iter().any(serves) {
-                come.push(active(number, zone, interface, index, family)?);
-            }
+impl ZoneListener {
+    fn slot(&self) -> Option<u32> {
+        match self.purpose.role {
+            Role::Transparent { slot } => Some(slot),
+            Role::Active { .. } => None,
         }
     }
-    let before = listeners.len();
-    listeners.retain(|listener| match &listener.role {
-        Role::Transparent => true,
-        Role::Active { interface, index } => interface_index(interface) == Some(*index),
-    });
-    let changed = before != listeners.len() || !come.is_empty();
-    listeners.extend(come);
-    Ok(changed)
 }
 
 fn families() -> &'static [Family] {
@@ -149,14 +211,7 @@ pub fn has_ipv6() -> bool {
     std::fs::read("/proc/thread-self/net/if_inet6").is_ok_and(|addresses| !addresses.is_empty())
 }
 
-fn transparent(
-    index: usize,
-    zone: &Zone,
-    first_port: u16,
-    family: Family,
-) -> Result<ZoneListener, ListenError> {
-    let port = u16::try_from(index).ok().and_then(|index| first_port.checked_add(index));
-    let port = port.ok_or_else(|| ListenError::Port(zone.name.clone()))?;
+fn transparent(zone: &str, port: u16, family: Family) -> Result<OwnedFd, ListenError> {
     let address: SocketAddr = match family {
         Family::V4 => (Ipv4Addr::LOCALHOST, port).into(),
         Family::V6 => (Ipv6Addr::LOCALHOST, port).into(),
@@ -169,19 +224,10 @@ fn transparent(
         socket.set_mark(SOCKET_MARK)?;
         listen(socket, address)
     };
-    match open() {
-        Ok(socket) => Ok(ZoneListener { zone: index, family, role: Role::Transparent, socket }),
-        Err(error) => Err(ListenError::Socket { zone: zone.name.clone(), address, interface: None, error }),
-    }
+    open().map_err(|error| ListenError::Socket { zone: zone.to_owned(), address, interface: None, error })
 }
 
-fn active(
-    number: usize,
-    zone: &Zone,
-    interface: &str,
-    index: u32,
-    family: Family,
-) -> Result<ZoneListener, ListenError> {
+fn active(zone: &str, interface: &str, family: Family) -> Result<OwnedFd, ListenError> {
     let address: SocketAddr = match family {
         Family::V4 => (Ipv4Addr::UNSPECIFIED, SMTP_PORT).into(),
         Family::V6 => (Ipv6Addr::UNSPECIFIED, SMTP_PORT).into(),
@@ -192,16 +238,10 @@ fn active(
         socket.bind_device(Some(interface.as_bytes()))?;
         listen(socket, address)
     };
-    match open() {
-        Ok(socket) => {
-            let role = Role::Active { interface: interface.to_owned(), index };
-            Ok(ZoneListener { zone: number, family, role, socket })
-        }
-        Err(error) => {
-            let interface = Some(interface.to_owned());
-            Err(ListenError::Socket { zone: zone.name.clone(), address, interface, error })
-        }
-    }
+    open().map_err(|error| {
+        let interface = Some(interface.to_owned());
+        ListenError::Socket { zone: zone.to_owned(), address, interface, error }
+    })
 }
 
 fn tcp_socket(family: Family) -> io::Result<Socket> {
@@ -223,4 +263,38 @@ fn listen(socket: Socket, address: SocketAddr) -> io::Result<OwnedFd> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Listeners of transparent zones in these slots, as far as their places are concerned.
+    fn in_slots(slots: &[u32], next_slot: u32) -> Listeners {
+        let mut listeners = Listeners { next_slot, ..Listeners::default() };
+        for &slot in slots {
+            let (zone, role) = (format!("zone{slot}"), Role::Transparent { slot });
+            let socket = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+            listeners.push(Purpose { zone, family: Family::V4, role }, socket);
+        }
+        listeners
+    }
+
+    #[test]
+    fn a_slot_that_was_left_is_taken_again_last() {
+        let (none, old) = (Listeners::default(), in_slots(&[0, 1, 2], 3));
+        let mut kept = in_slots(&[0, 2], 3);
+        assert_eq!(kept.free_slot(&old, 10_025), Some(3), "1 was left by this very change");
+        kept.next_slot = MAX_ZONES;
+        assert_eq!(kept.free_slot(&old, 10_025), Some(3), "0 to 2 are in use, or were until now");
+        kept.next_slot = MAX_ZONES;
+        assert_eq!(kept.free_slot(&none, 10_025), Some(1), "all others have been used since");
+    }
+
+    #[test]
+    fn there_are_no_ports_beyond_the_last() {
+        let (none, mut kept) = (Listeners::default(), in_slots(&[0, 1], 2));
+        assert_eq!(kept.free_slot(&none, u16::MAX - 1), None);
+        assert_eq!(kept.free_slot(&none, u16::MAX - 2), Some(2));
+    }
 }

@@ -9,6 +9,7 @@ use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
 use super::bans::Bans;
 use super::ipc::{self, Current};
+use super::log;
 use super::privileged::Privileged;
 use super::rows;
 use super::services::MailServices;
@@ -98,6 +99,7 @@ impl ControlHandler {
         }
         let config = config::parse(&source).map_err(|errors| errors.to_string())?;
         let scanner = Scanner::new(&config).map_err(|error| error.to_string())?;
+        log::set_level(&config.log);
         self.parts.services.set_scanner(scanner);
         self.parts.config.store(Arc::new(config));
         self.parts.bans.look_again();
@@ -105,19 +107,19 @@ impl ControlHandler {
         Ok(())
     }
 
-    /// Has the datapath process do something that brings a new configuration, and uses it.
-    async fn change(&self, request: ipc::Request) -> Result<()> {
+    /// Has the datapath process do something that brings a new configuration, and uses it. Returns its notes.
+    async fn change(&self, request: ipc::Request) -> Result<Vec<String>> {
         match self.parts.privileged.request(request).await.map_err(refused)? {
-            ipc::Answer::Current(current) => self.adopt(current).map_err(failed),
+            ipc::Answer::Current { current, notes } => self.adopt(current).map_err(failed).map(|()| notes),
             _ => Err(failed(OTHER_QUESTION)),
         }
     }
 
     async fn reload(&self) -> Result<Answer> {
-        self.change(ipc::Request::Reload).await?;
+        let notes = self.change(ipc::Request::Reload).await?;
         let config = self.loaded().source.path.clone();
         let inactive = self.parts.config.load().inactive.clone();
-        Ok(Answer::Reloaded(Reloaded { config, notes: Vec::new(), inactive }))
+        Ok(Answer::Reloaded(Reloaded { config, notes, inactive }))
     }
 
     async fn entries(&self, lists: Vec<EditList>) -> Result<Answer> {

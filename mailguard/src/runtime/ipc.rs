@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::config::{Edit, Source};
 use crate::control;
 use crate::datapath::{BanStatus, RuleCount};
-use crate::intercept::{Family, Role};
+use crate::intercept::Purpose;
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
@@ -28,8 +28,10 @@ pub enum ToMail {
     Start {
         /// The configuration as it was read.
         current: Current,
-        /// The inherited listeners.
-        listeners: Vec<InheritedListener>,
+        /// The number of the inherited socket by which listeners come.
+        descriptors: i32,
+        /// The listeners that came by it.
+        listeners: Vec<HandedListener>,
     },
     /// The answer to the request of this number.
     Answer {
@@ -38,8 +40,15 @@ pub enum ToMail {
         /// What came of it; the error is a text for the administrator.
         result: Result<Answer, String>,
     },
-    /// The configuration was reloaded at somebody else's wish (SIGHUP).
-    Reloaded(Current),
+    /// The configuration, or the interfaces of its zones, have changed.
+    Changed {
+        /// The configuration: what the listeners are for is found there.
+        current: Current,
+        /// Listeners that came meanwhile.
+        opened: Vec<HandedListener>,
+        /// Numbers of those that nothing is expected from any more.
+        closed: Vec<u64>,
+    },
     /// Finish what is under way and end.
     Stop,
 }
@@ -53,24 +62,23 @@ pub struct Current {
     pub revision: u64,
 }
 
-/// A listening socket that the mail process finds open under this number.
+/// A listening socket that is handed to the mail process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct InheritedListener {
-    /// The file descriptor.
-    pub fd: i32,
-    /// Index of the zone in the configuration.
-    pub zone: usize,
-    /// Its family of addresses.
-    pub family: Family,
-    /// What it listens for.
-    pub role: Role,
+pub struct HandedListener {
+    /// Its number.
+    pub id: u64,
+    /// What it is for.
+    pub purpose: Purpose,
 }
 
 /// From the mail process to the datapath process.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToDatapath {
     /// Connections are being accepted, and the process is alive: sent each second.
-    Heartbeat,
+    Heartbeat {
+        /// The age of the oldest session that is open.
+        oldest_session: Option<Duration>,
+    },
     /// Something only root can do.
     Request {
         /// Comes back with the answer.
@@ -102,8 +110,13 @@ pub enum Request {
 /// What the datapath process answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// The configuration that is now in force.
-    Current(Current),
+    /// What is in force now.
+    Current {
+        /// The configuration.
+        current: Current,
+        /// What an administrator should know, a line each.
+        notes: Vec<String>,
+    },
     /// The state of the kernel side, as [`crate::datapath::DatapathStatus`] is written.
     Status(serde_json::Value),
     /// The rules that decided about any packet.
@@ -174,10 +187,13 @@ mod tests {
     #[test]
     fn frames_survive_the_way_and_end_is_seen() {
         let mut wire = Vec::new();
-        write(&mut wire, &ToDatapath::Heartbeat).unwrap();
+        write(&mut wire, &ToDatapath::Heartbeat { oldest_session: None }).unwrap();
         write(&mut wire, &ToDatapath::Request { id: 7, request: Request::Reload }).unwrap();
         let mut from = wire.as_slice();
-        assert!(matches!(read(&mut from, MAX_REQUEST_OCTETS), Ok(ToDatapath::Heartbeat)));
+        assert!(matches!(
+            read(&mut from, MAX_REQUEST_OCTETS),
+            Ok(ToDatapath::Heartbeat { oldest_session: None })
+        ));
         assert!(matches!(
             read(&mut from, MAX_REQUEST_OCTETS),
             Ok(ToDatapath::Request { id: 7, request: Request::Reload })

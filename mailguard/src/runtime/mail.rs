@@ -13,31 +13,28 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::bans::Bans;
 use super::handler::{ControlHandler, Parts};
-use super::ipc::{self, Current, InheritedListener, ToMail};
+use super::ipc::{self, Current, HandedListener, ToMail};
 use super::log;
 use super::privileged::{Notice, Privileged};
+use super::reception::{self, Doorman, Reception};
 use super::services::MailServices;
 use crate::config;
 use crate::control;
 use crate::delivery::Delivery;
-use crate::intercept::{Connection, Listener, ZoneListener};
 use crate::quarantine::QuarantineHandle;
 use crate::queue::{Queue, Surroundings};
 use crate::routing::OwnListeners;
 use crate::scan::Scanner;
-use crate::session::{self, Limits, Peer, SessionContext};
+use crate::session::Limits;
 use crate::spool::{IdMint, Spool};
 use crate::store::facts::FactsDb;
 use crate::store::spool_db::SpoolDb;
 use crate::trace::Recorder;
 
-/// Pause when no connection can be accepted for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is looked whether the spool still works.
 const SPOOL_WATCH: Duration = Duration::from_millis(500);
 /// How long sessions may go on after a stop was asked for; each is told 421 at its next command.
@@ -51,13 +48,15 @@ pub fn run(channel: RawFd) -> Result<()> {
         inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
     let start: ToMail =
         ipc::read(&mut channel, ipc::MAX_FRAME_OCTETS).context("the datapath process said nothing")?;
-    let ToMail::Start { current, listeners } = start else {
+    let ToMail::Start { current, descriptors, listeners } = start else {
         bail!("the datapath process began with something else")
     };
+    let descriptors =
+        inherited(descriptors).map(UnixStream::from).context("the socket by which listeners come")?;
     let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
-    runtime.block_on(serve(current, config, channel, listeners))
+    runtime.block_on(serve(current, config, channel, descriptors, listeners))
 }
 
 /// Takes a descriptor over that the datapath process left open for us.
@@ -72,16 +71,14 @@ async fn serve(
     current: Current,
     config: Config,
     channel: UnixStream,
-    inherited_listeners: Vec<InheritedListener>,
+    descriptors: UnixStream,
+    listeners: Vec<HandedListener>,
 ) -> Result<()> {
     channel.set_nonblocking(true)?;
     let (privileged, mut notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
     let runtime_dir = config.runtime_dir.clone();
-    let mut listeners = Vec::with_capacity(inherited_listeners.len());
-    for InheritedListener { fd, zone, family, role } in inherited_listeners {
-        listeners.push(Listener::new(ZoneListener { zone, family, role, socket: inherited(fd)? })?);
-    }
-    let own = listeners.iter().map(Listener::address).collect();
+    let listeners = reception::receive(&descriptors, listeners).context("the listeners")?;
+    let own = listeners.iter().map(|(_, listener)| listener.address()).collect();
     let house = House::build(current, config, privileged.clone(), own).await?;
     // The kernel has forgotten them if the machine was started anew.
     house.bans.restore().await;
@@ -89,63 +86,23 @@ async fn serve(
     let control = control::bind(&control::socket_path(&runtime_dir))?;
     let control = tokio::spawn(control::serve(control, house.handler.clone()));
     let (stop, stopped) = watch::channel(false);
-    let mut accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| tokio::spawn(accept(listener, house.doorman(stopped.clone()))))
-        .collect();
-    let heartbeat = tokio::spawn(async move { privileged.keep_alive().await });
-    info!(listeners = accepting.len(), "mail is served");
+    let mut reception = Reception::new(house.doorman(stopped), descriptors);
+    reception.open(listeners);
+    let limits = house.limits.clone();
+    let heartbeat = tokio::spawn(async move { privileged.keep_alive(&limits).await });
+    info!(listeners = reception.addresses().len(), "mail is served");
     // The datapath process starts the next one, which recovers; connections wait in the listeners meanwhile.
     tokio::select! {
-        () = house.obey(&mut notices) => {}
+        ended = house.obey(&mut notices, &mut reception) => ended?,
         cause = house.spool_failed() => bail!("the spool can't be written any more: {cause}"),
-        () = one_ended(&mut accepting) => bail!("a task that accepts connections ended"),
     }
     info!("stopping: sessions end at their next command, deliveries under way are finished");
     heartbeat.abort();
-    accepting.iter().for_each(JoinHandle::abort);
+    drop(reception);
     stop.send_replace(true);
     house.close().await;
     control.abort();
     Ok(())
-}
-
-/// Waits for the end of any of them; without any, for ever.
-async fn one_ended(tasks: &mut [JoinHandle<()>]) {
-    if tasks.is_empty() {
-        std::future::pending::<()>().await;
-    }
-    let _ended = futures::future::select_all(tasks.iter_mut()).await;
-}
-
-/// What accepting a connection needs.
-#[derive(Clone)]
-struct Doorman {
-    config: Arc<ArcSwap<Config>>,
-    services: Arc<MailServices>,
-    limits: Arc<Limits>,
-    stop: watch::Receiver<bool>,
-}
-
-async fn accept(listener: Listener, doorman: Doorman) {
-    loop {
-        match listener.accept().await {
-            Ok(Connection { stream, client, destination, destination_is_ours, zone }) => {
-                let peer = Peer { client, destination, destination_is_ours, zone };
-                let context = SessionContext {
-                    config: doorman.config.load_full(),
-                    services: doorman.services.clone(),
-                    limits: doorman.limits.clone(),
-                    stop: doorman.stop.clone(),
-                };
-                tokio::spawn(session::serve(stream, peer, context));
-            }
-            Err(error) => {
-                warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
 }
 
 /// Everything that lives as long as the process.
@@ -221,10 +178,20 @@ impl House {
     }
 
     /// Follows what the datapath process says until that is to stop.
-    async fn obey(&self, notices: &mut mpsc::Receiver<Notice>) {
-        while let Some(Notice::Changed(current)) = notices.recv().await {
+    async fn obey(&self, notices: &mut mpsc::Receiver<Notice>, reception: &mut Reception) -> Result<()> {
+        loop {
+            let notice = tokio::select! {
+                notice = notices.recv() => notice,
+                () = reception.failed() => bail!("a task that accepts connections ended"),
+            };
+            let Some(Notice::Changed { current, opened, closed }) = notice else { return Ok(()) };
             if let Err(error) = self.handler.adopt(current) {
                 error!(%error, "the new configuration can't be used");
+            }
+            if !(opened.is_empty() && closed.is_empty()) {
+                reception.take(opened).context("the listeners that came")?;
+                reception.close(&closed);
+                self.delivery.set_listeners(OwnListeners::new(reception.addresses()));
             }
         }
     }

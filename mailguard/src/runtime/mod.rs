@@ -4,11 +4,13 @@
 //! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other.
 
 mod bans;
+mod descriptors;
 mod handler;
 pub mod ipc;
 mod log;
 pub mod mail;
 mod privileged;
+mod reception;
 mod rows;
 mod services;
 mod spawn;

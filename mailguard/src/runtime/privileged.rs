@@ -9,7 +9,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-use super::ipc::{self, Answer, Current, Request, ToDatapath, ToMail};
+use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
+use crate::session::Limits;
 
 /// How often the datapath process hears that we live; it is told stale after several of these.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -33,8 +34,15 @@ pub(super) struct Privileged {
 /// What the datapath process says unasked.
 #[derive(Debug)]
 pub(super) enum Notice {
-    /// A new configuration, or one that somebody asked for and no longer waits for.
-    Changed(Current),
+    /// A new configuration or other listeners, or a configuration that somebody asked for and no longer waits for.
+    Changed {
+        /// The configuration.
+        current: Current,
+        /// Listeners that came.
+        opened: Vec<HandedListener>,
+        /// Those that went.
+        closed: Vec<u64>,
+    },
     /// Finish and end; also when the datapath process is gone.
     Stop,
 }
@@ -66,10 +74,10 @@ impl Privileged {
         outcome.unwrap_or_else(|_| Err("the datapath process doesn't answer".to_owned()))
     }
 
-    /// Says that we live, for as long as this runs and the channel holds.
-    pub(super) async fn keep_alive(&self) {
+    /// Says that we live, and how old the oldest session is, for as long as this runs and the channel holds.
+    pub(super) async fn keep_alive(&self, limits: &Limits) {
         let mut ticks = tokio::time::interval(HEARTBEAT);
-        while self.to.send(ToDatapath::Heartbeat).await.is_ok() {
+        while self.to.send(ToDatapath::Heartbeat { oldest_session: limits.oldest_session() }).await.is_ok() {
             ticks.tick().await;
         }
     }
@@ -104,10 +112,10 @@ async fn listen(
                     None => Some(result),
                 };
                 // Whoever asked has given up, but the change was made.
-                let Some(Ok(Answer::Current(current))) = unheard else { continue };
-                Notice::Changed(current)
+                let Some(Ok(Answer::Current { current, .. })) = unheard else { continue };
+                Notice::Changed { current, opened: Vec::new(), closed: Vec::new() }
             }
-            ToMail::Reloaded(current) => Notice::Changed(current),
+            ToMail::Changed { current, opened, closed } => Notice::Changed { current, opened, closed },
             ToMail::Stop => Notice::Stop,
             // It came before this task began.
             ToMail::Start { .. } => continue,

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -43,10 +43,9 @@ impl MailUser {
     }
 }
 
-/// Starts `mailguard mail` with `channel` and the listeners inherited under the numbers they have here.
-pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, listeners: &[RawFd]) -> io::Result<Child> {
-    let mut inherited = listeners.to_vec();
-    inherited.push(channel.as_raw_fd());
+/// Starts `mailguard mail` with its ends of both channels inherited under the numbers they have here.
+pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, descriptors: OwnedFd) -> io::Result<Child> {
+    let inherited = [channel.as_raw_fd(), descriptors.as_raw_fd()];
     let user = user.clone();
     let parent = nix::unistd::getpid();
     let mut command = Command::new("/proc/self/exe");
@@ -55,7 +54,7 @@ pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, listeners: &[RawFd
     // C library, which is safe here since the datapath process holds no lock of it while it forks.
     unsafe {
         command.pre_exec(move || {
-            for &fd in &inherited {
+            for fd in inherited {
                 fcntl(BorrowedFd::borrow_raw(fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
             }
             nix::unistd::initgroups(&user.name, user.gid)?;
@@ -74,7 +73,7 @@ pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, listeners: &[RawFd
     command.spawn()
 }
 
-/// The two ends of the channel between the processes, both closed on exec.
+/// The two ends of a channel between the processes, both closed on exec.
 pub(super) fn channel() -> io::Result<(UnixStream, OwnedFd)> {
     let (ours, theirs) = UnixStream::pair()?;
     Ok((ours, theirs.into()))

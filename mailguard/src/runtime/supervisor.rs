@@ -1,9 +1,10 @@
 //! The datapath process: reads the configuration, opens the listeners, steers packets to them, and keeps a mail
 //! process alive behind them. It parses nothing that a stranger sent.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,12 +19,13 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
-use super::ipc::{self, Answer, Current, InheritedListener, Request, ToDatapath, ToMail};
+use super::descriptors;
+use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
 use super::log;
 use super::spawn::{self, MailUser};
 use crate::config::{self, Source};
-use crate::datapath::{self, Datapath, Unloaded};
-use crate::intercept::{self, ZoneListener};
+use crate::datapath::{self, Datapath, InterfaceStatus, Unloaded};
+use crate::intercept::{Listeners, ZoneListener};
 use crate::scan::Scanner;
 
 /// How long a mail process may take to finish what is under way after Stop.
@@ -67,8 +69,6 @@ enum Served {
     ToTheEnd,
     /// It ended by itself, or hangs.
     UntilItFailed,
-    /// The listeners are others now: the next one takes them over.
-    UntilListenersChanged,
 }
 
 /// Runs until SIGTERM or SIGINT. The signals are answered by a thread of its own: all others are started after.
@@ -167,10 +167,10 @@ pub fn unload(runtime_dir: &Path, pin_dir: &Path) -> Result<Unloaded, RunError> 
 }
 
 /// Opens the listeners; waits a while for a predecessor whose mail process is still on its way out.
-fn open_listeners(config: &Config) -> Result<Vec<ZoneListener>, RunError> {
+fn open_listeners(config: &Config) -> Result<Listeners, RunError> {
     let deadline = Instant::now() + LISTEN_PATIENCE;
     loop {
-        match intercept::open_listeners(config) {
+        match Listeners::default().adapted(config) {
             Err(error) if error.is_in_use() && Instant::now() < deadline => thread::sleep(STOP_POLL),
             result => return Ok(result?),
         }
@@ -193,7 +193,7 @@ struct Supervisor {
     source: Source,
     config: Config,
     user: MailUser,
-    listeners: Vec<ZoneListener>,
+    listeners: Listeners,
     datapath: Datapath,
     events: SyncSender<Event>,
     generation: u64,
@@ -204,6 +204,10 @@ struct Supervisor {
 struct Mail {
     child: Child,
     channel: UnixStream,
+    /// Where listeners are handed over.
+    descriptors: UnixStream,
+    /// Numbers of those that it has.
+    listeners: BTreeSet<u64>,
 }
 
 impl Supervisor {
@@ -216,14 +220,6 @@ impl Supervisor {
                     Served::ToTheEnd => {
                         self.stop(inbox, mail);
                         return Ok(());
-                    }
-                    Served::UntilListenersChanged => {
-                        info!("the interfaces of an active zone changed: the next mail process takes over");
-                        if self.succeed(inbox, mail) {
-                            self.datapath.proxy_down()?;
-                            return Ok(());
-                        }
-                        continue;
                     }
                     Served::UntilItFailed => {
                         let status = mail.child.kill().and_then(|()| mail.child.wait());
@@ -247,23 +243,50 @@ impl Supervisor {
     fn start_mail(&mut self) -> Result<Mail, RunError> {
         let fail = |what| move |source| RunError::System { what, source };
         self.generation += 1;
-        let (mut channel, theirs) = spawn::channel().map_err(fail("make the channel to the mail process"))?;
-        let fds: Vec<RawFd> = self.listeners.iter().map(|listener| listener.socket.as_raw_fd()).collect();
-        channel.set_write_timeout(Some(WRITE_PATIENCE)).map_err(fail("set up the channel"))?;
-        self.watch_channel(&channel).map_err(fail("read from the mail process"))?;
-        let child = spawn::mail_process(&self.user, theirs, &fds).map_err(fail("start the mail process"))?;
-        let listeners = self.listeners.iter().map(|listener| InheritedListener {
-            fd: listener.socket.as_raw_fd(),
-            zone: listener.zone,
-            family: listener.family,
-            role: listener.role.clone(),
-        });
-        let start = ToMail::Start { current: self.current(), listeners: listeners.collect() };
-        if let Err(error) = ipc::write(&mut channel, &start) {
-            warn!(%error, "the mail process ended before it began");
+        let channel = || spawn::channel().map_err(fail("make a channel to the mail process"));
+        let ((channel, their_channel), (descriptors, their_descriptors)) = (channel()?, channel()?);
+        for end in [&channel, &descriptors] {
+            end.set_write_timeout(Some(WRITE_PATIENCE)).map_err(fail("set up the channels"))?;
         }
+        self.watch_channel(&channel).map_err(fail("read from the mail process"))?;
+        let number = their_descriptors.as_raw_fd();
+        let child = spawn::mail_process(&self.user, their_channel, their_descriptors)
+            .map_err(fail("start the mail process"))?;
         info!(pid = child.id(), "the mail process is started");
-        Ok(Mail { child, channel })
+        let mut mail = Mail { child, channel, descriptors, listeners: BTreeSet::new() };
+        let listeners = self.hand_over(&mut mail);
+        self.tell(&mut mail, &ToMail::Start { current: self.current(), descriptors: number, listeners });
+        Ok(mail)
+    }
+
+    /// Hands over the listeners that the mail process hasn't got.
+    fn hand_over(&self, mail: &mut Mail) -> Vec<HandedListener> {
+        let new: Vec<_> = self.listeners.iter().filter(|new| !mail.listeners.contains(&new.id)).collect();
+        let sockets: Vec<_> = new.iter().map(|listener| listener.socket.as_fd()).collect();
+        if let Err(error) = descriptors::send(&mail.descriptors, &sockets) {
+            warn!(%error, "the mail process doesn't take its listeners and is ended");
+            let _ = mail.child.kill();
+        }
+        mail.listeners.extend(new.iter().map(|listener| listener.id));
+        let handed = |l: &ZoneListener| HandedListener { id: l.id, purpose: l.purpose.clone() };
+        new.into_iter().map(handed).collect()
+    }
+
+    /// Tells the mail process of listeners that have come or gone, if there are any.
+    fn announce_listeners(&self, mail: &mut Mail) {
+        let kept: BTreeSet<u64> = self.listeners.iter().map(|listener| listener.id).collect();
+        if kept != mail.listeners {
+            self.announce(mail);
+        }
+    }
+
+    /// Tells the mail process what is in force.
+    fn announce(&self, mail: &mut Mail) {
+        let kept: BTreeSet<u64> = self.listeners.iter().map(|listener| listener.id).collect();
+        let closed = mail.listeners.difference(&kept).copied().collect();
+        let opened = self.hand_over(mail);
+        mail.listeners = kept;
+        self.tell(mail, &ToMail::Changed { current: self.current(), opened, closed });
     }
 
     /// Turns what the mail process says into events, until it hangs up.
@@ -296,13 +319,12 @@ impl Supervisor {
             match inbox.recv_timeout(patience - silence) {
                 Ok(Event::Signal(Signal::SIGHUP)) => {
                     if self.reload_or_say() {
-                        self.tell(mail, &ToMail::Reloaded(self.current()));
+                        self.announce(mail);
                     }
                 }
                 Ok(Event::Links) => {
-                    if self.follow_interfaces() {
-                        return Served::UntilListenersChanged;
-                    }
+                    self.follow_interfaces();
+                    self.announce_listeners(mail);
                 }
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return Served::ToTheEnd,
                 Ok(Event::Hangup(generation)) if generation == self.generation => {
@@ -317,22 +339,28 @@ impl Supervisor {
         }
     }
 
-    /// Serves the interfaces that are there now; true when an active zone has other listeners than before.
-    fn follow_interfaces(&mut self) -> bool {
-        match self.datapath.follow_interfaces(&self.config) {
-            Ok(true) => {
-                for interface in self.datapath.interfaces() {
-                    let problem = interface.problem.as_deref().unwrap_or("served");
-                    info!(interface = interface.name, zone = interface.zone, "{problem}");
-                }
-            }
+    /// Serves the interfaces that are there now.
+    fn follow_interfaces(&mut self) {
+        match self.listeners.adapted(&self.config) {
+            Ok(listeners) => self.listeners = listeners,
+            Err(error) => error!(%error, "an active zone isn't served on an interface that came"),
+        }
+        match self.datapath.follow_interfaces(&self.config, &self.listeners) {
+            Ok(true) => self.log_interfaces(),
             Ok(false) => {}
             Err(error) => error!(%error, "the interfaces that came or went can't be followed"),
         }
-        intercept::follow_interfaces(&self.config, &mut self.listeners).unwrap_or_else(|error| {
-            error!(%error, "an active zone isn't served on an interface that came");
-            false
-        })
+    }
+
+    fn log_interfaces(&self) {
+        for interface in self.datapath.interfaces() {
+            let state = match &interface.problem {
+                Some(problem) => problem,
+                None if interface.leaving => "serves only the sessions that are open",
+                None => "served",
+            };
+            info!(interface = interface.name, zone = interface.zone, "{state}");
+        }
     }
 
     /// Reloads at SIGHUP; true when something new is in force.
@@ -348,15 +376,28 @@ impl Supervisor {
 
     fn handle(&mut self, mail: &mut Mail, message: ToDatapath) {
         match message {
-            ToDatapath::Heartbeat => {
+            ToDatapath::Heartbeat { oldest_session } => {
                 if let Err(error) = self.datapath.heartbeat() {
                     error!(%error, "the kernel side can't be told that the mail process lives");
                 }
+                self.release_interfaces(oldest_session);
             }
             ToDatapath::Request { id, request } => {
                 let result = self.perform(request);
+                self.announce_listeners(mail);
                 self.tell(mail, &ToMail::Answer { id, result });
             }
+        }
+    }
+
+    /// Leaves interfaces alone whose zones have given them up, when their last session is over.
+    fn release_interfaces(&mut self, oldest_session: Option<Duration>) {
+        let now = Instant::now();
+        let oldest = oldest_session.and_then(|age| now.checked_sub(age));
+        match self.datapath.note_oldest_session(oldest, now, &self.config, &self.listeners) {
+            Ok(true) => self.log_interfaces(),
+            Ok(false) => {}
+            Err(error) => error!(%error, "an interface that left its zone can't be left alone"),
         }
     }
 
@@ -370,7 +411,10 @@ impl Supervisor {
 
     fn perform(&mut self, request: Request) -> Result<Answer, String> {
         match request {
-            Request::Reload => self.reload().map(|()| Answer::Current(self.current())),
+            Request::Reload => {
+                self.reload()?;
+                Ok(Answer::Current { current: self.current(), notes: self.interface_notes() })
+            }
             Request::Edit(change) => {
                 let edited = config::edit(&self.source, &change).map_err(|error| error.to_string())?;
                 let config = understand(&edited)?;
@@ -382,7 +426,7 @@ impl Supervisor {
                     self.adopt(source, config)?;
                     return Err(error.to_string());
                 }
-                Ok(Answer::Current(self.current()))
+                Ok(Answer::Current { current: self.current(), notes: Vec::new() })
             }
             Request::RuleCounts => {
                 self.datapath.rule_counts().map(Answer::RuleCounts).map_err(|error| error.to_string())
@@ -411,15 +455,26 @@ impl Supervisor {
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(format!("{what} changed: restart needed, nothing was applied"));
         }
-        if let Err(error) = self.datapath.apply(&config) {
-            if let Err(again) = self.datapath.apply(&self.config) {
+        let listeners = self.listeners.adapted(&config).map_err(|error| error.to_string())?;
+        if let Err(error) = self.datapath.apply(&config, &listeners) {
+            if let Err(again) = self.datapath.apply(&self.config, &self.listeners) {
                 error!(%again, "the rules of the configuration in force can't be restored");
             }
             return Err(error.to_string());
         }
-        (self.source, self.config) = (source, config);
+        log::set_level(&config.log);
+        (self.source, self.config, self.listeners) = (source, config, listeners);
         self.revision += 1;
         Ok(())
+    }
+
+    /// A line for each interface that something is the matter with.
+    fn interface_notes(&self) -> Vec<String> {
+        let problem = |interface: &InterfaceStatus| {
+            let InterfaceStatus { name, zone, problem, .. } = interface;
+            problem.as_ref().map(|problem| format!("{name} (zone {zone}) isn't served: {problem}"))
+        };
+        self.datapath.interfaces().iter().filter_map(problem).collect()
     }
 
     /// Puts the fail mode in force, then lets the mail process finish.
@@ -427,44 +482,27 @@ impl Supervisor {
         if let Err(error) = self.datapath.proxy_down() {
             error!(%error, "on_proxy_down can't be put in force");
         }
-        self.finish(inbox, mail, |_| ());
+        self.finish(inbox, mail);
         info!("stopped; rules and drops stay in force until `mailguard unload`");
     }
 
-    /// Lets the mail process finish while new connections wait in the listeners for the next one; true when a signal
-    /// says to stop meanwhile.
-    fn succeed(&mut self, inbox: &Receiver<Event>, mail: Mail) -> bool {
-        let signalled = self.finish(inbox, mail, |supervisor| {
-            // Somebody will take them: the fail mode must not come into force for that moment.
-            if let Err(error) = supervisor.datapath.heartbeat() {
-                error!(%error, "the kernel side can't be told that a mail process will follow");
-            }
-        });
-        // What came or went meanwhile was overheard; the next one starts with what is there now.
-        self.follow_interfaces();
-        signalled
-    }
-
-    /// Asks the mail process to finish and waits for its end, for [`STOP_PATIENCE`] at most; `meanwhile` is called all
-    /// the time. True when a signal asked us to stop, which also ends the patience.
-    fn finish(&mut self, inbox: &Receiver<Event>, mut mail: Mail, meanwhile: impl Fn(&mut Self)) -> bool {
+    /// Asks the mail process to finish and waits for its end, for [`STOP_PATIENCE`] at most, or until we are asked to stop
+    /// once more.
+    fn finish(&mut self, inbox: &Receiver<Event>, mut mail: Mail) {
         self.tell(&mut mail, &ToMail::Stop);
         let deadline = Instant::now() + STOP_PATIENCE;
-        let mut signalled = false;
         // A process that closes its stores has no channel any more: what counts is its end.
-        while matches!(mail.child.try_wait(), Ok(None)) && Instant::now() < deadline && !signalled {
-            meanwhile(self);
+        while matches!(mail.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             match inbox.recv_timeout(STOP_POLL) {
-                // While we stop it was asked twice: at once.
-                Ok(Event::Signal(Signal::SIGTERM | Signal::SIGINT)) => signalled = true,
+                Ok(Event::Signal(Signal::SIGTERM | Signal::SIGINT)) | Err(RecvTimeoutError::Disconnected) => {
+                    break;
+                }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let _ = mail.child.kill();
         let status = mail.child.wait();
         info!(?status, "the mail process has ended");
-        signalled
     }
 
     /// Waits `pause`; true when a signal says to stop meanwhile.
@@ -486,20 +524,16 @@ impl Supervisor {
     }
 }
 
-/// What can't be changed under running sessions: the keys that did change.
+/// What can't be changed while we run: the keys that did change.
 fn needs_restart(old: &Config, new: &Config) -> Option<String> {
-    let listeners = |config: &Config| {
-        config.zones.iter().map(|z| (z.name.clone(), z.mode, z.interfaces.clone())).collect::<Vec<_>>()
-    };
     let changed: Vec<&str> = [
         ("enabled", old.enabled != new.enabled),
         ("state_dir", old.state_dir != new.state_dir),
         ("runtime_dir", old.runtime_dir != new.runtime_dir),
         ("user", old.user != new.user),
-        ("kernel.xdp", old.kernel.xdp != new.kernel.xdp),
         ("kernel.pin_dir", old.kernel.pin_dir != new.kernel.pin_dir),
         ("kernel.proxy_port", old.kernel.proxy_port != new.kernel.proxy_port),
-        ("a zone", listeners(old) != listeners(new)),
+        ("log.format", old.log.format != new.log.format),
     ]
     .into_iter()
     .filter_map(|(key, changed)| changed.then_some(key))

@@ -1,8 +1,9 @@
 //! How many sessions there may be, in all and of one client (S12).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use mailguard_core::config::model::Server;
 use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
@@ -26,7 +27,9 @@ impl Default for Limits {
 
 #[derive(Debug, Default)]
 struct Counts {
-    total: usize,
+    /// When each session began, by its number: the oldest comes first.
+    began: BTreeMap<u64, Instant>,
+    last: u64,
     /// Clients with at least one session.
     clients: HashMap<IpAddr, usize>,
 }
@@ -57,6 +60,7 @@ impl LimitReached {
 #[derive(Debug)]
 pub struct Admission {
     limits: Arc<Limits>,
+    number: u64,
     client: IpAddr,
 }
 
@@ -64,16 +68,18 @@ impl Limits {
     /// Counts a session of `client`, if there is room for it.
     pub fn admit(self: &Arc<Self>, client: IpAddr, server: &Server) -> Result<Admission, LimitReached> {
         let mut counts = self.counts();
-        if counts.total >= server.max_sessions {
+        if counts.began.len() >= server.max_sessions {
             return Err(LimitReached::Total);
         }
         let of_client = counts.clients.get(&client).copied().unwrap_or(0);
         if of_client >= server.max_sessions_per_client {
             return Err(LimitReached::Client);
         }
-        counts.total += 1;
+        counts.last += 1;
+        let number = counts.last;
+        counts.began.insert(number, Instant::now());
         counts.clients.insert(client, of_client + 1);
-        Ok(Admission { limits: self.clone(), client })
+        Ok(Admission { limits: self.clone(), number, client })
     }
 
     /// A place among those that are told that they are refused, as long as it is held.
@@ -83,7 +89,12 @@ impl Limits {
 
     /// How many sessions there are now.
     pub fn sessions(&self) -> usize {
-        self.counts().total
+        self.counts().began.len()
+    }
+
+    /// How old the oldest of them is.
+    pub fn oldest_session(&self) -> Option<Duration> {
+        self.counts().began.first_key_value().map(|(_, began)| began.elapsed())
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -94,7 +105,7 @@ impl Limits {
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut counts = self.limits.counts();
-        counts.total = counts.total.saturating_sub(1);
+        counts.began.remove(&self.number);
         if let Some(count) = counts.clients.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
@@ -122,8 +133,13 @@ mod tests {
         assert_eq!(admit("192.0.2.2").unwrap_err(), LimitReached::Total);
         drop(second);
         assert!(admit("192.0.2.1").is_ok(), "counted no longer once it is dropped");
-        drop((first, third));
-        assert_eq!(limits.sessions(), 0);
+        let age = limits.oldest_session().unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(limits.oldest_session().unwrap() > age, "the first is the oldest");
+        drop(first);
+        assert!(limits.oldest_session().is_some());
+        drop(third);
+        assert_eq!((limits.sessions(), limits.oldest_session()), (0, None));
         assert!(limits.counts().clients.is_empty(), "clients without a session are forgotten");
     }
 }

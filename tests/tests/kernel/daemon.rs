@@ -11,7 +11,8 @@ use mailguard_tests::peers::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::firewall::{Answer, Server, Session, ZONES};
+use crate::firewall::{Answer, Session, ZONES};
+use crate::servers::Server;
 
 /// A client, the real program on the firewall, and a server beyond it.
 struct Scene<'a> {
@@ -171,6 +172,9 @@ fn interfaces_that_come_and_go_are_served_by_the_running_program() {
         topology.firewall.ip(&format!("link del {LAN}")).unwrap();
     }
 
+    topology.plug_client().unwrap();
+    scene.check_up("the transparent zone's interface has come for good");
+    let mut session = Session::open(&topology.client, None, (SERVER4, 25).into()).unwrap();
     topology.firewall.ip(&format!("link del {WAN}")).unwrap();
     topology.plug_server().unwrap();
     let active = || {
@@ -180,4 +184,50 @@ fn interfaces_that_come_and_go_are_served_by_the_running_program() {
         })
     };
     wait_until("the active zone's interface came anew and is listened on", active).unwrap();
+    let reply = session.ask("NOOP");
+    assert!(reply.starts_with("250 "), "an open session has nothing to do with it: {reply}");
+}
+
+#[test]
+fn a_reload_changes_zones_under_open_sessions() {
+    let topology = Topology::new().expect("namespaces");
+    let _servers = Server::start(&topology.server, 25);
+    let place = |program: &str| topology.firewall.command(program);
+    let config = |zones: &str| format!("hostname = \"mailguard.example.org\"\n{zones}");
+    let appliance = Appliance::start(&place, &config(ZONES)).expect("mailguard runs");
+    let scene = Scene { topology: &topology, appliance, down: [Answer::Nobody, Answer::Nobody] };
+    let processes = scene.processes();
+    let open = |server: IpAddr| Session::open(&topology.client, None, (server, 25).into()).unwrap();
+    let mut sessions = vec![open(SERVER4.into()), open(SERVER6.into())];
+    let direct = [Answer::server(CLIENT4), Answer::server(CLIENT6)];
+    let proxied = [Answer::Daemon, Answer::Daemon];
+    let red_only = &ZONES[ZONES.rfind("[[zone]]").unwrap()..];
+    let renamed = ZONES.replace("\"green\"\nkind", "\"office\"\nkind");
+    assert_ne!(renamed, ZONES);
+    for (what, zones, answers) in [
+        ("the zone is gone", red_only.to_owned(), &direct),
+        ("it is back, by another name", renamed.clone(), &proxied),
+        ("it is inactive", renamed.replacen("transparent", "inactive", 1), &direct),
+        ("it is back", ZONES.to_owned(), &proxied),
+    ] {
+        scene.appliance.write_config(&config(&zones)).unwrap();
+        scene.appliance.ok(&["reload"]).unwrap();
+        assert_eq!(&scene.answers(), answers, "{what}");
+        for session in &mut sessions {
+            let reply = session.ask("NOOP");
+            assert!(reply.starts_with("250 "), "{what}: {reply}");
+        }
+        if answers == &proxied {
+            sessions.extend([open(SERVER4.into()), open(SERVER6.into())]);
+        }
+    }
+    for session in &mut sessions {
+        assert!(session.ask("QUIT").starts_with("221 "));
+    }
+    assert_eq!(scene.processes(), processes, "they are the same");
+
+    scene.appliance.write_config(&config(&ZONES.replace("lan0", "lan7"))).unwrap();
+    let notes = scene.appliance.ok(&["reload"]).unwrap();
+    assert!(notes.contains("lan7 (zone green) isn't served: there is no such interface now"), "{notes}");
+    assert_eq!(scene.answers(), direct);
 }

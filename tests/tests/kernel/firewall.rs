@@ -1,21 +1,24 @@
 //! The firewall under test: the kernel side of a configuration in a namespace, and the proxy behind it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use mailguard::config::{Source, parse};
 use mailguard::datapath::{self, Datapath, DatapathStatus, Hook};
-use mailguard::intercept::{Listener, ZoneListener, open_listeners};
+use mailguard::intercept::Listeners;
 use mailguard_core::config::Config;
 use mailguard_tests::netns::{Namespace, Topology};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::servers::{Proxy, Server};
 
 /// How long a client waits before it says that nobody answers: time for one retransmission, and less than it takes
 /// the kernel side to miss the heartbeat.
@@ -67,8 +70,9 @@ pub(crate) struct Firewall {
     datapath: RefCell<Option<Datapath>>,
     proxy_lives: bool,
     pub(crate) config: Config,
-    listeners: Vec<ZoneListener>,
-    proxies: Vec<Proxy>,
+    listeners: Listeners,
+    /// By the numbers of their listeners.
+    proxies: BTreeMap<u64, Proxy>,
     servers: Vec<Server>,
     pin_dir: PathBuf,
 }
@@ -88,8 +92,8 @@ impl Firewall {
             datapath: RefCell::new(None),
             proxy_lives: true,
             config,
-            listeners: Vec::new(),
-            proxies: Vec::new(),
+            listeners: Listeners::default(),
+            proxies: BTreeMap::new(),
             servers,
             pin_dir,
         }
@@ -116,26 +120,54 @@ impl Firewall {
     }
 
     fn listen(&mut self) {
-        if !self.listeners.is_empty() {
-            return;
+        if self.proxies.is_empty() {
+            self.listeners = self.adapted_listeners();
+            self.serve_listeners();
         }
-        let config = &self.config;
-        self.listeners = self.topology.firewall.within(|| Ok(open_listeners(config)?)).unwrap();
-        self.proxies =
-            self.listeners.iter().map(|listener| Proxy::start(&self.topology.firewall, listener)).collect();
+    }
+
+    fn adapted_listeners(&self) -> Listeners {
+        let (listeners, config) = (&self.listeners, &self.config);
+        self.topology.firewall.within(|| Ok(listeners.adapted(config)?)).unwrap()
+    }
+
+    /// A proxy for each listener; those of listeners that are no longer wanted keep their sessions.
+    fn serve_listeners(&mut self) {
+        for listener in self.listeners.iter() {
+            let zones = &self.config.zones;
+            let zone = zones.iter().position(|zone| zone.name == listener.purpose.zone).unwrap();
+            let start = || Proxy::start(&self.topology.firewall, zone, listener);
+            self.proxies.entry(listener.id).or_insert_with(start);
+        }
     }
 
     /// The proxy's process dies: listeners and sessions are closed.
     pub(crate) fn kill_proxy(&mut self) {
         self.proxies.clear();
-        self.listeners.clear();
+        self.listeners = Listeners::default();
     }
 
     /// Replaces the configuration, as a reload does.
     pub(crate) fn reload(&mut self, settings: &str) -> datapath::Applied {
-        self.config = configuration(&format!("{ZONES}{settings}"), &self.pin_dir);
-        let config = &self.config;
-        self.datapath.get_mut().as_mut().unwrap().apply(config).unwrap()
+        self.reload_zones(&format!("{ZONES}{settings}"))
+    }
+
+    /// [`Firewall::reload`] with other zones.
+    pub(crate) fn reload_zones(&mut self, zones_and_settings: &str) -> datapath::Applied {
+        self.config = configuration(zones_and_settings, &self.pin_dir);
+        self.listeners = self.adapted_listeners();
+        self.serve_listeners();
+        let (config, listeners) = (&self.config, &self.listeners);
+        let datapath = self.datapath.get_mut().as_mut().unwrap();
+        self.topology.firewall.within(|| Ok(datapath.apply(config, listeners)?)).unwrap()
+    }
+
+    /// So long after now no session is open any more.
+    pub(crate) fn end_all_sessions(&mut self, later: Duration) {
+        let (config, listeners) = (&self.config, &self.listeners);
+        let datapath = self.datapath.get_mut().as_mut().unwrap();
+        let note = || Ok(datapath.note_oldest_session(None, Instant::now() + later, config, listeners)?);
+        self.topology.firewall.within(note).unwrap();
     }
 
     /// Removes the kernel side.
@@ -163,8 +195,11 @@ impl Firewall {
 
     /// Looks after interfaces that came or went; whether there were any.
     pub(crate) fn follow_interfaces(&mut self) -> bool {
-        let (config, datapath) = (&self.config, self.datapath.get_mut().as_mut().unwrap());
-        self.topology.firewall.within(|| Ok(datapath.follow_interfaces(config)?)).unwrap()
+        self.listeners = self.adapted_listeners();
+        self.serve_listeners();
+        let (config, listeners) = (&self.config, &self.listeners);
+        let datapath = self.datapath.get_mut().as_mut().unwrap();
+        self.topology.firewall.within(|| Ok(datapath.follow_interfaces(config, listeners)?)).unwrap()
     }
 
     pub(crate) fn pin_dir(&self) -> &Path {
@@ -340,6 +375,14 @@ impl Session {
             && answer == line
     }
 
+    /// What a server of SMTP says to this line: the first line of it.
+    pub(crate) fn ask(&mut self, line: &str) -> String {
+        let mut answer = String::new();
+        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        self.stream.read_line(&mut answer).unwrap();
+        answer
+    }
+
     /// [`Session::echo`] of so much that it takes a while, or a retransmission.
     pub(crate) fn echo_patiently(&mut self, line: &[u8]) -> bool {
         self.stream.get_ref().set_read_timeout(Some(LONG_PATIENCE)).unwrap();
@@ -401,138 +444,5 @@ impl Callers {
     pub(crate) fn finish(self) -> Vec<Answer> {
         self.calling.store(false, Ordering::Relaxed);
         self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    }
-}
-
-/// A thread that serves a listener until it is dropped.
-pub(crate) struct Proxy {
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Proxy {
-    /// Accepts with mailguard's own `Listener`, which must live in the namespace.
-    fn start(namespace: &Namespace, listener: &ZoneListener) -> Self {
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (zone, family, role) = (listener.zone, listener.family, listener.role.clone());
-        let listener = ZoneListener { zone, family, role, socket: listener.socket.try_clone().unwrap() };
-        let path = namespace.path();
-        let thread = std::thread::spawn(move || {
-            nix::sched::setns(std::fs::File::open(path).unwrap(), nix::sched::CloneFlags::CLONE_NEWNET)
-                .unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = Listener::new(listener).unwrap();
-                let serve = async {
-                    while let Ok(connection) = listener.accept().await {
-                        let mailguard::intercept::Connection {
-                            stream,
-                            client,
-                            destination,
-                            destination_is_ours,
-                            zone,
-                        } = connection;
-                        let greeting =
-                            format!("proxy {zone} {} {destination} {destination_is_ours}\n", client.ip());
-                        tokio::spawn(greet_and_echo(stream, greeting));
-                    }
-                };
-                tokio::select! { () = serve => {}, _ = stopped => {} }
-            });
-        });
-        Self { stop: Some(stop), thread: Some(thread) }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-async fn greet_and_echo(mut stream: tokio::net::TcpStream, greeting: String) {
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
-    let (reader, mut writer) = stream.split();
-    let mut lines = tokio::io::BufReader::new(reader);
-    let mut line = Vec::new();
-    let mut answer = greeting.into_bytes();
-    while writer.write_all(&answer).await.is_ok() {
-        line.clear();
-        match lines.read_until(b'\n', &mut line).await {
-            Ok(octets) if octets > 0 && line != b"close\n" => answer.clone_from(&line),
-            _ => return,
-        }
-    }
-}
-
-/// A server that greets with the client's address and echoes, on one port, until it is dropped.
-pub(crate) struct Server {
-    address: SocketAddr,
-    namespace: PathBuf,
-    thread: Option<JoinHandle<()>>,
-    stop: mpsc::Sender<()>,
-}
-
-impl Server {
-    /// One for each family.
-    pub(crate) fn start(namespace: &Namespace, port: u16) -> Vec<Self> {
-        let addresses: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        addresses.map(|address| Self::start_one(namespace, (address, port).into())).into()
-    }
-
-    fn start_one(namespace: &Namespace, address: SocketAddr) -> Self {
-        let listen = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            if address.is_ipv6() {
-                socket.set_only_v6(true)?;
-            }
-            socket.bind(&address.into())?;
-            socket.listen(16)?;
-            Ok(TcpListener::from(socket))
-        };
-        let listener = namespace.within(listen).unwrap();
-        let (stop, stopped) = mpsc::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stopped.try_recv() != Err(mpsc::TryRecvError::Empty) {
-                    return;
-                }
-                let Ok(stream) = stream else { return };
-                std::thread::spawn(move || echo_plainly(stream));
-            }
-        });
-        Self { address, namespace: namespace.path(), thread: Some(thread), stop }
-    }
-}
-
-fn echo_plainly(stream: TcpStream) {
-    let client = stream.peer_addr().map(|client| client.ip().to_canonical());
-    let Ok(client) = client else { return };
-    let mut stream = BufReader::new(stream);
-    let mut line = format!("server {client}\n").into_bytes();
-    while stream.get_mut().write_all(&line).is_ok() {
-        line.clear();
-        if !matches!(stream.read_until(b'\n', &mut line), Ok(octets) if octets > 0) {
-            return;
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.stop.send(());
-        // A last connection wakes the thread up.
-        let address = self.address;
-        let loopback: IpAddr =
-            if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-        let path = self.namespace.clone();
-        let wake = std::thread::spawn(move || {
-            let namespace = std::fs::File::open(path).ok()?;
-            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
-            TcpStream::connect((loopback, address.port())).ok()
-        });
-        let _ = wake.join();
-        self.thread.take().map(JoinHandle::join);
     }
 }

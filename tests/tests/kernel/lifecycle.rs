@@ -196,7 +196,7 @@ fn kernels_without_tcx_use_clsact_and_swap_there_too() {
 }
 
 /// The TCX programs of an interface of the firewall: none where the kernel knows no such thing.
-fn programs(firewall: &Firewall, interface: &str) -> Vec<u32> {
+pub(crate) fn programs(firewall: &Firewall, interface: &str) -> Vec<u32> {
     if !hooks().contains(&Hook::Tcx) {
         return Vec::new();
     }
@@ -206,7 +206,7 @@ fn programs(firewall: &Firewall, interface: &str) -> Vec<u32> {
 }
 
 /// The clsact filters of an interface of the firewall.
-fn filters(firewall: &Firewall, interface: &str) -> String {
+pub(crate) fn filters(firewall: &Firewall, interface: &str) -> String {
     let output = firewall
         .topology
         .firewall

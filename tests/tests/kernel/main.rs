@@ -21,6 +21,7 @@ mod neighbours;
 mod path;
 mod pins;
 mod programs;
+mod servers;
 mod settings;
 mod upgrade;
 mod zones;

@@ -7,7 +7,8 @@ use mailguard_tests::netns::{
 };
 use mailguard_tests::peers::wait_until;
 
-use crate::firewall::{Answer, Firewall, Server, Session, ZONES};
+use crate::firewall::{Answer, Firewall, Session, ZONES};
+use crate::servers::Server;
 
 /// Longer than a segment, so that data flows in both directions.
 fn long_line() -> Vec<u8> {

@@ -2,13 +2,15 @@
 //! back, and addresses may change.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use mailguard_tests::netns::{
     CLIENT4, CLIENT6, FIREWALL4, FIREWALL4_WAN, FIREWALL6, FIREWALL6_WAN, LAN, Namespace, SERVER4, SERVER6,
     WAN, join,
 };
 
-use crate::firewall::{Answer, Firewall, Session, ZONES};
+use crate::firewall::{Answer, Firewall, Session, ZONES, hooks};
+use crate::lifecycle::{filters, programs};
 
 /// The firewall's address in the network `number`; the host there has the next one.
 fn gateway(number: u8) -> (Ipv4Addr, Ipv6Addr) {
@@ -171,4 +173,99 @@ fn the_firewalls_addresses_may_change() {
     assert_eq!(answer(server, NEW4_WAN), proxy(1, SERVER4, NEW4_WAN, true));
     assert_eq!(answer(server, NEW6_WAN), proxy(1, SERVER6, NEW6_WAN, true));
     assert_eq!(answer(server, FIREWALL4_WAN), Answer::Nobody, "nobody has the old one");
+}
+
+/// [`ZONES`] with another beginning: a zone of `name` and `mode` with lan0.
+fn lan_is(name: &str, mode: &str) -> String {
+    ZONES.replacen("name = \"green\"", &format!("name = \"{name}\""), 1).replacen(
+        "\"transparent\"",
+        &format!("\"{mode}\""),
+        1,
+    )
+}
+
+/// What two sessions of `from`, which are open, have to do with a change of the zones: nothing.
+fn survive(sessions: &mut [Session], what: &str) {
+    for session in sessions {
+        let large = [vec![b'x'; 200_000], vec![b'\n']].concat();
+        assert!(session.alive() && session.echo_patiently(&large), "{what}: {:?}", session.answer);
+    }
+}
+
+#[test]
+fn zones_change_under_open_sessions() {
+    for hook in hooks() {
+        let mut firewall = Firewall::idle(ZONES);
+        firewall.start_on(hook);
+        let mut sessions = vec![firewall.session(SERVER4), firewall.session(SERVER6)];
+        let through = |firewall: &Firewall| [firewall.dial(SERVER4), firewall.dial(SERVER6)];
+        let to = |firewall: &Firewall| [firewall.dial(FIREWALL4), firewall.dial(FIREWALL6)];
+        let direct = [Answer::server(CLIENT4), Answer::server(CLIENT6)];
+        let intercepted = |zone| [proxy(zone, CLIENT4, SERVER4, false), proxy(zone, CLIENT6, SERVER6, false)];
+        let taken = [proxy(0, CLIENT4, FIREWALL4, true), proxy(0, CLIENT6, FIREWALL6, true)];
+        assert_eq!(through(&firewall), intercepted(0));
+
+        firewall.reload_zones(&lan_is("green", "inactive"));
+        survive(&mut sessions, "transparent to inactive");
+        assert_eq!(through(&firewall), direct, "{hook:?}");
+
+        firewall.reload_zones(&lan_is("green", "active"));
+        survive(&mut sessions, "to active");
+        assert_eq!(through(&firewall), direct, "{hook:?}");
+        assert_eq!(to(&firewall), taken, "{hook:?}: what is meant for the firewall is taken");
+        sessions.extend([firewall.session(FIREWALL4), firewall.session(FIREWALL6)]);
+
+        firewall.reload_zones(&lan_is("lan", "transparent"));
+        survive(&mut sessions, "active to transparent");
+        assert_eq!(through(&firewall), intercepted(0), "{hook:?}");
+        assert_eq!(to(&firewall), taken, "{hook:?}");
+        sessions.extend([firewall.session(SERVER4), firewall.session(SERVER6)]);
+
+        let red_first = lan_is("office", "transparent");
+        let (green, red) = red_first.split_at(red_first.rfind("[[zone]]").unwrap());
+        firewall.reload_zones(&format!("{red}{green}"));
+        survive(&mut sessions, "the zone has another name, and another place");
+        assert_eq!(through(&firewall), intercepted(1), "{hook:?}");
+
+        firewall.reload_zones(&ZONES.replace("lan0", "lan7"));
+        survive(&mut sessions, "the interface is in no zone");
+        assert_eq!(through(&firewall), direct, "{hook:?}");
+        let names = |firewall: &Firewall| {
+            let interfaces = firewall.status().interfaces;
+            interfaces.into_iter().map(|i| (i.name, i.leaving)).collect::<Vec<_>>()
+        };
+        let absent = ("lan7".to_owned(), false);
+        let wan = (WAN.to_owned(), false);
+        assert_eq!(names(&firewall), [wan.clone(), (LAN.to_owned(), true), absent.clone()], "{hook:?}");
+
+        firewall.end_all_sessions(Duration::from_secs(5));
+        survive(&mut sessions, "sessions have ended, packets may be on their way");
+        firewall.end_all_sessions(Duration::from_secs(66));
+        assert_eq!(names(&firewall), [wan, absent], "{hook:?}: the interface is left alone");
+        assert!(programs(&firewall, LAN).is_empty(), "{hook:?}");
+        assert!(!filters(&firewall, LAN).contains("mg_steer"), "{hook:?}");
+        let rules = firewall.topology.firewall.ip_output("rule list").unwrap();
+        assert!(!rules.contains(LAN), "{rules}");
+    }
+}
+
+#[test]
+fn an_interface_changes_zones_under_open_sessions() {
+    let mut firewall = Firewall::idle(FOUR_ZONES);
+    let host1 = add_host(&firewall, 1);
+    let _others: Vec<_> = [2, 3].map(|number| add_host(&firewall, number)).into();
+    firewall.start();
+    let (v4, v6) = host(1);
+    let answers = |zone| [proxy(zone, v4, SERVER4, false), proxy(zone, v6, SERVER6, false)];
+    let dial = || [answer(&host1, SERVER4), answer(&host1, SERVER6)];
+    let session = |server: IpAddr| Session::open(&host1, None, (server, 25).into()).unwrap();
+    let mut sessions = [session(SERVER4.into()), session(SERVER6.into())];
+    assert_eq!(dial(), answers(2));
+    firewall
+        .reload_zones(&FOUR_ZONES.replace("\"lan1\"", "\"lan9\"").replace("\"lan3\"", "\"lan1\", \"lan3\""));
+    survive(&mut sessions, "from orange to blue");
+    assert_eq!(dial(), answers(3));
+    firewall.reload_zones(FOUR_ZONES);
+    survive(&mut sessions, "and back");
+    assert_eq!(dial(), answers(2));
 }
