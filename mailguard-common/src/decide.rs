@@ -6,9 +6,10 @@
 //! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
 use crate::layout::{
-    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_BANS, HAS_BLACKLIST_HOSTS,
-    HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4,
-    HAS_BYPASS_SRC6, INTERFACE_CHECKS, INTERFACE_STEERS, Interface, Reason, RuleValue, Settings,
+    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_BANS, HAS_BLACKLIST_HOSTS4,
+    HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC,
+    HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, INTERFACE_CHECKS, INTERFACE_STEERS, Interface, Reason, RuleValue,
+    Settings,
 };
 use crate::packet::Flow;
 
@@ -206,13 +207,17 @@ fn ban(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> RuleValue {
 /// What the blacklist says: the address itself before any prefix.
 #[inline(always)]
 fn blacklist(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> RuleValue {
-    if settings.has(HAS_BLACKLIST_HOSTS) {
+    let (hosts, prefixes) = if flow.is_ipv6() {
+        (HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST6)
+    } else {
+        (HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST4)
+    };
+    if settings.has(hosts) {
         let value = lookups.blacklist_host(flow);
         if value.action != ACTION_NONE {
             return value;
         }
     }
-    let prefixes = if flow.is_ipv6() { HAS_BLACKLIST6 } else { HAS_BLACKLIST4 };
     if settings.has(prefixes) { lookups.blacklist_prefix(flow) } else { RuleValue::NONE }
 }
 

@@ -4,7 +4,7 @@
 //! another ABI are never read, they are built anew beside the old ones.
 
 /// Version of the layouts below; the maps are pinned in a folder of this number.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// TCP port of SMTP (RFC 5321 §4.5.4.2).
 pub const SMTP_PORT: u16 = 25;
@@ -25,6 +25,13 @@ pub const MAX_INTERFACES: u32 = 256;
 pub const MAX_BANS: u32 = 65_536;
 /// Entries in each blacklist map.
 pub const MAX_BLACKLIST: u32 = 65_536;
+/// Entries in the map of IPv4 prefixes: networks, and addresses whose [`HostBucket`] is full.
+pub const MAX_BLACKLIST4: u32 = 2 * MAX_BLACKLIST;
+/// Buckets of [`map::BLACKLIST_HOSTS4`]: a quarter full when there are [`MAX_BLACKLIST`] addresses, so that some ten of
+/// these find no place.
+pub const HOST_BUCKETS: u32 = 1 << 15;
+/// Addresses in a bucket: one line of the processor's cache.
+pub const HOSTS_A_BUCKET: usize = 8;
 /// Entries in each bypass map.
 pub const MAX_BYPASS: u32 = 16_384;
 /// Rules and bans of all maps together: each has a counter.
@@ -49,8 +56,10 @@ pub mod map {
     pub const LISTENERS: &str = "LISTENERS";
     /// Address ▶ [`super::Ban`]
     pub const BANS: &str = "BANS";
-    /// Address ▶ [`super::RuleValue`]
-    pub const BLACKLIST_HOSTS: &str = "BLACKLIST_HOSTS";
+    /// [`super::host_bucket`] of an IPv4 address ▶ [`super::HostBucket`]
+    pub const BLACKLIST_HOSTS4: &str = "BLACKLIST_HOSTS4";
+    /// IPv6 address ▶ [`super::RuleValue`]
+    pub const BLACKLIST_HOSTS6: &str = "BLACKLIST_HOSTS6";
     /// IPv4 prefix ▶ [`super::RuleValue`]
     pub const BLACKLIST4: &str = "BLACKLIST4";
     /// IPv6 prefix ▶ [`super::RuleValue`]
@@ -67,8 +76,10 @@ pub mod map {
     pub const BYPASS_MAC: &str = "BYPASS_MAC";
     /// [`super::Tuple`] ▶ [`super::Reconnection`]
     pub const TWSYN: &str = "TWSYN";
-    /// Rule number ▶ [`super::Count`], a CPU
+    /// Rule number / [`super::HITS_A_BLOCK`] ▶ [`super::HitBlock`], a CPU
     pub const RULE_HITS: &str = "RULE_HITS";
+    /// Rule number ▶ hits that its number had before it; the programs don't look at it
+    pub const RULE_BASES: &str = "RULE_BASES";
     /// [`super::Reason`] ▶ [`super::Count`], a CPU
     pub const STATS: &str = "STATS";
     /// [`super::Event`]s for the log.
@@ -102,8 +113,8 @@ pub const FAIL_BLOCK: u32 = 0;
 /// New connections pass while the proxy is down.
 pub const FAIL_BYPASS: u32 = 1;
 
-/// [`map::BLACKLIST_HOSTS`] isn't empty.
-pub const HAS_BLACKLIST_HOSTS: u32 = 1;
+/// [`map::BLACKLIST_HOSTS4`] isn't empty.
+pub const HAS_BLACKLIST_HOSTS4: u32 = 1;
 /// [`map::BLACKLIST4`] isn't empty.
 pub const HAS_BLACKLIST4: u32 = 1 << 1;
 /// [`map::BLACKLIST6`] isn't empty.
@@ -120,6 +131,8 @@ pub const HAS_BYPASS_DST6: u32 = 1 << 6;
 pub const HAS_BYPASS_MAC: u32 = 1 << 7;
 /// [`map::BANS`] isn't empty.
 pub const HAS_BANS: u32 = 1 << 8;
+/// [`map::BLACKLIST_HOSTS6`] isn't empty.
+pub const HAS_BLACKLIST_HOSTS6: u32 = 1 << 9;
 
 impl Settings {
     /// Whether the proxy showed a sign of life lately. `now_ns` is CLOCK_MONOTONIC.
@@ -210,6 +223,69 @@ impl Ban {
     }
 }
 
+/// Some IPv4 addresses and what is said of each. A kernel's hash map takes two or three lines of the cache for what is
+/// one here, and a call.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostBucket {
+    /// The places; an empty one is all 0.
+    pub hosts: [Host; HOSTS_A_BUCKET],
+}
+
+/// One of them.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Host {
+    /// The address, the first octet the most significant.
+    pub address: u32,
+    /// [`Host::value`], packed.
+    packed: u32,
+}
+
+/// Bits of a rule's number in [`Host`]; its action is in those above.
+const HOST_RULE_BITS: u32 = 24;
+
+impl Host {
+    /// Says this of the address.
+    pub const fn new(address: [u8; 4], value: RuleValue) -> Self {
+        Self {
+            address: u32::from_be_bytes(address),
+            packed: value.action << HOST_RULE_BITS | value.rule & ((1 << HOST_RULE_BITS) - 1),
+        }
+    }
+
+    /// What is said of the address.
+    #[inline(always)]
+    pub const fn value(self) -> RuleValue {
+        RuleValue { rule: self.packed & ((1 << HOST_RULE_BITS) - 1), action: self.packed >> HOST_RULE_BITS }
+    }
+}
+
+impl HostBucket {
+    /// What is said of the address, if this is its bucket.
+    #[inline(always)]
+    pub fn get(&self, address: [u8; 4]) -> RuleValue {
+        let address = u32::from_be_bytes(address);
+        let mut found = 0;
+        // All of them, without a way out: fewer ways for the verifier to follow.
+        for host in &self.hosts {
+            if host.address == address {
+                found |= host.packed;
+            }
+        }
+        Host { address, packed: found }.value()
+    }
+}
+
+/// The bucket of an IPv4 address: bits well mixed, whatever the addresses have in common (the finalizer of MurmurHash3).
+#[inline(always)]
+pub const fn host_bucket(address: [u8; 4]) -> u32 {
+    let mut bits = u32::from_be_bytes(address);
+    bits = (bits ^ bits >> 16).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
+    (bits ^ bits >> 16) % HOST_BUCKETS
+}
+
 /// Packets and octets counted by one CPU.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -218,8 +294,30 @@ pub struct Count {
     pub packets: u64,
     /// Octets of the frames.
     pub octets: u64,
+}
+
+/// New connections that a rule decided about, counted by one CPU.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// Packets.
+    pub packets: u64,
     /// When the last of them was counted, nanoseconds of CLOCK_MONOTONIC, a few milliseconds coarse; 0: never.
     pub last_ns: u64,
+}
+
+/// Rules that are counted in one [`HitBlock`].
+pub const HITS_A_BLOCK: u32 = 64;
+/// [`HitBlock`]s: room for [`MAX_RULES`].
+pub const HIT_BLOCKS: u32 = MAX_RULES / HITS_A_BLOCK;
+
+/// The hits of rules with neighbouring numbers. The kernel keeps a pointer for each value of a map that every CPU has for
+/// itself: in blocks there are few enough of them to stay in the cache.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HitBlock {
+    /// Of each rule, by its number modulo [`HITS_A_BLOCK`].
+    pub hits: [Hits; HITS_A_BLOCK as usize],
 }
 
 /// A reconnection that met our TIME_WAIT socket. Addresses are IPv6 or IPv4-mapped, ports in network order.
@@ -413,7 +511,11 @@ const _: () = {
     assert!(size_of::<Interface>() == 12);
     assert!(size_of::<RuleValue>() == 8);
     assert!(size_of::<Ban>() == 16);
-    assert!(size_of::<Count>() == 24);
+    assert!(size_of::<HostBucket>() == 64);
+    assert!(MAX_RULES <= 1 << HOST_RULE_BITS);
+    assert!(size_of::<Count>() == 16);
+    assert!(size_of::<HitBlock>() == 1_024);
+    assert!(HIT_BLOCKS * HITS_A_BLOCK == MAX_RULES);
     assert!(size_of::<Tuple>() == 36);
     assert!(size_of::<Reconnection>() == 16);
     assert!(size_of::<Event>() == 56);
@@ -429,6 +531,10 @@ mod user {
     unsafe impl aya::Pod for super::Interface {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::RuleValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::HostBucket {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::HitBlock {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Count {}
     // SAFETY: as above.
@@ -463,6 +569,33 @@ mod tests {
         assert!(settings.proxy_alive(13_000_000_000));
         assert!(!settings.proxy_alive(13_000_000_001));
         assert!(!Settings::default().proxy_alive(1), "0 is down, however early it is");
+    }
+
+    #[test]
+    fn a_bucket_says_what_was_said_of_each_address() {
+        let value = RuleValue { rule: MAX_RULES - 1, action: ACTION_INTERCEPT };
+        let other = RuleValue { rule: 0, action: ACTION_ALLOW };
+        let mut bucket = HostBucket::default();
+        bucket.hosts[3] = Host::new([192, 0, 2, 1], value);
+        bucket.hosts[7] = Host::new([0, 0, 0, 1], other);
+        assert_eq!(bucket.get([192, 0, 2, 1]), value);
+        assert_eq!(bucket.get([0, 0, 0, 1]), other);
+        assert_eq!(bucket.get([1, 2, 0, 192]), RuleValue::NONE);
+        assert_eq!(bucket.get([0; 4]), RuleValue::NONE, "an empty place is nobody's");
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_spread_over_the_buckets() {
+        for stride in [1, 256, 65_536] {
+            let mut places = [0u8; HOST_BUCKETS as usize];
+            for number in 0..MAX_BLACKLIST {
+                places[host_bucket(0x0a00_0000u32.wrapping_add(number.wrapping_mul(stride)).to_be_bytes())
+                    as usize] += 1;
+            }
+            let homeless: usize =
+                places.iter().map(|&count| usize::from(count).saturating_sub(HOSTS_A_BUCKET)).sum();
+            assert!(homeless < 100, "{homeless} without a place at a stride of {stride}");
+        }
     }
 
     #[test]

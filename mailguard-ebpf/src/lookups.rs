@@ -4,11 +4,11 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use mailguard_common::decide::Lookups;
-use mailguard_common::layout::RuleValue;
+use mailguard_common::layout::{RuleValue, host_bucket};
 use mailguard_common::packet::Flow;
 
 use crate::maps::{
-    BANS, BLACKLIST_HOSTS, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC, BYPASS_SRC4,
+    BANS, BLACKLIST_HOSTS4, BLACKLIST_HOSTS6, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC, BYPASS_SRC4,
     BYPASS_SRC6,
 };
 
@@ -81,10 +81,17 @@ impl<S: Sender> Lookups for Maps<S> {
 
     #[inline(always)]
     fn blacklist_host(&self, flow: &Flow) -> RuleValue {
+        if !flow.is_ipv6() {
+            let address = flow.source_v4();
+            return match BLACKLIST_HOSTS4.get(host_bucket(address)) {
+                Some(bucket) => bucket.get(address),
+                None => RuleValue::NONE,
+            };
+        }
         // A copy, so that of the flow in XDP only what is looked at is ever written.
         let key = flow.source;
         // SAFETY: as for BYPASS_MAC.
-        found(unsafe { BLACKLIST_HOSTS.get(&key) })
+        found(unsafe { BLACKLIST_HOSTS6.get(&key) })
     }
 
     #[inline(always)]

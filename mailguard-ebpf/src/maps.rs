@@ -3,7 +3,8 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use mailguard_common::layout::{
-    Ban, Count, EVENT_RING_OCTETS, Interface, MAX_BANS, MAX_BLACKLIST, MAX_BYPASS, MAX_INTERFACES,
+    Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_BANS,
+    MAX_BLACKLIST, MAX_BLACKLIST4, MAX_BYPASS, MAX_INTERFACES,
     MAX_REASONS, MAX_RECONNECTING, MAX_RULES, MAX_ZONES, Reconnection, RuleValue, Settings, Tuple,
 };
 use mailguard_common::packet::Flow;
@@ -17,9 +18,12 @@ pub(crate) static LISTENERS: SockMap = SockMap::with_max_entries(MAX_ZONES * 2, 
 #[map]
 pub(crate) static BANS: HashMap<[u8; 16], Ban> = HashMap::with_max_entries(MAX_BANS, 0);
 #[map]
-pub(crate) static BLACKLIST_HOSTS: HashMap<[u8; 16], RuleValue> = HashMap::with_max_entries(MAX_BLACKLIST, 0);
+pub(crate) static BLACKLIST_HOSTS4: Array<HostBucket> = Array::with_max_entries(HOST_BUCKETS, 0);
 #[map]
-pub(crate) static BLACKLIST4: LpmTrie<[u8; 4], RuleValue> = LpmTrie::with_max_entries(MAX_BLACKLIST, 0);
+pub(crate) static BLACKLIST_HOSTS6: HashMap<[u8; 16], RuleValue> =
+    HashMap::with_max_entries(MAX_BLACKLIST, 0);
+#[map]
+pub(crate) static BLACKLIST4: LpmTrie<[u8; 4], RuleValue> = LpmTrie::with_max_entries(MAX_BLACKLIST4, 0);
 #[map]
 pub(crate) static BLACKLIST6: LpmTrie<[u8; 16], RuleValue> = LpmTrie::with_max_entries(MAX_BLACKLIST, 0);
 #[map]
@@ -35,7 +39,9 @@ pub(crate) static BYPASS_MAC: HashMap<[u8; 6], RuleValue> = HashMap::with_max_en
 #[map]
 pub(crate) static TWSYN: LruHashMap<Tuple, Reconnection> = LruHashMap::with_max_entries(MAX_RECONNECTING, 0);
 #[map]
-pub(crate) static RULE_HITS: PerCpuArray<Count> = PerCpuArray::with_max_entries(MAX_RULES, 0);
+pub(crate) static RULE_HITS: PerCpuArray<HitBlock> = PerCpuArray::with_max_entries(HIT_BLOCKS, 0);
+#[map]
+pub(crate) static RULE_BASES: Array<u64> = Array::with_max_entries(MAX_RULES, 0);
 #[map]
 pub(crate) static STATS: PerCpuArray<Count> = PerCpuArray::with_max_entries(MAX_REASONS, 0);
 #[map]

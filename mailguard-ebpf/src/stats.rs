@@ -2,8 +2,7 @@
 //! hand.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
-use aya_ebpf::maps::PerCpuArray;
-use mailguard_common::layout::{Count, EVENT_INTERVAL_NS, Event, Reason};
+use mailguard_common::layout::{EVENT_INTERVAL_NS, Event, HITS_A_BLOCK, Reason};
 use mailguard_common::packet::Flow;
 
 use crate::maps::{EVENT_PACE, EVENTS, RULE_HITS, STATS};
@@ -11,20 +10,26 @@ use crate::maps::{EVENT_PACE, EVENTS, RULE_HITS, STATS};
 /// Counts one packet of `octets`.
 #[inline(always)]
 pub(crate) fn count(reason: Reason, rule: Option<u32>, octets: u32) {
-    add(&STATS, reason as u32, octets, 0);
-    if let Some(rule) = rule {
-        add(&RULE_HITS, rule, octets, coarse_now());
-    }
-}
-
-#[inline(always)]
-fn add(map: &PerCpuArray<Count>, index: u32, octets: u32, now_ns: u64) {
-    if let Some(count) = map.get_ptr_mut(index) {
+    if let Some(count) = STATS.get_ptr_mut(reason as u32) {
         // SAFETY: the slot is this CPU's own, and no other program interrupts this one on it.
         unsafe {
             (*count).packets += 1;
             (*count).octets += u64::from(octets);
-            (*count).last_ns = now_ns;
+        }
+    }
+    if let Some(rule) = rule {
+        hit(rule);
+    }
+}
+
+#[inline(always)]
+fn hit(rule: u32) {
+    if let Some(block) = RULE_HITS.get_ptr_mut(rule / HITS_A_BLOCK) {
+        // SAFETY: as above; the index is within the block.
+        unsafe {
+            let hits = &raw mut (*block).hits[(rule % HITS_A_BLOCK) as usize];
+            (*hits).packets += 1;
+            (*hits).last_ns = coarse_now();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel programs by themselves: loaded from the object without pins, fed with one frame at a time by
 //! BPF_PROG_TEST_RUN. What needs a socket can't be reached that way: the namespaces show it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, PerCpuArray};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use mailguard_common::layout::{Count, Interface, Reason, RuleValue, Settings, map};
-use mailguard_common::packet::mapped;
+use mailguard_common::layout::{
+    Count, Host, HostBucket, Interface, Reason, RuleValue, Settings, host_bucket, map,
+};
 
 /// The programs.
 pub const STEER: &str = "mg_steer";
@@ -77,12 +78,28 @@ impl Programs {
 
     /// Adds a host to the blacklist.
     pub fn blacklist_host(&mut self, address: IpAddr, value: RuleValue) -> Result<()> {
-        let mut hosts: HashMap<_, [u8; 16], RuleValue> = self.map(map::BLACKLIST_HOSTS)?.try_into()?;
-        let key = match address {
-            IpAddr::V4(v4) => mapped(v4.octets()),
-            IpAddr::V6(v6) => v6.octets(),
-        };
-        Ok(hosts.insert(key, value, 0)?)
+        match address {
+            IpAddr::V4(v4) => self.blacklist_host4(v4, value),
+            IpAddr::V6(v6) => {
+                let mut hosts: HashMap<_, [u8; 16], RuleValue> =
+                    self.map(map::BLACKLIST_HOSTS6)?.try_into()?;
+                Ok(hosts.insert(v6.octets(), value, 0)?)
+            }
+        }
+    }
+
+    fn blacklist_host4(&mut self, address: Ipv4Addr, value: RuleValue) -> Result<()> {
+        let index = host_bucket(address.octets());
+        let mut buckets: Array<_, HostBucket> = self.map(map::BLACKLIST_HOSTS4)?.try_into()?;
+        let mut bucket = buckets.get(&index, 0)?;
+        match bucket.hosts.iter_mut().find(|host| **host == Host::default()) {
+            Some(place) => *place = Host::new(address.octets(), value),
+            None => {
+                drop(buckets);
+                return self.network(map::BLACKLIST4, address.into(), 32, value);
+            }
+        }
+        Ok(buckets.set(index, bucket, 0)?)
     }
 
     /// Adds a network to the map `name`.

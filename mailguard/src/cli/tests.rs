@@ -220,7 +220,6 @@ fn lists() {
     let entry = |list, value: &str, line, packets: Option<u64>, last_hit_seconds_ago| EntryRow {
         entry: ListEntry { list, value: value.to_owned(), file: "/m.toml".into(), line },
         packets,
-        octets: packets.map(|packets| 74 * packets),
         last_hit_seconds_ago,
     };
     check(

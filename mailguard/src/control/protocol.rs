@@ -255,8 +255,6 @@ pub struct EntryRow {
     /// New connections that it decided about; absent on the lists of senders and recipients, which the kernel doesn't
     /// know.
     pub packets: Option<u64>,
-    /// Octets of their frames.
-    pub octets: Option<u64>,
     /// Seconds since the last of them; absent when there was none.
     pub last_hit_seconds_ago: Option<u64>,
 }

@@ -48,11 +48,10 @@ impl Counters {
 }
 
 /// The sum over all CPUs.
-pub(super) fn total(counts: &PerCpuArray<MapData, Count>, index: u32) -> Result<Count, MapError> {
+fn total(counts: &PerCpuArray<MapData, Count>, index: u32) -> Result<Count, MapError> {
     let sum = |sum: Count, count: &Count| Count {
         packets: sum.packets + count.packets,
         octets: sum.octets + count.octets,
-        last_ns: sum.last_ns.max(count.last_ns),
     };
     Ok(counts.get(&index, 0)?.iter().fold(Count::default(), sum))
 }

@@ -4,28 +4,31 @@
 //! restart loses neither a rule nor its count. A change touches the entries that differ, additions first.
 
 mod bans;
+mod hits;
+mod hosts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mailguard_common::layout::{
-    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, Count, HAS_BLACKLIST_HOSTS,
-    HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4,
-    HAS_BYPASS_SRC6, MAX_BLACKLIST, MAX_BYPASS, MAX_RULES, RuleValue, Settings, map,
+    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, HAS_BLACKLIST_HOSTS4,
+    HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC,
+    HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, MAX_BLACKLIST, MAX_BYPASS, MAX_RULES, RuleValue, Settings, map,
 };
 use mailguard_common::packet::mapped;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules};
 
 use super::object::take_map;
-use super::{DatapathError, MapUse, RuleCount, counters, now_ns};
+use super::{DatapathError, MapUse, RuleCount, now_ns};
 pub use bans::BanStatus;
 use bans::Bans;
 pub(super) use bans::ban_action;
+use hits::RuleHits;
+use hosts::Hosts;
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
@@ -49,7 +52,8 @@ enum Entry {
 /// Which map an entry is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Home {
-    BlacklistHosts,
+    BlacklistHosts4,
+    BlacklistHosts6,
     Blacklist4,
     Blacklist6,
     BypassFrom4,
@@ -64,21 +68,24 @@ type Trie6 = LpmTrie<MapData, [u8; 16], RuleValue>;
 
 /// The open maps and what they hold.
 pub(super) struct RuleMaps {
-    hosts: HashMap<MapData, [u8; 16], RuleValue>,
+    hosts: (Hosts, HashMap<MapData, [u8; 16], RuleValue>),
+    /// IPv4 addresses whose bucket was full: they are among the networks.
+    homeless: BTreeSet<Ipv4Addr>,
     clients: (Trie4, Trie6),
     from: (Trie4, Trie6),
     to: (Trie4, Trie6),
     macs: HashMap<MapData, [u8; 6], RuleValue>,
     bans: Bans,
-    hits: PerCpuArray<MapData, Count>,
+    hits: RuleHits,
     installed: BTreeMap<Entry, RuleValue>,
     /// Numbers that neither an entry nor a ban has.
     free: BTreeSet<u32>,
 }
 
 impl Home {
-    const ALL: [Home; 8] = [
-        Home::BlacklistHosts,
+    const ALL: [Home; 9] = [
+        Home::BlacklistHosts4,
+        Home::BlacklistHosts6,
         Home::Blacklist4,
         Home::Blacklist6,
         Home::BypassFrom4,
@@ -91,7 +98,8 @@ impl Home {
     /// What an administrator calls the entries that it holds.
     const fn list(self) -> &'static str {
         match self {
-            Home::BlacklistHosts => "access.blacklist_clients (single addresses)",
+            Home::BlacklistHosts4 => "access.blacklist_clients (IPv4 addresses)",
+            Home::BlacklistHosts6 => "access.blacklist_clients (IPv6 addresses)",
             Home::Blacklist4 => "access.blacklist_clients (IPv4 networks)",
             Home::Blacklist6 => "access.blacklist_clients (IPv6 networks)",
             Home::BypassFrom4 => "bypass.from_ips and bypass.from_subnets (IPv4)",
@@ -105,7 +113,8 @@ impl Home {
     /// Name of the map, entries it can hold, its `HAS_` bit.
     const fn facts(self) -> (&'static str, u32, u32) {
         match self {
-            Home::BlacklistHosts => (map::BLACKLIST_HOSTS, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS),
+            Home::BlacklistHosts4 => (map::BLACKLIST_HOSTS4, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS4),
+            Home::BlacklistHosts6 => (map::BLACKLIST_HOSTS6, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS6),
             Home::Blacklist4 => (map::BLACKLIST4, MAX_BLACKLIST, HAS_BLACKLIST4),
             Home::Blacklist6 => (map::BLACKLIST6, MAX_BLACKLIST, HAS_BLACKLIST6),
             Home::BypassFrom4 => (map::BYPASS_SRC4, MAX_BYPASS, HAS_BYPASS_SRC4),
@@ -135,10 +144,19 @@ impl Entry {
         }
     }
 
+    /// The IPv4 address that it blacklists, if it is one.
+    fn host4(&self) -> Option<Ipv4Addr> {
+        match self {
+            Entry::Client(IpNet::V4(net)) if net.prefix_len() == 32 => Some(net.addr()),
+            _ => None,
+        }
+    }
+
     fn home(&self) -> Home {
         match self {
             // A single address goes where it is found quickest.
-            Entry::Client(net) if net.prefix_len() == net.max_prefix_len() => Home::BlacklistHosts,
+            Entry::Client(IpNet::V4(_)) if self.host4().is_some() => Home::BlacklistHosts4,
+            Entry::Client(IpNet::V6(net)) if net.prefix_len() == 128 => Home::BlacklistHosts6,
             Entry::Client(IpNet::V4(_)) => Home::Blacklist4,
             Entry::Client(IpNet::V6(_)) => Home::Blacklist6,
             Entry::BypassFrom(IpNet::V4(_)) => Home::BypassFrom4,
@@ -197,13 +215,14 @@ impl RuleMaps {
     /// Opens the maps of the loaded object and reads what they hold.
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         let mut maps = Self {
-            hosts: take_map(ebpf, map::BLACKLIST_HOSTS)?,
+            hosts: (Hosts::new(ebpf)?, take_map(ebpf, map::BLACKLIST_HOSTS6)?),
+            homeless: BTreeSet::new(),
             clients: (take_map(ebpf, map::BLACKLIST4)?, take_map(ebpf, map::BLACKLIST6)?),
             from: (take_map(ebpf, map::BYPASS_SRC4)?, take_map(ebpf, map::BYPASS_SRC6)?),
             to: (take_map(ebpf, map::BYPASS_DST4)?, take_map(ebpf, map::BYPASS_DST6)?),
             macs: take_map(ebpf, map::BYPASS_MAC)?,
             bans: Bans::new(ebpf)?,
-            hits: take_map(ebpf, map::RULE_HITS)?,
+            hits: RuleHits::new(ebpf)?,
             installed: BTreeMap::new(),
             free: (0..MAX_RULES).collect(),
         };
@@ -213,20 +232,12 @@ impl RuleMaps {
 
     /// The rules that decided about any packet.
     pub(super) fn counts(&self) -> Result<Vec<RuleCount>, DatapathError> {
-        let (mut rules, now_ns) = (Vec::new(), now_ns());
+        let (mut rules, mut hits, now_ns) = (Vec::new(), self.hits.reader(), now_ns());
         for (entry, value) in &self.installed {
-            let count =
-                counters::total(&self.hits, value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
-            if count.packets > 0 {
+            if let Some((packets, ago)) = hits.of(value.rule, now_ns)? {
                 let (list, value) = entry.describe();
-                rules.push(RuleCount {
-                    list: list.to_owned(),
-                    value,
-                    packets: count.packets,
-                    octets: count.octets,
-                    last_hit_seconds_ago: Duration::from_nanos(now_ns.saturating_sub(count.last_ns))
-                        .as_secs(),
-                });
+                let (list, last_hit_seconds_ago) = (list.to_owned(), ago.as_secs());
+                rules.push(RuleCount { list, value, packets, last_hit_seconds_ago });
             }
         }
         Ok(rules)
@@ -279,7 +290,8 @@ impl RuleMaps {
         if additions_first {
             self.remove_all(&removals, settings, config)?;
         }
-        settings.populated = populated(target.keys()) | self.bans.populated();
+        let homeless = if self.homeless.is_empty() { 0 } else { HAS_BLACKLIST4 };
+        settings.populated = populated(target.keys()) | self.bans.populated() | homeless;
         config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
         Ok((additions.len(), removals.len()))
     }
@@ -297,7 +309,7 @@ impl RuleMaps {
             }
             attempt = self.insert(&entry, value);
         }
-        attempt.map_err(DatapathError::map(entry.home().facts().0))?;
+        attempt?;
         self.installed.insert(entry, value);
         Ok(())
     }
@@ -310,10 +322,14 @@ impl RuleMaps {
             limit: MAX_RULES as usize,
         };
         let rule = self.free.pop_first().ok_or(too_many)?;
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::IoError(error));
-        let zero = cpus.and_then(|cpus| Ok(PerCpuValues::try_from(vec![Count::default(); cpus])?));
-        zero.and_then(|zero| self.hits.set(rule, zero, 0)).map_err(DatapathError::map(map::RULE_HITS))?;
+        self.hits.begin(rule)?;
         Ok(rule)
+    }
+
+    /// Nobody has the number any more.
+    fn release(&mut self, rule: u32) {
+        self.hits.end(rule);
+        self.free.insert(rule);
     }
 
     fn remove_all(
@@ -324,9 +340,9 @@ impl RuleMaps {
     ) -> Result<(), DatapathError> {
         for piece in entries.chunks(ENTRIES_A_HEARTBEAT) {
             for entry in piece {
-                self.delete(entry).map_err(DatapathError::map(entry.home().facts().0))?;
+                self.delete(entry)?;
                 if let Some(value) = self.installed.remove(entry) {
-                    self.free.insert(value.rule);
+                    self.release(value.rule);
                 }
             }
             keep_alive(settings, config)?;
@@ -334,42 +350,68 @@ impl RuleMaps {
         Ok(())
     }
 
-    fn insert(&mut self, entry: &Entry, value: RuleValue) -> Result<(), MapError> {
-        match entry {
-            Entry::Client(net) if entry.home() == Home::BlacklistHosts => {
-                self.hosts.insert(host_key(net.addr()), value, 0)
+    fn insert(&mut self, entry: &Entry, value: RuleValue) -> Result<(), DatapathError> {
+        if let Some(address) = entry.host4() {
+            return self.insert_host4(address, value);
+        }
+        let inserted = match entry {
+            Entry::Client(net) if entry.home() == Home::BlacklistHosts6 => {
+                self.hosts.1.insert(host_key(net.addr()), value, 0)
             }
             Entry::Client(net) => insert_net(&mut self.clients, net, value),
             Entry::BypassFrom(net) => insert_net(&mut self.from, net, value),
             Entry::BypassTo(net) => insert_net(&mut self.to, net, value),
             Entry::BypassMac(mac) => self.macs.insert(mac, value, 0),
-        }
+        };
+        inserted.map_err(DatapathError::map(entry.home().facts().0))
     }
 
-    fn delete(&mut self, entry: &Entry) -> Result<(), MapError> {
-        match entry {
-            Entry::Client(net) if entry.home() == Home::BlacklistHosts => {
-                self.hosts.remove(&host_key(net.addr()))
+    fn insert_host4(&mut self, address: Ipv4Addr, value: RuleValue) -> Result<(), DatapathError> {
+        if !self.homeless.contains(&address) && self.hosts.0.insert(address, value)? {
+            return Ok(());
+        }
+        let net = IpNet::from(IpAddr::from(address));
+        insert_net(&mut self.clients, &net, value).map_err(DatapathError::map(map::BLACKLIST4))?;
+        self.homeless.insert(address);
+        Ok(())
+    }
+
+    fn delete(&mut self, entry: &Entry) -> Result<(), DatapathError> {
+        if let Some(address) = entry.host4()
+            && !self.homeless.remove(&address)
+        {
+            return self.hosts.0.remove(address);
+        }
+        let deleted = match entry {
+            Entry::Client(net) if entry.home() == Home::BlacklistHosts6 => {
+                self.hosts.1.remove(&host_key(net.addr()))
             }
             Entry::Client(net) => remove_net(&mut self.clients, net),
             Entry::BypassFrom(net) => remove_net(&mut self.from, net),
             Entry::BypassTo(net) => remove_net(&mut self.to, net),
             Entry::BypassMac(mac) => self.macs.remove(mac),
-        }
+        };
+        deleted.map_err(DatapathError::map(entry.home().facts().0))
     }
 
     fn read_back(&mut self) -> Result<(), DatapathError> {
         let mut found: Vec<(Entry, RuleValue)> = Vec::new();
-        for item in self.hosts.iter() {
-            let (address, value) = item.map_err(DatapathError::map(map::BLACKLIST_HOSTS))?;
-            let address = Ipv6Addr::from(address).to_canonical();
-            found.push((Entry::Client(address.into()), value));
+        for (address, value) in self.hosts.0.read()? {
+            found.push((Entry::Client(IpAddr::from(address).into()), value));
+        }
+        for item in self.hosts.1.iter() {
+            let (address, value) = item.map_err(DatapathError::map(map::BLACKLIST_HOSTS6))?;
+            found.push((Entry::Client(IpAddr::from(Ipv6Addr::from(address)).into()), value));
         }
         for item in self.macs.iter() {
             let (mac, value) = item.map_err(DatapathError::map(map::BYPASS_MAC))?;
             found.push((Entry::BypassMac(mac), value));
         }
-        read_nets(&self.clients, Entry::Client, &mut found).map_err(DatapathError::map(map::BLACKLIST4))?;
+        let mut networks = Vec::new();
+        read_nets(&self.clients, Entry::Client, &mut networks)
+            .map_err(DatapathError::map(map::BLACKLIST4))?;
+        self.homeless = networks.iter().filter_map(|(entry, _)| entry.host4()).collect();
+        found.append(&mut networks);
         read_nets(&self.from, Entry::BypassFrom, &mut found).map_err(DatapathError::map(map::BYPASS_SRC4))?;
         read_nets(&self.to, Entry::BypassTo, &mut found).map_err(DatapathError::map(map::BYPASS_DST4))?;
         for number in self.bans.numbers() {
@@ -394,8 +436,8 @@ fn keep_alive(settings: &mut Settings, config: &mut Array<MapData, Settings>) ->
 }
 
 /// Tries take their nodes from pools that run empty for a moment and refill by themselves.
-fn out_of_memory(error: &MapError) -> bool {
-    let MapError::SyscallError(error) = error else { return false };
+fn out_of_memory(error: &DatapathError) -> bool {
+    let DatapathError::Map { error: MapError::SyscallError(error), .. } = error else { return false };
     error.io_error.raw_os_error() == Some(nix::libc::ENOMEM)
 }
 

@@ -73,8 +73,6 @@ pub struct RuleCount {
     pub value: String,
     /// Packets.
     pub packets: u64,
-    /// Octets of their frames.
-    pub octets: u64,
     /// Seconds since the last of them.
     pub last_hit_seconds_ago: u64,
 }

@@ -49,7 +49,6 @@ pub(super) fn entry_rows(entries: Vec<ListEntry>, counts: &[RuleCount]) -> Vec<E
         let count = rule.as_ref().and_then(|(list, value)| counts.get(&(*list, value.as_str())));
         EntryRow {
             packets: rule.as_ref().map(|_| count.map_or(0, |count| count.packets)),
-            octets: rule.as_ref().map(|_| count.map_or(0, |count| count.octets)),
             last_hit_seconds_ago: count.map(|count| count.last_hit_seconds_ago),
             entry,
         }

@@ -71,11 +71,10 @@ fn check_rules(firewall: &Firewall, rules: &[Rule], reason: &str) {
     check(firewall, &rules.iter().map(|rule| rule.source).collect::<Vec<_>>(), reason);
     let status = firewall.status();
     assert_eq!(status.rules.len(), rules.len(), "{:?}", status.rules);
-    for Rule { list, value, source } in rules {
+    for Rule { list, value, .. } in rules {
         let count = status.rules.iter().find(|count| count.list == *list && count.value == *value);
         let count = count.unwrap_or_else(|| panic!("{list} {value} in {:?}", status.rules));
-        let octets = u64::from(SYNS) * server_for(*source).1;
-        assert_eq!((count.packets, count.octets), (SYNS.into(), octets), "{reason}: {list} {value}");
+        assert_eq!(count.packets, u64::from(SYNS), "{reason}: {list} {value}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use mailguard_common::layout::HEARTBEAT_STALE_NS;
+use mailguard_common::layout::{HOSTS_A_BUCKET, host_bucket};
 use mailguard_core::rules::{BypassRule, ClientRule, Rules, compile};
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, SERVER4, SERVER6};
 
@@ -73,9 +74,9 @@ fn lists_longer_than_the_maps_are_refused_and_change_nothing() {
         // One of the entries is the configuration's own.
         (
             with_many(&short, 0..65_536, 32),
-            "access.blacklist_clients (single addresses): 65537 entries, the kernel holds 65536",
+            "access.blacklist_clients (IPv4 addresses): 65537 entries, the kernel holds 65536",
         ),
-        (over6, "access.blacklist_clients (single addresses): 65538 entries, the kernel holds 65536"),
+        (over6, "access.blacklist_clients (IPv6 addresses): 65537 entries, the kernel holds 65536"),
         (
             with_many(&short, 0..65_537, 31),
             "access.blacklist_clients (IPv4 networks): 65537 entries, the kernel holds 65536",
@@ -93,4 +94,33 @@ fn lists_longer_than_the_maps_are_refused_and_change_nothing() {
     // Exactly as many as there is room for.
     firewall.datapath().apply_rules(&bypass(16_384)).unwrap();
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+}
+
+#[test]
+fn an_address_whose_bucket_is_full_is_kept_out_all_the_same() {
+    let mut firewall = Firewall::new("");
+    let bucket = host_bucket(CLIENT4_SECOND.octets());
+    let others = (u32::from(Ipv4Addr::new(10, 0, 0, 0))..).map(Ipv4Addr::from);
+    let mut neighbours = others.filter(|other| host_bucket(other.octets()) == bucket);
+    // They come first in the order of addresses.
+    let full: Vec<Ipv4Addr> = neighbours.by_ref().take(HOSTS_A_BUCKET).collect();
+    let list = |clients: &[Ipv4Addr]| {
+        let clients: Vec<String> = clients.iter().map(Ipv4Addr::to_string).collect();
+        format!("[access]\nblacklist_clients = [\"{}\"]\n", clients.join("\", \""))
+    };
+    let dial = |firewall: &Firewall| firewall.dial_from(CLIENT4_SECOND, SERVER4);
+    let listed = [full.clone(), vec![CLIENT4_SECOND, neighbours.next().unwrap()]].concat();
+    firewall.reload(&list(&listed));
+    assert_eq!(dial(&firewall), Answer::Nobody);
+    firewall.stop();
+    firewall.start();
+    assert_eq!(dial(&firewall), Answer::Nobody, "taken over by the next start");
+    assert!(firewall.rule_packets("blacklist client", &CLIENT4_SECOND.to_string()) >= 2);
+    // There is room now, but it has a place already.
+    firewall.reload(&list(&listed[1..]));
+    assert_eq!(dial(&firewall), Answer::Nobody);
+    firewall.reload(&list(&full));
+    assert_eq!(dial(&firewall), Answer::intercepted(CLIENT4_SECOND, SERVER4), "forgotten");
+    firewall.reload(&list(&listed[1..]));
+    assert_eq!(dial(&firewall), Answer::Nobody, "and listed again");
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mailguard_common::layout::{
-    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_RESET, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4,
+    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_RESET, HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST4,
     HAS_BLACKLIST6, HAS_BYPASS_DST4, INTERFACE_CHECKS, Interface, Reason, RuleValue, Settings, map,
 };
 use mailguard_tests::frames::{ACK, RST, SYN, TCP, checksum, ethernet, ipv4, ipv6, pseudo_header, segment};
@@ -35,7 +35,7 @@ fn frame(source: IpAddr, port: u16, flags: u8, data: &[u8]) -> Vec<u8> {
 /// Programs that hold the listed addresses with this action, on an interface that is only checked.
 fn programs(action: u32) -> Programs {
     let mut programs = Programs::load().expect("root, and cargo xtask build");
-    let populated = HAS_BLACKLIST_HOSTS | HAS_BLACKLIST6;
+    let populated = HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST6;
     programs.settings(Settings { armed: 1, populated, ..Settings::default() }).unwrap();
     programs.interface(Interface { zone: 0, duties: INTERFACE_CHECKS, ethernet: 1 }).unwrap();
     programs.blacklist_host(LISTED4.into(), RuleValue { rule: 1, action }).unwrap();
@@ -81,11 +81,11 @@ fn what_is_left_alone_is_left_as_it_was() {
 fn nothing_is_done_while_not_armed_or_on_another_interface() {
     let listed = frame(LISTED4.into(), 25, SYN, b"");
     let mut disarmed = programs(ACTION_DROP);
-    disarmed.settings(Settings { populated: HAS_BLACKLIST_HOSTS, ..Settings::default() }).unwrap();
+    disarmed.settings(Settings { populated: HAS_BLACKLIST_HOSTS4, ..Settings::default() }).unwrap();
     assert_eq!(disarmed.run(STEER, &listed).unwrap().verdict, NEXT);
     assert_eq!(disarmed.run(EARLY, &listed).unwrap().verdict, XDP_PASS);
     let mut fresh = Programs::load().unwrap();
-    fresh.settings(Settings { armed: 1, populated: HAS_BLACKLIST_HOSTS, ..Settings::default() }).unwrap();
+    fresh.settings(Settings { armed: 1, populated: HAS_BLACKLIST_HOSTS4, ..Settings::default() }).unwrap();
     fresh.blacklist_host(LISTED4.into(), RuleValue { rule: 1, action: ACTION_DROP }).unwrap();
     assert_eq!(fresh.run(STEER, &listed).unwrap().verdict, NEXT, "an interface of no zone");
 }
@@ -103,7 +103,7 @@ fn frames_for_other_hosts_and_of_other_vlans_are_left_alone() {
 #[test]
 fn bypass_and_exceptions_come_before_the_list() {
     let mut programs = programs(ACTION_DROP);
-    let populated = HAS_BLACKLIST_HOSTS | HAS_BLACKLIST4 | HAS_BYPASS_DST4;
+    let populated = HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST4 | HAS_BYPASS_DST4;
     programs.settings(Settings { armed: 1, populated, ..Settings::default() }).unwrap();
     programs
         .network(

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use mailguard_common::layout::{
-    ACTION_DROP, HAS_BLACKLIST_HOSTS, HAS_BLACKLIST4, HAS_BLACKLIST6, INTERFACE_CHECKS, INTERFACE_SERVES,
-    INTERFACE_STEERS, Interface, RuleValue, Settings, map,
+    ACTION_DROP, HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6,
+    INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, RuleValue, Settings, map,
 };
 use mailguard_tests::frames::{ACK, SYN, TCP, ethernet, ipv4, ipv6, segment};
 use mailguard_tests::programs::{EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
@@ -147,7 +147,7 @@ fn listed_client(number: u32, listed: Listed) -> (IpAddr, IpAddr) {
 fn programs(entries: u32, listed: Listed) -> Result<Programs> {
     let mut programs = Programs::load()?;
     let populated = match listed {
-        Listed::Host => HAS_BLACKLIST_HOSTS,
+        Listed::Host => HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST_HOSTS6 | HAS_BLACKLIST4,
         Listed::Network => HAS_BLACKLIST4 | HAS_BLACKLIST6,
     };
     programs.settings(Settings { armed: 1, populated, ..Settings::default() })?;

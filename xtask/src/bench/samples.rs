@@ -27,6 +27,12 @@ impl Samples {
         }
     }
 
+    /// How these compare with `others`, which were measured in turn with them: the median of the ratios within each round.
+    /// What the machine does beside them slows both of a round down.
+    pub(crate) fn ratio_to(&self, others: &Self) -> f64 {
+        Self(self.0.iter().zip(&others.0).map(|(one, other)| one / other).collect()).median()
+    }
+
     /// Minimum, median, maximum, then every sample, with so many decimals.
     pub(crate) fn row(&self, decimals: usize) -> String {
         let sorted = self.sorted();
@@ -50,5 +56,11 @@ mod tests {
         {
             assert_eq!(Samples(samples).median(), expect);
         }
+    }
+
+    #[test]
+    fn samples_are_compared_round_by_round() {
+        let (one, other) = (Samples(vec![2.0, 20.0, 3.0]), Samples(vec![1.0, 10.0, 3.0]));
+        assert_eq!(one.ratio_to(&other), 2.0);
     }
 }

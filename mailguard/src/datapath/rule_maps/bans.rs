@@ -15,7 +15,7 @@ use mailguard_core::config::model::BlacklistAction;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Datapath, now_ns};
-use super::{DatapathError, MapUse, RuleMaps, counters, host_key, take_map};
+use super::{DatapathError, MapUse, RuleMaps, host_key, take_map};
 
 /// A ban in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl RuleMaps {
             let Some(ban) = self.bans.installed.get(client).copied() else { continue };
             self.bans.map.remove(&host_key(*client)).map_err(DatapathError::map(map::BANS))?;
             self.bans.installed.remove(client);
-            self.free.insert(ban.value.rule);
+            self.release(ban.value.rule);
             lifted += 1;
         }
         Ok(lifted)
@@ -138,15 +138,14 @@ impl RuleMaps {
     /// The bans in force, in the order of addresses.
     fn bans(&self, now_ns: u64) -> Result<Vec<BanStatus>, DatapathError> {
         let in_force = self.bans.installed.iter().filter(|(_, ban)| ban.until_ns > now_ns);
+        let mut hits = self.hits.reader();
         let status = |(client, ban): (&IpAddr, &Ban)| {
-            let count =
-                counters::total(&self.hits, ban.value.rule).map_err(DatapathError::map(map::RULE_HITS))?;
-            let ago = || Duration::from_nanos(now_ns.saturating_sub(count.last_ns));
+            let hits = hits.of(ban.value.rule, now_ns)?;
             Ok(BanStatus {
                 client: *client,
                 left: Duration::from_nanos(ban.until_ns - now_ns),
-                packets: count.packets,
-                last: (count.packets > 0).then(ago),
+                packets: hits.map_or(0, |(packets, _)| packets),
+                last: hits.map(|(_, ago)| ago),
             })
         };
         in_force.map(status).collect()

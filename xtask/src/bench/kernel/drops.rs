@@ -63,7 +63,7 @@ pub(super) fn run(program: &Path) -> Result<Vec<Aim>> {
             }
             for (name, samples) in [(XDP, &rates[0]), (TC, &rates[1])] {
                 let what = format!("drops, {count} {kind_name}: {name} / {NFT}");
-                aims.push(Aim { what, ratio: samples.median() / rates[2].median(), above: 1.0 });
+                aims.push(Aim { what, ratio: samples.ratio_to(&rates[2]), above: 1.0 });
             }
         }
     }

@@ -52,10 +52,9 @@ pub(super) fn run(program: &Path) -> Result<Vec<Aim>> {
     for (contestant, samples) in contestants.iter().zip(&rates) {
         print_row(contestant.name, samples);
     }
-    let nothing = rates[1].median();
-    println!("forwarded: mailguard, xdp native / nothing: {:.3}", rates[2].median() / nothing);
+    println!("forwarded: mailguard, xdp native / nothing: {:.3}", rates[2].ratio_to(&rates[1]));
     let what = "forwarded: mailguard, xdp auto / nothing".to_owned();
-    Ok(vec![Aim { what, ratio: rates[0].median() / nothing, above: AIM }])
+    Ok(vec![Aim { what, ratio: rates[0].ratio_to(&rates[1]), above: AIM }])
 }
 
 fn config(xdp: &str) -> String {
