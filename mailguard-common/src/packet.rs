@@ -139,7 +139,8 @@ fn last_four(address: &[u8; 16]) -> [u8; 4] {
 /// ::ffff:a.b.c.d
 #[inline(always)]
 pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+    // As a number: an array with many zeros becomes a loop that writes them.
+    (0xffff_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes()
 }
 
 /// What a packet is.

@@ -11,13 +11,10 @@ use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Octets, Par
 use crate::lookups::{Maps, Sender};
 use crate::maps::CONFIG;
 use crate::stats::{count, report};
-use crate::view::{Direct, ETHERNET_HEADER};
+use crate::view::{Direct, ETHERNET_HEADER, ETHERNET_SOURCE};
 
 /// Offset of the type in an Ethernet header.
 const ETHERNET_TYPE: usize = 12;
-
-/// Offset of the source address in an Ethernet header.
-const ETHERNET_SOURCE: usize = 6;
 
 impl Sender for Direct {
     #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use mailguard_common::reset::{fold, ipv4_header, ipv6_header, pseudo_sum, sum, tcp_header};
 
-use crate::view::{ETHERNET_HEADER, ethernet_addresses};
+use crate::view::{Aligned, ETHERNET_HEADER, ethernet_addresses};
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM: u32 = 16;
@@ -18,9 +18,9 @@ const TCP_CHECKSUM: u32 = 16;
 pub(crate) fn reset(skb: *mut __sk_buff, flow: &Flow, ethernet: bool) -> Option<i32> {
     let start = u32::from(flow.network);
     if flow.is_ipv6() {
-        rewrite(skb, flow, start, &ipv6_header(flow))?;
+        rewrite(skb, flow, start, &Aligned(ipv6_header(flow)))?;
     } else {
-        rewrite(skb, flow, start, &ipv4_header(flow))?;
+        rewrite(skb, flow, start, &Aligned(ipv4_header(flow)))?;
     }
     if ethernet {
         rewrite_ethernet(skb, flow, start)?;
@@ -32,9 +32,9 @@ pub(crate) fn reset(skb: *mut __sk_buff, flow: &Flow, ethernet: bool) -> Option<
 /// Writes both headers. The checksum is built by the helper: it knows whether the packet carries a finished one or,
 /// between virtual interfaces, only the start of one that the hardware completes.
 #[inline(always)]
-fn rewrite<const N: usize>(skb: *mut __sk_buff, flow: &Flow, start: u32, ip: &[u8; N]) -> Option<()> {
+fn rewrite<const N: usize>(skb: *mut __sk_buff, flow: &Flow, start: u32, ip: &Aligned<N>) -> Option<()> {
     const { assert!(N == IPV4_HEADER || N == IPV6_HEADER) };
-    let tcp = tcp_header(flow);
+    let tcp = Aligned(tcp_header(flow));
     let transport = start + N as u32;
     let checksum = transport + TCP_CHECKSUM;
     let whole = transport + TCP_HEADER as u32;
@@ -44,10 +44,10 @@ fn rewrite<const N: usize>(skb: *mut __sk_buff, flow: &Flow, start: u32, ip: &[u
         if resized != 0 {
             return None;
         }
-        bpf_skb_store_bytes(skb, start, ip.as_ptr().cast(), N as u32, 0)
-            | bpf_skb_store_bytes(skb, transport, tcp.as_ptr().cast(), TCP_HEADER as u32, 0)
+        bpf_skb_store_bytes(skb, start, ip.0.as_ptr().cast(), N as u32, 0)
+            | bpf_skb_store_bytes(skb, transport, tcp.0.as_ptr().cast(), TCP_HEADER as u32, 0)
             | bpf_l4_csum_replace(skb, checksum, 0, wire(pseudo_sum(flow)), BPF_F_PSEUDO_HDR as u64)
-            | bpf_l4_csum_replace(skb, checksum, 0, wire(sum(&tcp)), 0)
+            | bpf_l4_csum_replace(skb, checksum, 0, wire(sum(&tcp.0)), 0)
     };
     (results == 0).then_some(())
 }
@@ -61,16 +61,16 @@ fn wire(sum: u32) -> u64 {
 /// Back to the sender. Where the program isn't shown the Ethernet header, room for one is made first.
 #[inline(always)]
 fn rewrite_ethernet(skb: *mut __sk_buff, flow: &Flow, start: u32) -> Option<()> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = ethernet_addresses(skb)?;
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = ethernet_addresses(skb)?.0;
     let [m, n] = if flow.is_ipv6() { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }.to_be_bytes();
-    let header: [u8; ETHERNET_HEADER] = [g, h, i, j, k, l, a, b, c, d, e, f, m, n];
+    let header: Aligned<ETHERNET_HEADER> = Aligned([g, h, i, j, k, l, a, b, c, d, e, f, m, n]);
     // SAFETY: fourteen octets are stored from fourteen.
     let results = unsafe {
         let room = if start == 0 { bpf_skb_change_head(skb, ETHERNET_HEADER as u32, 0) } else { 0 };
         if room != 0 {
             return None;
         }
-        bpf_skb_store_bytes(skb, 0, header.as_ptr().cast(), ETHERNET_HEADER as u32, 0)
+        bpf_skb_store_bytes(skb, 0, header.0.as_ptr().cast(), ETHERNET_HEADER as u32, 0)
     };
     (results == 0).then_some(())
 }

@@ -22,7 +22,7 @@ use crate::sockets::{
     Found, Offered, Purpose, find_v4, find_v6, has_listener, offer, offer_answer_v4, offer_answer_v6,
 };
 use crate::stats::{count, report};
-use crate::view::{Direct, Loaded, ethernet_addresses, ip_header};
+use crate::view::{Direct, Loaded, ethernet_source, ip_header};
 
 /// The rest of the chain decides.
 const NEXT: i32 = TC_ACT_UNSPEC;
@@ -293,8 +293,7 @@ impl Sender for Frame {
         if !self.ethernet {
             return None;
         }
-        let [_, _, _, _, _, _, a, b, c, d, e, f] = ethernet_addresses(self.skb)?;
-        Some([a, b, c, d, e, f])
+        Some(ethernet_source(self.skb)?.0)
     }
 }
 

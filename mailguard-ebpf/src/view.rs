@@ -10,6 +10,8 @@ use mailguard_common::packet::Octets;
 
 /// Octets of an Ethernet header.
 pub(crate) const ETHERNET_HEADER: usize = 14;
+/// Offset of the source address in it.
+pub(crate) const ETHERNET_SOURCE: usize = 6;
 
 /// Where the IP header lies in the octets that the program is shown: after the Ethernet header, if that is shown.
 ///
@@ -29,13 +31,31 @@ pub(crate) fn ip_header(skb: *mut __sk_buff, frame: &Direct) -> usize {
 
 /// The Ethernet addresses of the frame, whether or not the program is shown them. Only for Ethernet interfaces.
 #[inline(always)]
-pub(crate) fn ethernet_addresses(skb: *mut __sk_buff) -> Option<[u8; 12]> {
-    let mut addresses = [0; 12];
-    // SAFETY: the helper writes twelve octets at most.
+pub(crate) fn ethernet_addresses(skb: *mut __sk_buff) -> Option<Aligned<12>> {
+    from_ethernet_header(skb, 0)
+}
+
+/// The source address of the frame, in the same way.
+#[inline(always)]
+pub(crate) fn ethernet_source(skb: *mut __sk_buff) -> Option<Aligned<6>> {
+    from_ethernet_header(skb, ETHERNET_SOURCE)
+}
+
+/// Octets on the stack, where the verifier wants every access aligned.
+#[repr(align(8))]
+#[derive(Clone, Copy)]
+pub(crate) struct Aligned<const N: usize>(pub(crate) [u8; N]);
+
+#[inline(always)]
+fn from_ethernet_header<const N: usize>(skb: *mut __sk_buff, offset: usize) -> Option<Aligned<N>> {
+    let mut octets = MaybeUninit::<Aligned<N>>::uninit();
+    // SAFETY: the helper writes N octets at most.
     let result = unsafe {
-        bpf_skb_load_bytes_relative(skb.cast(), 0, addresses.as_mut_ptr().cast(), 12, BPF_HDR_START_MAC)
+        let to = octets.as_mut_ptr().cast();
+        bpf_skb_load_bytes_relative(skb.cast(), offset as u32, to, N as u32, BPF_HDR_START_MAC)
     };
-    (result == 0).then_some(addresses)
+    // SAFETY: 0 says that all of them were written.
+    (result == 0).then(|| unsafe { octets.assume_init() })
 }
 
 /// The linear part, by pointer.
@@ -58,8 +78,24 @@ impl Octets for Direct {
         if at + N > self.end {
             return None;
         }
-        // SAFETY: the N octets lie before `end`; the verifier checks the same. No alignment is assumed.
-        Some(unsafe { core::ptr::read_unaligned(at as *const [u8; N]) })
+        let mut octets = MaybeUninit::<[u8; N]>::uninit();
+        let (from, to) = (at as *const u8, octets.as_mut_ptr().cast::<u8>());
+        let mut done = 0;
+        // By words, for octet by octet it takes thrice the instructions. The headers that we read lie at multiples of
+        // four from the IP header, which is aligned wherever the processor wants it to be (NET_IP_ALIGN), as every
+        // program takes for granted that reads headers as structures; the verifier checks that, too.
+        // SAFETY: the N octets lie before `end`; the verifier checks the same.
+        unsafe {
+            while done + 4 <= N {
+                to.add(done).cast::<u32>().write_unaligned(from.add(done).cast::<u32>().read());
+                done += 4;
+            }
+            while done < N {
+                to.add(done).write(from.add(done).read());
+                done += 1;
+            }
+            Some(octets.assume_init())
+        }
     }
 
     #[inline(always)]

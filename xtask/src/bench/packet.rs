@@ -22,11 +22,14 @@ const SAMPLES: usize = 11;
 const ENTRIES: [u32; 2] = [1, 64_000];
 /// Nanoseconds that a drop may cost above the empty program.
 const DROP_AIM: f64 = 60.0;
+/// Nanoseconds that a drop in TC may cost above the empty program: it looks at the interface and the frame, too.
+const TC_DROP_AIM: f64 = 120.0;
 /// Nanoseconds that a pass may cost above the empty program.
 const PASS_AIM: f64 = 20.0;
 
 const XDP_DROP: i32 = 1;
 const TC_NEXT: i32 = -1;
+const TC_DROP: i32 = 2;
 
 /// One thing that is measured.
 struct Case {
@@ -59,7 +62,7 @@ pub(crate) fn run() -> Result<()> {
             let programs = programs(entries, listed)?;
             for case in cases(entries, listed) {
                 // Passing doesn't look at the lists: once is enough.
-                if case.program == STEER && listed == Listed::Network {
+                if case.verdict == TC_NEXT && listed == Listed::Network {
                     continue;
                 }
                 let samples = measure(&programs, &case)?;
@@ -108,6 +111,14 @@ fn cases(entries: u32, listed: Listed) -> Vec<Case> {
             frame: frame(client, server, 25, SYN),
             verdict: XDP_DROP,
             aim: DROP_AIM,
+        });
+        cases.push(Case {
+            name: format!("TC drop, {family}, {entries} {how}"),
+            program: STEER,
+            empty: EMPTY_TC,
+            frame: frame(client, server, 25, SYN),
+            verdict: TC_DROP,
+            aim: TC_DROP_AIM,
         });
         cases.push(Case {
             name: format!("TC pass of another port, {family}, {entries} entries"),
