@@ -21,6 +21,8 @@ pub const HEARTBEAT_STALE_NS: u64 = 3_000_000_000;
 pub const MAX_ZONES: u32 = 64;
 /// Interfaces of all zones together.
 pub const MAX_INTERFACES: u32 = 256;
+/// Indexes of interfaces that are found without a search: a host's first ones, which its ports have.
+pub const NEAR_INTERFACES: u32 = 4_096;
 /// Clients that can be banned at one time.
 pub const MAX_BANS: u32 = 65_536;
 /// Entries in each blacklist map.
@@ -50,8 +52,10 @@ pub const EVENT_INTERVAL_NS: u64 = 100_000_000;
 pub mod map {
     /// 0 ▶ [`super::Settings`]
     pub const CONFIG: &str = "CONFIG";
-    /// Interface index ▶ [`super::Interface`]
-    pub const IFACES: &str = "IFACES";
+    /// Interface index below [`super::NEAR_INTERFACES`] ▶ [`super::Interface`]; one without duties is nobody's
+    pub const IFACES_NEAR: &str = "IFACES_NEAR";
+    /// Any other interface index ▶ [`super::Interface`]
+    pub const IFACES_FAR: &str = "IFACES_FAR";
     /// [`super::listener_index`] ▶ listening socket
     pub const LISTENERS: &str = "LISTENERS";
     /// Address ▶ [`super::Ban`]
@@ -150,7 +154,7 @@ impl Settings {
 
 /// An interface of a zone.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interface {
     /// Number of the zone: where its listeners stand.
     pub zone: u32,

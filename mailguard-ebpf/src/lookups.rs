@@ -8,8 +8,8 @@ use mailguard_common::layout::{RuleValue, host_bucket};
 use mailguard_common::packet::Flow;
 
 use crate::maps::{
-    BANS, BLACKLIST_HOSTS4, BLACKLIST_HOSTS6, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC, BYPASS_SRC4,
-    BYPASS_SRC6,
+    BANS, BLACKLIST_HOSTS4, BLACKLIST_HOSTS6, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC,
+    BYPASS_SRC4, BYPASS_SRC6,
 };
 
 /// A frame that knows who sent it.

@@ -4,15 +4,17 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use mailguard_common::layout::{
     Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_BANS,
-    MAX_BLACKLIST, MAX_BLACKLIST4, MAX_BYPASS, MAX_INTERFACES,
-    MAX_REASONS, MAX_RECONNECTING, MAX_RULES, MAX_ZONES, Reconnection, RuleValue, Settings, Tuple,
+    MAX_BLACKLIST, MAX_BLACKLIST4, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING, MAX_RULES,
+    MAX_ZONES, NEAR_INTERFACES, Reconnection, RuleValue, Settings, Tuple,
 };
 use mailguard_common::packet::Flow;
 
 #[map]
 pub(crate) static CONFIG: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
-pub(crate) static IFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, 0);
+pub(crate) static IFACES_NEAR: Array<Interface> = Array::with_max_entries(NEAR_INTERFACES, 0);
+#[map]
+pub(crate) static IFACES_FAR: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, 0);
 #[map]
 pub(crate) static LISTENERS: SockMap = SockMap::with_max_entries(MAX_ZONES * 2, 0);
 #[map]

@@ -3,7 +3,12 @@
 //! One function a version of IP, none of them inlined and none touching a map while it holds a socket: that keeps
 //! the verifier's work small. Each field of a socket is read once, into a local.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
 use aya_ebpf::helpers::generated::{
     bpf_get_listener_sock, bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_fullsock, bpf_sk_release,
     bpf_skb_load_bytes, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
@@ -50,15 +55,18 @@ pub(crate) enum Found {
 /// Finds the socket of an IPv4 flow.
 #[inline(never)]
 pub(crate) fn find_v4(skb: *mut __sk_buff, flow: &Flow, purpose: Purpose) -> Found {
-    // SAFETY: all-zero is a valid tuple.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    tuple.__bindgen_anon_1.ipv4.saddr = u32::from_ne_bytes(flow.source_v4());
-    tuple.__bindgen_anon_1.ipv4.daddr = u32::from_ne_bytes(flow.destination_v4());
-    tuple.__bindgen_anon_1.ipv4.sport = u16::from_ne_bytes(flow.source_port);
-    tuple.__bindgen_anon_1.ipv4.dport = SMTP_PORT.to_be();
-    // SAFETY: the tuple is as long as it says; the reference is released in `settle`.
+    // Not zeroed first: what an IPv4 tuple hasn't got isn't looked at.
+    let mut tuple = MaybeUninit::<bpf_sock_tuple>::uninit();
+    let to = tuple.as_mut_ptr();
+    // SAFETY: the tuple is written as far as it says that it is; the reference is released in `settle`.
     unsafe {
-        let socket = bpf_skc_lookup_tcp(skb.cast(), &mut tuple, 12, BPF_F_CURRENT_NETNS as u64, 0);
+        (*to).__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: u32::from_ne_bytes(flow.source_v4()),
+            daddr: u32::from_ne_bytes(flow.destination_v4()),
+            sport: u16::from_ne_bytes(flow.source_port),
+            dport: SMTP_PORT.to_be(),
+        };
+        let socket = bpf_skc_lookup_tcp(skb.cast(), to, 12, BPF_F_CURRENT_NETNS as u64, 0);
         settle(skb, socket, purpose)
     }
 }
@@ -66,15 +74,17 @@ pub(crate) fn find_v4(skb: *mut __sk_buff, flow: &Flow, purpose: Purpose) -> Fou
 /// Finds the socket of an IPv6 flow.
 #[inline(never)]
 pub(crate) fn find_v6(skb: *mut __sk_buff, flow: &Flow, purpose: Purpose) -> Found {
-    // SAFETY: all-zero is a valid tuple.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    tuple.__bindgen_anon_1.ipv6.saddr = words(&flow.source);
-    tuple.__bindgen_anon_1.ipv6.daddr = words(&flow.destination);
-    tuple.__bindgen_anon_1.ipv6.sport = u16::from_ne_bytes(flow.source_port);
-    tuple.__bindgen_anon_1.ipv6.dport = SMTP_PORT.to_be();
-    // SAFETY: the tuple is as long as it says; the reference is released in `settle`.
+    let mut tuple = MaybeUninit::<bpf_sock_tuple>::uninit();
+    let to = tuple.as_mut_ptr();
+    // SAFETY: as above.
     unsafe {
-        let socket = bpf_skc_lookup_tcp(skb.cast(), &mut tuple, 36, BPF_F_CURRENT_NETNS as u64, 0);
+        (*to).__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: words(&flow.source),
+            daddr: words(&flow.destination),
+            sport: u16::from_ne_bytes(flow.source_port),
+            dport: SMTP_PORT.to_be(),
+        };
+        let socket = bpf_skc_lookup_tcp(skb.cast(), to, 36, BPF_F_CURRENT_NETNS as u64, 0);
         settle(skb, socket, purpose)
     }
 }

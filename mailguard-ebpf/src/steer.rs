@@ -10,13 +10,13 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use mailguard_common::decide::{PacketVerdict, by_lists, by_rules, without_proxy};
 use mailguard_common::layout::{
-    BYPASSED, INTERFACE_CHECKS, INTERFACE_SERVES, Interface, PACKET_MARK, Reason, Reconnection, Settings,
-    Tuple, listener_index,
+    BYPASSED, INTERFACE_CHECKS, INTERFACE_SERVES, Interface, NEAR_INTERFACES, PACKET_MARK, Reason,
+    Reconnection, Settings, Tuple, listener_index,
 };
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Parsed, Version, parse};
 
 use crate::lookups::{Maps, Sender};
-use crate::maps::{CONFIG, IFACES, SCRATCH, TWSYN};
+use crate::maps::{CONFIG, IFACES_FAR, IFACES_NEAR, SCRATCH, TWSYN};
 use crate::reset::reset;
 use crate::sockets::{
     Found, Offered, Purpose, find_v4, find_v6, has_listener, offer, offer_answer_v4, offer_answer_v6,
@@ -103,8 +103,7 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i
     if settings.armed == 0 {
         return NEXT;
     }
-    // SAFETY: entries change only when zones do; a value read meanwhile is the old or the new zone's.
-    let Some(interface) = (unsafe { IFACES.get(ifindex) }).copied() else { return NEXT };
+    let Some(interface) = interface(ifindex) else { return NEXT };
     let reason = match parsed {
         Parsed::TinyFragment => Reason::TinyFragmentDropped,
         Parsed::OverlayFragment => Reason::OverlayFragmentDropped,
@@ -129,6 +128,15 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i
     }
     count(reason, None, length);
     DROP
+}
+
+#[inline(always)]
+fn interface(index: u32) -> Option<Interface> {
+    if index < NEAR_INTERFACES {
+        return IFACES_NEAR.get(index).copied();
+    }
+    // SAFETY: entries change only when zones do; a value read meanwhile is the old or the new zone's.
+    unsafe { IFACES_FAR.get(index) }.copied()
 }
 
 #[inline(always)]

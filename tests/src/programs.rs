@@ -72,8 +72,8 @@ impl Programs {
 
     /// Says what the interface of the test frames is.
     pub fn interface(&mut self, interface: Interface) -> Result<()> {
-        let mut interfaces: HashMap<_, u32, Interface> = self.map(map::IFACES)?.try_into()?;
-        Ok(interfaces.insert(LOOPBACK, interface, 0)?)
+        let mut interfaces: Array<_, Interface> = self.map(map::IFACES_NEAR)?.try_into()?;
+        Ok(interfaces.set(LOOPBACK, interface, 0)?)
     }
 
     /// Adds a host to the blacklist.

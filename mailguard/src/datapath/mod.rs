@@ -10,6 +10,7 @@ mod counters;
 mod error;
 mod events;
 mod interfaces;
+mod known;
 mod leaving;
 mod links;
 mod object;
@@ -25,7 +26,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, SockMap};
+use aya::maps::{Array, MapData, SockMap};
 use mailguard_common::layout::{
     FAIL_BLOCK, FAIL_BYPASS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings, listener_index, map,
 };
@@ -46,6 +47,7 @@ use crate::intercept::{Family, Listeners, Role, ZoneListener};
 use counters::Counters;
 use events::EventLog;
 use interfaces::{ZoneInterface, ZoneInterfaces};
+use known::KnownInterfaces;
 use leaving::Leaving;
 use pins::Pins;
 use rates::Rates;
@@ -65,7 +67,7 @@ pub struct Datapath {
     pins: Pins,
     hook: Hook,
     xdp: XdpMode,
-    known: HashMap<MapData, u32, Interface>,
+    known: KnownInterfaces,
     sockets: SockMap<MapData>,
     /// Which listener is where in `sockets`, by its number.
     places: BTreeMap<u32, u64>,
@@ -119,7 +121,7 @@ impl Datapath {
         rules.set_ban_action(ban_action)?;
         rules.replace(&rules::compile(config), &mut settings, &mut config_map)?;
         let sockets = object::take_map(&mut programs, map::LISTENERS)?;
-        let known = object::take_map(&mut programs, map::IFACES)?;
+        let known = KnownInterfaces::new(&mut programs)?;
         let counters = Counters::new(&mut programs)?;
         attach::attach_reconnect(&mut programs, &pins)?;
 
@@ -229,11 +231,9 @@ impl Datapath {
 
     /// First what a packet needs, then the programs, then what is left over.
     fn attach_to(&mut self, zones: ZoneInterfaces) -> Result<(), DatapathError> {
-        forget_interfaces(&mut self.known, &zones.present)?;
+        self.known.retain(&zones.present.iter().map(|interface| interface.device.index).collect())?;
         for interface in &zones.present {
-            self.known
-                .insert(interface.device.index, interface.entry(), 0)
-                .map_err(DatapathError::map(map::IFACES))?;
+            self.known.set(interface.device.index, interface.entry())?;
         }
         let serving = zones.present.iter().filter(|interface| interface.has(INTERFACE_SERVES));
         let serving: Vec<&str> = serving.map(|interface| interface.device.name.as_str()).collect();
@@ -353,20 +353,6 @@ fn places(listeners: &Listeners) -> impl Iterator<Item = (u32, &ZoneListener)> {
         }
         Role::Active { .. } => None,
     })
-}
-
-/// Interfaces of an earlier run that no zone names any more.
-fn forget_interfaces(
-    known: &mut HashMap<MapData, u32, Interface>,
-    interfaces: &[ZoneInterface],
-) -> Result<(), DatapathError> {
-    let current: BTreeSet<u32> = interfaces.iter().map(|interface| interface.device.index).collect();
-    let stale: Vec<u32> =
-        known.keys().filter_map(Result::ok).filter(|index| !current.contains(index)).collect();
-    for index in stale {
-        known.remove(&index).map_err(DatapathError::map(map::IFACES))?;
-    }
-    Ok(())
 }
 
 impl ZoneInterface {
