@@ -7,7 +7,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_set_tunnel_key};
 use mailguard_common::decide::{PacketVerdict, by_lists, by_rules, without_proxy};
 use mailguard_common::layout::{
     BYPASSED, INTERFACE_CHECKS, INTERFACE_SERVES, Interface, NEAR_INTERFACES, PACKET_MARK, Reason,
@@ -182,6 +182,7 @@ fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &F
         verdict => {
             if reconnects && matches!(verdict, PacketVerdict::Next(..)) {
                 note(flow, BYPASSED);
+                go_around_closed(skb);
             }
             refused(skb, flow, verdict)
         }
@@ -206,10 +207,23 @@ fn to_closed(skb: *mut __sk_buff, flow: &Flow) -> i32 {
         let now = bpf_ktime_get_ns();
         TWSYN.get(&tuple(flow)).is_some_and(|note| note.bypassed_at(now))
     };
-    if !bypassed && find(skb, flow, Purpose::DeliverToClosed) == Found::Ours {
+    if bypassed {
+        go_around_closed(skb);
+    } else if find(skb, flow, Purpose::DeliverToClosed) == Found::Ours {
         return taken(skb, Reason::Session);
     }
     refused(skb, flow, PacketVerdict::Next(Some(Reason::OlderFlow), None))
+}
+
+/// Has the stack route a packet without looking for its socket before (net.ipv4.ip_early_demux): it would find the closed
+/// session, and drops what it is to forward and has a socket for. A packet that has a route already isn't looked at; the
+/// key of a tunnel, which nobody asks for, is kept in the place of one until the packet gets its own.
+#[inline(never)]
+fn go_around_closed(skb: *mut __sk_buff) {
+    // The shortest of the forms that the helper takes: a tunnel's number, and an IPv4 address.
+    let key = [0u64];
+    // SAFETY: the helper reads eight octets. If it fails, the packet fares as it would have.
+    unsafe { bpf_skb_set_tunnel_key(skb, key.as_ptr().cast_mut().cast(), 8, 0) };
 }
 
 /// Client and server of the flow.

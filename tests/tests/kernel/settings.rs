@@ -124,9 +124,15 @@ fn a_client_that_reconnects_from_the_same_port_is_intercepted_at_once() {
 /// The firewall remembers a session of ours; then its client is bypassed and dials anew from the same port.
 #[test]
 fn a_bypassed_client_reconnects_from_the_same_port_past_the_closed_session() {
-    let mut firewall = Firewall::new("");
-    // With early demultiplexing the kernel itself drops what it would forward and finds a closed session for.
-    firewall.topology.firewall.sysctl("net.ipv4.ip_early_demux", "0").unwrap();
+    // With it the kernel itself drops what it would forward and finds a closed session for.
+    for early_demux in ["0", "1"] {
+        let mut firewall = Firewall::new("");
+        firewall.topology.firewall.sysctl("net.ipv4.ip_early_demux", early_demux).unwrap();
+        check_reconnection_of_a_bypassed_client(&mut firewall);
+    }
+}
+
+fn check_reconnection_of_a_bypassed_client(firewall: &mut Firewall) {
     let port = 40_101;
     for (client, server) in [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]
     {
