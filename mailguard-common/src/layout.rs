@@ -156,8 +156,8 @@ impl Settings {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// Number of the zone: where its listeners stand.
-    pub zone: u32,
+    /// Where its zone's listeners stand: [`listener_index`].
+    pub slot: u32,
     /// What is done here: the `INTERFACE_` bits.
     pub duties: u32,
     /// 1: its frames have an Ethernet header.
@@ -381,10 +381,10 @@ pub struct Event {
     pub padding: [u8; 6],
 }
 
-/// Where a zone's listener stands in [`map::LISTENERS`].
+/// Where the listener of the zone in `slot` stands in [`map::LISTENERS`].
 #[inline(always)]
-pub const fn listener_index(zone: u32, ipv6: bool) -> u32 {
-    zone * 2 + ipv6 as u32
+pub const fn listener_index(slot: u32, ipv6: bool) -> u32 {
+    slot * 2 + ipv6 as u32
 }
 
 /// Why a packet was counted.

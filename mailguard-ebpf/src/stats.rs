@@ -1,5 +1,6 @@
-//! Counting: a packet by its reason, and by its rule where there is one; and the events that are logged. Never while a socket is held: each counter is a branch that the verifier would follow with the socket in
-//! hand.
+//! Counting: a packet by its reason, and by its rule where there is one; and the events that are logged.
+//!
+//! Never while a socket is held: each counter is a branch that the verifier would follow with the socket in hand.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use mailguard_common::layout::{EVENT_INTERVAL_NS, Event, HITS_A_BLOCK, Reason};

@@ -254,7 +254,7 @@ fn intercept(
     flow: &Flow,
     reconnects: bool,
 ) -> i32 {
-    let index = listener_index(interface.zone, flow.is_ipv6());
+    let index = listener_index(interface.slot, flow.is_ipv6());
     if reconnects && has_listener(index) && reconnect(skb, flow, index) {
         return taken(skb, Reason::Reconnected);
     }
@@ -279,7 +279,7 @@ fn reconnect(skb: *mut __sk_buff, flow: &Flow, index: u32) -> bool {
 /// Neither a session nor a SYN: the answer to a SYN cookie, or a flow that never was ours.
 #[inline(always)]
 fn ask_listener(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
-    let index = listener_index(interface.zone, flow.is_ipv6());
+    let index = listener_index(interface.slot, flow.is_ipv6());
     let (start, transport) = (u32::from(flow.network), u32::from(flow.transport));
     let offered = if flow.is_ipv6() {
         offer_answer_v6(skb, start, transport, index)

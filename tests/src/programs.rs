@@ -94,10 +94,7 @@ impl Programs {
         let mut bucket = buckets.get(&index, 0)?;
         match bucket.hosts.iter_mut().find(|host| **host == Host::default()) {
             Some(place) => *place = Host::new(address.octets(), value),
-            None => {
-                drop(buckets);
-                return self.network(map::BLACKLIST4, address.into(), 32, value);
-            }
+            None => return self.network(map::BLACKLIST4, address.into(), 32, value),
         }
         Ok(buckets.set(index, bucket, 0)?)
     }

@@ -232,7 +232,7 @@ fn rule(rule: u32, action: u32) -> RuleValue {
 }
 
 const STEERS: Interface =
-    Interface { zone: 0, duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES, ethernet: 1 };
+    Interface { slot: 0, duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES, ethernet: 1 };
 
 #[test]
 fn an_exception_from_a_bypass_only_ends_the_search_in_its_own_list() {

@@ -3,13 +3,18 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
-use mailguard_common::layout::{INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, MAX_INTERFACES};
+use mailguard_common::layout::{
+    INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, MAX_INTERFACES, MAX_ZONES,
+};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 
 use super::{DatapathError, routes};
-use crate::intercept::Listeners;
+use crate::intercept::{self, Listeners};
+
+/// Where nobody listens.
+const NO_SLOT: u32 = MAX_ZONES;
 
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub(super) struct ZoneInterfaces {
     pub(super) present: Vec<ZoneInterface>,
     /// Names of those that don't, each with its zone's name.
     pub(super) absent: Vec<(String, String)>,
+    /// Whether IPv6 is in use.
+    pub(super) ipv6: bool,
 }
 
 /// An interface that the programs are attached to.
@@ -88,7 +95,7 @@ pub(super) fn of_zones(
     listeners: &Listeners,
     devices: &[Device],
 ) -> Result<ZoneInterfaces, DatapathError> {
-    let mut interfaces = ZoneInterfaces::default();
+    let mut interfaces = ZoneInterfaces { ipv6: intercept::has_ipv6(), ..ZoneInterfaces::default() };
     for zone in config.zones.iter().filter(|zone| zone.mode != ZoneMode::Inactive) {
         let duties = match zone.mode {
             ZoneMode::Transparent => INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES,
@@ -102,7 +109,7 @@ pub(super) fn of_zones(
             interfaces.present.push(ZoneInterface {
                 device: device.clone(),
                 zone: zone.name.clone(),
-                slot: listeners.slot(&zone.name).unwrap_or(0),
+                slot: listeners.slot(&zone.name).unwrap_or(NO_SLOT),
                 duties,
             });
         }

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long after its interface left a connection may become a session: it waits for the mail process.
-const LATECOMERS: Duration = Duration::from_secs(5);
+/// How long after its interface left a connection may become a session: it waits for the mail process, which may be
+/// silent for a while.
+const LATECOMERS: Duration = Duration::from_secs(20);
 /// How long after the last session's end the kernel may have something to say to its client: the time that TIME_WAIT
 /// lasts.
 const LINGER: Duration = Duration::from_secs(60);
@@ -43,6 +44,7 @@ impl Leaving {
         self.interfaces.retain(|_, departure| {
             let last = departure.at + LATECOMERS;
             if now < last || oldest.is_some_and(|oldest| oldest <= last) {
+                departure.over = None;
                 return true;
             }
             now.duration_since(*departure.over.get_or_insert(now)) < LINGER
@@ -64,15 +66,14 @@ mod tests {
         leaving.replace([7, 8].into_iter(), at(150));
         leaving.replace([7].into_iter(), at(151));
         assert!(!leaving.contains(8), "it steers again, or is gone");
-        assert!(
-            !leaving.note_oldest_session(None, at(104)),
-            "a connection may be on its way to the mail process"
-        );
-        assert!(!leaving.note_oldest_session(Some(at(103)), at(900)), "its session is still open");
-        assert!(!leaving.note_oldest_session(Some(at(106)), at(1_000)), "all that are open are younger");
-        assert!(!leaving.note_oldest_session(None, at(1_059)));
+        assert!(!leaving.note_oldest_session(None, at(119)), "a connection may be on its way");
+        assert!(!leaving.note_oldest_session(Some(at(118)), at(900)), "its session is still open");
+        assert!(!leaving.note_oldest_session(Some(at(121)), at(1_000)), "all that are open are younger");
+        assert!(!leaving.note_oldest_session(Some(at(118)), at(1_030)), "one was overlooked");
+        assert!(!leaving.note_oldest_session(Some(at(800)), at(1_040)));
+        assert!(!leaving.note_oldest_session(None, at(1_099)));
         assert!(leaving.contains(7));
-        assert!(leaving.note_oldest_session(Some(at(800)), at(1_060)));
+        assert!(leaving.note_oldest_session(Some(at(800)), at(1_100)));
         assert!(!leaving.contains(7));
         assert!(!leaving.note_oldest_session(None, at(2_000)), "once");
     }

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, SockMap};
+use aya::maps::{Array, MapData, MapError, SockMap};
 use mailguard_common::layout::{
     FAIL_BLOCK, FAIL_BYPASS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings, listener_index, map,
 };
@@ -74,6 +74,8 @@ pub struct Datapath {
     zones: ZoneInterfaces,
     leaving: Leaving,
     interfaces: Vec<InterfaceStatus>,
+    /// Whether all that was attached last is in force; else it is done anew at the next occasion.
+    complete: bool,
     _events: EventLog,
 }
 
@@ -127,10 +129,8 @@ impl Datapath {
 
         // In force before the first program is attached: no packet meets one that lets everything pass.
         settings.armed = 1;
-        settings.heartbeat_ns = now_ns();
         config_map.set(0, settings, 0).map_err(DatapathError::map(map::CONFIG))?;
-        let mut rates = Rates::default();
-        rates.note(Instant::now(), counters.packets()?);
+        let rates = Rates::default();
         let _events = EventLog::start(&mut programs)?;
         let mut datapath = Self {
             settings,
@@ -149,10 +149,15 @@ impl Datapath {
             zones: ZoneInterfaces::default(),
             leaving: Leaving::default(),
             interfaces: Vec::new(),
+            complete: false,
             _events,
         };
+        let zones = datapath.zones_now(config, listeners)?;
+        // In this order: no interface ever points at another zone's listener.
+        datapath.know(&zones)?;
         datapath.add_listeners(listeners)?;
-        datapath.attach_to(datapath.zones_now(config, listeners)?)?;
+        datapath.heartbeat()?;
+        datapath.attach_to(zones)?;
         datapath.pins.remove_other_maps()?;
         Ok(datapath)
     }
@@ -165,14 +170,13 @@ impl Datapath {
         listeners: &Listeners,
     ) -> Result<bool, DatapathError> {
         let zones = self.zones_now(config, listeners)?;
-        // Those that are there come first.
-        let mut there = self.interfaces.iter().take(self.zones.present.len());
-        let complete = there.all(|interface| interface.problem.is_none());
-        if zones == self.zones && complete {
-            return Ok(false);
+        self.add_listeners(listeners)?;
+        let changed = zones != self.zones || !self.complete;
+        if changed {
+            self.attach_to(zones)?;
         }
-        self.attach_to(zones)?;
-        Ok(true)
+        self.remove_listeners(listeners)?;
+        Ok(changed)
     }
 
     /// Says when the oldest session began that is open `now`. Interfaces that steer no longer are left alone when none is
@@ -184,10 +188,11 @@ impl Datapath {
         config: &Config,
         listeners: &Listeners,
     ) -> Result<bool, DatapathError> {
-        if !self.leaving.note_oldest_session(oldest, now) {
-            return Ok(false);
+        if self.leaving.note_oldest_session(oldest, now) {
+            // Until it has been done.
+            self.complete = false;
         }
-        self.follow_interfaces(config, listeners)
+        if self.complete { Ok(false) } else { self.follow_interfaces(config, listeners) }
     }
 
     /// Puts new listeners in their places.
@@ -206,8 +211,21 @@ impl Datapath {
     fn remove_listeners(&mut self, listeners: &Listeners) -> Result<(), DatapathError> {
         let kept: BTreeSet<u32> = places(listeners).map(|(index, _)| index).collect();
         while let Some(index) = self.places.keys().copied().find(|index| !kept.contains(index)) {
-            self.sockets.clear_index(&index).map_err(DatapathError::map(map::LISTENERS))?;
             self.places.remove(&index);
+            let cleared = self.sockets.clear_index(&index);
+            // The kernel has done it when the last copy of the socket was closed.
+            if !cleared.as_ref().is_err_and(is_empty_place) {
+                cleared.map_err(DatapathError::map(map::LISTENERS))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the programs what each interface is.
+    fn know(&mut self, zones: &ZoneInterfaces) -> Result<(), DatapathError> {
+        self.known.retain(&zones.present.iter().map(|interface| interface.device.index).collect())?;
+        for interface in &zones.present {
+            self.known.set(interface.device.index, interface.entry())?;
         }
         Ok(())
     }
@@ -231,15 +249,16 @@ impl Datapath {
 
     /// First what a packet needs, then the programs, then what is left over.
     fn attach_to(&mut self, zones: ZoneInterfaces) -> Result<(), DatapathError> {
-        self.known.retain(&zones.present.iter().map(|interface| interface.device.index).collect())?;
-        for interface in &zones.present {
-            self.known.set(interface.device.index, interface.entry())?;
-        }
+        self.complete = false;
         let serving = zones.present.iter().filter(|interface| interface.has(INTERFACE_SERVES));
-        let serving: Vec<&str> = serving.map(|interface| interface.device.name.as_str()).collect();
-        routes::install(&serving)?;
+        let serving: Vec<String> = serving.map(|interface| interface.device.name.clone()).collect();
+        routes::add(&serving)?;
+        self.know(&zones)?;
         let (xdp, hook) = (self.xdp, self.hook);
         self.interfaces = attach::attach(&mut self.programs, &self.pins, &zones.present, xdp, hook)?;
+        routes::remove_except(&serving)?;
+        // What has a problem is tried again.
+        self.complete = self.interfaces.iter().all(|interface| interface.problem.is_none());
         for (name, zone) in &zones.absent {
             self.interfaces.push(InterfaceStatus {
                 name: name.clone(),
@@ -265,14 +284,9 @@ impl Datapath {
         self.rules.set_ban_action(self.ban_action)?;
         self.settings.fail_mode = fail_mode(config);
         self.write_settings()?;
-        self.add_listeners(listeners)?;
-        if self.xdp == config.kernel.xdp {
-            self.follow_interfaces(config, listeners)?;
-        } else {
-            self.xdp = config.kernel.xdp;
-            self.attach_to(self.zones_now(config, listeners)?)?;
-        }
-        self.remove_listeners(listeners)?;
+        self.complete &= self.xdp == config.kernel.xdp;
+        self.xdp = config.kernel.xdp;
+        self.follow_interfaces(config, listeners)?;
         Ok(applied)
     }
 
@@ -345,6 +359,12 @@ fn now_ns() -> u64 {
         .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }
 
+/// Whether there is no socket where one was to be removed.
+fn is_empty_place(error: &MapError) -> bool {
+    let MapError::SyscallError(error) = error else { return false };
+    matches!(error.io_error.raw_os_error(), Some(nix::libc::EINVAL | nix::libc::ENOENT))
+}
+
 /// The transparent listeners, each with its place in the map.
 fn places(listeners: &Listeners) -> impl Iterator<Item = (u32, &ZoneListener)> {
     listeners.iter().filter_map(|listener| match listener.purpose.role {
@@ -357,6 +377,6 @@ fn places(listeners: &Listeners) -> impl Iterator<Item = (u32, &ZoneListener)> {
 
 impl ZoneInterface {
     fn entry(&self) -> Interface {
-        Interface { zone: self.slot, duties: self.duties, ethernet: self.device.ethernet.into() }
+        Interface { slot: self.slot, duties: self.duties, ethernet: self.device.ethernet.into() }
     }
 }

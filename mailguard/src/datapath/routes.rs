@@ -43,22 +43,30 @@ pub(super) fn with_netlink<T: Send>(
     })
 }
 
-/// Installs the rules for `devices` and the routes; rules of an earlier run for others are removed afterwards.
-pub(super) fn install(devices: &[&str]) -> Result<(), DatapathError> {
-    let devices: Vec<String> = devices.iter().map(|&name| name.to_owned()).collect();
-    with_netlink(async move |netlink| {
+/// Installs the routes, and the rules for `devices`.
+pub(super) fn add(devices: &[String]) -> Result<(), DatapathError> {
+    with_netlink(async |netlink| {
         for version in versions_in_use() {
             if !devices.is_empty() {
                 install_route(&netlink, version.clone()).await?;
             }
             let existing = our_rules(&netlink, version.clone()).await?;
-            for device in &devices {
+            for device in devices {
                 if !existing.iter().any(|rule| interface_of(rule) == Some(device)) {
                     add_rule(&netlink, version.clone(), device).await?;
                 }
             }
-            let stale = |rule: &RuleMessage| !interface_of(rule).is_some_and(|name| devices.contains(name));
-            for rule in existing.into_iter().filter(stale) {
+        }
+        Ok(())
+    })
+}
+
+/// Removes the rules for all other devices.
+pub(super) fn remove_except(devices: &[String]) -> Result<(), DatapathError> {
+    let stale = |rule: &RuleMessage| !interface_of(rule).is_some_and(|name| devices.contains(name));
+    with_netlink(async |netlink| {
+        for version in versions_in_use() {
+            for rule in our_rules(&netlink, version).await?.into_iter().filter(stale) {
                 netlink.rule().del(rule).execute().await.map_err(DatapathError::netlink("remove a rule"))?;
             }
         }

@@ -309,6 +309,9 @@ impl RuleMaps {
             }
             attempt = self.insert(&entry, value);
         }
+        if attempt.is_err() && !self.installed.contains_key(&entry) {
+            self.release(rule);
+        }
         attempt?;
         self.installed.insert(entry, value);
         Ok(())
@@ -322,8 +325,11 @@ impl RuleMaps {
             limit: MAX_RULES as usize,
         };
         let rule = self.free.pop_first().ok_or(too_many)?;
-        self.hits.begin(rule)?;
-        Ok(rule)
+        let begun = self.hits.begin(rule);
+        if begun.is_err() {
+            self.release(rule);
+        }
+        begun.map(|()| rule)
     }
 
     /// Nobody has the number any more.
@@ -378,7 +384,7 @@ impl RuleMaps {
 
     fn delete(&mut self, entry: &Entry) -> Result<(), DatapathError> {
         if let Some(address) = entry.host4()
-            && !self.homeless.remove(&address)
+            && !self.homeless.contains(&address)
         {
             return self.hosts.0.remove(address);
         }
@@ -391,7 +397,11 @@ impl RuleMaps {
             Entry::BypassTo(net) => remove_net(&mut self.to, net),
             Entry::BypassMac(mac) => self.macs.remove(mac),
         };
-        deleted.map_err(DatapathError::map(entry.home().facts().0))
+        deleted.map_err(DatapathError::map(entry.home().facts().0))?;
+        if let Some(address) = entry.host4() {
+            self.homeless.remove(&address);
+        }
+        Ok(())
     }
 
     fn read_back(&mut self) -> Result<(), DatapathError> {

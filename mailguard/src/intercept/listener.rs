@@ -121,6 +121,11 @@ impl Listeners {
         Ok(next)
     }
 
+    /// `refused` won't be used: its numbers and slots are not to be anybody else's.
+    pub fn give_up(&mut self, refused: &Self) {
+        (self.last_id, self.next_slot) = (refused.last_id, refused.next_slot);
+    }
+
     /// All of them.
     pub fn iter(&self) -> std::slice::Iter<'_, ZoneListener> {
         self.open.iter()
@@ -156,12 +161,15 @@ impl Listeners {
             for &family in families() {
                 let role = Role::Active { interface: interface.clone(), index };
                 let purpose = Purpose { zone: zone.name.clone(), family, role };
+                // By its index: that is what it is bound to, whatever its name has become.
                 let same_port = |listener: &&ZoneListener| {
-                    (listener.purpose.family, &listener.purpose.role) == (family, &purpose.role)
+                    let theirs = &listener.purpose;
+                    let Role::Active { index: bound_to, .. } = theirs.role else { return false };
+                    (theirs.family, bound_to) == (family, index)
                 };
                 match old.open.iter().find(same_port) {
                     Some(listener) if listener.purpose == purpose => self.open.push(listener.clone()),
-                    // The interface has changed zones: no second socket can listen there.
+                    // The interface has changed zones, or its name: no second socket can listen there.
                     Some(listener) => self.push(purpose, listener.socket.clone()),
                     None => {
                         let socket = active(&zone.name, interface, family)?;

@@ -40,6 +40,7 @@ pub(super) struct Parts {
     pub(super) traces: Recorder,
     pub(super) limits: Arc<Limits>,
     pub(super) bans: Bans,
+    pub(super) level: log::Level,
 }
 
 /// Answers requests.
@@ -99,7 +100,7 @@ impl ControlHandler {
         }
         let config = config::parse(&source).map_err(|errors| errors.to_string())?;
         let scanner = Scanner::new(&config).map_err(|error| error.to_string())?;
-        log::set_level(&config.log);
+        self.parts.level.set(&config.log);
         self.parts.services.set_scanner(scanner);
         self.parts.config.store(Arc::new(config));
         self.parts.bans.look_again();

@@ -12,14 +12,14 @@ use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::bans::Bans;
 use super::handler::{ControlHandler, Parts};
 use super::ipc::{self, Current, HandedListener, ToMail};
 use super::log;
-use super::privileged::{Notice, Privileged};
+use super::privileged::{Notice, Notices, Privileged};
 use super::reception::{self, Doorman, Reception};
 use super::services::MailServices;
 use crate::config;
@@ -54,9 +54,10 @@ pub fn run(channel: RawFd) -> Result<()> {
     let descriptors =
         inherited(descriptors).map(UnixStream::from).context("the socket by which listeners come")?;
     let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-    log::start(&config.log);
+    let level = log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
-    runtime.block_on(serve(current, config, channel, descriptors, listeners))
+    let wires = Wires { channel, descriptors, level };
+    runtime.block_on(serve(current, config, wires, listeners))
 }
 
 /// Takes a descriptor over that the datapath process left open for us.
@@ -67,19 +68,24 @@ fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-async fn serve(
-    current: Current,
-    config: Config,
+/// What connects the process with the outside.
+struct Wires {
+    /// To the datapath process.
     channel: UnixStream,
+    /// By which listeners come from it.
     descriptors: UnixStream,
-    listeners: Vec<HandedListener>,
-) -> Result<()> {
+    /// Of the log.
+    level: log::Level,
+}
+
+async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<HandedListener>) -> Result<()> {
+    let Wires { channel, descriptors, level } = wires;
     channel.set_nonblocking(true)?;
-    let (privileged, mut notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
+    let (privileged, notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
     let runtime_dir = config.runtime_dir.clone();
     let listeners = reception::receive(&descriptors, listeners).context("the listeners")?;
     let own = listeners.iter().map(|(_, listener)| listener.address()).collect();
-    let house = House::build(current, config, privileged.clone(), own).await?;
+    let house = House::build(current, config, privileged.clone(), own, level).await?;
     // The kernel has forgotten them if the machine was started anew.
     house.bans.restore().await;
     tokio::spawn(house.bans.clone().keep());
@@ -93,7 +99,7 @@ async fn serve(
     info!(listeners = reception.addresses().len(), "mail is served");
     // The datapath process starts the next one, which recovers; connections wait in the listeners meanwhile.
     tokio::select! {
-        ended = house.obey(&mut notices, &mut reception) => ended?,
+        ended = house.obey(&notices, &mut reception) => ended?,
         cause = house.spool_failed() => bail!("the spool can't be written any more: {cause}"),
     }
     info!("stopping: sessions end at their next command, deliveries under way are finished");
@@ -125,6 +131,7 @@ impl House {
         config: Config,
         privileged: Privileged,
         own: Vec<SocketAddr>,
+        level: log::Level,
     ) -> Result<Self> {
         let state_dir = config.state_dir.clone();
         let scanner = Scanner::new(&config)?;
@@ -163,6 +170,7 @@ impl House {
                 traces: traces.clone(),
                 limits: limits.clone(),
                 bans: bans.clone(),
+                level,
             },
         ));
         Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans })
@@ -178,19 +186,20 @@ impl House {
     }
 
     /// Follows what the datapath process says until that is to stop.
-    async fn obey(&self, notices: &mut mpsc::Receiver<Notice>, reception: &mut Reception) -> Result<()> {
+    async fn obey(&self, notices: &Notices, reception: &mut Reception) -> Result<()> {
         loop {
             let notice = tokio::select! {
-                notice = notices.recv() => notice,
+                notice = notices.next() => notice,
                 () = reception.failed() => bail!("a task that accepts connections ended"),
             };
-            let Some(Notice::Changed { current, opened, closed }) = notice else { return Ok(()) };
+            let Notice::Changed { current, opened, closed } = notice else { return Ok(()) };
+            let before = self.config.load_full();
             if let Err(error) = self.handler.adopt(current) {
                 error!(%error, "the new configuration can't be used");
             }
             if !(opened.is_empty() && closed.is_empty()) {
                 reception.take(opened).context("the listeners that came")?;
-                reception.close(&closed);
+                reception.close(&closed, &before);
                 self.delivery.set_listeners(OwnListeners::new(reception.addresses()));
             }
         }

@@ -1,13 +1,14 @@
 //! The mail process's end of the channel: asks the datapath process for what only root can do, and hears from it.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
 use crate::session::Limits;
@@ -47,16 +48,67 @@ pub(super) enum Notice {
     Stop,
 }
 
+/// The notices that nobody has read yet, as one: whoever makes the channel's reader wait waits for answers in vain. It
+/// grows with the listeners only, of which the datapath process has few at a time.
+#[derive(Default)]
+pub(super) struct Notices {
+    unread: Mutex<Unread>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Unread {
+    current: Option<Current>,
+    opened: Vec<HandedListener>,
+    closed: Vec<u64>,
+    stop: bool,
+}
+
+impl Notices {
+    /// The next one; a stop comes before everything else. For one reader.
+    pub(super) async fn next(&self) -> Notice {
+        loop {
+            {
+                let mut unread = lock(&self.unread);
+                if unread.stop {
+                    return Notice::Stop;
+                }
+                if let Some(current) = unread.current.take() {
+                    let (opened, closed) = (take(&mut unread.opened), take(&mut unread.closed));
+                    return Notice::Changed { current, opened, closed };
+                }
+            }
+            self.news.notified().await;
+        }
+    }
+
+    fn change(&self, current: Current, opened: Vec<HandedListener>, closed: Vec<u64>) {
+        let mut unread = lock(&self.unread);
+        if unread.current.as_ref().is_none_or(|known| known.revision <= current.revision) {
+            unread.current = Some(current);
+        }
+        unread.opened.extend(opened);
+        unread.closed.extend(closed);
+        drop(unread);
+        self.news.notify_one();
+    }
+
+    fn stop(&self) {
+        lock(&self.unread).stop = true;
+        self.news.notify_one();
+    }
+}
+
 impl Privileged {
-    /// Takes the channel over; notices come out of the receiver.
-    pub(super) fn new(channel: UnixStream) -> (Self, mpsc::Receiver<Notice>) {
+    /// Takes the channel over; what comes unasked is noted.
+    pub(super) fn new(channel: UnixStream) -> (Self, Arc<Notices>) {
         let (from, to) = channel.into_split();
-        let (notices, inbox) = mpsc::channel(8);
+        let notices = Arc::new(Notices::default());
         let (sender, messages) = mpsc::channel(MAX_WAITING_MESSAGES);
         tokio::spawn(talk(to, messages));
         let privileged = Self { to: sender, pending: Arc::default(), next: Arc::new(AtomicU64::new(1)) };
-        tokio::spawn(listen(from, privileged.pending.clone(), notices));
-        (privileged, inbox)
+        tokio::spawn(listen(from, privileged.pending.clone(), notices.clone()));
+        (privileged, notices)
     }
 
     /// Asks and waits for the answer; an error is a text for the administrator.
@@ -83,10 +135,8 @@ impl Privileged {
     }
 }
 
-fn lock(
-    pending: &Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
-) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Outcome>>> {
-    pending.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes what is handed in, until the datapath process is gone.
@@ -101,10 +151,10 @@ async fn talk(mut to: OwnedWriteHalf, mut messages: mpsc::Receiver<ToDatapath>) 
 async fn listen(
     mut from: OwnedReadHalf,
     pending: Arc<Mutex<HashMap<u64, oneshot::Sender<Outcome>>>>,
-    notices: mpsc::Sender<Notice>,
+    notices: Arc<Notices>,
 ) {
     while let Ok(message) = ipc::read_async(&mut from).await {
-        let notice = match message {
+        match message {
             ToMail::Answer { id, result } => {
                 let waiting = lock(&pending).remove(&id);
                 let unheard = match waiting {
@@ -112,18 +162,54 @@ async fn listen(
                     None => Some(result),
                 };
                 // Whoever asked has given up, but the change was made.
-                let Some(Ok(Answer::Current { current, .. })) = unheard else { continue };
-                Notice::Changed { current, opened: Vec::new(), closed: Vec::new() }
+                if let Some(Ok(Answer::Current { current, .. })) = unheard {
+                    notices.change(current, Vec::new(), Vec::new());
+                }
             }
-            ToMail::Changed { current, opened, closed } => Notice::Changed { current, opened, closed },
-            ToMail::Stop => Notice::Stop,
+            ToMail::Changed { current, opened, closed } => notices.change(current, opened, closed),
+            ToMail::Stop => notices.stop(),
             // It came before this task began.
-            ToMail::Start { .. } => continue,
-        };
-        if notices.send(notice).await.is_err() {
-            return;
+            ToMail::Start { .. } => {}
         }
     }
     lock(&pending).clear();
-    let _ = notices.send(Notice::Stop).await;
+    notices.stop();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+    use crate::intercept::{Family, Purpose, Role};
+
+    fn current(revision: u64) -> Current {
+        Current { source: Source::of_text("test.toml", String::new()), revision }
+    }
+
+    fn handed(id: u64) -> HandedListener {
+        let purpose =
+            Purpose { zone: "green".to_owned(), family: Family::V4, role: Role::Transparent { slot: 0 } };
+        HandedListener { id, purpose }
+    }
+
+    #[tokio::test]
+    async fn unread_notices_are_one_and_hold_nobody_up() {
+        let notices = Notices::default();
+        for revision in [1, 3, 2] {
+            notices.change(current(revision), vec![handed(revision)], vec![revision + 10]);
+        }
+        let Notice::Changed { current: latest, opened, closed } = notices.next().await else {
+            panic!("a change")
+        };
+        assert_eq!(latest.revision, 3, "whichever way it came");
+        assert_eq!(
+            opened.iter().map(|listener| listener.id).collect::<Vec<_>>(),
+            [1, 3, 2],
+            "as they were sent"
+        );
+        assert_eq!(closed, [11, 13, 12]);
+        notices.change(current(4), Vec::new(), Vec::new());
+        notices.stop();
+        assert!(matches!(notices.next().await, Notice::Stop));
+    }
 }

@@ -25,6 +25,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a transparent listener that is wanted no longer goes on accepting: clients that were given to it are still
 /// shaking hands.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
+/// How long an active one does: time to take those that wait already, and little, for nobody else can have the port
+/// meanwhile.
+const QUEUE_TIME: Duration = Duration::from_millis(100);
 
 /// What accepting a connection needs.
 #[derive(Clone)]
@@ -47,8 +50,8 @@ pub(super) struct Reception {
 
 struct Open {
     address: SocketAddr,
-    /// Dropped: nothing more is expected from it.
-    _wanted: oneshot::Sender<()>,
+    /// Told the configuration that was in force until now: nothing more is expected from it.
+    unwanted: oneshot::Sender<Arc<Config>>,
 }
 
 impl Reception {
@@ -60,9 +63,9 @@ impl Reception {
     /// Accepts on these, too.
     pub(super) fn open(&mut self, listeners: Vec<(u64, Listener)>) {
         for (id, listener) in listeners {
-            let (wanted, unwanted) = oneshot::channel();
-            self.open.insert(id, Open { address: listener.address(), _wanted: wanted });
-            self.tasks.spawn(serve(listener, self.doorman.clone(), unwanted));
+            let (unwanted, until) = oneshot::channel();
+            self.open.insert(id, Open { address: listener.address(), unwanted });
+            self.tasks.spawn(serve(listener, self.doorman.clone(), until));
         }
     }
 
@@ -73,10 +76,11 @@ impl Reception {
         Ok(())
     }
 
-    /// Accepts on these no more.
-    pub(super) fn close(&mut self, ids: &[u64]) {
-        for id in ids {
-            self.open.remove(id);
+    /// Accepts on these no more. `before` was in force until now.
+    pub(super) fn close(&mut self, ids: &[u64], before: &Arc<Config>) {
+        for open in ids.iter().filter_map(|id| self.open.remove(id)) {
+            // A task that has ended is found by `failed`.
+            let _ = open.unwanted.send(before.clone());
         }
     }
 
@@ -98,7 +102,8 @@ impl Reception {
     }
 }
 
-/// The listeners that were announced, with their numbers: their sockets are waiting in `descriptors`.
+/// The listeners that were announced, with their numbers: their sockets are waiting in `descriptors`. An error if the
+/// process has no room for them, too: it ends, and the next one has.
 pub(super) fn receive(
     descriptors: &UnixStream,
     listeners: Vec<HandedListener>,
@@ -109,18 +114,19 @@ pub(super) fn receive(
 }
 
 /// Accepts until the listener is wanted no more, and then whoever is still on the way.
-async fn serve(listener: Listener, doorman: Doorman, unwanted: oneshot::Receiver<()>) {
+async fn serve(listener: Listener, doorman: Doorman, until: oneshot::Receiver<Arc<Config>>) {
     let late = match listener.purpose().role {
         Role::Transparent { .. } => HANDSHAKE_TIME,
-        Role::Active { .. } => Duration::ZERO,
+        Role::Active { .. } => QUEUE_TIME,
     };
     let mut gate = Gate { listener, known: doorman.config.load_full(), doorman };
-    tokio::select! {
-        // Its sender is dropped: that is the message.
-        _ = unwanted => {}
-        () = gate.accept() => {}
-    }
-    // With no time at all it still takes those that wait already.
+    let before = tokio::select! {
+        before = until => before,
+        () = gate.accept() => return,
+    };
+    // Without a word when the process stops.
+    let Ok(before) = before else { return };
+    gate.remember(before);
     let _ = tokio::time::timeout(late, gate.accept()).await;
 }
 
@@ -146,11 +152,15 @@ impl Gate {
         }
     }
 
-    fn admit(&mut self, connection: Connection) {
-        let current = self.doorman.config.load_full();
-        if self.zone_in(&current).is_some() {
-            self.known = current;
+    /// Remembers `config`, if the zone is in it.
+    fn remember(&mut self, config: Arc<Config>) {
+        if self.zone_in(&config).is_some() {
+            self.known = config;
         }
+    }
+
+    fn admit(&mut self, connection: Connection) {
+        self.remember(self.doorman.config.load_full());
         // One that no configuration ever had: the datapath process hands over none such.
         let Some(zone) = self.zone_in(&self.known) else { return };
         let Connection { stream, client, destination, destination_is_ours } = connection;

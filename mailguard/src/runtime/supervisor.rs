@@ -25,7 +25,7 @@ use super::log;
 use super::spawn::{self, MailUser};
 use crate::config::{self, Source};
 use crate::datapath::{self, Datapath, InterfaceStatus, Unloaded};
-use crate::intercept::{Listeners, ZoneListener};
+use crate::intercept::{ListenError, Listeners, ZoneListener};
 use crate::scan::Scanner;
 
 /// How long a mail process may take to finish what is under way after Stop.
@@ -33,7 +33,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has.
 const STOP_POLL: Duration = Duration::from_millis(20);
 /// How long a start waits for ports that are still in use.
-const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
+const START_PORTS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a change of zones does: less than it takes the kernel side to miss the heartbeat.
+const PORTS_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they keep
 /// ending within [`STABLE_AFTER`].
 const RESTART_MIN: Duration = Duration::from_millis(100);
@@ -53,8 +55,8 @@ const MAX_WAITING_EVENTS: usize = 64;
 const OPEN_FILES: u64 = 1 << 16;
 
 enum Event {
-    /// The mail process of this generation said something.
-    Message(u64, ToDatapath),
+    /// The mail process of this generation said something, then.
+    Message(u64, Instant, ToDatapath),
     /// Its end of the channel is closed.
     Hangup(u64),
     Signal(Signal),
@@ -79,7 +81,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let (events, inbox) = mpsc::sync_channel(MAX_WAITING_EVENTS);
     watch_signals(events.clone())?;
     let (source, config) = read(path)?;
-    log::start(&config.log);
+    let level = log::start(&config.log);
     let user = MailUser::find(&config.user)?;
     let _lock = prepare_folders(&config, &user)?;
     if !config.enabled {
@@ -88,7 +90,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         return Ok(());
     }
     raise_open_files();
-    let listeners = open_listeners(&config)?;
+    let listeners = adapted(&Listeners::default(), &config, START_PORTS_PATIENCE)?;
     // Before the first look at the interfaces: none comes unseen.
     let links = events.clone();
     datapath::watch_links(move || links.send(Event::Links).is_ok())
@@ -100,7 +102,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         }
     }
     let supervisor =
-        Supervisor { source, config, user, listeners, datapath, events, generation: 0, revision: 1 };
+        Supervisor { source, config, user, level, listeners, datapath, events, generation: 0, revision: 1 };
     supervisor.supervise(&inbox)
 }
 
@@ -166,13 +168,13 @@ pub fn unload(runtime_dir: &Path, pin_dir: &Path) -> Result<Unloaded, RunError> 
     Ok(datapath::unload(pin_dir)?)
 }
 
-/// Opens the listeners; waits a while for a predecessor whose mail process is still on its way out.
-fn open_listeners(config: &Config) -> Result<Listeners, RunError> {
-    let deadline = Instant::now() + LISTEN_PATIENCE;
+/// The listeners of `config`; waits a while for ports that a mail process is about to give up.
+fn adapted(listeners: &Listeners, config: &Config, patience: Duration) -> Result<Listeners, ListenError> {
+    let deadline = Instant::now() + patience;
     loop {
-        match Listeners::default().adapted(config) {
+        match listeners.adapted(config) {
             Err(error) if error.is_in_use() && Instant::now() < deadline => thread::sleep(STOP_POLL),
-            result => return Ok(result?),
+            result => return result,
         }
     }
 }
@@ -193,6 +195,7 @@ struct Supervisor {
     source: Source,
     config: Config,
     user: MailUser,
+    level: log::Level,
     listeners: Listeners,
     datapath: Datapath,
     events: SyncSender<Event>,
@@ -294,7 +297,7 @@ impl Supervisor {
         let (mut from, events, generation) = (channel.try_clone()?, self.events.clone(), self.generation);
         thread::Builder::new().name("channel".to_owned()).spawn(move || {
             while let Ok(message) = ipc::read(&mut from, ipc::MAX_REQUEST_OCTETS) {
-                if events.send(Event::Message(generation, message)).is_err() {
+                if events.send(Event::Message(generation, Instant::now(), message)).is_err() {
                     return;
                 }
             }
@@ -330,9 +333,9 @@ impl Supervisor {
                 Ok(Event::Hangup(generation)) if generation == self.generation => {
                     return Served::UntilItFailed;
                 }
-                Ok(Event::Message(generation, message)) if generation == self.generation => {
+                Ok(Event::Message(generation, said, message)) if generation == self.generation => {
                     (heard, patience) = (Instant::now(), SILENCE_PATIENCE);
-                    self.handle(mail, message);
+                    self.handle(mail, said, message);
                 }
                 Ok(Event::Hangup(_) | Event::Message(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
@@ -341,7 +344,7 @@ impl Supervisor {
 
     /// Serves the interfaces that are there now.
     fn follow_interfaces(&mut self) {
-        match self.listeners.adapted(&self.config) {
+        match adapted(&self.listeners, &self.config, PORTS_PATIENCE) {
             Ok(listeners) => self.listeners = listeners,
             Err(error) => error!(%error, "an active zone isn't served on an interface that came"),
         }
@@ -374,13 +377,13 @@ impl Supervisor {
         }
     }
 
-    fn handle(&mut self, mail: &mut Mail, message: ToDatapath) {
+    fn handle(&mut self, mail: &mut Mail, said: Instant, message: ToDatapath) {
         match message {
             ToDatapath::Heartbeat { oldest_session } => {
                 if let Err(error) = self.datapath.heartbeat() {
                     error!(%error, "the kernel side can't be told that the mail process lives");
                 }
-                self.release_interfaces(oldest_session);
+                self.release_interfaces(oldest_session.and_then(|age| said.checked_sub(age)));
             }
             ToDatapath::Request { id, request } => {
                 let result = self.perform(request);
@@ -391,9 +394,8 @@ impl Supervisor {
     }
 
     /// Leaves interfaces alone whose zones have given them up, when their last session is over.
-    fn release_interfaces(&mut self, oldest_session: Option<Duration>) {
+    fn release_interfaces(&mut self, oldest: Option<Instant>) {
         let now = Instant::now();
-        let oldest = oldest_session.and_then(|age| now.checked_sub(age));
         match self.datapath.note_oldest_session(oldest, now, &self.config, &self.listeners) {
             Ok(true) => self.log_interfaces(),
             Ok(false) => {}
@@ -455,14 +457,16 @@ impl Supervisor {
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(format!("{what} changed: restart needed, nothing was applied"));
         }
-        let listeners = self.listeners.adapted(&config).map_err(|error| error.to_string())?;
+        let listeners =
+            adapted(&self.listeners, &config, PORTS_PATIENCE).map_err(|error| error.to_string())?;
         if let Err(error) = self.datapath.apply(&config, &listeners) {
             if let Err(again) = self.datapath.apply(&self.config, &self.listeners) {
-                error!(%again, "the rules of the configuration in force can't be restored");
+                error!(%again, "the configuration in force can't be restored");
             }
+            self.listeners.give_up(&listeners);
             return Err(error.to_string());
         }
-        log::set_level(&config.log);
+        self.level.set(&config.log);
         (self.source, self.config, self.listeners) = (source, config, listeners);
         self.revision += 1;
         Ok(())

@@ -141,6 +141,12 @@ impl Firewall {
         }
     }
 
+    /// The proxy's process closes the listeners that are no longer wanted, with their sessions.
+    pub(crate) fn close_unwanted(&mut self) {
+        let wanted: Vec<u64> = self.listeners.iter().map(|listener| listener.id).collect();
+        self.proxies.retain(|id, _| wanted.contains(id));
+    }
+
     /// The proxy's process dies: listeners and sessions are closed.
     pub(crate) fn kill_proxy(&mut self) {
         self.proxies.clear();

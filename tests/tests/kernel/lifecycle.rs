@@ -6,7 +6,9 @@ use std::time::Duration;
 use aya::maps::{Array, MapData};
 use aya::programs::{SchedClassifier, TcAttachType};
 use mailguard::datapath::Hook;
-use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, LAN, SERVER4, SERVER6, WAN};
+use mailguard_tests::netns::{
+    CLIENT4, CLIENT4_SECOND, CLIENT6, FIREWALL6, FIREWALL6_WAN, LAN, SERVER4, SERVER6, WAN,
+};
 
 use crate::firewall::{Answer, Firewall, hooks};
 
@@ -132,6 +134,30 @@ fn interfaces_come_and_go_under_a_running_firewall() {
             let links = links(firewall.pin_dir());
             assert!(links.len() <= 1, "{hook:?}: of the interface that went nothing stays: {links:?}");
         }
+    }
+}
+
+#[test]
+fn ipv6_may_come_and_go_under_a_running_firewall() {
+    let mut firewall = Firewall::idle(crate::firewall::ZONES);
+    let disable = |firewall: &Firewall, yes: &str| {
+        firewall.topology.firewall.sysctl("net.ipv6.conf.all.disable_ipv6", yes).unwrap();
+    };
+    disable(&firewall, "1");
+    firewall.start();
+    for _ in 0..2 {
+        assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
+        disable(&firewall, "0");
+        for (address, interface) in [(FIREWALL6, LAN), (FIREWALL6_WAN, WAN)] {
+            let words = format!("address replace {address}/64 dev {interface} nodad");
+            firewall.topology.firewall.ip(&words).unwrap();
+        }
+        assert!(firewall.follow_interfaces(), "it comes");
+        assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+        disable(&firewall, "1");
+        assert!(firewall.follow_interfaces(), "it goes");
+        firewall.close_unwanted();
+        firewall.reload("");
     }
 }
 

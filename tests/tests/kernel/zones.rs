@@ -238,9 +238,9 @@ fn zones_change_under_open_sessions() {
         let wan = (WAN.to_owned(), false);
         assert_eq!(names(&firewall), [wan.clone(), (LAN.to_owned(), true), absent.clone()], "{hook:?}");
 
-        firewall.end_all_sessions(Duration::from_secs(5));
+        firewall.end_all_sessions(Duration::from_secs(21));
         survive(&mut sessions, "sessions have ended, packets may be on their way");
-        firewall.end_all_sessions(Duration::from_secs(66));
+        firewall.end_all_sessions(Duration::from_secs(82));
         assert_eq!(names(&firewall), [wan, absent], "{hook:?}: the interface is left alone");
         assert!(programs(&firewall, LAN).is_empty(), "{hook:?}");
         assert!(!filters(&firewall, LAN).contains("mg_steer"), "{hook:?}");

@@ -163,7 +163,7 @@ fn programs(entries: u32, listed: Listed) -> Result<Programs> {
     };
     programs.settings(Settings { armed: 1, populated, ..Settings::default() })?;
     programs.interface(Interface {
-        zone: 0,
+        slot: 0,
         duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES,
         ethernet: 1,
     })?;

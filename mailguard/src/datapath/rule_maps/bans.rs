@@ -83,11 +83,15 @@ impl RuleMaps {
             self.check_room(bans.keys().filter(|client| !self.bans.installed.contains_key(client)).count())?;
         }
         for (client, until_ns) in bans {
-            let rule = match self.bans.installed.get(client) {
-                Some(ban) => ban.value.rule,
-                None => self.new_number()?,
-            };
-            self.bans.insert(*client, Ban { until_ns: *until_ns, value: RuleValue { rule, action } })?;
+            let known = self.bans.installed.get(client).map(|ban| ban.value.rule);
+            let rule = known.map_or_else(|| self.new_number(), Ok)?;
+            let ban = Ban { until_ns: *until_ns, value: RuleValue { rule, action } };
+            if let Err(error) = self.bans.insert(*client, ban) {
+                if known.is_none() {
+                    self.release(rule);
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }

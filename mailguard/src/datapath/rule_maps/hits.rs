@@ -17,7 +17,8 @@ type Block = [Hits; HITS_A_BLOCK as usize];
 pub(super) struct RuleHits {
     blocks: PerCpuArray<MapData, HitBlock>,
     bases: Array<MapData, u64>,
-    /// Blocks as they were read last, for numbers that nobody has: nothing is added to those.
+    /// Blocks as they were read last, for numbers that nobody has: nothing is added to those, but by a program that was
+    /// running when the number was given up.
     unused: BTreeMap<u32, Box<Block>>,
 }
 
