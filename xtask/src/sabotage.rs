@@ -3,6 +3,7 @@
 //!
 //! A patch file opens with two lines, `promise: …` and `test: PACKAGE[:FILE] NAME`, then the diff.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,6 +94,20 @@ fn judge(scratch: &Scratch, patch: &Patch) -> Result<&'static str> {
     })
 }
 
+/// All files below `folder`.
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(files_below(&entry.path())?);
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
 /// A copy of the tracked files, with a build folder that outlives the run so that the next one is quick.
 struct Scratch {
     folder: PathBuf,
@@ -104,16 +119,21 @@ impl Scratch {
     fn new(object: PathBuf) -> Result<Self> {
         let folder = repository().join("target/sabotage/tree");
         let target = repository().join("target/sabotage/build");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
         fs::create_dir_all(&folder)?;
         let listing = read("git", &["ls-files"])?;
+        let tracked: BTreeSet<PathBuf> = listing.lines().map(|file| folder.join(file)).collect();
+        for left_over in files_below(&folder)?.iter().filter(|file| !tracked.contains(*file)) {
+            fs::remove_file(left_over)?;
+        }
         for file in listing.lines() {
             let to = folder.join(file);
-            fs::create_dir_all(to.parent().context("a file has a folder")?)?;
-            // Keeps the time of change: what didn't change needs no new build.
-            read("cp", &["-p", file, &to.to_string_lossy()])?;
+            let from = repository().join(file);
+            // Only what differs: cargo goes by the time of change. A patch that was taken back left a later one, and
+            // with its old one the file would look as if the broken build were made of it.
+            if fs::read(&to).ok() != Some(fs::read(&from)?) {
+                fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+                fs::copy(&from, &to)?;
+            }
         }
         Ok(Self { folder, target, object })
     }
