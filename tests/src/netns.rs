@@ -114,6 +114,8 @@ pub struct Topology {
 
 /// The firewall's interface towards the client.
 pub const LAN: &str = "lan0";
+/// The firewall's bridge towards the client, where there is one.
+pub const BRIDGE: &str = "br0";
 /// The firewall's interface towards the server.
 pub const WAN: &str = "wan0";
 /// The client's first address.
@@ -165,7 +167,17 @@ impl Topology {
         go_by_way_of(client, FIREWALL4, FIREWALL6)
     }
 
-    /// Joins server and firewall in the same way.
+    /// Makes [`LAN`] a port of the firewall's new bridge [`BRIDGE`], which gets its addresses.
+    pub fn bridge_client(&self) -> Result<()> {
+        let Self { firewall, .. } = self;
+        firewall.ip(&format!("link add {BRIDGE} type bridge"))?;
+        firewall.ip(&format!("address flush dev {LAN}"))?;
+        firewall.ip(&format!("link set {LAN} master {BRIDGE}"))?;
+        firewall.ip(&format!("link set {BRIDGE} up"))?;
+        address(firewall, BRIDGE, FIREWALL4, FIREWALL6)
+    }
+
+    /// Joins server and firewall in the same way as the client.
     pub fn plug_server(&self) -> Result<()> {
         let Self { server, firewall, .. } = self;
         join(server, "eth0", firewall, WAN)?;

@@ -169,7 +169,7 @@ fn check_hits(appliance: &Appliance<'_>, list: &str, value: &str) {
         rows.clone().find(|row| row["value"] == value).unwrap_or_else(|| panic!("{value} in {entries}"))
     };
     let hit = entry(value);
-    assert!(hit["packets"].as_u64() > Some(0) && hit["octets"].as_u64() > Some(0), "{hit}");
+    assert!(hit["packets"].as_u64() > Some(0), "{hit}");
     assert!(hit["last_hit_seconds_ago"].as_u64() < Some(600), "{hit}");
     assert!(!hit["last_hit_seconds_ago"].is_null(), "{hit}");
     let idle = entry(idle);

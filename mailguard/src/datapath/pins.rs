@@ -163,9 +163,15 @@ pub(super) fn remove_maps(pin_dir: &Path) -> Result<usize, DatapathError> {
         }
     }
     match fs::remove_dir(pin_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::pin(pin_dir)(error)),
-        _ => Ok(count),
+        // Others have something in it, or it is a mount point.
+        Err(error)
+            if [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy].contains(&error.kind()) => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(DatapathError::pin(pin_dir)(error));
+        }
+        _ => {}
     }
+    Ok(count)
 }
 
 fn remove_folder(folder: &Path) -> Result<usize, DatapathError> {

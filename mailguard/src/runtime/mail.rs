@@ -104,8 +104,8 @@ async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<Ha
     }
     info!("stopping: sessions end at their next command, deliveries under way are finished");
     heartbeat.abort();
-    drop(reception);
     stop.send_replace(true);
+    reception.finish().await;
     house.close().await;
     control.abort();
     Ok(())

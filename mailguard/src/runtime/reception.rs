@@ -50,8 +50,16 @@ pub(super) struct Reception {
 
 struct Open {
     address: SocketAddr,
-    /// Told the configuration that was in force until now: nothing more is expected from it.
-    unwanted: oneshot::Sender<Arc<Config>>,
+    /// Nothing more is expected from it.
+    unwanted: oneshot::Sender<LastOrders>,
+}
+
+/// What a listener is told that is wanted no more.
+struct LastOrders {
+    /// The configuration that was in force until now.
+    before: Arc<Config>,
+    /// How long a transparent one goes on accepting.
+    handshake_time: Duration,
 }
 
 impl Reception {
@@ -80,8 +88,17 @@ impl Reception {
     pub(super) fn close(&mut self, ids: &[u64], before: &Arc<Config>) {
         for open in ids.iter().filter_map(|id| self.open.remove(id)) {
             // A task that has ended is found by `failed`.
-            let _ = open.unwanted.send(before.clone());
+            let _ = open.unwanted.send(LastOrders { before: before.clone(), handshake_time: HANDSHAKE_TIME });
         }
+    }
+
+    /// Accepts those that wait already, on every listener, and ends.
+    pub(super) async fn finish(mut self) {
+        let before = self.doorman.config.load_full();
+        for (_, open) in self.open.drain() {
+            let _ = open.unwanted.send(LastOrders { before: before.clone(), handshake_time: QUEUE_TIME });
+        }
+        while self.tasks.join_next().await.is_some() {}
     }
 
     /// Where we listen.
@@ -114,19 +131,19 @@ pub(super) fn receive(
 }
 
 /// Accepts until the listener is wanted no more, and then whoever is still on the way.
-async fn serve(listener: Listener, doorman: Doorman, until: oneshot::Receiver<Arc<Config>>) {
-    let late = match listener.purpose().role {
-        Role::Transparent { .. } => HANDSHAKE_TIME,
-        Role::Active { .. } => QUEUE_TIME,
-    };
+async fn serve(listener: Listener, doorman: Doorman, until: oneshot::Receiver<LastOrders>) {
     let mut gate = Gate { listener, known: doorman.config.load_full(), doorman };
-    let before = tokio::select! {
-        before = until => before,
+    let orders = tokio::select! {
+        orders = until => orders,
         () = gate.accept() => return,
     };
-    // Without a word when the process stops.
-    let Ok(before) = before else { return };
+    // Without a word when the process ends in a hurry.
+    let Ok(LastOrders { before, handshake_time }) = orders else { return };
     gate.remember(before);
+    let late = match gate.listener.purpose().role {
+        Role::Transparent { .. } => handshake_time,
+        Role::Active { .. } => QUEUE_TIME,
+    };
     let _ = tokio::time::timeout(late, gate.accept()).await;
 }
 

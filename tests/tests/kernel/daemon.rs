@@ -1,17 +1,18 @@
 //! The real program, killed and hung: port 25 follows `on_proxy_down` while nobody is there, and is intercepted again
 //! afterwards.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{
-    CLIENT4, CLIENT6, FIREWALL4_WAN, FIREWALL6_WAN, LAN, SERVER4, SERVER6, Topology, WAN,
+    CLIENT4, CLIENT4_SECOND, CLIENT4_THIRD, CLIENT6, FIREWALL4_WAN, FIREWALL6_WAN, LAN, SERVER4, SERVER6,
+    Topology, WAN,
 };
 use mailguard_tests::peers::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::firewall::{Answer, Session, ZONES};
+use crate::firewall::{Answer, Callers, Session, ZONES};
 use crate::servers::Server;
 
 /// A client, the real program on the firewall, and a server beyond it.
@@ -230,4 +231,47 @@ fn a_reload_changes_zones_under_open_sessions() {
     let notes = scene.appliance.ok(&["reload"]).unwrap();
     assert!(notes.contains("lan7 (zone green) isn't served: there is no such interface now"), "{notes}");
     assert_eq!(scene.answers(), direct);
+}
+
+/// Restarts under load.
+const RESTARTS: usize = 4;
+
+/// Clients dial all the time while the program is stopped and started: whoever is connected is greeted, and who isn't
+/// `otherwise`.
+fn check_restarts(mode: &str, otherwise: [Answer; 2]) {
+    let topology = Topology::new().expect("namespaces");
+    let _servers = Server::start(&topology.server, 25);
+    let place = |program: &str| topology.firewall.command(program);
+    let bypassed = format!("[bypass]\nfrom_ips = [\"{CLIENT4_SECOND}\"]\n");
+    let listed = format!("[access]\nblacklist_clients = [\"{CLIENT4_THIRD}\"]\n");
+    let config = format!(
+        "hostname = \"mailguard.example.org\"\n{ZONES}[kernel]\non_proxy_down = \"{mode}\"\n{bypassed}{listed}"
+    );
+    let mut appliance = Appliance::start(&place, &config).expect("mailguard runs");
+    let from =
+        |client: Ipv4Addr| Session::open(&topology.client, Some((client, 0).into()), (SERVER4, 25).into());
+    let mut direct = from(CLIENT4_SECOND).expect("a bypassed client reaches the server");
+    let callers = Callers::start(&topology.client, [SERVER4.into(), SERVER6.into()]);
+    for _ in 0..RESTARTS {
+        appliance.stop().expect("it stops");
+        assert_eq!(from(CLIENT4_THIRD).err(), Some(Answer::Nobody), "the blacklist stays in force");
+        appliance.run().expect("it runs");
+        assert!(direct.alive(), "a flow that isn't ours");
+        wait_until("clients are served again", || dial(&topology, SERVER4.into()) == Answer::Daemon).unwrap();
+    }
+    let answers = callers.finish();
+    let greeted = answers.iter().filter(|answer| **answer == Answer::Daemon).count();
+    assert!(greeted > 0, "some were served: {}", answers.len());
+    let odd: Vec<_> = answers.iter().filter(|a| **a != Answer::Daemon && !otherwise.contains(*a)).collect();
+    assert!(odd.is_empty(), "{} of {}: {odd:?}", odd.len(), answers.len());
+}
+
+#[test]
+fn restarts_under_load_turn_nobody_away_and_let_nobody_pass() {
+    check_restarts("block", [Answer::Nobody, Answer::Nobody]);
+}
+
+#[test]
+fn restarts_under_load_are_gone_around() {
+    check_restarts("bypass", [Answer::server(CLIENT4), Answer::server(CLIENT6)]);
 }

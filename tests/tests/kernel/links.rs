@@ -8,25 +8,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use mailguard_tests::frames::{ACK, RST, SYN, TCP, Wire, checksum, ethernet, ipv4, ipv6, mac, segment};
-use mailguard_tests::netns::{CLIENT4, CLIENT6, FIREWALL4, FIREWALL6, LAN, Namespace, SERVER4, SERVER6};
+use mailguard_tests::netns::{BRIDGE, CLIENT4, CLIENT6, LAN, Namespace, SERVER4, SERVER6};
 use mailguard_tests::peers::wait_until;
 
 use crate::firewall::{Answer, Firewall, ZONES};
 
 #[test]
 fn a_bridge_is_an_interface_like_any_other() {
-    let mut firewall = Firewall::idle(&ZONES.replace("lan0", "br0"));
-    let host = &firewall.topology.firewall;
-    for words in [
-        "link add br0 type bridge",
-        "address flush dev lan0",
-        "link set lan0 master br0",
-        "link set br0 up",
-        &format!("address add {FIREWALL4}/24 dev br0"),
-        &format!("address add {FIREWALL6}/64 dev br0 nodad"),
-    ] {
-        host.ip(words).unwrap();
-    }
+    let mut firewall = Firewall::idle(&ZONES.replace(LAN, BRIDGE));
+    firewall.topology.bridge_client().unwrap();
     firewall.start();
     // A port forwards once it has learned, a moment after it came up.
     wait_until("the bridge forwards", || firewall.dial(SERVER4) != Answer::Nobody).unwrap();

@@ -5,7 +5,7 @@ use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::{SchedClassifier, loaded_programs};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader};
-use mailguard_tests::netns::{CLIENT4, CLIENT6, FIREWALL4, FIREWALL6, LAN, SERVER4, SERVER6};
+use mailguard_tests::netns::{BRIDGE, CLIENT4, CLIENT6, LAN, SERVER4, SERVER6};
 use mailguard_tests::peers::wait_until;
 use mailguard_tests::programs::{EMPTY_TC, object};
 
@@ -98,18 +98,8 @@ fn counted(firewall: &Firewall, name: &str) -> u64 {
 #[test]
 fn bits_of_the_mark_that_others_set_are_kept() {
     // A port of a bridge marks what comes in; our program on the bridge itself sees the mark.
-    let mut firewall = Firewall::idle(&ZONES.replace("lan0", "br0"));
-    let host = &firewall.topology.firewall;
-    for words in [
-        "link add br0 type bridge",
-        "address flush dev lan0",
-        "link set lan0 master br0",
-        "link set br0 up",
-        &format!("address add {FIREWALL4}/24 dev br0"),
-        &format!("address add {FIREWALL6}/64 dev br0 nodad"),
-    ] {
-        host.ip(words).unwrap();
-    }
+    let mut firewall = Firewall::idle(&ZONES.replace(LAN, BRIDGE));
+    firewall.topology.bridge_client().unwrap();
     let count = |name: &str, family: &str, mark: &str| {
         [
             format!("add counter inet look {name}"),
