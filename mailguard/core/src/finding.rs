@@ -22,6 +22,10 @@ pub enum Check {
     RelayControl,
     /// Presence and syntax of HELO.
     Helo,
+    /// Whether the reverse-path's domain is a whole name, and known.
+    SenderDomain,
+    /// Whether the forward-path's domain is a whole name, and known.
+    RecipientDomain,
     /// Size, declared or real.
     MessageSize,
     /// Mail loops by count of Received fields.
@@ -42,6 +46,8 @@ impl Check {
             Check::RecipientAccess => "recipient-access",
             Check::RelayControl => "relay-control",
             Check::Helo => "helo",
+            Check::SenderDomain => "sender-domain",
+            Check::RecipientDomain => "recipient-domain",
             Check::MessageSize => "message-size",
             Check::Loop => "loop",
             Check::Files => "files",

@@ -16,7 +16,7 @@ use mailguard_core::smtp::server::{Action, CloseReason, Question, Server, Settin
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::transaction::Transactions;
 use super::{Peer, Services, SessionContext};
@@ -67,9 +67,11 @@ pub(super) async fn run<S: Services>(
     stream.set_nodelay(true)?;
     let (name, kind) = (zone.name.clone(), zone.kind);
     let allowed = config.server.hard_error_limit;
+    let greet_delay = if kind == ZoneKind::Red { config.server.greet_delay } else { Duration::ZERO };
     let mut session = Session {
         server: Server::new(Settings::new(&config, kind), now()),
         write_timeout: config.server.command_timeout,
+        greet_delay,
         transactions: Transactions::new(config, services.clone(), peer, name, kind),
         stream,
     };
@@ -119,18 +121,31 @@ struct Session<S: Services> {
     server: Server<S::Receipt>,
     transactions: Transactions<S>,
     write_timeout: Duration,
+    /// How long the client waits for the greeting: one that means well does.
+    greet_delay: Duration,
 }
 
 impl<S: Services> Session<S> {
     /// From the greeting to the end.
     async fn converse<T>(&mut self, mut stopped: Pin<&mut impl Future<Output = T>>) -> io::Result<End> {
+        let mut stopping = false;
+        if !self.greet_delay.is_zero() {
+            tokio::select! {
+                // Octets, or the end of them.
+                readable = self.stream.readable() => readable?,
+                () = sleep(self.greet_delay) => {}
+                _ = &mut stopped => {
+                    stopping = true;
+                    self.server.shut_down();
+                }
+            }
+        }
         if self.client_spoke_already()? {
             self.server.handle_input(now(), &[]);
         }
         self.server.greet(now());
         // Deadlines mostly move away: the timer is set anew when it rings, or when one comes nearer.
         let mut timer = pin!(sleep_until(now().into()));
-        let mut stopping = false;
         loop {
             if let Some(reason) = self.perform().await? {
                 return Ok(End::Closed(reason));
@@ -185,7 +200,7 @@ impl<S: Services> Session<S> {
 
     /// Performs what there is to do.
     async fn perform(&mut self) -> io::Result<Option<CloseReason>> {
-        let Self { stream, server, transactions, write_timeout } = self;
+        let Self { stream, server, transactions, write_timeout, .. } = self;
         while let Some(action) = server.poll_action() {
             match action {
                 Action::Write(octets) => write(stream, octets, *write_timeout).await?,
@@ -196,7 +211,7 @@ impl<S: Services> Session<S> {
                     server.answer_mail(now(), id, verdict);
                 }
                 Action::Judge(Question::Rcpt(forward_path)) => {
-                    let verdict = transactions.rcpt(forward_path);
+                    let verdict = transactions.rcpt(forward_path).await;
                     server.answer_rcpt(now(), verdict);
                 }
                 Action::Judge(Question::Data) => {

@@ -49,6 +49,8 @@ pub struct Config {
     pub smarthost: Option<Smarthost>,
     /// `[server]`
     pub server: Server,
+    /// `[spam_prevention]`
+    pub spam_prevention: SpamPrevention,
     /// `[dns]`
     pub dns: Dns,
     /// `[trace]`
@@ -348,6 +350,8 @@ pub enum SmarthostAddress {
 pub struct Server {
     /// `require_helo`
     pub require_helo: bool,
+    /// `reject_invalid_hostname`: of HELO's argument.
+    pub reject_invalid_hostname: bool,
     /// `hard_error_limit`
     pub hard_error_limit: u32,
     /// `max_message_size`, octets.
@@ -360,10 +364,27 @@ pub struct Server {
     pub command_timeout: Duration,
     /// `data_timeout`
     pub data_timeout: Duration,
+    /// `greet_delay`: how long clients of red zones wait for the banner.
+    pub greet_delay: Duration,
     /// `max_sessions`
     pub max_sessions: usize,
     /// `max_sessions_per_client`
     pub max_sessions_per_client: usize,
+}
+
+/// `[spam_prevention]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpamPrevention {
+    /// `reject_non_fqdn_recipient`
+    pub reject_non_fqdn_recipient: bool,
+    /// `reject_non_fqdn_sender`
+    pub reject_non_fqdn_sender: bool,
+    /// `reject_non_fqdn_helo`
+    pub reject_non_fqdn_helo: bool,
+    /// `reject_unknown_recipient_domain`
+    pub reject_unknown_recipient_domain: bool,
+    /// `reject_unknown_sender_domain`
+    pub reject_unknown_sender_domain: bool,
 }
 
 /// `[dns]`

@@ -97,6 +97,13 @@ fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Confi
     let delivery = root.table("delivery", |section| delivery(section, hostname.as_ref()));
     let smarthost = root.table("smarthost", smarthost);
     let server = root.table("server", |section| server(section, &zones));
+    let spam_prevention = root.table("spam_prevention", |section| SpamPrevention {
+        reject_non_fqdn_recipient: section.flag("reject_non_fqdn_recipient", false),
+        reject_non_fqdn_sender: section.flag("reject_non_fqdn_sender", false),
+        reject_non_fqdn_helo: section.flag("reject_non_fqdn_helo", false),
+        reject_unknown_recipient_domain: section.flag("reject_unknown_recipient_domain", false),
+        reject_unknown_sender_domain: section.flag("reject_unknown_sender_domain", false),
+    });
     let dns = root.table("dns", dns);
     let trace = root.table("trace", |section| Trace {
         retention: days(section, "retention_days", 30),
@@ -123,6 +130,7 @@ fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Confi
         delivery: delivery?,
         smarthost,
         server,
+        spam_prevention,
         dns,
         trace,
         log,
@@ -395,12 +403,14 @@ fn server(section: &mut Section<'_>, zones: &[Zone]) -> Server {
     unbuilt::server(section);
     Server {
         require_helo: section.flag("require_helo", true),
+        reject_invalid_hostname: section.flag("reject_invalid_hostname", false),
         hard_error_limit: section.count("hard_error_limit", 20, 1..=1_000),
         max_message_size: section.size("max_message_size", 30 * MB, 64 * KB..=2 * GB),
         max_recipients: section.count("max_recipients", 1_000, 100..=10_000) as usize,
         dsn_zones: dsn_zones(section, zones),
         command_timeout: section.seconds("command_timeout", 5 * MINUTE, 1..=HOUR),
         data_timeout: section.seconds("data_timeout", 10 * MINUTE, 1..=HOUR),
+        greet_delay: section.seconds("greet_delay", 0, 0..=MINUTE),
         max_sessions: section.count("max_sessions", 10_000, 1..=100_000) as usize,
         max_sessions_per_client: section.count("max_sessions_per_client", 50, 1..=100_000) as usize,
     }

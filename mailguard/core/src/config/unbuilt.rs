@@ -49,15 +49,6 @@ pub(super) fn root(root: &mut Section<'_>) {
             ("daemons", Count(5)),
         ]);
     });
-    root.table("spam_prevention", |section| {
-        section.unbuilt(&[
-            ("reject_non_fqdn_recipient", Flag(false)),
-            ("reject_non_fqdn_sender", Flag(false)),
-            ("reject_non_fqdn_helo", Flag(false)),
-            ("reject_unknown_recipient_domain", Flag(false)),
-            ("reject_unknown_sender_domain", Flag(false)),
-        ]);
-    });
     root.table("admin", |section| {
         section.unbuilt(&[("password_file", Text("/etc/mailguard/admin.password"))]);
         let what = "there is no web page, REST API or /metrics yet";
@@ -200,12 +191,7 @@ pub(super) fn smarthost(section: &mut Section<'_>, enabled: bool) {
 
 /// Keys of `[server]`.
 pub(super) fn server(section: &mut Section<'_>) {
-    section.unbuilt(&[
-        ("reject_invalid_hostname", Flag(false)),
-        ("verify_recipients", Flag(false)),
-        ("greet_delay", Time("0s")),
-        ("tls_key", Text("")),
-    ]);
+    section.unbuilt(&[("verify_recipients", Flag(false)), ("tls_key", Text(""))]);
     // By default a certificate is made on the spot; there is no way to write STARTTLS off.
     let what = "STARTTLS is not offered to clients yet";
     section.protection("tls_certificate", Text(""), None, true, what);

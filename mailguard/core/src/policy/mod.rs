@@ -5,6 +5,7 @@
 //! ([`mail::limits`]). Content is the scanners' business, and `disposition` decides on it.
 
 pub mod connect;
+pub mod domain;
 pub mod end_of_data;
 pub mod helo;
 pub mod mail;

@@ -7,8 +7,14 @@ use crate::mail::ForwardPath;
 use crate::smtp::Refusal;
 
 /// The checks that a whitelist ends, in the order in which they refuse.
-const AFTER_WHITELISTS: [Check; 4] =
-    [Check::ClientAccess, Check::SenderAccess, Check::RecipientAccess, Check::Helo];
+const AFTER_WHITELISTS: [Check; 6] = [
+    Check::ClientAccess,
+    Check::SenderAccess,
+    Check::RecipientAccess,
+    Check::Helo,
+    Check::SenderDomain,
+    Check::RecipientDomain,
+];
 
 /// The answer to a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +72,8 @@ fn relay_control(incoming: &[IncomingDomain], kind: ZoneKind, forward_path: &For
 /// 1. relay control: no whitelist opens a relay;
 /// 2. whitelists, any of them: they end the checks after them;
 /// 3. blacklists: client, sender, recipient;
-/// 4. HELO.
+/// 4. HELO;
+/// 5. the domains of sender and recipient.
 pub fn verdict<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> Verdict {
     let objection = |check| {
         findings.clone().filter(|finding| finding.check == check).find_map(Finding::objection).cloned()
@@ -88,7 +95,7 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::model::{AddressPattern, Server};
+    use crate::config::model::{AddressPattern, Server, SpamPrevention};
     use crate::mail::{Domain, Mailbox, ReversePath};
     use crate::policy::{connect, helo, mail};
     use crate::smtp::Command;
@@ -96,15 +103,21 @@ pub(super) mod tests {
     pub(in crate::policy) fn server() -> Server {
         Server {
             require_helo: true,
+            reject_invalid_hostname: false,
             hard_error_limit: 20,
             max_message_size: 1000,
             max_recipients: 1000,
             dsn_zones: vec![],
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(600),
+            greet_delay: Duration::ZERO,
             max_sessions: 100,
             max_sessions_per_client: 10,
         }
+    }
+
+    pub(in crate::policy) fn prevention() -> SpamPrevention {
+        SpamPrevention::default()
     }
 
     /// Lists whose entries say where they stand.
@@ -154,7 +167,7 @@ pub(super) mod tests {
         let reverse_path: ReversePath = command.reverse_path;
         let findings = [
             connect::judge(&access(), client.parse().unwrap()),
-            helo::judge(&server(), name.as_ref()),
+            helo::judge(&server(), &prevention(), name.as_ref()),
             mail::judge(&access(), &reverse_path),
             judge(&access(), &incoming(), kind, &forward_path),
         ]

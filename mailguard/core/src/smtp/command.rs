@@ -27,6 +27,8 @@ pub enum Command {
     Rcpt(ForwardPath),
     /// DATA
     Data,
+    /// BDAT: that many octets of content follow (RFC 3030 §2).
+    Bdat(Chunk),
     /// RSET
     Rset,
     /// NOOP, its argument ignored.
@@ -48,6 +50,15 @@ pub struct MailCommand {
     pub size: Option<u64>,
     /// BODY=
     pub body: BodyType,
+}
+
+/// The arguments of BDAT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Octets that follow the command; a number past `u64` is the largest `u64`.
+    pub octets: u64,
+    /// Whether the message ends with them.
+    pub last: bool,
 }
 
 /// The argument of HELO or EHLO: what the client says it is called. Text without control characters; many real
@@ -101,6 +112,9 @@ pub enum CommandError {
     /// A parameter of no extension that is offered.
     #[error("Parameter not recognised")]
     UnknownParameter,
+    /// BDAT without a size: where the next command begins can't be told.
+    #[error("Syntax: BDAT octets [LAST]")]
+    Chunk,
 }
 
 impl CommandError {
@@ -110,7 +124,7 @@ impl CommandError {
             CommandError::TooLong | CommandError::Control => (ReplyCode::SYNTAX_ERROR, 5, 2),
             CommandError::Unrecognised => (ReplyCode::SYNTAX_ERROR, 5, 1),
             CommandError::NotImplemented => (ReplyCode::NOT_IMPLEMENTED, 5, 1),
-            CommandError::Syntax(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, 5, 2),
+            CommandError::Syntax(_) | CommandError::Chunk => (ReplyCode::PARAMETER_SYNTAX_ERROR, 5, 2),
             CommandError::Parameter(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, 5, 4),
             CommandError::ReversePath(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, 1, 7),
             CommandError::ForwardPath(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, 1, 3),
@@ -143,6 +157,8 @@ impl Command {
             parse_rcpt(argument).map(Command::Rcpt)
         } else if is(b"DATA") {
             alone(argument, Command::Data, "DATA")
+        } else if is(b"BDAT") {
+            parse_bdat(argument).map(Command::Bdat)
         } else if is(b"EHLO") {
             parse_helo(argument, "EHLO hostname").map(Command::Ehlo)
         } else if is(b"HELO") {
@@ -157,9 +173,7 @@ impl Command {
             Ok(Command::Help)
         } else if is(b"VRFY") {
             if argument.is_empty() { Err(CommandError::Syntax("VRFY address")) } else { Ok(Command::Vrfy) }
-        } else if [b"EXPN", b"TURN", b"SEND", b"SOML", b"SAML", b"AUTH", b"BDAT", b"ETRN"]
-            .iter()
-            .any(|n| is(*n))
+        } else if [b"EXPN", b"TURN", b"SEND", b"SOML", b"SAML", b"AUTH", b"ETRN"].iter().any(|n| is(*n))
             || is(b"STARTTLS")
         {
             Err(CommandError::NotImplemented)
@@ -216,11 +230,24 @@ fn parse_rcpt(argument: &[u8]) -> Result<ForwardPath, CommandError> {
 }
 
 fn parse_size(value: Option<&str>) -> Result<u64, CommandError> {
-    match value {
-        Some(digits) if digits.len() <= SIZE_DIGITS && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok(digits.parse().unwrap_or(u64::MAX))
-        }
-        _ => Err(CommandError::Parameter("SIZE")),
+    value.and_then(|digits| number(digits.as_bytes())).ok_or(CommandError::Parameter("SIZE"))
+}
+
+/// 1*20DIGIT, as SIZE and BDAT have it; past `u64` the largest.
+fn number(digits: &[u8]) -> Option<u64> {
+    let right = (1..=SIZE_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let add = |number: u64, digit: &u8| number.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    right.then(|| digits.iter().fold(0, add))
+}
+
+/// RFC 3030 §2: `BDAT SP chunk-size [SP "LAST"]`
+fn parse_bdat(argument: &[u8]) -> Result<Chunk, CommandError> {
+    let mut words = argument.split(|&octet| octet == b' ').filter(|word| !word.is_empty());
+    let octets = words.next().and_then(number).ok_or(CommandError::Chunk)?;
+    match (words.next(), words.next()) {
+        (None, _) => Ok(Chunk { octets, last: false }),
+        (Some(word), None) if word.eq_ignore_ascii_case(b"LAST") => Ok(Chunk { octets, last: true }),
+        _ => Err(CommandError::Chunk),
     }
 }
 
@@ -324,6 +351,9 @@ mod tests {
             Ok(Command::Rcpt(forward_path)) => format!("rcpt {forward_path}"),
             Ok(Command::Helo(name)) => format!("helo {name}"),
             Ok(Command::Ehlo(name)) => format!("ehlo {name}"),
+            Ok(Command::Bdat(Chunk { octets, last })) => {
+                format!("bdat {octets}{}", if last { " last" } else { "" })
+            }
             Ok(other) => format!("{other:?}").to_lowercase(),
             Err(error) => error.reply().to_string(),
         }
@@ -361,6 +391,21 @@ mod tests {
         check("NO\0OP", "500 5.5.2");
         check(format!("NOOP {}", "a".repeat(505)), "noop");
         check(format!("NOOP {}", "a".repeat(506)), "500 5.5.2");
+    }
+
+    #[test]
+    fn chunks() {
+        check("BDAT 0", "bdat 0");
+        check("bdat 1000 last", "bdat 1000 last");
+        check("BDAT  7  LAST ", "bdat 7 last");
+        check("BDAT 99999999999999999999", "bdat 18446744073709551615");
+        check("BDAT", "501 5.5.2");
+        check("BDAT LAST", "501 5.5.2");
+        check("BDAT -1", "501 5.5.2");
+        check("BDAT 0x10", "501 5.5.2");
+        check("BDAT 7 FIRST", "501 5.5.2");
+        check("BDAT 7 LAST LAST", "501 5.5.2");
+        check("BDAT 000000000000000000007", "501 5.5.2");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! end while the end is looked for. The [`Decoder`] reports it, and hands out CRLF in its place: what leaves it
 //! never holds another line end.
 //!
+//! Data in chunks (RFC 3030) have neither that end nor stuffed dots; their line ends are held to the same rule.
+//!
 //! NUL and octets above 127 are content like any other. The other direction, stuffing, is the client's
 //! (`client`). Sizes, and whether a message with bare line ends is taken at all, are `server`'s business.
 
@@ -46,15 +48,35 @@ enum Position {
 pub struct Decoder {
     position: Position,
     bare_line_end: bool,
+    /// Whether a dot at the start of a line is no content.
+    dots: bool,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { position: Position::LineStart, bare_line_end: false }
+        Self { position: Position::LineStart, bare_line_end: false, dots: true }
     }
 }
 
 impl Decoder {
+    /// For data that come in chunks: nothing in them is their end, [`Decoder::finish`] is told of it.
+    pub fn of_chunks() -> Self {
+        Self { dots: false, ..Self::default() }
+    }
+
+    /// The last chunk was decoded. To be called until it returns nothing: what comes out ends the last line, so that what
+    /// came in chunks ends with a line end, too.
+    pub fn finish(&mut self) -> Option<Piece<'static>> {
+        let owed = match self.position {
+            Position::Cr(count) | Position::Owed(count) => count,
+            Position::Line => 0,
+            _ => return None,
+        };
+        self.bare_line_end |= owed > 0;
+        self.position = if owed > 1 { Position::Owed(owed - 1) } else { Position::LineStart };
+        Some(Piece::LineEnd)
+    }
+
     /// Whether a bare CR or LF was seen. Content handed out after the first one isn't what the client sent
     /// octet for octet: each bare LF, and each CR that no LF follows, became CRLF; of several CR before one LF one stayed.
     pub fn saw_bare_line_end(&self) -> bool {
@@ -71,14 +93,15 @@ impl Decoder {
             match self.position {
                 Position::Ended => return (done, Some(Piece::End)),
                 Position::Owed(count) => {
-                    self.position = if count > 1 { Position::Owed(count - 1) } else { Position::Line };
+                    self.position =
+                        if count > 1 { Position::Owed(count - 1) } else { self.after_bare_line_end() };
                     return (done, Some(Piece::LineEnd));
                 }
                 _ => {}
             }
             let Some(&octet) = rest.first() else { return (done, None) };
             match (self.position, octet) {
-                (Position::LineStart, b'.') => {
+                (Position::LineStart, b'.') if self.dots => {
                     self.position = Position::Dot;
                     done += 1;
                 }
@@ -106,7 +129,7 @@ impl Decoder {
                 }
                 (_, b'\n') => {
                     self.bare_line_end = true;
-                    self.position = Position::Line;
+                    self.position = self.after_bare_line_end();
                     return (done + 1, Some(Piece::LineEnd));
                 }
                 _ => match self.plain(rest) {
@@ -115,6 +138,11 @@ impl Decoder {
                 },
             }
         }
+    }
+
+    /// A line end that isn't CRLF begins no line as far as a dot is concerned.
+    fn after_bare_line_end(&self) -> Position {
+        if self.dots { Position::Line } else { Position::LineStart }
     }
 
     /// The length of the longest front of `rest`, which starts within a line, that is content as it
@@ -135,7 +163,8 @@ impl Decoder {
                 return end;
             }
             length = end + CRLF.len();
-            if matches!(rest.get(length), None | Some(b'.')) {
+            let begins_with_dot = self.dots && rest.get(length) == Some(&b'.');
+            if length == rest.len() || begins_with_dot {
                 self.position = Position::LineStart;
                 return length;
             }
@@ -190,6 +219,43 @@ mod tests {
         check(b"..\r\n..a\r\n.b\r\nc.\r\n.\r\n", b".\r\n.a\r\nb\r\nc.\r\n", true, false);
         check(b"\r\n.\r\n", b"\r\n", true, false);
         check(b"a\r\n", b"a\r\n", false, false);
+    }
+
+    /// The same for content in chunks: the content, and whether a bare line end was seen.
+    fn check_chunks(wire: &[u8], content: &[u8], bare: bool) {
+        for length in [1, 2, wire.len().max(1)] {
+            let (mut decoder, mut seen) = (Decoder::of_chunks(), Vec::new());
+            let mut take = |piece| match piece {
+                Piece::Content(octets) => seen.extend_from_slice(octets),
+                Piece::LineEnd => seen.extend_from_slice(CRLF),
+                Piece::End => panic!("chunks have no end of their own"),
+            };
+            for mut rest in wire.chunks(length) {
+                while let (done, Some(piece)) = decoder.decode(rest) {
+                    take(piece);
+                    rest = &rest[done..];
+                }
+            }
+            while let Some(piece) = decoder.finish() {
+                take(piece);
+            }
+            assert_eq!(seen.escape_ascii().to_string(), content.escape_ascii().to_string(), "by {length}");
+            assert_eq!(decoder.saw_bare_line_end(), bare, "{}", wire.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn chunks_hold_dots_and_their_last_line_ends() {
+        check_chunks(b"", b"", false);
+        check_chunks(b"a\r\n", b"a\r\n", false);
+        check_chunks(b"a", b"a\r\n", false);
+        check_chunks(b".\r\n..\r\n.\r\nb\r\n", b".\r\n..\r\n.\r\nb\r\n", false);
+        check_chunks(b"a\n.\nb", b"a\r\n.\r\nb\r\n", true);
+        check_chunks(b"a\n", b"a\r\n", true);
+        check_chunks(b"a\r", b"a\r\n", true);
+        check_chunks(b"a\r\r", b"a\r\n\r\n", true);
+        check_chunks(b"a\r\r\n", b"a\r\n", true);
+        check_chunks(b"a\rb\0\r\n", b"a\r\nb\0\r\n", true);
     }
 
     #[test]

@@ -15,15 +15,18 @@ pub enum Extension {
     EightBitMime,
     /// Replies carry enhanced status codes (RFC 2034).
     EnhancedStatusCodes,
+    /// Content may come in chunks of a size that is said before (RFC 3030).
+    Chunking,
 }
 
 /// What a server with this size limit, in octets, offers.
-pub fn offered(max_message_octets: u64) -> [Extension; 4] {
+pub fn offered(max_message_octets: u64) -> [Extension; 5] {
     [
         Extension::Pipelining,
         Extension::Size(max_message_octets),
         Extension::EightBitMime,
         Extension::EnhancedStatusCodes,
+        Extension::Chunking,
     ]
 }
 
@@ -34,6 +37,7 @@ impl fmt::Display for Extension {
             Extension::Size(octets) => write!(f, "SIZE {octets}"),
             Extension::EightBitMime => f.write_str("8BITMIME"),
             Extension::EnhancedStatusCodes => f.write_str("ENHANCEDSTATUSCODES"),
+            Extension::Chunking => f.write_str("CHUNKING"),
         }
     }
 }

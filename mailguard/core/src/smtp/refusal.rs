@@ -21,6 +21,14 @@ pub enum Refusal {
     RelayDenied,
     /// MAIL before HELO or EHLO.
     HeloRequired,
+    /// What the client called itself is no host name and no address literal.
+    HeloInvalid,
+    /// What the client called itself is no fully qualified name.
+    HeloNotQualified,
+    /// The reverse-path's domain has this fault.
+    SenderDomain(DomainFault),
+    /// The forward-path's domain has this fault.
+    RecipientDomain(DomainFault),
     /// The message is, or says it is, larger than this many octets.
     TooLarge(u64),
     /// The header is larger than this many octets.
@@ -43,6 +51,20 @@ pub enum Refusal {
     Busy,
 }
 
+/// What is wrong with a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainFault {
+    /// It is no fully qualified name.
+    NotQualified,
+    /// It has neither a mail exchanger nor an address.
+    Unknown,
+    /// It takes no mail (RFC 7505).
+    NullMx,
+    /// The DNS gives no answer.
+    Unavailable,
+}
+
 impl Refusal {
     /// The reply code and enhanced status code (RFC 5321 §4.2.3, RFC 3463).
     pub const fn codes(&self) -> (ReplyCode, EnhancedStatus) {
@@ -55,6 +77,22 @@ impl Refusal {
             | Refusal::RecipientListed
             | Refusal::RelayDenied => (ReplyCode::TRANSACTION_FAILED, s(5, 7, 1)),
             Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, s(5, 5, 1)),
+            Refusal::HeloInvalid => (ReplyCode::PARAMETER_SYNTAX_ERROR, s(5, 5, 2)),
+            Refusal::HeloNotQualified
+            | Refusal::SenderDomain(DomainFault::NotQualified)
+            | Refusal::RecipientDomain(DomainFault::NotQualified) => {
+                (ReplyCode::PARAMETER_NOT_IMPLEMENTED, s(5, 5, 2))
+            }
+            Refusal::SenderDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 8)),
+            Refusal::RecipientDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 2)),
+            Refusal::SenderDomain(DomainFault::NullMx) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 7, 27)),
+            Refusal::RecipientDomain(DomainFault::NullMx) => (ReplyCode::DOMAIN_TAKES_NO_MAIL, s(5, 1, 10)),
+            Refusal::SenderDomain(DomainFault::Unavailable) => {
+                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 8))
+            }
+            Refusal::RecipientDomain(DomainFault::Unavailable) => {
+                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 2))
+            }
             Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
             Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
             Refusal::MailLoop => (ReplyCode::TRANSACTION_FAILED, s(5, 4, 6)),
@@ -81,6 +119,10 @@ impl fmt::Display for Refusal {
             Refusal::RecipientListed => f.write_str("Recipient is on the recipient blacklist"),
             Refusal::RelayDenied => f.write_str("Relay access denied"),
             Refusal::HeloRequired => f.write_str("Send HELO or EHLO first"),
+            Refusal::HeloInvalid => f.write_str("HELO argument is no host name and no address literal"),
+            Refusal::HeloNotQualified => f.write_str("HELO argument is not a fully qualified host name"),
+            Refusal::SenderDomain(fault) => write!(f, "Sender {fault}"),
+            Refusal::RecipientDomain(fault) => write!(f, "Recipient {fault}"),
             Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),
             Refusal::HeaderTooLarge(limit) => write!(f, "Message header exceeds the limit of {limit} octets"),
             Refusal::TooManyRecipients(limit) => write!(f, "Too many recipients, the limit is {limit}"),
@@ -92,5 +134,16 @@ impl fmt::Display for Refusal {
             Refusal::ScannerFailed => f.write_str("Content check failed, try later"),
             Refusal::Busy => f.write_str("Busy, try later"),
         }
+    }
+}
+
+impl fmt::Display for DomainFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DomainFault::NotQualified => "domain is not a fully qualified name",
+            DomainFault::Unknown => "domain not found",
+            DomainFault::NullMx => "domain takes no mail (null MX)",
+            DomainFault::Unavailable => "domain can't be looked up now, try later",
+        })
     }
 }

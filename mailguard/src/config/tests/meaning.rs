@@ -104,9 +104,9 @@ fn keys_not_built_yet_take_their_default_only() {
         ],
     );
     check(
-        "[server]\ngreet_delay = \"5s\"\n[log]\nformat = \"journald\"\n",
+        "[server]\nverify_recipients = true\n[log]\nformat = \"journald\"\n",
         &[
-            "server.greet_delay: found \"5s\", not supported yet: only \"0s\" is accepted = remove it, or write \"0s\"",
+            "server.verify_recipients: found true, not supported yet: only false is accepted = remove it, or write false",
             "log.format: found \"journald\", not supported yet: only \"text\" or \"json\" is accepted = remove it, or write \"text\" or \"json\"",
         ],
     );

@@ -1,7 +1,7 @@
 //! Carrying out commands: their order (RFC 5321 §4.1.4), and who may send several at once (RFC 2920 §3.1).
 
-use crate::mail::ForwardPath;
-use crate::smtp::command::{Command, CommandError, HeloName};
+use crate::mail::{ForwardPath, QueueId};
+use crate::smtp::command::{Chunk, Command, CommandError, HeloName};
 use crate::smtp::enhanced_status::EnhancedStatus;
 use crate::smtp::extension;
 use crate::smtp::line::Line;
@@ -14,10 +14,18 @@ use super::{
     ok,
 };
 
+/// What is said to a command that doesn't belong between two chunks.
+const CHUNKS_ONLY: &str = "The message isn't complete: BDAT or RSET";
+
+fn bad_sequence(text: &str) -> Reply {
+    Reply::new(ReplyCode::BAD_SEQUENCE, EnhancedStatus::new(5, 5, 1), text)
+}
+
 impl<R> Server<R> {
     /// Takes the next command from the input and carries it out.
     pub(super) fn next_command(&mut self) -> Progress {
-        if self.shutting_down {
+        // A message that is on its way in chunks is finished before.
+        if self.shutting_down && !matches!(self.state, State::BetweenChunks(..)) {
             let text = format!("{} is shutting down, try again later", self.settings.hostname);
             self.hang_up(CloseReason::ShutDown, ReplyCode::NOT_AVAILABLE, (4, 3, 2), &text);
             return Progress::Again;
@@ -39,6 +47,13 @@ impl<R> Server<R> {
         }
         match command {
             Ok(command) => self.carry_out(command),
+            Err(CommandError::Chunk) => {
+                // How much of what follows is content can't be told.
+                let text = CommandError::Chunk.to_string();
+                let code = ReplyCode::PARAMETER_SYNTAX_ERROR;
+                self.hang_up(CloseReason::Unsynchronised, code, (5, 5, 2), &text);
+                Progress::Again
+            }
             Err(error) => {
                 self.flush = true;
                 self.refuse(&error.reply());
@@ -61,6 +76,7 @@ impl<R> Server<R> {
         match command {
             Command::Mail(mail) => match self.state {
                 State::Ready => {
+                    self.chunks_refused = false;
                     self.state = State::JudgingMail;
                     return Progress::Emit(Emit::Plain(Action::Judge(Question::Mail(mail))));
                 }
@@ -68,11 +84,13 @@ impl<R> Server<R> {
             },
             Command::Rcpt(forward_path) => return self.rcpt(forward_path),
             Command::Data => return self.data(),
+            Command::Bdat(chunk) => return self.bdat(chunk),
             Command::Ehlo(name) => return self.introduce(Greeting::Ehlo(name.clone()), &name),
             Command::Helo(name) => return self.introduce(Greeting::Helo(name.clone()), &name),
             Command::Rset => {
-                let had_transaction = matches!(self.state, State::Collecting(_));
+                let had_transaction = self.has_transaction();
                 self.state = State::Ready;
+                self.chunks_refused = false;
                 self.idle(&ok((2, 0, 0), "Ok"));
                 if had_transaction {
                     return Progress::Emit(Emit::Plain(Action::Abandon));
@@ -84,7 +102,7 @@ impl<R> Server<R> {
             }
             Command::Help => {
                 self.flush = true;
-                let text = "HELO EHLO MAIL RCPT DATA RSET NOOP HELP VRFY QUIT";
+                let text = "HELO EHLO MAIL RCPT DATA BDAT RSET NOOP HELP VRFY QUIT";
                 self.idle(&Reply::new(ReplyCode::HELP, EnhancedStatus::new(2, 0, 0), text));
             }
             Command::Vrfy => {
@@ -98,8 +116,9 @@ impl<R> Server<R> {
     }
 
     fn introduce(&mut self, greeting: Greeting, name: &HeloName) -> Progress {
-        let had_transaction = matches!(self.state, State::Collecting(_));
+        let had_transaction = self.has_transaction();
         self.state = State::Ready;
+        self.chunks_refused = false;
         self.flush = true;
         let mut lines = vec![format!("{} greets {name}", self.settings.hostname)];
         if matches!(greeting, Greeting::Ehlo(_)) {
@@ -125,8 +144,9 @@ impl<R> Server<R> {
                 Progress::Emit(Emit::Plain(Action::Judge(Question::Rcpt(forward_path))))
             }
             other => {
+                let between_chunks = matches!(other, State::BetweenChunks(..));
                 self.state = other;
-                self.out_of_order("MAIL comes first");
+                self.out_of_order(if between_chunks { CHUNKS_ONLY } else { "MAIL comes first" });
                 Progress::Again
             }
         }
@@ -135,31 +155,69 @@ impl<R> Server<R> {
     fn data(&mut self) -> Progress {
         self.flush = true;
         match self.state {
-            State::Collecting(Transaction { recipients: 0, .. }) => {
-                // No error of its own: a client that sends in groups says DATA before it knows.
-                let text = "No valid recipients";
-                let status = EnhancedStatus::new(5, 5, 1);
-                self.say(&Reply::new(ReplyCode::TRANSACTION_FAILED, status, text));
-            }
+            State::Collecting(Transaction { recipients: 0, .. }) => self.no_recipients(),
             State::Collecting(Transaction { id, .. }) => {
                 let text = "End data with <CR><LF>.<CR><LF>".to_owned();
                 self.say(&Reply::bare(ReplyCode::START_MAIL_INPUT, vec![text]));
                 let last_moment = self.now + self.settings.longest_reception();
-                self.deadline = last_moment.min(self.now + self.settings.data_timeout);
-                self.state = State::Receiving(id, Reception::new(last_moment));
-                return Progress::Emit(Emit::Plain(Action::BeginBody));
+                return self.begin_body(id, Reception::new(last_moment));
             }
+            State::BetweenChunks(..) => self.out_of_order(CHUNKS_ONLY),
             _ => self.out_of_order("MAIL and RCPT come first"),
         }
         Progress::Again
     }
 
+    /// RFC 3030 §2. The chunk follows at once, wanted or not.
+    fn bdat(&mut self, chunk: Chunk) -> Progress {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Collecting(Transaction { id, recipients }) if recipients > 0 => {
+                let mut reception = Reception::in_chunks(self.now + self.settings.longest_reception());
+                reception.expect(chunk);
+                return self.begin_body(id, reception);
+            }
+            State::BetweenChunks(id, mut reception) => {
+                reception.expect(chunk);
+                self.deadline = reception.last_moment.min(self.now + self.settings.data_timeout);
+                self.state = State::Receiving(id, reception);
+                return Progress::Again;
+            }
+            other => self.state = other,
+        }
+        self.unwanted = chunk.octets;
+        if matches!(self.state, State::Collecting(_)) {
+            self.no_recipients();
+        } else if self.chunks_refused {
+            // Counted once, with the first.
+            self.say(&bad_sequence("The message was refused"));
+        } else {
+            self.out_of_order("MAIL and RCPT come first");
+        }
+        Progress::Again
+    }
+
+    fn begin_body(&mut self, id: QueueId, reception: Reception) -> Progress {
+        self.deadline = reception.last_moment.min(self.now + self.settings.data_timeout);
+        self.state = State::Receiving(id, reception);
+        Progress::Emit(Emit::Plain(Action::BeginBody))
+    }
+
+    /// No error of its own: a client that sends in groups says DATA or BDAT before it knows.
+    fn no_recipients(&mut self) {
+        let status = EnhancedStatus::new(5, 5, 1);
+        self.say(&Reply::new(ReplyCode::TRANSACTION_FAILED, status, "No valid recipients"));
+    }
+
+    fn has_transaction(&self) -> bool {
+        matches!(self.state, State::Collecting(_) | State::BetweenChunks(..))
+    }
+
     fn out_of_order(&mut self, text: &str) {
-        self.refuse(&Reply::new(ReplyCode::BAD_SEQUENCE, EnhancedStatus::new(5, 5, 1), text));
+        self.refuse(&bad_sequence(text));
     }
 
     /// Replies to a command that brings no message nearer.
-    fn idle(&mut self, reply: &Reply) {
+    pub(super) fn idle(&mut self, reply: &Reply) {
         self.idle_commands = self.idle_commands.saturating_add(1);
         if self.idle_commands > MAX_IDLE_COMMANDS {
             self.errors += 1;

@@ -72,6 +72,8 @@ enum State {
     JudgingRcpt(Transaction),
     /// Data are coming.
     Receiving(QueueId, Reception),
+    /// A chunk of the data came, and was not the last.
+    BetweenChunks(QueueId, Reception),
     /// All data came; the message waits for its answer.
     JudgingData(QueueId),
     /// The last reply is to be written.
@@ -124,6 +126,10 @@ pub struct Server<R> {
     errors: u32,
     idle_commands: u32,
     shutting_down: bool,
+    /// Octets of a chunk that nobody wants.
+    unwanted: u64,
+    /// A chunk was refused, and with it those that the client sent before it knew.
+    chunks_refused: bool,
     /// The latest time that the driver told.
     now: Instant,
     /// When the client must have sent its next command, or some more data.
@@ -149,6 +155,8 @@ impl<R> Server<R> {
             errors: 0,
             idle_commands: 0,
             shutting_down: false,
+            unwanted: 0,
+            chunks_refused: false,
             now,
             receipt: PhantomData,
         }
@@ -206,7 +214,9 @@ impl<R> Server<R> {
     /// When to call [`Server::handle_timeout`]; nothing while the client waits for us.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Ready | State::Collecting(_) | State::Receiving(..) => Some(self.deadline),
+            State::Ready | State::Collecting(_) | State::Receiving(..) | State::BetweenChunks(..) => {
+                Some(self.deadline)
+            }
             _ => None,
         }
     }
@@ -244,7 +254,10 @@ impl<R> Server<R> {
 
     fn advance(&mut self) -> Progress {
         match self.state {
-            State::Ready | State::Collecting(_) => self.next_command(),
+            State::Ready | State::Collecting(_) | State::BetweenChunks(..) if self.unwanted > 0 => {
+                self.skip_unwanted()
+            }
+            State::Ready | State::Collecting(_) | State::BetweenChunks(..) => self.next_command(),
             State::Receiving(..) => self.receive(),
             State::Closing(reason) => {
                 self.state = State::Closed;
@@ -256,6 +269,15 @@ impl<R> Server<R> {
             | State::JudgingData(_)
             | State::Closed => Progress::Blocked,
         }
+    }
+
+    /// Throws a chunk away that nobody wants.
+    fn skip_unwanted(&mut self) -> Progress {
+        let here = self.input.len() - self.used;
+        let skipped = usize::try_from(self.unwanted).map_or(here, |unwanted| unwanted.min(here));
+        self.used += skipped;
+        self.unwanted -= skipped as u64;
+        if self.unwanted > 0 { Progress::Starved } else { Progress::Again }
     }
 
     /// Answers [`Question::Mail`]; `id` names the transaction from now on. Without effect unless that was asked.

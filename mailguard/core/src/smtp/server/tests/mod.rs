@@ -7,6 +7,7 @@
 //! The driver of these tests finds fault with local parts only, `refused` and `deferred`, and can't store a body
 //! that begins with `full`.
 
+mod chunks;
 mod properties;
 mod transcripts;
 
@@ -160,7 +161,8 @@ const GREETED: &str = "
     S: 250-PIPELINING
     S: 250-SIZE 100
     S: 250-8BITMIME
-    S: 250 ENHANCEDSTATUSCODES
+    S: 250-ENHANCEDSTATUSCODES
+    S: 250 CHUNKING
 ";
 
 /// Goes on after [`GREETED`]: data may follow.

@@ -20,10 +20,18 @@ fn groups() -> impl Strategy<Value = Vec<Vec<u8>>> {
     ]);
     let commands = proptest::collection::vec(line, 0..6);
     let data = "(\\.?[a\\r\\n]{0,30}\r\n){0,6}";
-    let group = (commands, proptest::bool::ANY, data).prop_map(|(commands, message, data)| {
+    let chunks = proptest::collection::vec("[.a\\r\\n]{0,30}", 1..4);
+    let group = (commands, 0..3, data, chunks).prop_map(|(commands, message, data, chunks)| {
         let mut group: String = commands.iter().map(|line| format!("{line}\r\n")).collect();
         let mut groups = Vec::new();
-        if message {
+        if message == 2 {
+            group.push_str("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n");
+            for chunk in chunks {
+                group.push_str(&format!("BDAT {}\r\n{chunk}", chunk.len()));
+            }
+            group.push_str("BDAT 0 LAST\r\n");
+            groups.push(group.into_bytes());
+        } else if message == 1 {
             group.push_str("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n");
             groups.push(std::mem::take(&mut group).into_bytes());
             groups.push(format!("{data}\r\n.\r\n").into_bytes());
@@ -69,7 +77,7 @@ proptest! {
         lengths in proptest::collection::vec(1_usize..40, 1..6),
     ) {
         // Banner and the answer to EHLO come first, and have none (RFC 2034 §3).
-        let answers = run(&groups, &lengths).0.into_iter().skip(6);
+        let answers = run(&groups, &lengths).0.into_iter().skip(7);
         for line in answers.filter(|line| !line.starts_with("S: 354")) {
             let (code, rest) = line[3..].split_at(4);
             let status: EnhancedStatus = rest.split(' ').next().unwrap().parse().unwrap();
