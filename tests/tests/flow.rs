@@ -1,8 +1,11 @@
 //! A message's whole way, from packets on an interface to a far server, with the commands that show it.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{
@@ -123,6 +126,50 @@ fn a_virus_is_withheld_shown_and_released() {
     appliance.ok(&["quarantine", "delete", &id]).expect("deleted");
     assert!(rows(&appliance, "quarantine").is_empty());
     assert!(!appliance.cli(&["quarantine", "release", &id]).expect("runs").status.success());
+}
+
+/// Sends a message in these chunks, in one write after EHLO, and returns the last reply before the farewell's.
+fn send_in_chunks(topology: &Topology, chunks: &[&str]) -> String {
+    let mut stream = topology
+        .client
+        .within(|| Ok(BufReader::new(TcpStream::connect((SERVER4, 25))?)))
+        .expect("the proxy is reached");
+    stream.get_ref().set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    stream.get_mut().write_all(b"EHLO client.example.test\r\n").expect("written");
+    let mut line = String::new();
+    while !line.starts_with("250 ") {
+        line.clear();
+        assert!(stream.read_line(&mut line).expect("a reply") > 0, "the connection is open");
+    }
+    assert_eq!(line, "250 CHUNKING\r\n");
+    let mut group =
+        "MAIL FROM:<alice@client.example.test>\r\nRCPT TO:<bob@server.example.test>\r\n".to_owned();
+    for chunk in chunks {
+        group.push_str(&format!("BDAT {}\r\n{chunk}", chunk.len()));
+    }
+    group.push_str("BDAT 0 LAST\r\nQUIT\r\n");
+    stream.get_mut().write_all(group.as_bytes()).expect("written");
+    let mut replies = String::new();
+    stream.read_to_string(&mut replies).expect("closed after the farewell");
+    replies.lines().rev().nth(1).expect("a reply before it").to_owned()
+}
+
+#[test]
+fn chunks_are_delivered_and_hide_nothing() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let appliance = Appliance::start(&firewall, &transparent("")).expect("mailguard runs");
+    let sink = sink(&topology, appliance.folder(), &port25(SERVER4));
+    let reply = send_in_chunks(&topology, &["Subject: in chu", "nks\r\n\r\n.dot\r\n.\r\nQUIT\r\nla", "st"]);
+    assert!(reply.starts_with("250 2.0.0 Ok: queued as"), "{reply}");
+    let received = wait_for(&sink, "in chunks");
+    assert!(received.content.ends_with("\n\n.dot\n.\nQUIT\nlast\n"), "{}", received.content);
+    let (one, other) = EICAR.split_at(30);
+    let reply = send_in_chunks(&topology, &["Subject: infected\r\n\r\n", one, other, "\r\n"]);
+    assert!(reply.starts_with("250 2.0.0 Ok: queued as"), "{reply}");
+    let withheld = rows(&appliance, "quarantine");
+    assert_eq!(withheld.len(), 1, "{withheld:?}");
+    assert!(arrived(&sink, "infected").is_none());
 }
 
 #[test]
