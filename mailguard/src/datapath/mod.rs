@@ -74,8 +74,10 @@ pub struct Datapath {
     zones: ZoneInterfaces,
     leaving: Leaving,
     interfaces: Vec<InterfaceStatus>,
-    /// Whether all that was attached last is in force; else it is done anew at the next occasion.
-    complete: bool,
+    /// Whether what `zones` says is in force; else it is done anew at the next heartbeat.
+    in_force: bool,
+    /// Whether something is the matter with one of them; tried again when an interface comes or goes.
+    troubled: bool,
     _events: EventLog,
 }
 
@@ -149,7 +151,8 @@ impl Datapath {
             zones: ZoneInterfaces::default(),
             leaving: Leaving::default(),
             interfaces: Vec::new(),
-            complete: false,
+            in_force: false,
+            troubled: false,
             _events,
         };
         let zones = datapath.zones_now(config, listeners)?;
@@ -171,7 +174,7 @@ impl Datapath {
     ) -> Result<bool, DatapathError> {
         let zones = self.zones_now(config, listeners)?;
         self.add_listeners(listeners)?;
-        let changed = zones != self.zones || !self.complete;
+        let changed = zones != self.zones || !self.in_force || self.troubled;
         if changed {
             self.attach_to(zones)?;
         }
@@ -190,9 +193,9 @@ impl Datapath {
     ) -> Result<bool, DatapathError> {
         if self.leaving.note_oldest_session(oldest, now) {
             // Until it has been done.
-            self.complete = false;
+            self.in_force = false;
         }
-        if self.complete { Ok(false) } else { self.follow_interfaces(config, listeners) }
+        if self.in_force { Ok(false) } else { self.follow_interfaces(config, listeners) }
     }
 
     /// Puts new listeners in their places.
@@ -249,7 +252,7 @@ impl Datapath {
 
     /// First what a packet needs, then the programs, then what is left over.
     fn attach_to(&mut self, zones: ZoneInterfaces) -> Result<(), DatapathError> {
-        self.complete = false;
+        self.in_force = false;
         let serving = zones.present.iter().filter(|interface| interface.has(INTERFACE_SERVES));
         let serving: Vec<String> = serving.map(|interface| interface.device.name.clone()).collect();
         routes::add(&serving)?;
@@ -257,8 +260,7 @@ impl Datapath {
         let (xdp, hook) = (self.xdp, self.hook);
         self.interfaces = attach::attach(&mut self.programs, &self.pins, &zones.present, xdp, hook)?;
         routes::remove_except(&serving)?;
-        // What has a problem is tried again.
-        self.complete = self.interfaces.iter().all(|interface| interface.problem.is_none());
+        self.troubled = self.interfaces.iter().any(|interface| interface.problem.is_some());
         for (name, zone) in &zones.absent {
             self.interfaces.push(InterfaceStatus {
                 name: name.clone(),
@@ -272,6 +274,7 @@ impl Datapath {
         }
         self.leaving.replace(zones.leaving(), Instant::now());
         self.zones = zones;
+        self.in_force = true;
         Ok(())
     }
 
@@ -284,7 +287,7 @@ impl Datapath {
         self.rules.set_ban_action(self.ban_action)?;
         self.settings.fail_mode = fail_mode(config);
         self.write_settings()?;
-        self.complete &= self.xdp == config.kernel.xdp;
+        self.in_force &= self.xdp == config.kernel.xdp;
         self.xdp = config.kernel.xdp;
         self.follow_interfaces(config, listeners)?;
         Ok(applied)

@@ -101,8 +101,18 @@ pub fn run(path: &Path) -> Result<(), RunError> {
             warn!(interface = interface.name, zone = interface.zone, "not served: {problem}");
         }
     }
-    let supervisor =
-        Supervisor { source, config, user, level, listeners, datapath, events, generation: 0, revision: 1 };
+    let supervisor = Supervisor {
+        source,
+        config,
+        user,
+        level,
+        listeners,
+        lacking: None,
+        datapath,
+        events,
+        generation: 0,
+        revision: 1,
+    };
     supervisor.supervise(&inbox)
 }
 
@@ -197,6 +207,8 @@ struct Supervisor {
     user: MailUser,
     level: log::Level,
     listeners: Listeners,
+    /// Why there aren't all listeners that there should be, if that is so.
+    lacking: Option<String>,
     datapath: Datapath,
     events: SyncSender<Event>,
     generation: u64,
@@ -326,7 +338,7 @@ impl Supervisor {
                     }
                 }
                 Ok(Event::Links) => {
-                    self.follow_interfaces();
+                    self.follow_interfaces(PORTS_PATIENCE);
                     self.announce_listeners(mail);
                 }
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return Served::ToTheEnd,
@@ -342,11 +354,18 @@ impl Supervisor {
         }
     }
 
-    /// Serves the interfaces that are there now.
-    fn follow_interfaces(&mut self) {
-        match adapted(&self.listeners, &self.config, PORTS_PATIENCE) {
-            Ok(listeners) => self.listeners = listeners,
-            Err(error) => error!(%error, "an active zone isn't served on an interface that came"),
+    /// Serves the interfaces that are there now. Waits for ports at most so long.
+    fn follow_interfaces(&mut self, patience: Duration) {
+        match adapted(&self.listeners, &self.config, patience) {
+            Ok(listeners) => (self.listeners, self.lacking) = (listeners, None),
+            Err(error) => {
+                let why = Some(error.to_string());
+                // Once, however often it is tried.
+                if self.lacking != why {
+                    error!(%error, "a zone isn't served on an interface that came; it is tried again");
+                }
+                self.lacking = why;
+            }
         }
         match self.datapath.follow_interfaces(&self.config, &self.listeners) {
             Ok(true) => self.log_interfaces(),
@@ -384,6 +403,10 @@ impl Supervisor {
                     error!(%error, "the kernel side can't be told that the mail process lives");
                 }
                 self.release_interfaces(oldest_session.and_then(|age| said.checked_sub(age)));
+                if self.lacking.is_some() {
+                    self.follow_interfaces(Duration::ZERO);
+                    self.announce_listeners(mail);
+                }
             }
             ToDatapath::Request { id, request } => {
                 let result = self.perform(request);
@@ -467,7 +490,7 @@ impl Supervisor {
             return Err(error.to_string());
         }
         self.level.set(&config.log);
-        (self.source, self.config, self.listeners) = (source, config, listeners);
+        (self.source, self.config, self.listeners, self.lacking) = (source, config, listeners, None);
         self.revision += 1;
         Ok(())
     }
@@ -518,7 +541,7 @@ impl Supervisor {
                     self.reload_or_say();
                 }
                 Ok(Event::Links) => {
-                    self.follow_interfaces();
+                    self.follow_interfaces(PORTS_PATIENCE);
                 }
                 Ok(Event::Message(..) | Event::Hangup(_)) => {}
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
