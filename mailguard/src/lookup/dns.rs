@@ -16,8 +16,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use mailguard_core::config::model::Dns as DnsConfig;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
-use mailguard_core::mx::{self, MxRecord};
-use mailguard_core::policy::domain::Standing;
+use mailguard_core::mx::MxRecord;
 use tokio::sync::Semaphore;
 
 /// Most queries under way at once; more wait.
@@ -80,20 +79,6 @@ impl Dns {
             (Lookup::Found(addresses), _) | (_, Lookup::Found(addresses)) => Lookup::Found(addresses),
             (Lookup::Unavailable(cause), _) | (_, Lookup::Unavailable(cause)) => Lookup::Unavailable(cause),
             (Lookup::Absent, Lookup::Absent) => Lookup::Absent,
-        }
-    }
-
-    /// Whether mail could go to `domain`.
-    pub async fn standing(&self, domain: &Domain) -> Standing {
-        match self.mx(domain).await {
-            Lookup::Found(records) if mx::is_null(&records) => Standing::NullMx,
-            Lookup::Found(_) => Standing::TakesMail,
-            Lookup::Unavailable(cause) => Standing::Unavailable(cause),
-            Lookup::Absent => match self.addresses(domain).await {
-                Lookup::Found(_) => Standing::TakesMail,
-                Lookup::Absent => Standing::Unknown,
-                Lookup::Unavailable(cause) => Standing::Unavailable(cause),
-            },
         }
     }
 
@@ -224,34 +209,6 @@ mod tests {
         assert_eq!(dns.addresses(&domain("d.test")).await, Lookup::Absent);
         assert_eq!(dns.addresses(&domain("no.test")).await, Lookup::Absent);
         assert!(matches!(dns.addresses(&domain("broken.test")).await, Lookup::Unavailable(_)));
-    }
-
-    #[tokio::test]
-    async fn whether_mail_could_go_to_a_domain() {
-        let server = DnsServer::start(&[
-            "exchanged.test MX 10 elsewhere.test",
-            "null.test MX 0 .",
-            "bare.test A 192.0.2.1",
-            "six.test AAAA 2001:db8::1",
-            "nothing.test CNAME no.test",
-            "broken.test MX SERVFAIL",
-            "half.test A SERVFAIL",
-        ])
-        .await;
-        let dns = Dns::new(&server.config());
-        for (name, expect) in [
-            ("exchanged.test", Standing::TakesMail),
-            ("null.test", Standing::NullMx),
-            ("bare.test", Standing::TakesMail),
-            ("six.test", Standing::TakesMail),
-            ("nothing.test", Standing::Unknown),
-            ("no.test", Standing::Unknown),
-        ] {
-            assert_eq!(dns.standing(&domain(name)).await, expect, "{name}");
-        }
-        for name in ["broken.test", "half.test"] {
-            assert!(matches!(dns.standing(&domain(name)).await, Standing::Unavailable(_)), "{name}");
-        }
     }
 
     #[tokio::test]

@@ -4,15 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mailguard_core::config::model::Dns;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::{Domain, QueueId};
-use mailguard_core::policy::domain::Standing;
+use mailguard_core::mail::QueueId;
 use mailguard_core::smtp::Refusal;
 use tracing::error;
 
 use super::bans::Bans;
-use crate::lookup::dns::CurrentDns;
 use crate::scan::Scanner;
 use crate::session::Services;
 use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
@@ -25,7 +22,6 @@ pub(super) struct MailServices {
     scanner: ArcSwap<Scanner>,
     traces: Recorder,
     bans: Bans,
-    dns: CurrentDns,
 }
 
 impl MailServices {
@@ -36,7 +32,7 @@ impl MailServices {
         traces: Recorder,
         bans: Bans,
     ) -> Self {
-        Self { spool, ids, scanner: ArcSwap::from_pointee(scanner), traces, bans, dns: CurrentDns::default() }
+        Self { spool, ids, scanner: ArcSwap::from_pointee(scanner), traces, bans }
     }
 
     /// Messages from now on are scanned by this one.
@@ -63,10 +59,6 @@ impl Services for MailServices {
 
     fn body_writer(&self) -> BodyWriter {
         self.spool.body_writer()
-    }
-
-    async fn standing(&self, dns: &Dns, domain: &Domain) -> Standing {
-        self.dns.get(dns).standing(domain).await
     }
 
     async fn scan(&self, body: &Body) -> Vec<Finding> {

@@ -47,6 +47,7 @@ impl std::fmt::Display for End {
             End::Closed(CloseReason::Quit) => "QUIT",
             End::Closed(CloseReason::EarlyTalker) => "spoke before the greeting",
             End::Closed(CloseReason::Unsynchronised) => "went on without waiting for a reply",
+            End::Closed(CloseReason::BadChunk) => "sent content where no command can follow",
             End::Closed(CloseReason::TooManyErrors) => "too many errors",
             End::Closed(CloseReason::Timeout) => "timeout",
             End::Closed(CloseReason::ShutDown) => "shutting down",
@@ -130,9 +131,10 @@ impl<S: Services> Session<S> {
     async fn converse<T>(&mut self, mut stopped: Pin<&mut impl Future<Output = T>>) -> io::Result<End> {
         let mut stopping = false;
         if !self.greet_delay.is_zero() {
+            let mut octet = [0];
             tokio::select! {
                 // Octets, or the end of them.
-                readable = self.stream.readable() => readable?,
+                octets = self.stream.peek(&mut octet) => { octets?; }
                 () = sleep(self.greet_delay) => {}
                 _ = &mut stopped => {
                     stopping = true;
@@ -211,7 +213,7 @@ impl<S: Services> Session<S> {
                     server.answer_mail(now(), id, verdict);
                 }
                 Action::Judge(Question::Rcpt(forward_path)) => {
-                    let verdict = transactions.rcpt(forward_path).await;
+                    let verdict = transactions.rcpt(forward_path);
                     server.answer_rcpt(now(), verdict);
                 }
                 Action::Judge(Question::Data) => {

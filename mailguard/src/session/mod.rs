@@ -18,10 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mailguard_core::config::Config;
-use mailguard_core::config::model::Dns;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::{Domain, QueueId};
-use mailguard_core::policy::domain::Standing;
+use mailguard_core::mail::QueueId;
 use mailguard_core::smtp::Refusal;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -57,9 +55,6 @@ pub trait Services: Send + Sync + 'static {
 
     /// A writer for one body.
     fn body_writer(&self) -> BodyWriter;
-
-    /// What the DNS says of a domain that mail comes from, or goes to.
-    fn standing(&self, dns: &Dns, domain: &Domain) -> impl Future<Output = Standing> + Send;
 
     /// What the content checks find.
     fn scan(&self, body: &Body) -> impl Future<Output = Vec<Finding>> + Send;

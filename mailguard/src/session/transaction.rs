@@ -10,7 +10,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::disposition::{Decision, Disposition, DispositionPolicy, decide};
 use mailguard_core::finding::{Check, Finding, Outcome};
-use mailguard_core::mail::{Envelope, ForwardPath, QueueId, Recipient, ReversePath, UnixTime};
+use mailguard_core::mail::{Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
 use mailguard_core::policy::{self, rcpt::Verdict};
 use mailguard_core::smtp::server::Greeting;
@@ -79,10 +79,10 @@ impl<S: Services> Transactions<S> {
     ) -> (QueueId, Result<(), Refusal>) {
         let id = self.services.mint();
         let mut before = self.connect.clone();
-        let Config { server, access, spam_prevention, .. } = &*self.config;
+        let Config { server, access, spam_prevention, incoming_domains, .. } = &*self.config;
         before.extend(policy::helo::judge(server, spam_prevention, greeting.name()));
         before.extend(policy::mail::judge(access, &mail.reverse_path));
-        before.extend(self.judge_sender(&before, &mail.reverse_path).await);
+        before.extend(policy::domain::judge_sender(spam_prevention, incoming_domains, &mail.reverse_path));
         let storage = self.services.storage_available();
         let limits = policy::mail::limits(server, mail.size, storage);
         let verdict = policy::mail::verdict(&limits);
@@ -111,36 +111,13 @@ impl<S: Services> Transactions<S> {
         (id, verdict)
     }
 
-    /// Judges the reverse-path's domain. The DNS isn't asked where a whitelist has spoken already.
-    async fn judge_sender(&self, before: &[Finding], reverse_path: &ReversePath) -> Vec<Finding> {
-        let Config { spam_prevention, dns, .. } = &*self.config;
-        let mut findings = policy::domain::judge_sender(spam_prevention, reverse_path);
-        let allowed = before.iter().any(|finding| finding.outcome == Outcome::Allow);
-        if let Some(domain) = policy::domain::sender_in_question(spam_prevention, reverse_path)
-            && findings.is_empty()
-            && !allowed
-        {
-            let standing = self.services.standing(dns, domain).await;
-            findings.push(policy::domain::judge_sender_standing(domain, &standing));
-        }
-        findings
-    }
-
-    /// Judges a recipient, and adds it if nothing speaks against it. The DNS is asked when nothing else does.
-    pub(super) async fn rcpt(&mut self, forward_path: ForwardPath) -> Result<(), Refusal> {
+    /// Judges a recipient, and adds it if nothing speaks against it.
+    pub(super) fn rcpt(&mut self, forward_path: ForwardPath) -> Result<(), Refusal> {
         let Some(transaction) = &mut self.current else { return Err(Refusal::Busy) };
-        let Config { access, incoming_domains, spam_prevention, dns, .. } = &*self.config;
+        let Config { access, incoming_domains, spam_prevention, .. } = &*self.config;
         let mut findings = policy::rcpt::judge(access, incoming_domains, self.kind, &forward_path);
-        findings.extend(policy::domain::judge_recipient(spam_prevention, &forward_path));
-        let mut verdict = policy::rcpt::verdict(transaction.before.iter().chain(&findings));
-        if verdict == Verdict::Accepted
-            && let Some(domain) =
-                policy::domain::recipient_in_question(spam_prevention, incoming_domains, &forward_path)
-        {
-            let standing = self.services.standing(dns, domain).await;
-            findings.push(policy::domain::judge_recipient_standing(domain, &standing));
-            verdict = policy::rcpt::verdict(transaction.before.iter().chain(&findings));
-        }
+        findings.extend(policy::domain::judge_recipient(spam_prevention, incoming_domains, &forward_path));
+        let verdict = policy::rcpt::verdict(transaction.before.iter().chain(&findings));
         let room = MAX_TRACED_FINDINGS.saturating_sub(transaction.traced.len());
         transaction.traced.extend(findings.into_iter().take(room));
         match verdict {

@@ -381,10 +381,6 @@ pub struct SpamPrevention {
     pub reject_non_fqdn_sender: bool,
     /// `reject_non_fqdn_helo`
     pub reject_non_fqdn_helo: bool,
-    /// `reject_unknown_recipient_domain`
-    pub reject_unknown_recipient_domain: bool,
-    /// `reject_unknown_sender_domain`
-    pub reject_unknown_sender_domain: bool,
 }
 
 /// `[dns]`

@@ -97,12 +97,13 @@ fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Confi
     let delivery = root.table("delivery", |section| delivery(section, hostname.as_ref()));
     let smarthost = root.table("smarthost", smarthost);
     let server = root.table("server", |section| server(section, &zones));
-    let spam_prevention = root.table("spam_prevention", |section| SpamPrevention {
-        reject_non_fqdn_recipient: section.flag("reject_non_fqdn_recipient", false),
-        reject_non_fqdn_sender: section.flag("reject_non_fqdn_sender", false),
-        reject_non_fqdn_helo: section.flag("reject_non_fqdn_helo", false),
-        reject_unknown_recipient_domain: section.flag("reject_unknown_recipient_domain", false),
-        reject_unknown_sender_domain: section.flag("reject_unknown_sender_domain", false),
+    let spam_prevention = root.table("spam_prevention", |section| {
+        unbuilt::spam_prevention(section);
+        SpamPrevention {
+            reject_non_fqdn_recipient: section.flag("reject_non_fqdn_recipient", false),
+            reject_non_fqdn_sender: section.flag("reject_non_fqdn_sender", false),
+            reject_non_fqdn_helo: section.flag("reject_non_fqdn_helo", false),
+        }
     });
     let dns = root.table("dns", dns);
     let trace = root.table("trace", |section| Trace {

@@ -189,6 +189,14 @@ pub(super) fn smarthost(section: &mut Section<'_>, enabled: bool) {
     section.protection("tls", Text("opportunistic"), Some(Text("off")), enabled, what);
 }
 
+/// Keys of `[spam_prevention]`.
+pub(super) fn spam_prevention(section: &mut Section<'_>) {
+    section.unbuilt(&[
+        ("reject_unknown_recipient_domain", Flag(false)),
+        ("reject_unknown_sender_domain", Flag(false)),
+    ]);
+}
+
 /// Keys of `[server]`.
 pub(super) fn server(section: &mut Section<'_>) {
     section.unbuilt(&[("verify_recipients", Flag(false)), ("tls_key", Text(""))]);

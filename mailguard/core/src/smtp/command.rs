@@ -141,6 +141,13 @@ const RCPT_SYNTAX: &str = "RCPT TO:<address>";
 impl Command {
     /// Parses a line without its CRLF. White space at its end is ignored (RFC 5321 §4.1.1).
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        // Whatever is wrong with it: content follows, and nobody can tell how much.
+        let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
+            && line.get(4).is_none_or(|octet| !octet.is_ascii_graphic());
+        Self::parse_any(line).map_err(|error| if is_bdat { CommandError::Chunk } else { error })
+    }
+
+    fn parse_any(line: &[u8]) -> Result<Self, CommandError> {
         if line.iter().any(|&octet| octet.is_ascii_control() && octet != b'\t') {
             return Err(CommandError::Control);
         }
@@ -406,6 +413,10 @@ mod tests {
         check("BDAT 7 FIRST", "501 5.5.2");
         check("BDAT 7 LAST LAST", "501 5.5.2");
         check("BDAT 000000000000000000007", "501 5.5.2");
+        check("BDAT 7\0LAST", "501 5.5.2");
+        check("BDAT 7\nLAST", "501 5.5.2");
+        check(format!("BDAT 7{}", " ".repeat(600)), "501 5.5.2");
+        check("BDATA 7", "500 5.5.1");
     }
 
     #[test]

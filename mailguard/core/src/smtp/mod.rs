@@ -12,5 +12,5 @@ pub mod server;
 
 pub use command::{Command, CommandError, HeloName, MailCommand};
 pub use enhanced_status::EnhancedStatus;
-pub use refusal::{DomainFault, Refusal};
+pub use refusal::Refusal;
 pub use reply::{Reply, ReplyCode, Severity};

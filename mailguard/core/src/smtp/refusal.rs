@@ -25,10 +25,10 @@ pub enum Refusal {
     HeloInvalid,
     /// What the client called itself is no fully qualified name.
     HeloNotQualified,
-    /// The reverse-path's domain has this fault.
-    SenderDomain(DomainFault),
-    /// The forward-path's domain has this fault.
-    RecipientDomain(DomainFault),
+    /// The reverse-path's domain is no fully qualified name.
+    SenderNotQualified,
+    /// The forward-path's domain is no fully qualified name.
+    RecipientNotQualified,
     /// The message is, or says it is, larger than this many octets.
     TooLarge(u64),
     /// The header is larger than this many octets.
@@ -51,20 +51,6 @@ pub enum Refusal {
     Busy,
 }
 
-/// What is wrong with a domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DomainFault {
-    /// It is no fully qualified name.
-    NotQualified,
-    /// It has neither a mail exchanger nor an address.
-    Unknown,
-    /// It takes no mail (RFC 7505).
-    NullMx,
-    /// The DNS gives no answer.
-    Unavailable,
-}
-
 impl Refusal {
     /// The reply code and enhanced status code (RFC 5321 §4.2.3, RFC 3463).
     pub const fn codes(&self) -> (ReplyCode, EnhancedStatus) {
@@ -78,20 +64,8 @@ impl Refusal {
             | Refusal::RelayDenied => (ReplyCode::TRANSACTION_FAILED, s(5, 7, 1)),
             Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, s(5, 5, 1)),
             Refusal::HeloInvalid => (ReplyCode::PARAMETER_SYNTAX_ERROR, s(5, 5, 2)),
-            Refusal::HeloNotQualified
-            | Refusal::SenderDomain(DomainFault::NotQualified)
-            | Refusal::RecipientDomain(DomainFault::NotQualified) => {
+            Refusal::HeloNotQualified | Refusal::SenderNotQualified | Refusal::RecipientNotQualified => {
                 (ReplyCode::PARAMETER_NOT_IMPLEMENTED, s(5, 5, 2))
-            }
-            Refusal::SenderDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 8)),
-            Refusal::RecipientDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 2)),
-            Refusal::SenderDomain(DomainFault::NullMx) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 7, 27)),
-            Refusal::RecipientDomain(DomainFault::NullMx) => (ReplyCode::DOMAIN_TAKES_NO_MAIL, s(5, 1, 10)),
-            Refusal::SenderDomain(DomainFault::Unavailable) => {
-                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 8))
-            }
-            Refusal::RecipientDomain(DomainFault::Unavailable) => {
-                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 2))
             }
             Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
             Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
@@ -121,8 +95,8 @@ impl fmt::Display for Refusal {
             Refusal::HeloRequired => f.write_str("Send HELO or EHLO first"),
             Refusal::HeloInvalid => f.write_str("HELO argument is no host name and no address literal"),
             Refusal::HeloNotQualified => f.write_str("HELO argument is not a fully qualified host name"),
-            Refusal::SenderDomain(fault) => write!(f, "Sender {fault}"),
-            Refusal::RecipientDomain(fault) => write!(f, "Recipient {fault}"),
+            Refusal::SenderNotQualified => f.write_str("Sender domain is not a fully qualified name"),
+            Refusal::RecipientNotQualified => f.write_str("Recipient domain is not a fully qualified name"),
             Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),
             Refusal::HeaderTooLarge(limit) => write!(f, "Message header exceeds the limit of {limit} octets"),
             Refusal::TooManyRecipients(limit) => write!(f, "Too many recipients, the limit is {limit}"),
@@ -134,16 +108,5 @@ impl fmt::Display for Refusal {
             Refusal::ScannerFailed => f.write_str("Content check failed, try later"),
             Refusal::Busy => f.write_str("Busy, try later"),
         }
-    }
-}
-
-impl fmt::Display for DomainFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DomainFault::NotQualified => "domain is not a fully qualified name",
-            DomainFault::Unknown => "domain not found",
-            DomainFault::NullMx => "domain takes no mail (null MX)",
-            DomainFault::Unavailable => "domain can't be looked up now, try later",
-        })
     }
 }

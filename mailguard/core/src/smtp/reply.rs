@@ -68,8 +68,6 @@ impl ReplyCode {
     pub const TRANSACTION_FAILED: Self = Self(554);
     /// 555
     pub const PARAMETER_NOT_RECOGNISED: Self = Self(555);
-    /// 556 (RFC 7504)
-    pub const DOMAIN_TAKES_NO_MAIL: Self = Self(556);
 
     /// A code from its number, if the number can be one.
     pub const fn new(code: u16) -> Option<Self> {

@@ -17,7 +17,7 @@ pub enum Action<'a> {
     BeginBody,
     /// The next octets of the body, unstuffed, line ends CRLF.
     Body(&'a [u8]),
-    /// Throw the body away: this refusal will answer the end of data, whatever else comes.
+    /// Throw the body away: this refusal will answer the end of data, or of the chunk, whatever else comes.
     RefuseBody(Refusal),
     /// Close the connection; nothing comes after this.
     Close(CloseReason),
@@ -43,6 +43,8 @@ pub enum CloseReason {
     EarlyTalker,
     /// It went on talking where it had to wait for our reply.
     Unsynchronised,
+    /// It sent content where no command can follow: BDAT without a size, or without EHLO.
+    BadChunk,
     /// It made too many errors.
     TooManyErrors,
     /// It was too slow.

@@ -11,7 +11,7 @@ use crate::smtp::reply::{Reply, ReplyCode};
 use super::receiving::Reception;
 use super::{
     Action, CloseReason, Emit, Greeting, MAX_IDLE_COMMANDS, Progress, Question, Server, State, Transaction,
-    ok,
+    Unwanted, ok,
 };
 
 /// What is said to a command that doesn't belong between two chunks.
@@ -19,6 +19,12 @@ const CHUNKS_ONLY: &str = "The message isn't complete: BDAT or RSET";
 
 fn bad_sequence(text: &str) -> Reply {
     Reply::new(ReplyCode::BAD_SEQUENCE, EnhancedStatus::new(5, 5, 1), text)
+}
+
+/// No error of its own: a client that sends in groups says DATA or BDAT before it knows.
+fn no_recipients() -> Reply {
+    let status = EnhancedStatus::new(5, 5, 1);
+    Reply::new(ReplyCode::TRANSACTION_FAILED, status, "No valid recipients")
 }
 
 impl<R> Server<R> {
@@ -51,7 +57,7 @@ impl<R> Server<R> {
                 // How much of what follows is content can't be told.
                 let text = CommandError::Chunk.to_string();
                 let code = ReplyCode::PARAMETER_SYNTAX_ERROR;
-                self.hang_up(CloseReason::Unsynchronised, code, (5, 5, 2), &text);
+                self.hang_up(CloseReason::BadChunk, code, (5, 5, 2), &text);
                 Progress::Again
             }
             Err(error) => {
@@ -155,7 +161,7 @@ impl<R> Server<R> {
     fn data(&mut self) -> Progress {
         self.flush = true;
         match self.state {
-            State::Collecting(Transaction { recipients: 0, .. }) => self.no_recipients(),
+            State::Collecting(Transaction { recipients: 0, .. }) => self.say(&no_recipients()),
             State::Collecting(Transaction { id, .. }) => {
                 let text = "End data with <CR><LF>.<CR><LF>".to_owned();
                 self.say(&Reply::bare(ReplyCode::START_MAIL_INPUT, vec![text]));
@@ -170,6 +176,11 @@ impl<R> Server<R> {
 
     /// RFC 3030 §2. The chunk follows at once, wanted or not.
     fn bdat(&mut self, chunk: Chunk) -> Progress {
+        if !matches!(self.greeting, Greeting::Ehlo(_)) {
+            // Not offered; what follows is content.
+            self.hang_up(CloseReason::BadChunk, ReplyCode::BAD_SEQUENCE, (5, 5, 1), "EHLO comes first");
+            return Progress::Again;
+        }
         match std::mem::replace(&mut self.state, State::Ready) {
             State::Collecting(Transaction { id, recipients }) if recipients > 0 => {
                 let mut reception = Reception::in_chunks(self.now + self.settings.longest_reception());
@@ -184,15 +195,17 @@ impl<R> Server<R> {
             }
             other => self.state = other,
         }
-        self.unwanted = chunk.octets;
-        if matches!(self.state, State::Collecting(_)) {
-            self.no_recipients();
+        let (reply, is_error) = if matches!(self.state, State::Collecting(_)) {
+            (no_recipients(), false)
         } else if self.chunks_refused {
             // Counted once, with the first.
-            self.say(&bad_sequence("The message was refused"));
+            (bad_sequence("The message was refused"), false)
         } else {
-            self.out_of_order("MAIL and RCPT come first");
-        }
+            (bad_sequence("MAIL and RCPT come first"), true)
+        };
+        let last_moment = self.now + self.settings.longest_reception();
+        self.deadline = last_moment.min(self.now + self.settings.data_timeout);
+        self.unwanted = Some(Unwanted { left: chunk.octets, reply, is_error, last_moment });
         Progress::Again
     }
 
@@ -200,12 +213,6 @@ impl<R> Server<R> {
         self.deadline = reception.last_moment.min(self.now + self.settings.data_timeout);
         self.state = State::Receiving(id, reception);
         Progress::Emit(Emit::Plain(Action::BeginBody))
-    }
-
-    /// No error of its own: a client that sends in groups says DATA or BDAT before it knows.
-    fn no_recipients(&mut self) {
-        let status = EnhancedStatus::new(5, 5, 1);
-        self.say(&Reply::new(ReplyCode::TRANSACTION_FAILED, status, "No valid recipients"));
     }
 
     fn has_transaction(&self) -> bool {

@@ -32,7 +32,7 @@ pub use settings::{BareLineEnds, Settings};
 
 use receiving::Reception;
 
-/// Commands that bring no message nearer (NOOP, RSET, HELP, VRFY) and aren't errors, between two messages; each
+/// Commands that bring no message nearer (NOOP, RSET, HELP, VRFY, BDAT without content) and aren't errors, between two messages; each
 /// one more counts as an error.
 pub const MAX_IDLE_COMMANDS: u32 = 100;
 
@@ -89,6 +89,18 @@ struct Transaction {
     recipients: usize,
 }
 
+/// A chunk that is thrown away, and answered when it has come (RFC 3030 §2).
+#[derive(Debug)]
+struct Unwanted {
+    /// Octets that are still to come.
+    left: u64,
+    reply: Reply,
+    /// Whether the reply counts as an error; else as a command that brings no message nearer.
+    is_error: bool,
+    /// When all of it must be here.
+    last_moment: Instant,
+}
+
 /// What `advance` came to.
 enum Progress {
     /// Something changed.
@@ -126,8 +138,8 @@ pub struct Server<R> {
     errors: u32,
     idle_commands: u32,
     shutting_down: bool,
-    /// Octets of a chunk that nobody wants.
-    unwanted: u64,
+    /// A chunk that nobody wants.
+    unwanted: Option<Unwanted>,
     /// A chunk was refused, and with it those that the client sent before it knew.
     chunks_refused: bool,
     /// The latest time that the driver told.
@@ -155,7 +167,7 @@ impl<R> Server<R> {
             errors: 0,
             idle_commands: 0,
             shutting_down: false,
-            unwanted: 0,
+            unwanted: None,
             chunks_refused: false,
             now,
             receipt: PhantomData,
@@ -192,8 +204,12 @@ impl<R> Server<R> {
             }
             State::Closing(_) | State::Closed => {}
             state => {
-                if let State::Receiving(_, reception) = state {
-                    self.deadline = reception.last_moment.min(now + self.settings.data_timeout);
+                let content = match (state, &self.unwanted) {
+                    (State::Receiving(_, reception), _) => Some(reception.last_moment),
+                    (_, unwanted) => unwanted.as_ref().map(|unwanted| unwanted.last_moment),
+                };
+                if let Some(last_moment) = content {
+                    self.deadline = last_moment.min(now + self.settings.data_timeout);
                 }
                 self.input.drain(..self.used);
                 self.used = 0;
@@ -221,7 +237,7 @@ impl<R> Server<R> {
         }
     }
 
-    /// Ends the session at the next command: 421. A message that is on its way is finished before.
+    /// Ends the session at the next command: 421. A message that is on its way, all its chunks, is finished before.
     pub fn shut_down(&mut self) {
         self.shutting_down = true;
     }
@@ -254,7 +270,7 @@ impl<R> Server<R> {
 
     fn advance(&mut self) -> Progress {
         match self.state {
-            State::Ready | State::Collecting(_) | State::BetweenChunks(..) if self.unwanted > 0 => {
+            State::Ready | State::Collecting(_) | State::BetweenChunks(..) if self.unwanted.is_some() => {
                 self.skip_unwanted()
             }
             State::Ready | State::Collecting(_) | State::BetweenChunks(..) => self.next_command(),
@@ -273,11 +289,22 @@ impl<R> Server<R> {
 
     /// Throws a chunk away that nobody wants.
     fn skip_unwanted(&mut self) -> Progress {
+        let Some(mut unwanted) = self.unwanted.take() else { return Progress::Again };
         let here = self.input.len() - self.used;
-        let skipped = usize::try_from(self.unwanted).map_or(here, |unwanted| unwanted.min(here));
+        let skipped = usize::try_from(unwanted.left).map_or(here, |left| left.min(here));
         self.used += skipped;
-        self.unwanted -= skipped as u64;
-        if self.unwanted > 0 { Progress::Starved } else { Progress::Again }
+        unwanted.left -= skipped as u64;
+        if unwanted.left > 0 {
+            self.unwanted = Some(unwanted);
+            return Progress::Starved;
+        }
+        self.idle_commands = self.idle_commands.saturating_add(1);
+        if unwanted.is_error || self.idle_commands > MAX_IDLE_COMMANDS {
+            self.refuse(&unwanted.reply);
+        } else {
+            self.say(&unwanted.reply);
+        }
+        Progress::Again
     }
 
     /// Answers [`Question::Mail`]; `id` names the transaction from now on. Without effect unless that was asked.
@@ -332,6 +359,9 @@ impl<R> Server<R> {
     fn say(&mut self, reply: &Reply) {
         reply.encode(&mut self.output);
         self.deadline = self.now + self.settings.command_timeout;
+        if let State::BetweenChunks(_, reception) = &self.state {
+            self.deadline = self.deadline.min(reception.last_moment);
+        }
     }
 
     /// Replies with what may be an error of the client's: 5yz counts. Past the limit the session ends.

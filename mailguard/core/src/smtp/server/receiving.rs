@@ -130,7 +130,7 @@ impl<R> Server<R> {
             self.chunks_refused = true;
             return self.refuse_message(id, &refusal);
         }
-        let (octets, last_moment) = (reception.chunk_octets, reception.last_moment);
+        let octets = reception.chunk_octets;
         self.state = State::BetweenChunks(id, reception);
         let reply = ok((2, 0, 0), &format!("Ok: {octets} octets received"));
         if octets == 0 {
@@ -138,7 +138,6 @@ impl<R> Server<R> {
         } else {
             self.say(&reply)
         }
-        self.deadline = self.deadline.min(last_moment);
         Progress::Again
     }
 }

@@ -189,13 +189,53 @@ fn without_a_size_the_session_ends() {
         C: BDAT LAST
         C: MAIL FROM:<smuggled@client.example>
         S: 501 5.5.2 Syntax: BDAT octets [LAST]
-        = close Unsynchronised
+        = close BadChunk
         "
     ));
 }
 
 #[test]
+fn an_unwanted_chunk_is_answered_when_it_has_come() {
+    check_greeted(
+        "
+        C: BDAT 12
+        ! next write
+        C| MAIL FROM:
+        ! next write
+        C| <>
+        S: 503 5.5.1 MAIL and RCPT come first
+        C: MAIL FROM:<a@client.example>
+        C: RCPT TO:<refused@mx.example>
+        S: 250 2.1.0 Sender ok
+        S: 554 5.7.1 Relay access denied (ref 11)
+        C: BDAT 100
+        + 59s
+        C| x
+        + 59s
+        C| x
+        + 60s
+        S: 421 4.4.2 Timeout, closing the connection
+        = close Timeout
+        ",
+    );
+}
+
+#[test]
 fn after_helo_there_are_no_chunks() {
+    check(
+        "
+        S: 220 mx.example ESMTP
+        C: HELO client.example
+        S: 250 mx.example greets client.example
+        C: MAIL FROM:<a@client.example>
+        S: 250 2.1.0 Sender ok
+        C: RCPT TO:<b@mx.example>
+        S: 250 2.1.5 Recipient ok
+        C: BDAT 6 LAST
+        S: 503 5.5.1 EHLO comes first
+        = close BadChunk
+        ",
+    );
     check(
         "
         S: 220 mx.example ESMTP
@@ -242,6 +282,11 @@ fn slow_and_endless_chunks() {
         + 59s
     ";
     check_greeted(&format!("{IN_TRANSACTION}{}+ 6s{late}", another.repeat(6)));
+    let noop = "
+        C: NOOP
+        S: 250 2.0.0 Ok
+    ";
+    check_greeted(&format!("{IN_TRANSACTION}{}{noop}+ 6s{late}", another.repeat(6)));
     let empty = "
         C: BDAT 0
         S: 250 2.0.0 Ok: 0 octets received
@@ -253,6 +298,21 @@ fn slow_and_endless_chunks() {
         = close TooManyErrors
         ",
         empty.repeat(MAX_IDLE_COMMANDS as usize + 3)
+    ));
+    let nobodys = "
+        C: BDAT 0
+        S: 554 5.5.1 No valid recipients
+    ";
+    check_greeted(&format!(
+        "
+        C: MAIL FROM:<a@client.example>
+        S: 250 2.1.0 Sender ok
+        {}
+        C: BDAT 0
+        S: 421 4.7.0 Too many errors, closing the connection
+        = close TooManyErrors
+        ",
+        nobodys.repeat(MAX_IDLE_COMMANDS as usize + 3)
     ));
 }
 
