@@ -7,6 +7,8 @@ pub mod config;
 pub mod datapath;
 pub mod intercept;
 pub mod session;
+pub mod tls;
+pub mod auth;
 pub mod lookup;
 pub mod scan;
 pub mod store;

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use mailguard::cli::{self, Processes};
 use mailguard::datapath::Unloaded;
 use mailguard::doctor::{self, Report};
-use mailguard::runtime::{mail, supervisor};
-use mailguard::scan::Scanner;
+use mailguard::runtime::{self, mail, supervisor};
 use mailguard_core::config::Config;
 
 struct Program;
@@ -34,8 +33,7 @@ impl Processes for Program {
     }
 
     fn examine(&self, config: &Config) -> anyhow::Result<()> {
-        Scanner::new(config)?;
-        Ok(())
+        runtime::examine(config)
     }
 
     fn doctor(&self, config: &Path) -> anyhow::Result<Report> {

@@ -141,7 +141,7 @@ fn send_in_chunks(topology: &Topology, chunks: &[&str]) -> String {
         line.clear();
         assert!(stream.read_line(&mut line).expect("a reply") > 0, "the connection is open");
     }
-    assert_eq!(line, "250 CHUNKING\r\n");
+    assert_eq!(line, "250 STARTTLS\r\n");
     let mut group =
         "MAIL FROM:<alice@client.example.test>\r\nRCPT TO:<bob@server.example.test>\r\n".to_owned();
     for chunk in chunks {

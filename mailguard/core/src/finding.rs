@@ -26,6 +26,8 @@ pub enum Check {
     SenderDomain,
     /// Whether the forward-path's domain is a whole name, and known.
     RecipientDomain,
+    /// DNS block lists (`[rbl]`).
+    Rbl,
     /// Size, declared or real.
     MessageSize,
     /// Mail loops by count of Received fields.
@@ -48,6 +50,7 @@ impl Check {
             Check::Helo => "helo",
             Check::SenderDomain => "sender-domain",
             Check::RecipientDomain => "recipient-domain",
+            Check::Rbl => "rbl",
             Check::MessageSize => "message-size",
             Check::Loop => "loop",
             Check::Files => "files",

@@ -7,9 +7,11 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod config;
+pub mod credentials;
 pub mod disposition;
 pub mod dsn;
 pub mod finding;
+pub mod imap;
 pub mod lookup;
 pub mod mail;
 pub mod mime;
@@ -17,6 +19,7 @@ pub mod mx;
 pub mod origin;
 pub mod outcome;
 pub mod policy;
+pub mod rbl;
 pub mod route;
 pub mod rules;
 pub mod schedule;

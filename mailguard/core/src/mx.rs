@@ -44,6 +44,11 @@ pub struct Target {
     pub address: IpAddr,
 }
 
+/// Whether the records say that the domain takes no mail (RFC 7505 §3).
+pub fn is_null(records: &[MxRecord]) -> bool {
+    matches!(records, [only] if only.exchange == ".")
+}
+
 /// The mail exchangers of `domain` in the order to try them. Without MX records it is the domain itself.
 pub fn exchangers(
     domain: &Domain,
@@ -55,9 +60,7 @@ pub fn exchangers(
         Lookup::Absent => return Ok(vec![Exchanger { preference: 0, name: domain.clone() }]),
         Lookup::Found(records) => records,
     };
-    if let [only] = records.as_slice()
-        && only.exchange == "."
-    {
+    if is_null(&records) {
         return Err(never((5, 1, 10), format!("{domain} takes no mail: it has a null MX")));
     }
     let mut by_preference: BTreeMap<u16, Vec<Domain>> = BTreeMap::new();

@@ -130,7 +130,7 @@ mod tests {
             ("mode", text("active")),
         ]);
         let root = table(vec![("hostname", text("guard.test")), ("zone", value(Data::Array(vec![zone])))]);
-        resolve(&root, Vec::new()).unwrap()
+        resolve(&root, crate::config::resolve::NamedFiles::default()).unwrap()
     }
 
     fn incoming(domain: &str, server: &str) -> IncomingDomain {

@@ -1,12 +1,14 @@
 //! The lists that can be changed while mailguard runs: where each stands, what it takes, what is in it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use mailguard_core::config::model::AddressPattern;
+use mailguard_core::config::model::{AddressPattern, ClientPattern};
 use mailguard_core::config::syntax::{self, Mac, Mismatch, Syntax};
 use mailguard_core::config::value::quoted;
 use mailguard_core::config::{Data, Value};
+use mailguard_core::mail::Domain;
 use serde::{Deserialize, Serialize};
 
 use super::edit::EditError;
@@ -111,6 +113,12 @@ impl EditList {
             EditList::BlacklistSender | EditList::BlacklistRecipient => return None,
         };
         let Entry { written, .. } = self.read(value.trim()).ok()?;
+        if self == EditList::BlacklistClient
+            && Domain::parse(&written).is_ok()
+            && written.parse::<IpAddr>().is_err()
+        {
+            return None;
+        }
         // A network of one is a single address there.
         let single = written.parse().ok().filter(|net: &IpNet| net.prefix_len() == net.max_prefix_len());
         Some((list, single.map_or(written, |net| net.addr().to_string())))
@@ -126,10 +134,15 @@ impl EditList {
                 self.entry(text, &syntax::ADDRESS, |address| Entry::of(address.to_string()))
             }
             EditList::BypassFromMac => self.entry(text, &syntax::MAC, |mac| Entry::of(Mac(mac).to_string())),
-            EditList::BlacklistClient => self.entry(text, &syntax::CLIENT, |network| {
-                let single = network.prefix_len() == network.max_prefix_len();
-                let written = if single { network.addr().to_string() } else { network.to_string() };
-                Entry { written, compared: network.to_string() }
+            EditList::BlacklistClient => self.entry(text, &syntax::CLIENT, |client| match client {
+                ClientPattern::Name(name) => {
+                    Entry { written: name.to_string(), compared: name.ascii().to_owned() }
+                }
+                ClientPattern::Network(network) => {
+                    let single = network.prefix_len() == network.max_prefix_len();
+                    let written = if single { network.addr().to_string() } else { network.to_string() };
+                    Entry { written, compared: network.to_string() }
+                }
             }),
             EditList::BlacklistSender | EditList::BlacklistRecipient => {
                 self.entry(text, &syntax::PATTERN, |pattern| match pattern {
@@ -161,7 +174,6 @@ impl EditList {
             Ok(value) => return Ok(entry(value)),
             Err(Mismatch::Wrong) => None,
             Err(Mismatch::Hint(hint)) => Some(hint),
-            Err(Mismatch::NotSupportedYet) => Some("host names are not supported yet".to_owned()),
         };
         let value = quoted(text);
         Err(EditError::Value { key: self.key(), value, accepted: syntax.accepted.to_owned(), hint })

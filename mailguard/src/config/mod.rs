@@ -23,7 +23,7 @@ pub use write::{WriteError, write};
 
 use std::path::{Path, PathBuf};
 
-use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR};
+use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, NamedFiles};
 use mailguard_core::config::{Config, ConfigError, Problem, Value, resolve};
 
 /// Where the file is unless the command line says otherwise.
@@ -37,8 +37,8 @@ pub fn parse(source: &Source) -> Result<Config, Errors> {
         Err(errors) => return Err(Errors::new(source, errors)),
     };
     tree::expand(&mut root, &source.includes, &mut errors);
-    let rules = rules(&root, source, &mut errors);
-    match resolve(&root, rules) {
+    let files = files(&root, source, &mut errors);
+    match resolve(&root, files) {
         Ok(config) if errors.is_empty() => Ok(config),
         Ok(_) => Err(Errors::new(source, errors)),
         Err(more) => {
@@ -72,20 +72,35 @@ pub fn places(path: &Path) -> Result<Places, LoadError> {
     })
 }
 
-/// The YARA sources, as far as they could be read.
-fn rules(root: &Value, source: &Source, errors: &mut Vec<ConfigError>) -> Vec<(PathBuf, String)> {
-    let mut rules = Vec::with_capacity(source.rules.len());
+/// What the named files hold, as far as they could be read.
+fn files(root: &Value, source: &Source, errors: &mut Vec<ConfigError>) -> NamedFiles {
+    let mut files = NamedFiles::default();
     for Include { path, content } in &source.rules {
         match content {
-            IncludeContent::Text(text) => rules.push((path.clone(), text.clone())),
-            IncludeContent::Unreadable(cause) => errors.push(ConfigError {
-                key: source::RULES_DIR.join("."),
-                place: root.at(&source::RULES_DIR).map_or(root.place, |value| value.place),
-                problem: Problem::Text { what: format!("{}: {cause}", path.display()), remedy: None },
-            }),
+            IncludeContent::Text(text) => files.rules.push((path.clone(), text.clone())),
+            IncludeContent::Unreadable(cause) => {
+                errors.push(unreadable(root, &source::RULES_DIR, path, cause));
+            }
         }
     }
-    rules
+    for (key, path) in source::text_files(root) {
+        let content =
+            source.texts.iter().find(|include| include.path == path).map(|include| &include.content);
+        match content {
+            Some(IncludeContent::Text(text)) => files.texts.push((path, text.clone())),
+            Some(IncludeContent::Unreadable(cause)) => errors.push(unreadable(root, &key, &path, cause)),
+            None => errors.push(unreadable(root, &key, &path, "was not read")),
+        }
+    }
+    files
+}
+
+fn unreadable(root: &Value, key: &[&str], path: &Path, cause: &str) -> ConfigError {
+    ConfigError {
+        key: key.join("."),
+        place: root.at(key).map_or(root.place, |value| value.place),
+        problem: Problem::Text { what: format!("{}: {cause}", path.display()), remedy: None },
+    }
 }
 
 #[cfg(test)]

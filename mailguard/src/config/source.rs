@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use mailguard_core::config::resolve::LISTS_FROM_FILES;
+use mailguard_core::config::resolve::{LISTS_FROM_FILES, TEXT_FILES};
 use mailguard_core::config::{Data, Value};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub struct Source {
     pub includes: Vec<Include>,
     /// The `*.yar` files of `virus.signatures.rules_dir`, in order of path.
     pub rules: Vec<Include>,
+    /// The files with one text that keys name: certificates, a private key.
+    pub texts: Vec<Include>,
 }
 
 /// A file that the configuration names.
@@ -88,7 +90,13 @@ pub enum ReadError {
 impl Source {
     /// A source of this text alone, as if the file named no other.
     pub fn of_text(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into(), includes: Vec::new(), rules: Vec::new() }
+        Self {
+            path: path.into(),
+            text: text.into(),
+            includes: Vec::new(),
+            rules: Vec::new(),
+            texts: Vec::new(),
+        }
     }
 }
 
@@ -101,6 +109,7 @@ pub fn load(path: &Path) -> Result<Source, LoadError> {
     if let Ok(root) = tree::from_toml(&source.text) {
         source.includes = named_files(&root).into_iter().map(|path| reader.include(path)).collect();
         source.rules = reader.rules(&root);
+        source.texts = text_files(&root).into_iter().map(|(_, path)| reader.include(path)).collect();
     }
     Ok(source)
 }
@@ -109,7 +118,7 @@ pub fn load(path: &Path) -> Result<Source, LoadError> {
 fn named_files(root: &Value) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for list in LISTS_FROM_FILES {
-        let Some(Data::Array(items)) = root.at(&list).map(|value| &value.data) else { continue };
+        let Some(Data::Array(items)) = root.at(list).map(|value| &value.data) else { continue };
         for path in items.iter().filter_map(|item| tree::named_file(item.as_text()?)) {
             if !paths.contains(&path) && paths.len() <= MAX_INCLUDES {
                 paths.push(path);
@@ -117,6 +126,12 @@ fn named_files(root: &Value) -> Vec<PathBuf> {
         }
     }
     paths
+}
+
+/// The keys that name a file with one text, and its path.
+pub(super) fn text_files(root: &Value) -> Vec<([&'static str; 2], PathBuf)> {
+    let named = TEXT_FILES.into_iter().filter_map(|key| Some((key, root.at(&key)?.as_text()?)));
+    named.filter(|(_, path)| path.starts_with('/')).map(|(key, path)| (key, PathBuf::from(path))).collect()
 }
 
 /// Reads one text file within the limits.

@@ -94,7 +94,7 @@ pub(super) fn named_file(entry: &str) -> Option<PathBuf> {
 /// Puts the entries of each named file in the place of its name.
 pub(super) fn expand(root: &mut Value, includes: &[Include], errors: &mut Vec<ConfigError>) {
     for list in LISTS_FROM_FILES {
-        let Some(Data::Array(items)) = at_mut(root, &list).map(|value| &mut value.data) else { continue };
+        let Some(Data::Array(items)) = at_mut(root, list).map(|value| &mut value.data) else { continue };
         if !items.iter().any(|item| item.as_text().and_then(named_file).is_some()) {
             continue;
         }

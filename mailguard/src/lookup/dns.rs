@@ -1,26 +1,31 @@
-//! The DNS: mail exchangers and addresses, bounded in time and number.
+//! The DNS: mail exchangers, addresses, names and block lists, bounded in time and number.
 //!
 //! Answers are kept as long as their TTL says. What they mean for a message's way is left to `core::mx`.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use mailguard_core::config::model::Dns as DnsConfig;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
-use mailguard_core::mx::MxRecord;
+use mailguard_core::mx::{self, MxRecord};
+use mailguard_core::policy::domain::Standing;
 use tokio::sync::Semaphore;
 
 /// Most queries under way at once; more wait.
 const MAX_QUERIES: usize = 256;
+
+/// Most names of one address that are looked at.
+const MAX_NAMES: usize = 5;
 
 /// How often a query is sent before it counts as unanswered.
 const TRIES: usize = 2;
@@ -82,9 +87,70 @@ impl Dns {
         }
     }
 
+    /// Whether mail could go to `domain`.
+    pub async fn standing(&self, domain: &Domain) -> Standing {
+        match self.mx(domain).await {
+            Lookup::Found(records) if mx::is_null(&records) => Standing::NullMx,
+            Lookup::Found(_) => Standing::TakesMail,
+            Lookup::Unavailable(cause) => Standing::Unavailable(cause),
+            Lookup::Absent => match self.addresses(domain).await {
+                Lookup::Found(_) => Standing::TakesMail,
+                Lookup::Absent => Standing::Unknown,
+                Lookup::Unavailable(cause) => Standing::Unavailable(cause),
+            },
+        }
+    }
+
+    /// The names of `address` that lead back to it: whoever runs its reverse zone can write any name there.
+    pub async fn names(&self, address: IpAddr) -> Lookup<Vec<Domain>> {
+        let pointer = Name::from(address).to_ascii();
+        let named = self.query_name(&pointer, RecordType::PTR, |data| match data {
+            RData::PTR(name) => Domain::parse(&name.to_ascii()).ok(),
+            _ => None,
+        });
+        let mut names = match named.await {
+            Lookup::Found(names) => names,
+            other => return other,
+        };
+        names.truncate(MAX_NAMES);
+        let checked = join_all(names.iter().map(|name| self.addresses(name))).await;
+        let mut outage = None;
+        let mut confirmed = Vec::new();
+        for (name, addresses) in names.into_iter().zip(checked) {
+            match addresses {
+                Lookup::Found(addresses) if addresses.contains(&address) => confirmed.push(name),
+                Lookup::Found(_) | Lookup::Absent => {}
+                Lookup::Unavailable(cause) => outage = Some(cause),
+            }
+        }
+        match outage {
+            _ if !confirmed.is_empty() => Lookup::Found(confirmed),
+            Some(cause) => Lookup::Unavailable(cause),
+            None => Lookup::Absent,
+        }
+    }
+
+    /// What a block list answers: the A records of `query`.
+    pub async fn codes(&self, query: &str) -> Lookup<Vec<Ipv4Addr>> {
+        self.query_name(query, RecordType::A, |data| match data {
+            RData::A(address) => Some(address.0),
+            _ => None,
+        })
+        .await
+    }
+
     async fn query<T>(
         &self,
         name: &Domain,
+        record_type: RecordType,
+        take: impl Fn(&RData) -> Option<T>,
+    ) -> Lookup<Vec<T>> {
+        self.query_name(name.ascii(), record_type, take).await
+    }
+
+    async fn query_name<T>(
+        &self,
+        name: &str,
         record_type: RecordType,
         take: impl Fn(&RData) -> Option<T>,
     ) -> Lookup<Vec<T>> {
@@ -93,7 +159,7 @@ impl Dns {
             Err(cause) => return Lookup::Unavailable(cause.clone()),
         };
         // The final dot: the name is whole, no search domain belongs to it.
-        let lookup = resolver.lookup(format!("{}.", name.ascii()), record_type);
+        let lookup = resolver.lookup(format!("{}.", name.trim_end_matches('.')), record_type);
         let records: Vec<T> = match self.bounded(lookup).await {
             Ok(answer) => answer.answers().iter().filter_map(|record| take(&record.data)).collect(),
             Err(error) if is_absent(&error) => Vec::new(),

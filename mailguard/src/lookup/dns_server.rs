@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, PTR};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use mailguard_core::config::model::Dns as DnsConfig;
 use tokio::net::UdpSocket;
@@ -56,6 +56,7 @@ fn parse(line: &str) -> (Name, RecordType, Answer) {
         (_, ["SERVFAIL"]) => Answer::Failure,
         ("A", [address]) => Answer::Data(RData::A(A(address.parse().unwrap()))),
         ("AAAA", [address]) => Answer::Data(RData::AAAA(AAAA(address.parse().unwrap()))),
+        ("PTR", [target]) => Answer::Data(RData::PTR(PTR(name(target)))),
         ("CNAME", [target]) => Answer::Data(RData::CNAME(CNAME(name(target)))),
         ("MX", [preference, host]) => {
             Answer::Data(RData::MX(MX::new(preference.parse().unwrap(), name(host))))

@@ -12,7 +12,7 @@ use super::ipc::{self, Current};
 use super::log;
 use super::privileged::Privileged;
 use super::rows;
-use super::services::MailServices;
+use super::services::{Made, MailServices};
 use crate::config::{self, Edit, EditList, Source, entries};
 use crate::control::{
     Answer, ControlError, Done, Edited, ErrorKind, Handler, Listing, MAX_ROWS, Page, Reloaded, Request,
@@ -20,7 +20,6 @@ use crate::control::{
 };
 use crate::quarantine::{Filter, QuarantineHandle, Released};
 use crate::queue::QueueHandle;
-use crate::scan::Scanner;
 use crate::session::Limits;
 use crate::store;
 use crate::trace::{Query, Recorder};
@@ -99,9 +98,9 @@ impl ControlHandler {
             return Ok(());
         }
         let config = config::parse(&source).map_err(|errors| errors.to_string())?;
-        let scanner = Scanner::new(&config).map_err(|error| error.to_string())?;
+        let made = Made::of(&config).map_err(|error| error.to_string())?;
         self.parts.level.set(&config.log);
-        self.parts.services.set_scanner(scanner);
+        self.parts.services.set_made(made);
         self.parts.config.store(Arc::new(config));
         self.parts.bans.look_again();
         *loaded = Loaded { source, revision, at: now() };

@@ -21,14 +21,13 @@ use super::ipc::{self, Current, HandedListener, ToMail};
 use super::log;
 use super::privileged::{Notice, Notices, Privileged};
 use super::reception::{self, Doorman, Reception};
-use super::services::MailServices;
+use super::services::{Made, MailServices};
 use crate::config;
 use crate::control;
 use crate::delivery::Delivery;
 use crate::quarantine::QuarantineHandle;
 use crate::queue::{Queue, Surroundings};
 use crate::routing::OwnListeners;
-use crate::scan::Scanner;
 use crate::session::Limits;
 use crate::spool::{IdMint, Spool};
 use crate::store::facts::FactsDb;
@@ -134,7 +133,7 @@ impl House {
         level: log::Level,
     ) -> Result<Self> {
         let state_dir = config.state_dir.clone();
-        let scanner = Scanner::new(&config)?;
+        let made = Made::of(&config)?;
         let config = Arc::new(ArcSwap::from_pointee(config));
         // Both look at everything that they hold.
         let (db, recovered) = tokio::task::block_in_place(|| SpoolDb::open(&state_dir))?;
@@ -143,7 +142,14 @@ impl House {
         let bans = Bans::open(facts, privileged.clone(), config.clone()).await?;
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
-        let services = Arc::new(MailServices::new(spool, ids.clone(), scanner, traces.clone(), bans.clone()));
+        let services = Arc::new(MailServices::new(
+            spool,
+            ids.clone(),
+            made,
+            traces.clone(),
+            bans.clone(),
+            config.clone(),
+        ));
         let delivery = Arc::new(Delivery::new(OwnListeners::new(own)));
         let surroundings = Surroundings {
             db: db.clone(),

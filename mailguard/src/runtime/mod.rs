@@ -19,6 +19,8 @@ pub mod supervisor;
 use std::io;
 use std::path::PathBuf;
 
+use mailguard_core::config::Config;
+
 use crate::datapath::DatapathError;
 use crate::intercept::ListenError;
 
@@ -72,4 +74,9 @@ pub enum RunError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+/// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit certificates.
+pub fn examine(config: &Config) -> anyhow::Result<()> {
+    services::Made::examine(config)
 }

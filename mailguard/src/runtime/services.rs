@@ -2,42 +2,82 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use mailguard_core::config::Config;
+use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::QueueId;
 use mailguard_core::smtp::Refusal;
-use tracing::error;
+use mailguard_core::smtp::server::LoginRefused;
+use rustls::ServerConfig;
+use tracing::{error, info};
 
 use super::bans::Bans;
+use crate::auth::{Authenticator, Failures};
+use crate::lookup::dns::{CurrentDns, Dns};
 use crate::scan::Scanner;
 use crate::session::Services;
 use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
+use crate::tls::Identity;
 use crate::trace::{Record, Recorder};
 
 /// What a session works with.
 pub(super) struct MailServices {
     spool: Spool,
     ids: Arc<IdMint>,
-    scanner: ArcSwap<Scanner>,
     traces: Recorder,
     bans: Bans,
+    config: Arc<ArcSwap<Config>>,
+    made: ArcSwap<Made>,
+    dns: CurrentDns,
+    failures: Failures,
+}
+
+/// What is made of a configuration once, for all sessions.
+pub(super) struct Made {
+    scanner: Scanner,
+    identity: Identity,
+    authenticator: Option<Authenticator>,
+}
+
+impl Made {
+    /// An error says what of the configuration can't be used, though it is written rightly.
+    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            scanner: Scanner::new(config)?,
+            identity: Identity::serving(config)?,
+            authenticator: config.imap_auth.as_ref().map(Authenticator::new).transpose()?,
+        })
+    }
+
+    /// Whether [`Made::of`] can be made, without a trace of it. The keeper of our own certificate is another user.
+    pub(super) fn examine(config: &Config) -> anyhow::Result<()> {
+        Scanner::new(config)?;
+        Identity::configured(config)?;
+        config.imap_auth.as_ref().map(Authenticator::new).transpose()?;
+        Ok(())
+    }
 }
 
 impl MailServices {
     pub(super) fn new(
         spool: Spool,
         ids: Arc<IdMint>,
-        scanner: Scanner,
+        made: Made,
         traces: Recorder,
         bans: Bans,
+        config: Arc<ArcSwap<Config>>,
     ) -> Self {
-        Self { spool, ids, scanner: ArcSwap::from_pointee(scanner), traces, bans }
+        let made = ArcSwap::from_pointee(made);
+        let (dns, failures) = (CurrentDns::default(), Failures::default());
+        Self { spool, ids, traces, bans, config, made, dns, failures }
     }
 
-    /// Messages from now on are scanned by this one.
-    pub(super) fn set_scanner(&self, scanner: Scanner) {
-        self.scanner.store(Arc::new(scanner));
+    /// Sessions and messages from now on are served by this.
+    pub(super) fn set_made(&self, made: Made) {
+        self.made.store(Arc::new(made));
     }
 
     /// Why no message can be taken now, if that is so.
@@ -62,7 +102,7 @@ impl Services for MailServices {
     }
 
     async fn scan(&self, body: &Body) -> Vec<Finding> {
-        self.scanner.load_full().scan(body).await
+        self.made.load_full().scanner.scan(body).await
     }
 
     async fn commit(&self, message: NewMessage) -> Result<Durable<QueueId>, Refusal> {
@@ -75,6 +115,34 @@ impl Services for MailServices {
 
     async fn record(&self, record: Record) {
         self.traces.transaction(&record).await;
+    }
+
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        Some(self.made.load().identity.server_config())
+    }
+
+    fn dns(&self) -> Arc<Dns> {
+        self.dns.get(&self.config.load().dns)
+    }
+
+    async fn login(&self, client: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {
+        if !self.failures.may_try(client, Instant::now()) {
+            return Err(LoginRefused::TooMany);
+        }
+        let made = self.made.load_full();
+        // Taken out of the configuration while the session went on.
+        let Some(authenticator) = &made.authenticator else { return Err(LoginRefused::Unavailable) };
+        let user = credentials.user.clone();
+        let verdict = authenticator.check(&self.dns(), credentials).await;
+        match verdict {
+            Ok(()) => self.failures.forgive(client),
+            Err(LoginRefused::Wrong) => {
+                self.failures.note(client, Instant::now());
+                info!(%client, user, "a login failed");
+            }
+            Err(LoginRefused::Unavailable | LoginRefused::TooMany) => {}
+        }
+        verdict
     }
 
     async fn abused(&self, client: IpAddr, reason: String) {

@@ -26,7 +26,6 @@ use super::spawn::{self, MailUser};
 use crate::config::{self, Source};
 use crate::datapath::{self, Datapath, InterfaceStatus, Unloaded};
 use crate::intercept::{ListenError, Listeners, ZoneListener};
-use crate::scan::Scanner;
 
 /// How long a mail process may take to finish what is under way after Stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -122,10 +121,10 @@ fn read(path: &Path) -> Result<(Source, Config), RunError> {
     Ok((source, config))
 }
 
-/// What the source means, if the mail process will be able to use it: YARA rules must compile, too.
+/// What the source means, if the mail process will be able to use it: YARA rules must compile, and keys fit certificates, too.
 fn understand(source: &Source) -> Result<Config, String> {
     let config = config::parse(source).map_err(|errors| errors.to_string())?;
-    Scanner::new(&config).map_err(|error| error.to_string())?;
+    super::examine(&config).map_err(|error| error.to_string())?;
     Ok(config)
 }
 

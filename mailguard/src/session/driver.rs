@@ -7,19 +7,22 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::ready;
+use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::smtp::Reply;
 use mailguard_core::smtp::server::{Action, CloseReason, Question, Server, Settings};
+use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::stream::Stream;
 use super::transaction::Transactions;
-use super::{Peer, Services, SessionContext};
+use super::{Introduction, Peer, Services, SessionContext};
 
 /// Most octets of one read. They lie on the stack until the session has taken them.
 const READ_OCTETS: usize = 32 * 1024;
@@ -66,15 +69,19 @@ pub(super) async fn run<S: Services>(
     let SessionContext { config, services, limits: _, mut stop } = context;
     let Some(zone) = config.zones.get(peer.zone) else { return Ok(End::NoZone) };
     stream.set_nodelay(true)?;
+    let tls = services.tls();
     let (name, kind) = (zone.name.clone(), zone.kind);
     let allowed = config.server.hard_error_limit;
     let greet_delay = if kind == ZoneKind::Red { config.server.greet_delay } else { Duration::ZERO };
+    let settings =
+        Settings { offers_tls: tls.is_some(), ..Settings::new(&config, kind, peer.destination_is_ours) };
     let mut session = Session {
-        server: Server::new(Settings::new(&config, kind), now()),
+        server: Server::new(settings, now()),
+        tls,
         write_timeout: config.server.command_timeout,
         greet_delay,
         transactions: Transactions::new(config, services.clone(), peer, name, kind),
-        stream,
+        stream: Stream::Plain(stream),
     };
     let stopped = pin!(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
     let end = session.converse(stopped).await;
@@ -94,13 +101,13 @@ pub(super) async fn turn_away(mut stream: TcpStream, reply: &Reply) -> io::Resul
     let mut octets = Vec::new();
     reply.encode(&mut octets);
     timeout(LINGER, stream.write_all(&octets)).await??;
-    linger(stream).await;
+    linger(Stream::Plain(stream)).await;
     Ok(())
 }
 
 /// Closes our side and waits a little for the client's. A socket closed over unread octets sends a reset, which
 /// can overtake the last reply.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: Stream) {
     let drain = async {
         let mut octets = [0; 512];
         let mut left = LINGER_OCTETS;
@@ -118,7 +125,9 @@ async fn linger(mut stream: TcpStream) {
 }
 
 struct Session<S: Services> {
-    stream: TcpStream,
+    stream: Stream,
+    /// What STARTTLS needs, where it is offered.
+    tls: Option<Arc<ServerConfig>>,
     server: Server<S::Receipt>,
     transactions: Transactions<S>,
     write_timeout: Duration,
@@ -130,11 +139,11 @@ impl<S: Services> Session<S> {
     /// From the greeting to the end.
     async fn converse<T>(&mut self, mut stopped: Pin<&mut impl Future<Output = T>>) -> io::Result<End> {
         let mut stopping = false;
-        if !self.greet_delay.is_zero() {
+        if let Some(plain) = self.stream.plain().filter(|_| !self.greet_delay.is_zero()) {
             let mut octet = [0];
             tokio::select! {
                 // Octets, or the end of them.
-                octets = self.stream.peek(&mut octet) => { octets?; }
+                octets = plain.peek(&mut octet) => { octets?; }
                 () = sleep(self.greet_delay) => {}
                 _ = &mut stopped => {
                     stopping = true;
@@ -159,13 +168,14 @@ impl<S: Services> Session<S> {
             }
             tokio::select! {
                 biased;
-                length = self.read() => if length? == 0 {
-                    return Ok(End::HungUp);
-                },
+                // First: a client that never pauses must not keep us.
                 _ = &mut stopped, if !stopping => {
                     stopping = true;
                     self.server.shut_down();
                 }
+                length = self.read() => if length? == 0 {
+                    return Ok(End::HungUp);
+                },
                 () = &mut timer => {
                     let now = now();
                     self.server.handle_timeout(now);
@@ -178,7 +188,8 @@ impl<S: Services> Session<S> {
 
     /// Whether octets came before the greeting went.
     fn client_spoke_already(&self) -> io::Result<bool> {
-        match SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]) {
+        let Some(plain) = self.stream.plain() else { return Ok(false) };
+        match SockRef::from(plain).peek(&mut [MaybeUninit::uninit()]) {
             Ok(length) => Ok(length > 0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
@@ -202,19 +213,37 @@ impl<S: Services> Session<S> {
 
     /// Performs what there is to do.
     async fn perform(&mut self) -> io::Result<Option<CloseReason>> {
-        let Self { stream, server, transactions, write_timeout, .. } = self;
+        let Self { stream, server, transactions, write_timeout, tls, .. } = self;
         while let Some(action) = server.poll_action() {
             match action {
                 Action::Write(octets) => write(stream, octets, *write_timeout).await?,
                 Action::Body(piece) => transactions.body(piece).await,
                 Action::BeginBody => transactions.begin_body(),
                 Action::Judge(Question::Mail(mail)) => {
-                    let (id, verdict) = transactions.mail(mail, server.greeting()).await;
+                    let (id, verdict) = transactions.mail(mail, introduction(server)).await;
                     server.answer_mail(now(), id, verdict);
                 }
-                Action::Judge(Question::Rcpt(forward_path)) => {
-                    let verdict = transactions.rcpt(forward_path);
+                Action::Judge(Question::Rcpt(recipient)) => {
+                    let mut judging = pin!(transactions.rcpt(recipient));
+                    // What takes its time must not keep the replies to what came before.
+                    let verdict = match poll_fn(|context| Poll::Ready(judging.as_mut().poll(context))).await {
+                        Poll::Ready(verdict) => verdict,
+                        Poll::Pending => {
+                            write(stream, &server.take_replies(), *write_timeout).await?;
+                            judging.await
+                        }
+                    };
                     server.answer_rcpt(now(), verdict);
+                }
+                Action::Judge(Question::Auth(credentials)) => {
+                    let verdict = transactions.login(credentials).await;
+                    server.answer_auth(now(), verdict);
+                }
+                Action::StartTls => {
+                    transactions.abandon().await;
+                    let Some(tls) = tls.clone() else { return Err(io::ErrorKind::Unsupported.into()) };
+                    stream.encrypt(tls).await?;
+                    server.tls_established(now());
                 }
                 Action::Judge(Question::Data) => {
                     let verdict = transactions.end_of_data().await;
@@ -234,6 +263,15 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-async fn write(stream: &mut TcpStream, octets: &[u8], limit: Duration) -> io::Result<()> {
-    timeout(limit, stream.write_all(octets)).await?
+async fn write(stream: &mut Stream, octets: &[u8], limit: Duration) -> io::Result<()> {
+    timeout(limit, stream.write_whole(octets)).await?
+}
+
+/// What a session's protocol knows of the client.
+fn introduction<R>(server: &Server<R>) -> Introduction {
+    Introduction {
+        greeting: server.greeting().clone(),
+        encrypted: server.is_encrypted(),
+        user: server.user().map(str::to_owned),
+    }
 }

@@ -1,7 +1,7 @@
 //! A client's session: the socket, the clock and the store around `smtp::server`, and policy around its questions.
 //!
-//! `driver` reads, writes and keeps time; `transaction` gathers facts, asks `policy` and decides what becomes
-//! of a message; `incoming_body` takes the octets; `limits` counts sessions. How a client comes here is
+//! `driver` reads, writes and keeps time over a `stream`; `transaction` gathers facts, by `lookups` where others must be asked,
+//! asks `policy` and decides what becomes of a message; `incoming_body` takes the octets; `limits` counts sessions. How a client comes here is
 //! `intercept`'s business, what "stored" means is `spool`'s.
 //!
 //! Nothing here fails upwards: the end of a session, however it comes, ends that session only.
@@ -9,6 +9,8 @@
 mod driver;
 mod incoming_body;
 pub mod limits;
+pub(crate) mod lookups;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod trace_fields;
@@ -18,12 +20,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mailguard_core::config::Config;
+use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::QueueId;
 use mailguard_core::smtp::Refusal;
+use mailguard_core::smtp::server::{Greeting, LoginRefused};
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::lookup::dns::Dns;
 use crate::spool::{Body, BodyWriter, NewMessage};
 use crate::trace::Record;
 
@@ -40,6 +46,16 @@ pub struct Peer {
     pub destination_is_ours: bool,
     /// Index of the zone in the configuration.
     pub zone: usize,
+}
+
+/// What the protocol knows of the client as a transaction begins.
+#[derive(Debug, Clone)]
+struct Introduction {
+    greeting: Greeting,
+    /// Whether the session is encrypted.
+    encrypted: bool,
+    /// Who the client has shown to be.
+    user: Option<String>,
 }
 
 /// What a session uses of the rest of the house.
@@ -64,6 +80,19 @@ pub trait Services: Send + Sync + 'static {
 
     /// Keeps the trace of a transaction. Waited for before the client is answered.
     fn record(&self, record: Record) -> impl Future<Output = ()> + Send;
+
+    /// What STARTTLS needs; nothing where it can't be offered.
+    fn tls(&self) -> Option<Arc<ServerConfig>>;
+
+    /// The DNS of the configuration in force.
+    fn dns(&self) -> Arc<Dns>;
+
+    /// Whether the client is who it says it is.
+    fn login(
+        &self,
+        client: IpAddr,
+        credentials: Credentials,
+    ) -> impl Future<Output = Result<(), LoginRefused>> + Send;
 
     /// A client of a red zone made too many errors; the text says how many.
     fn abused(&self, client: IpAddr, reason: String) -> impl Future<Output = ()> + Send;

@@ -9,6 +9,8 @@ use mailguard_core::mail::header::Summary;
 use mailguard_core::mail::{AddressLiteral, Domain, ForwardPath, Host, QueueId, UnixTime};
 use mailguard_core::smtp::server::Greeting;
 
+use super::Introduction;
+
 /// Most characters of an unusable HELO argument that Received shows.
 const SHOWN_HELO_CHARACTERS: usize = 64;
 
@@ -19,7 +21,9 @@ pub(super) struct TraceFields {
     pub(super) hostname: Domain,
     pub(super) client: IpAddr,
     pub(super) zone: ZoneKind,
-    pub(super) greeting: Greeting,
+    pub(super) introduction: Introduction,
+    /// MAIL said SMTPUTF8.
+    pub(super) smtputf8: bool,
     /// Shown where there is but one: the others must not learn of each other (RFC 5321 §7.6).
     pub(super) only_recipient: Option<ForwardPath>,
     pub(super) at: UnixTime,
@@ -43,7 +47,7 @@ impl TraceFields {
 
     fn received(&self) -> String {
         let address = AddressLiteral(self.client);
-        let mut lines = match &self.greeting {
+        let mut lines = match &self.introduction.greeting {
             Greeting::None => format!("Received: from {address}"),
             Greeting::Helo(name) | Greeting::Ehlo(name) if Host::parse(name.as_str()).is_ok() => {
                 format!("Received: from {name} ({address})")
@@ -52,13 +56,27 @@ impl TraceFields {
                 format!("Received: from {address} (helo {})", presentable(name.as_str()))
             }
         };
-        let protocol = if matches!(self.greeting, Greeting::Ehlo(_)) { "ESMTP" } else { "SMTP" };
-        let _ = write!(lines, "\r\n\tby {} (mailguard) with {protocol} id {}", self.hostname, self.id);
+        let (hostname, protocol) = (&self.hostname, self.protocol());
+        let _ = write!(lines, "\r\n\tby {hostname} (mailguard) with {protocol} id {}", self.id);
         if let Some(recipient) = &self.only_recipient {
             let _ = write!(lines, "\r\n\tfor {recipient}");
         }
         let _ = write!(lines, "; {}\r\n", self.at.rfc5322());
         lines
+    }
+}
+
+impl TraceFields {
+    /// The name of the protocol as it was spoken (RFC 3848, RFC 6531 §4.3).
+    fn protocol(&self) -> String {
+        let Introduction { greeting, encrypted, user } = &self.introduction;
+        let base = match greeting {
+            Greeting::Ehlo(_) if self.smtputf8 => "UTF8SMTP",
+            Greeting::Ehlo(_) => "ESMTP",
+            _ => return "SMTP".to_owned(),
+        };
+        let (s, a) = (if *encrypted { "S" } else { "" }, if user.is_some() { "A" } else { "" });
+        format!("{base}{s}{a}")
     }
 }
 
@@ -85,7 +103,8 @@ mod tests {
             hostname: Domain::parse("mx.example").unwrap(),
             client: client.parse().unwrap(),
             zone,
-            greeting,
+            introduction: Introduction { greeting, encrypted: false, user: None },
+            smtputf8: false,
             only_recipient: client.contains('.').then_some(ForwardPath::Postmaster),
             at: UnixTime(0),
         };

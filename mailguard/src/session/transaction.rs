@@ -8,17 +8,20 @@ use std::time::SystemTime;
 
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneKind;
+use mailguard_core::credentials::Credentials;
 use mailguard_core::disposition::{Decision, Disposition, DispositionPolicy, decide};
 use mailguard_core::finding::{Check, Finding, Outcome};
-use mailguard_core::mail::{Envelope, ForwardPath, QueueId, Recipient, UnixTime};
+use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
-use mailguard_core::policy::{self, rcpt::Verdict};
-use mailguard_core::smtp::server::Greeting;
+use mailguard_core::policy::rcpt::{Next, Verdict};
+use mailguard_core::policy::{self, Trust};
+use mailguard_core::smtp::server::{Greeting, LoginRefused};
 use mailguard_core::smtp::{MailCommand, Refusal};
 
 use super::incoming_body::{IncomingBody, Received};
+use super::lookups::{ClientNames, Lookups, Subject};
 use super::trace_fields::TraceFields;
-use super::{Peer, Services};
+use super::{Introduction, Peer, Services};
 use crate::spool::{CommitError, NewMessage};
 use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
@@ -37,6 +40,7 @@ pub(super) struct Transactions<S> {
     kind: ZoneKind,
     /// What was found about the client.
     connect: Vec<Finding>,
+    names: ClientNames,
     current: Option<Transaction>,
 }
 
@@ -44,8 +48,9 @@ pub(super) struct Transactions<S> {
 struct Transaction {
     id: QueueId,
     at: UnixTime,
-    greeting: Greeting,
+    client: Introduction,
     envelope: Envelope,
+    lookups: Lookups,
     /// About client, HELO and reverse-path.
     before: Vec<Finding>,
     /// About recipients and content, for the trace.
@@ -68,19 +73,24 @@ impl<S: Services> Transactions<S> {
         kind: ZoneKind,
     ) -> Self {
         let connect = policy::connect::judge(&config.access, peer.client.ip());
-        Self { config, services, peer, zone, kind, connect, current: None }
+        Self { config, services, peer, zone, kind, connect, names: ClientNames::default(), current: None }
+    }
+
+    /// Whether the client is who it says it is.
+    pub(super) async fn login(&self, credentials: Credentials) -> Result<(), LoginRefused> {
+        self.services.login(self.peer.client.ip(), credentials).await
     }
 
     /// Begins a transaction, unless it is over the limits.
     pub(super) async fn mail(
         &mut self,
         mail: MailCommand,
-        greeting: &Greeting,
+        client: Introduction,
     ) -> (QueueId, Result<(), Refusal>) {
         let id = self.services.mint();
         let mut before = self.connect.clone();
         let Config { server, access, spam_prevention, incoming_domains, .. } = &*self.config;
-        before.extend(policy::helo::judge(server, spam_prevention, greeting.name()));
+        before.extend(policy::helo::judge(server, spam_prevention, client.greeting.name()));
         before.extend(policy::mail::judge(access, &mail.reverse_path));
         before.extend(policy::domain::judge_sender(spam_prevention, incoming_domains, &mail.reverse_path));
         let storage = self.services.storage_available();
@@ -89,14 +99,15 @@ impl<S: Services> Transactions<S> {
         self.current = Some(Transaction {
             id,
             at: SystemTime::now().into(),
-            greeting: greeting.clone(),
+            lookups: Lookups::new(Trust::of(self.kind, client.user.is_some())),
+            client,
             envelope: Envelope {
                 reverse_path: mail.reverse_path,
                 recipients: Vec::new(),
                 body: mail.body,
-                smtputf8: false,
-                dsn_return: None,
-                envelope_id: None,
+                smtputf8: mail.smtputf8,
+                dsn_return: mail.dsn_return,
+                envelope_id: mail.envelope_id,
             },
             before,
             traced: limits,
@@ -112,19 +123,18 @@ impl<S: Services> Transactions<S> {
     }
 
     /// Judges a recipient, and adds it if nothing speaks against it.
-    pub(super) fn rcpt(&mut self, forward_path: ForwardPath) -> Result<(), Refusal> {
-        let Some(transaction) = &mut self.current else { return Err(Refusal::Busy) };
-        let Config { access, incoming_domains, spam_prevention, .. } = &*self.config;
-        let mut findings = policy::rcpt::judge(access, incoming_domains, self.kind, &forward_path);
-        findings.extend(policy::domain::judge_recipient(spam_prevention, incoming_domains, &forward_path));
-        let verdict = policy::rcpt::verdict(transaction.before.iter().chain(&findings));
+    pub(super) async fn rcpt(&mut self, recipient: Recipient) -> Result<(), Refusal> {
+        let Some(mut transaction) = self.current.take() else { return Err(Refusal::Busy) };
+        let (verdict, findings) = self.judge_recipient(&mut transaction, &recipient.forward_path).await;
+        let transaction = self.current.insert(transaction);
         let room = MAX_TRACED_FINDINGS.saturating_sub(transaction.traced.len());
         transaction.traced.extend(findings.into_iter().take(room));
         match verdict {
             Verdict::Refused(refusal) => {
                 if transaction.refused.len() < MAX_TRACED_REFUSALS {
                     let reply = refusal.reply(transaction.id);
-                    transaction.refused.push(RefusedRecipient { recipient: forward_path, reply });
+                    let recipient = recipient.forward_path;
+                    transaction.refused.push(RefusedRecipient { recipient, reply });
                 }
                 transaction.refusal = Some(refusal.clone());
                 return Err(refusal);
@@ -132,8 +142,40 @@ impl<S: Services> Transactions<S> {
             Verdict::Accepted => transaction.all_whitelisted = false,
             Verdict::Whitelisted => {}
         }
-        transaction.envelope.recipients.push(Recipient::new(forward_path));
+        transaction.envelope.recipients.push(recipient);
         Ok(())
+    }
+
+    /// Asks what the answer depends on, and nothing else.
+    async fn judge_recipient(
+        &mut self,
+        transaction: &mut Transaction,
+        forward_path: &ForwardPath,
+    ) -> (Verdict, Vec<Finding>) {
+        let Config { access, incoming_domains, spam_prevention, .. } = &*self.config;
+        let Transaction { client, envelope, before, lookups, .. } = transaction;
+        let trust = Trust::of(self.kind, client.user.is_some());
+        let mut findings = policy::rcpt::judge(access, incoming_domains, trust, forward_path);
+        findings.extend(policy::domain::judge_recipient(spam_prevention, incoming_domains, forward_path));
+        let subject = Subject {
+            client: self.peer.client.ip(),
+            helo: client.greeting.name().and_then(|name| Domain::parse(name.as_str()).ok()),
+            reverse_path: &envelope.reverse_path,
+            forward_path,
+        };
+        findings.extend(lookups.remembered(&self.config, &subject));
+        loop {
+            let unasked = lookups.unasked(&self.config, &subject);
+            match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
+                Next::Answer(verdict) => return (verdict, findings),
+                Next::Ask(inquiry) => {
+                    let dns = self.services.dns();
+                    let found = lookups.ask(inquiry, &self.config, dns, &mut self.names, &subject).await;
+                    before.extend(found.about_sender);
+                    findings.extend(found.about_recipient);
+                }
+            }
+        }
     }
 
     /// Makes ready for a body.
@@ -148,7 +190,8 @@ impl<S: Services> Transactions<S> {
             hostname: self.config.hostname.clone(),
             client: self.peer.client.ip(),
             zone: self.kind,
-            greeting: transaction.greeting.clone(),
+            introduction: transaction.client.clone(),
+            smtputf8: transaction.envelope.smtputf8,
             only_recipient,
             at: SystemTime::now().into(),
         };
@@ -228,7 +271,7 @@ impl<S: Services> Transactions<S> {
             (Decision::Accept(dispositions), Some(body)) => {
                 let message = NewMessage {
                     id: transaction.id,
-                    origin: Origin::Client(self.origin(&transaction.greeting)),
+                    origin: Origin::Client(self.origin(&transaction.client.greeting)),
                     envelope: transaction.envelope.clone(),
                     dispositions: dispositions.clone(),
                     body,
@@ -274,13 +317,13 @@ impl<S: Services> Transactions<S> {
         subject: Option<String>,
         result: TransactionResult,
     ) -> Record {
-        let Transaction { id, at, greeting, envelope, before, traced, refused, .. } = transaction;
+        let Transaction { id, at, client, envelope, before, traced, refused, .. } = transaction;
         let mut findings = before;
         findings.extend(traced);
         Record {
             id,
             at,
-            origin: Origin::Client(self.origin(&greeting)),
+            origin: Origin::Client(self.origin(&client.greeting)),
             reverse_path: Some(envelope.reverse_path),
             recipients: envelope.recipients.into_iter().map(|recipient| recipient.forward_path).collect(),
             refused_recipients: refused,

@@ -24,6 +24,8 @@ pub(crate) fn config(state_dir: &Path) -> Config {
         mode: ZoneMode::Active,
     };
     Config {
+        imap_auth: None,
+        rbl: None,
         enabled: true,
         hostname: domain("mailguard.test"),
         state_dir: state_dir.to_owned(),
@@ -78,6 +80,7 @@ pub(crate) fn config(state_dir: &Path) -> Config {
             greet_delay: Duration::ZERO,
             max_sessions: 100,
             max_sessions_per_client: 50,
+            tls: None,
         },
         spam_prevention: SpamPrevention::default(),
         dns: Dns { servers: Vec::new(), timeout: Duration::from_secs(5) },

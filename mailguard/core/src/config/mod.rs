@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod model;
+mod rbl;
 pub mod resolve;
 mod section;
 mod suggest;

@@ -41,12 +41,16 @@ pub struct Config {
     pub quarantine: Quarantine,
     /// `[access]`
     pub access: Access,
+    /// `[rbl]`, absent when not enabled.
+    pub rbl: Option<Rbl>,
     /// `[[incoming_domain]]`, in the file's order.
     pub incoming_domains: Vec<IncomingDomain>,
     /// `[delivery]`
     pub delivery: Delivery,
     /// `[smarthost]`, absent when not enabled.
     pub smarthost: Option<Smarthost>,
+    /// `[imap_auth]`, absent when not enabled.
+    pub imap_auth: Option<ImapAuth>,
     /// `[server]`
     pub server: Server,
     /// `[spam_prevention]`
@@ -255,7 +259,16 @@ impl AddressPattern {
     }
 }
 
-/// `[access]`. Host names in client lists aren't built yet: they are refused.
+/// A client on a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientPattern {
+    /// Its address, or its network.
+    Network(IpNet),
+    /// Its name, or a domain that the name is in.
+    Name(Domain),
+}
+
+/// `[access]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     /// `whitelist_senders`
@@ -266,10 +279,74 @@ pub struct Access {
     pub whitelist_recipients: Vec<AddressPattern>,
     /// `blacklist_recipients`
     pub blacklist_recipients: Vec<AddressPattern>,
-    /// `whitelist_clients`
+    /// `whitelist_clients`: addresses and networks.
     pub whitelist_clients: Vec<IpNet>,
-    /// `blacklist_clients`
+    /// `blacklist_clients`: addresses and networks.
     pub blacklist_clients: Vec<IpNet>,
+    /// `whitelist_clients`: host names, and the domains that they are in.
+    pub whitelist_client_names: Vec<Domain>,
+    /// `blacklist_clients`: host names, and the domains that they are in.
+    pub blacklist_client_names: Vec<Domain>,
+}
+
+impl Access {
+    /// Whether a client's name can matter.
+    pub fn asks_for_names(&self) -> bool {
+        !(self.whitelist_client_names.is_empty() && self.blacklist_client_names.is_empty())
+    }
+}
+
+/// `[rbl]`: whom unauthenticated clients of red zones are asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rbl {
+    /// `ip_lists`: zones in the DNS, lower case, each once.
+    pub ip_lists: Vec<String>,
+    /// `domain_lists`
+    pub domain_lists: Vec<String>,
+    /// `timeout` of one answer.
+    pub timeout: Duration,
+}
+
+/// `[imap_auth]`, enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImapAuth {
+    /// `server`
+    pub server: SmarthostAddress,
+    /// `port`
+    pub port: u16,
+    /// `tls`
+    pub tls: ImapTls,
+    /// The text of `ca_file`: PEM.
+    pub ca: Option<String>,
+    /// `daemons`: most logins at one time.
+    pub daemons: usize,
+}
+
+/// How the connection to the IMAP server is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImapTls {
+    /// Not at all.
+    Off,
+    /// From STARTTLS on.
+    StartTls,
+    /// From the start.
+    Implicit,
+}
+
+/// The certificate and the key of `server.tls_certificate` and `server.tls_key`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// The certificate and those that lead to its issuer: PEM.
+    pub certificates: String,
+    /// The private key: PEM.
+    pub key: String,
+}
+
+/// Without the key.
+impl std::fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsIdentity").field("certificates", &self.certificates).finish_non_exhaustive()
+    }
 }
 
 /// A domain that we take mail for, from anywhere.
@@ -370,6 +447,8 @@ pub struct Server {
     pub max_sessions: usize,
     /// `max_sessions_per_client`
     pub max_sessions_per_client: usize,
+    /// `tls_certificate` and `tls_key`; absent: a certificate of our own making.
+    pub tls: Option<TlsIdentity>,
 }
 
 /// `[spam_prevention]`
@@ -381,6 +460,10 @@ pub struct SpamPrevention {
     pub reject_non_fqdn_sender: bool,
     /// `reject_non_fqdn_helo`
     pub reject_non_fqdn_helo: bool,
+    /// `reject_unknown_recipient_domain`
+    pub reject_unknown_recipient_domain: bool,
+    /// `reject_unknown_sender_domain`
+    pub reject_unknown_sender_domain: bool,
 }
 
 /// `[dns]`

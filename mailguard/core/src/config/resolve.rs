@@ -3,11 +3,15 @@
 //! One function a table, in the order of the contract file. What isn't built yet is read in `unbuilt`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::error::{ConfigError, Problem};
 use super::model::*;
+use super::rbl;
 use super::section::{Fixed, Section};
 use super::syntax;
 use super::unbuilt;
@@ -37,18 +41,18 @@ pub const DEFAULT_RUNTIME_DIR: &str = "/run/mailguard";
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/mailguard";
 
 /// The lists that may hold `@/path/to/file`: those of addresses, networks, domains and clients.
-pub const LISTS_FROM_FILES: [[&str; 2]; 11] = [
-    ["bypass", "from_subnets"],
-    ["bypass", "from_ips"],
-    ["bypass", "from_macs"],
-    ["bypass", "to_subnets"],
-    ["bypass", "to_ips"],
-    ["access", "whitelist_senders"],
-    ["access", "blacklist_senders"],
-    ["access", "whitelist_recipients"],
-    ["access", "blacklist_recipients"],
-    ["access", "whitelist_clients"],
-    ["access", "blacklist_clients"],
+pub const LISTS_FROM_FILES: [&[&str]; 11] = [
+    &["bypass", "from_subnets"],
+    &["bypass", "from_ips"],
+    &["bypass", "from_macs"],
+    &["bypass", "to_subnets"],
+    &["bypass", "to_ips"],
+    &["access", "whitelist_senders"],
+    &["access", "blacklist_senders"],
+    &["access", "whitelist_recipients"],
+    &["access", "blacklist_recipients"],
+    &["access", "whitelist_clients"],
+    &["access", "blacklist_clients"],
 ];
 
 const KB: u64 = 1 << 10;
@@ -58,10 +62,28 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 86_400;
 
-/// Gives the tree of a file its meaning. `rules` are the YARA sources found in `virus.signatures.rules_dir`, path
-/// and text, in order of path.
-pub fn resolve(root: &Value, rules: Vec<(PathBuf, String)>) -> Result<Config, Vec<ConfigError>> {
-    let (config, report) = Section::root(root, |root| config(root, rules));
+/// The keys whose value is the path of a file with one text.
+pub const TEXT_FILES: [[&str; 2]; 3] =
+    [["server", "tls_certificate"], ["server", "tls_key"], ["imap_auth", "ca_file"]];
+
+/// What was read of the files that a configuration names, lists apart.
+#[derive(Debug, Clone, Default)]
+pub struct NamedFiles {
+    /// The YARA sources found in `virus.signatures.rules_dir`, path and text, in order of path.
+    pub rules: Vec<(PathBuf, String)>,
+    /// Path and text of those that [`TEXT_FILES`] name.
+    pub texts: Vec<(PathBuf, String)>,
+}
+
+impl NamedFiles {
+    fn text(&self, path: &Path) -> Option<String> {
+        self.texts.iter().find(|(named, _)| named == path).map(|(_, text)| text.clone())
+    }
+}
+
+/// Gives the tree of a file its meaning.
+pub fn resolve(root: &Value, files: NamedFiles) -> Result<Config, Vec<ConfigError>> {
+    let (config, report) = Section::root(root, |root| config(root, files));
     let inactive = report.finish()?;
     match config {
         Some(config) => Ok(Config { inactive, ..config }),
@@ -75,7 +97,7 @@ pub fn resolve(root: &Value, rules: Vec<(PathBuf, String)>) -> Result<Config, Ve
 }
 
 /// The whole of it; none when something required is absent.
-fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Config> {
+fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
     let hostname = root.require("hostname", &syntax::HOST_NAME);
     let enabled = root.flag("enabled", true);
     let state_dir = path(root, "state_dir", "/var/lib/mailguard");
@@ -86,24 +108,26 @@ fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Confi
     let zones = zones(root);
     let kernel = root.table("kernel", kernel);
     let bypass = root.table("bypass", bypass);
-    let virus = root.table("virus", |section| virus(section, rules));
+    let virus = root.table("virus", |section| virus(section, from.rules.clone()));
     let files = root.table("files", files);
+    root.table("spam", unbuilt::spam);
     let quarantine = root.table("quarantine", |section| Quarantine {
         retention: days(section, "retention_days", 15),
         max_size: section.size("max_size", 10 * GB, MB..=1_048_576 * GB),
     });
     let access = root.table("access", access);
+    let rbl = root.table("rbl", rbl::rbl);
     let incoming_domains = incoming_domains(root);
     let delivery = root.table("delivery", |section| delivery(section, hostname.as_ref()));
     let smarthost = root.table("smarthost", smarthost);
-    let server = root.table("server", |section| server(section, &zones));
-    let spam_prevention = root.table("spam_prevention", |section| {
-        unbuilt::spam_prevention(section);
-        SpamPrevention {
-            reject_non_fqdn_recipient: section.flag("reject_non_fqdn_recipient", false),
-            reject_non_fqdn_sender: section.flag("reject_non_fqdn_sender", false),
-            reject_non_fqdn_helo: section.flag("reject_non_fqdn_helo", false),
-        }
+    let imap_auth = root.table("imap_auth", |section| imap_auth(section, &from));
+    let server = root.table("server", |section| server(section, &zones, &from));
+    let spam_prevention = root.table("spam_prevention", |section| SpamPrevention {
+        reject_non_fqdn_recipient: section.flag("reject_non_fqdn_recipient", false),
+        reject_non_fqdn_sender: section.flag("reject_non_fqdn_sender", false),
+        reject_non_fqdn_helo: section.flag("reject_non_fqdn_helo", false),
+        reject_unknown_recipient_domain: section.flag("reject_unknown_recipient_domain", false),
+        reject_unknown_sender_domain: section.flag("reject_unknown_sender_domain", false),
     });
     let dns = root.table("dns", dns);
     let trace = root.table("trace", |section| Trace {
@@ -127,9 +151,11 @@ fn config(root: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Option<Confi
         files,
         quarantine,
         access,
+        rbl,
         incoming_domains,
         delivery: delivery?,
         smarthost,
+        imap_auth,
         server,
         spam_prevention,
         dns,
@@ -338,15 +364,62 @@ fn access(section: &mut Section<'_>) -> Access {
     let blacklist_senders = patterns("blacklist_senders");
     let whitelist_recipients = patterns("whitelist_recipients");
     let blacklist_recipients = patterns("blacklist_recipients");
-    let mut clients = |key| section.list(key, &syntax::CLIENT, MAX_LIST_VALUES).unwrap_or_default();
+    let mut clients = |key| by_kind(section.list(key, &syntax::CLIENT, MAX_LIST_VALUES).unwrap_or_default());
+    let (whitelist_clients, whitelist_client_names) = clients("whitelist_clients");
+    let (blacklist_clients, blacklist_client_names) = clients("blacklist_clients");
     Access {
         whitelist_senders,
         blacklist_senders,
         whitelist_recipients,
         blacklist_recipients,
-        whitelist_clients: clients("whitelist_clients"),
-        blacklist_clients: clients("blacklist_clients"),
+        whitelist_clients,
+        blacklist_clients,
+        whitelist_client_names,
+        blacklist_client_names,
     }
+}
+
+fn by_kind(patterns: Vec<ClientPattern>) -> (Vec<IpNet>, Vec<Domain>) {
+    let (mut networks, mut names) = (Vec::new(), Vec::new());
+    for pattern in patterns {
+        match pattern {
+            ClientPattern::Network(network) => networks.push(network),
+            ClientPattern::Name(name) => names.push(name),
+        }
+    }
+    (networks, names)
+}
+
+fn imap_auth(section: &mut Section<'_>, from: &NamedFiles) -> Option<ImapAuth> {
+    let enabled = section.flag("enabled", false);
+    let server = section.text("server", &syntax::SMARTHOST);
+    let tls = section.choice(
+        "tls",
+        "starttls",
+        &[("off", ImapTls::Off), ("starttls", ImapTls::StartTls), ("implicit", ImapTls::Implicit)],
+    );
+    let usual_port = if tls == ImapTls::Implicit { 993 } else { 143 };
+    let port = section.count("port", usual_port, 1..=65_535) as u16;
+    let ca = section.text_or_empty("ca_file", &syntax::PATH).and_then(|path| from.text(&path));
+    let daemons = section.count("daemons", 5, 1..=500) as usize;
+    let server = server.unwrap_or(SmarthostAddress::Ip(Ipv4Addr::LOCALHOST.into()));
+    enabled.then_some(ImapAuth { server, port, tls, ca, daemons })
+}
+
+/// Certificate and key go together.
+fn tls_identity(section: &mut Section<'_>, from: &NamedFiles) -> Option<TlsIdentity> {
+    let certificates = section.text_or_empty("tls_certificate", &syntax::PATH);
+    let key = section.text_or_empty("tls_key", &syntax::PATH);
+    match (&certificates, &key) {
+        (Some(_), None) if !section.has_text("tls_key") => {
+            section.conflict("tls_certificate", "there is no tls_key", "add tls_key = \"/PATH\"");
+        }
+        (None, Some(_)) if !section.has_text("tls_certificate") => {
+            section.conflict("tls_key", "there is no tls_certificate", "add tls_certificate = \"/PATH\"");
+        }
+        _ => {}
+    }
+    Some(TlsIdentity { certificates: from.text(&certificates?)?, key: from.text(&key?)? })
 }
 
 fn incoming_domains(root: &mut Section<'_>) -> Vec<IncomingDomain> {
@@ -400,7 +473,7 @@ fn smarthost(section: &mut Section<'_>) -> Option<Smarthost> {
     host.filter(|_| enabled).map(|host| Smarthost { host, port })
 }
 
-fn server(section: &mut Section<'_>, zones: &[Zone]) -> Server {
+fn server(section: &mut Section<'_>, zones: &[Zone], from: &NamedFiles) -> Server {
     unbuilt::server(section);
     Server {
         require_helo: section.flag("require_helo", true),
@@ -414,6 +487,7 @@ fn server(section: &mut Section<'_>, zones: &[Zone]) -> Server {
         greet_delay: section.seconds("greet_delay", 0, 0..=MINUTE),
         max_sessions: section.count("max_sessions", 10_000, 1..=100_000) as usize,
         max_sessions_per_client: section.count("max_sessions_per_client", 50, 1..=100_000) as usize,
+        tls: tls_identity(section, from),
     }
 }
 

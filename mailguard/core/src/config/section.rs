@@ -341,7 +341,6 @@ impl<'v> Section<'v> {
             Ok(parsed) => return Some(parsed),
             Err(Mismatch::Wrong) => Problem::Invalid { found, accepted, remedy: None },
             Err(Mismatch::Hint(hint)) => Problem::Invalid { found, accepted, remedy: Some(hint) },
-            Err(Mismatch::NotSupportedYet) => Problem::NotSupportedYet { found, accepted },
         };
         self.error(key, value.place, problem);
         None
@@ -412,6 +411,11 @@ impl<'v> Section<'v> {
             self.report.inactive.push(Inactive { key: self.path_of(key), what: what.to_owned() });
         }
         !is_off
+    }
+
+    /// Notes a protection that the file asks for and doesn't get.
+    pub(super) fn note_inactive(&mut self, key: &str, what: String) {
+        self.report.inactive.push(Inactive { key: self.path_of(key), what });
     }
 
     fn not_supported(&mut self, key: &str, value: &Value, accepted: String) {

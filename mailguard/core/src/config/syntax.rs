@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::model::{AddressPattern, SmarthostAddress};
+use super::model::{AddressPattern, ClientPattern, SmarthostAddress};
 use crate::mail::{Domain, Mailbox};
+use crate::rbl;
 
 /// What a value may be.
 pub struct Syntax<T> {
@@ -28,8 +29,6 @@ pub enum Mismatch {
     Wrong,
     /// It isn't, but what was meant can be guessed: what to do.
     Hint(String),
-    /// The contract knows it, this version doesn't.
-    NotSupportedYet,
 }
 
 /// `KB`, `MB`, `GB`: octets.
@@ -47,9 +46,9 @@ pub const ADDRESS: Syntax<IpAddr> =
 /// A hardware address.
 pub const MAC: Syntax<[u8; 6]> =
     Syntax { accepted: "a hardware address like \"02:00:5e:10:00:01\"", parse: parse_mac };
-/// Address or network of a client; an address is a network of one.
-pub const CLIENT: Syntax<IpNet> = Syntax {
-    accepted: "an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\"",
+/// Address, network or host name of a client; an address is a network of one.
+pub const CLIENT: Syntax<ClientPattern> = Syntax {
+    accepted: "an address like \"192.0.2.7\", a network like \"192.0.2.0/24\" or a host name like \"mx.example.com\"",
     parse: parse_client,
 };
 /// A sender or recipient.
@@ -93,6 +92,11 @@ pub const SMARTHOST: Syntax<SmarthostAddress> =
 pub const EXTENSION: Syntax<String> = Syntax {
     accepted: "a file name extension like \"exe\", without wildcards or further dots",
     parse: parse_extension,
+};
+/// A DNS block list, several, or all of a kind.
+pub const BLOCK_LIST: Syntax<String> = Syntax {
+    accepted: "a list's zone like \"zen.spamhaus.org\", a family of `mailguard rbl list` like \"uceprotect\", or \"all\"",
+    parse: parse_block_list,
 };
 /// The name of a zone.
 pub const ZONE_NAME: Syntax<String> =
@@ -168,11 +172,17 @@ fn parse_network(text: &str) -> Result<IpNet, Mismatch> {
     }
 }
 
-fn parse_client(text: &str) -> Result<IpNet, Mismatch> {
+fn parse_client(text: &str) -> Result<ClientPattern, Mismatch> {
+    match Domain::parse(text) {
+        Ok(name) if is_host_name(text) => Ok(ClientPattern::Name(name)),
+        _ => parse_client_network(text).map(ClientPattern::Network),
+    }
+}
+
+fn parse_client_network(text: &str) -> Result<IpNet, Mismatch> {
     match text {
         _ if text.contains('/') => parse_network(text),
         _ if text.parse::<IpAddr>().is_ok() => parse_address(text).map(IpNet::from),
-        _ if is_host_name(text) => Err(Mismatch::NotSupportedYet),
         _ => Err(Mismatch::Wrong),
     }
 }
@@ -271,6 +281,16 @@ fn parse_smarthost(text: &str) -> Result<SmarthostAddress, Mismatch> {
     }
 }
 
+fn parse_block_list(text: &str) -> Result<String, Mismatch> {
+    let name = text.to_ascii_lowercase();
+    let known = name == "all" || rbl::family(&name).next().is_some();
+    match Domain::parse(&name) {
+        _ if known => Ok(name),
+        Ok(domain) if domain.is_fully_qualified() => Ok(domain.ascii().to_owned()),
+        _ => Err(Mismatch::Wrong),
+    }
+}
+
 fn parse_extension(text: &str) -> Result<String, Mismatch> {
     /// Octets; what is longer is no extension that anybody blocks.
     const MAX_EXTENSION_OCTETS: usize = 64;
@@ -310,7 +330,6 @@ mod tests {
             Ok(value) => Ok(format!("{value:?}")),
             Err(Mismatch::Wrong) => Err(String::new()),
             Err(Mismatch::Hint(hint)) => Err(hint),
-            Err(Mismatch::NotSupportedYet) => Err("not supported yet".to_owned()),
         };
         assert_eq!(seen, expect.map(str::to_owned).map_err(str::to_owned), "{text}");
     }
@@ -342,9 +361,9 @@ mod tests {
         check(&ADDRESS, "2001:DB8::1", Ok("2001:db8::1"));
         check(&ADDRESS, "192.0.2.0/24", Err("192.0.2.0/24 is a network; this list holds single addresses"));
         check(&ADDRESS, "::ffff:192.0.2.1", Err("write it as IPv4: \"192.0.2.1\""));
-        check(&CLIENT, "192.0.2.1", Ok("192.0.2.1/32"));
-        check(&CLIENT, "2001:db8::/32", Ok("2001:db8::/32"));
-        check(&CLIENT, "mail.example.com", Err("not supported yet"));
+        check(&CLIENT, "192.0.2.1", Ok("Network(192.0.2.1/32)"));
+        check(&CLIENT, "2001:db8::/32", Ok("Network(2001:db8::/32)"));
+        check(&CLIENT, "mail.example.com", Ok("Name(Domain(mail.example.com))"));
         check(&CLIENT, "192.0.2.256", Err(""));
         check(&MAC, "02:00:5E:10:00:01", Ok("[2, 0, 94, 16, 0, 1]"));
         check(&MAC, "02-00-5e-10-00-01", Err("write \"02:00:5e:10:00:01\""));

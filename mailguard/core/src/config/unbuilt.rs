@@ -13,13 +13,11 @@ const DOUBLE_EXTENSIONS: &[&str] = &[
     "jpg", "png", "gif", "pdf", "txt", "doc", "docx", "xls", "xlsx", "exe", "com", "vbs", "pif", "scr",
     "bat", "cmd", "dll",
 ];
-const IP_LISTS: &[&str] = &["zen.spamhaus.org", "bl.spamcop.net"];
 const METHODS: &[&str] = &["CRAM-MD5", "DIGEST-MD5", "PLAIN", "LOGIN"];
 
 /// Keys of the root table and whole sections.
 pub(super) fn root(root: &mut Section<'_>) {
     root.unbuilt(&[("language", Text("en"))]);
-    root.table("spam", spam);
     root.table("notifications", |section| {
         section.unbuilt(&[
             ("sender", Text("postmaster@mailguard.example.org")),
@@ -28,27 +26,9 @@ pub(super) fn root(root: &mut Section<'_>) {
             ("max_per_hour", Count(60)),
         ]);
     });
-    root.table("rbl", |section| {
-        section.unbuilt(&[
-            ("enabled", Flag(false)),
-            ("ip_lists", Texts(IP_LISTS)),
-            ("domain_lists", Texts(&["dbl.spamhaus.org"])),
-            ("timeout", Time("5s")),
-        ]);
-    });
     for key in ["domain_route", "mail_route"] {
         refuse_tables(root, key);
     }
-    root.table("imap_auth", |section| {
-        section.unbuilt(&[
-            ("enabled", Flag(false)),
-            ("server", Text("127.0.0.1")),
-            ("port", Count(143)),
-            ("tls", Text("starttls")),
-            ("ca_file", Text("")),
-            ("daemons", Count(5)),
-        ]);
-    });
     root.table("admin", |section| {
         section.unbuilt(&[("password_file", Text("/etc/mailguard/admin.password"))]);
         let what = "there is no web page, REST API or /metrics yet";
@@ -65,7 +45,8 @@ fn refuse_tables(root: &mut Section<'_>, key: &'static str) {
     }
 }
 
-fn spam(spam: &mut Section<'_>) {
+/// Keys of `[spam]`.
+pub(super) fn spam(spam: &mut Section<'_>) {
     let what = "no message is scored, marked or withheld as spam yet";
     let enabled = spam.protection("enabled", Flag(true), Some(Flag(false)), true, what);
     spam.unbuilt(&[
@@ -189,18 +170,7 @@ pub(super) fn smarthost(section: &mut Section<'_>, enabled: bool) {
     section.protection("tls", Text("opportunistic"), Some(Text("off")), enabled, what);
 }
 
-/// Keys of `[spam_prevention]`.
-pub(super) fn spam_prevention(section: &mut Section<'_>) {
-    section.unbuilt(&[
-        ("reject_unknown_recipient_domain", Flag(false)),
-        ("reject_unknown_sender_domain", Flag(false)),
-    ]);
-}
-
 /// Keys of `[server]`.
 pub(super) fn server(section: &mut Section<'_>) {
-    section.unbuilt(&[("verify_recipients", Flag(false)), ("tls_key", Text(""))]);
-    // By default a certificate is made on the spot; there is no way to write STARTTLS off.
-    let what = "STARTTLS is not offered to clients yet";
-    section.protection("tls_certificate", Text(""), None, true, what);
+    section.unbuilt(&[("verify_recipients", Flag(false))]);
 }

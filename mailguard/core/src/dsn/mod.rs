@@ -7,17 +7,16 @@
 //! Left to others: whether this sender gets reports at all (`queue`); reports of delay and success.
 
 mod field;
-mod xtext;
 
 #[cfg(test)]
 mod tests;
 
 use self::field::{push_field, push_paragraph};
-use self::xtext::decode_xtext;
 use crate::mail::{
     BodyType, Domain, DsnReturn, Envelope, ForwardPath, Mailbox, QueueId, Recipient, ReversePath, UnixTime,
 };
 use crate::outcome::Report;
+use crate::smtp::xtext;
 
 /// Octets of a message that a report returns whole; of a larger one it returns the header, whatever RET says.
 pub const MAX_RETURNED_OCTETS: usize = 256 * 1024;
@@ -145,7 +144,7 @@ fn status(request: &DsnRequest<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     push_field("Reporting-MTA", &format!("dns; {}", request.reporting_mta.ascii()), &mut out);
     if let Some(id) = &request.envelope.envelope_id {
-        push_field("Original-Envelope-Id", &decode_xtext(id).unwrap_or_else(|| id.clone()), &mut out);
+        push_field("Original-Envelope-Id", &xtext::decode(id).unwrap_or_else(|| id.clone()), &mut out);
     }
     push_field("Arrival-Date", &request.arrival.rfc5322().to_string(), &mut out);
     for (recipient, report) in request.failed {
@@ -172,7 +171,7 @@ fn status(request: &DsnRequest<'_>) -> Vec<u8> {
 fn original_recipient(orcpt: &str) -> String {
     match orcpt.split_once(';') {
         Some((kind, address)) => {
-            format!("{kind}; {}", decode_xtext(address).as_deref().unwrap_or(address))
+            format!("{kind}; {}", xtext::decode(address).as_deref().unwrap_or(address))
         }
         None => orcpt.to_owned(),
     }

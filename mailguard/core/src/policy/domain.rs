@@ -1,10 +1,26 @@
-//! The domains of reverse-path and forward-path: whether they are whole names (S4, `[spam_prevention]`). An incoming domain is
-//! what the configuration says it is.
+//! The domains of reverse-path and forward-path: whether they are whole names, and whether mail could go there (S4,
+//! `[spam_prevention]`). An incoming domain is what the configuration says it is, and the DNS isn't asked about it.
+//!
+//! What the DNS says comes in as a [`Standing`]; [`sender_in_question`] and [`recipient_in_question`] say whether it is
+//! needed at all.
 
 use crate::config::model::{IncomingDomain, SpamPrevention};
 use crate::finding::{Check, Finding, Outcome};
 use crate::mail::{Domain, ForwardPath, Mailbox, ReversePath};
-use crate::smtp::Refusal;
+use crate::smtp::{DomainFault, Refusal};
+
+/// What the DNS says of a domain as one that mail goes to (RFC 5321 §5.1, RFC 7505).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It has a mail exchanger, or an address.
+    TakesMail,
+    /// It has neither.
+    Unknown,
+    /// It says that it takes no mail.
+    NullMx,
+    /// Nobody can tell now; why, in one line.
+    Unavailable(String),
+}
 
 /// Judges the reverse-path as it is written. The null one has no domain.
 pub fn judge_sender(
@@ -14,7 +30,7 @@ pub fn judge_sender(
 ) -> Vec<Finding> {
     let mailbox = reverse_path.mailbox().filter(|_| prevention.reject_non_fqdn_sender);
     let unqualified = mailbox.and_then(|mailbox| unqualified(mailbox, incoming));
-    let refusal = Refusal::SenderNotQualified;
+    let refusal = Refusal::SenderDomain(DomainFault::NotQualified);
     unqualified.map(|domain| not_qualified(Check::SenderDomain, domain, refusal)).into_iter().collect()
 }
 
@@ -26,17 +42,75 @@ pub fn judge_recipient(
 ) -> Vec<Finding> {
     let mailbox = forward_path.mailbox().filter(|_| prevention.reject_non_fqdn_recipient);
     let unqualified = mailbox.and_then(|mailbox| unqualified(mailbox, incoming));
-    let refusal = Refusal::RecipientNotQualified;
+    let refusal = Refusal::RecipientDomain(DomainFault::NotQualified);
     unqualified.map(|domain| not_qualified(Check::RecipientDomain, domain, refusal)).into_iter().collect()
 }
 
 fn unqualified<'a>(mailbox: &'a Mailbox, incoming: &[IncomingDomain]) -> Option<&'a Domain> {
-    let is_ours = |domain: &Domain| incoming.iter().any(|incoming| incoming.matches(domain));
-    mailbox.domain().filter(|domain| !domain.is_fully_qualified() && !is_ours(domain))
+    others(mailbox, incoming).filter(|domain| !domain.is_fully_qualified())
+}
+
+/// The domain, unless it is an incoming one.
+fn others<'a>(mailbox: &'a Mailbox, incoming: &[IncomingDomain]) -> Option<&'a Domain> {
+    mailbox.domain().filter(|domain| !incoming.iter().any(|incoming| incoming.matches(domain)))
 }
 
 fn not_qualified(check: Check, domain: &Domain, refusal: Refusal) -> Finding {
     Finding::new(check, Outcome::Refuse(refusal), format!("{domain} is not a fully qualified name"))
+}
+
+/// The domain of the reverse-path, if the DNS is to be asked about it.
+pub fn sender_in_question<'a>(
+    prevention: &SpamPrevention,
+    incoming: &[IncomingDomain],
+    reverse_path: &'a ReversePath,
+) -> Option<&'a Domain> {
+    let mailbox = reverse_path.mailbox().filter(|_| prevention.reject_unknown_sender_domain)?;
+    others(mailbox, incoming)
+}
+
+/// The domain of the forward-path, if the DNS is to be asked about it.
+pub fn recipient_in_question<'a>(
+    prevention: &SpamPrevention,
+    incoming: &[IncomingDomain],
+    forward_path: &'a ForwardPath,
+) -> Option<&'a Domain> {
+    let mailbox = forward_path.mailbox().filter(|_| prevention.reject_unknown_recipient_domain)?;
+    others(mailbox, incoming)
+}
+
+/// Judges what the DNS says of the reverse-path's domain.
+pub fn judge_sender_standing(domain: &Domain, standing: &Standing) -> Finding {
+    stands(Check::SenderDomain, domain, standing, Refusal::SenderDomain)
+}
+
+/// Judges what the DNS says of the forward-path's domain.
+pub fn judge_recipient_standing(domain: &Domain, standing: &Standing) -> Finding {
+    stands(Check::RecipientDomain, domain, standing, Refusal::RecipientDomain)
+}
+
+fn stands(
+    check: Check,
+    domain: &Domain,
+    standing: &Standing,
+    refusal: fn(DomainFault) -> Refusal,
+) -> Finding {
+    let (outcome, reason) = match standing {
+        Standing::TakesMail => (Outcome::Pass, format!("{domain} takes mail")),
+        Standing::Unknown => (
+            Outcome::Refuse(refusal(DomainFault::Unknown)),
+            format!("{domain} has neither a mail exchanger nor an address"),
+        ),
+        Standing::NullMx => (
+            Outcome::Refuse(refusal(DomainFault::NullMx)),
+            format!("{domain} has a null MX: it takes no mail"),
+        ),
+        Standing::Unavailable(cause) => (
+            Outcome::Defer(refusal(DomainFault::Unavailable)),
+            format!("nobody can tell whether {domain} exists: {cause}"),
+        ),
+    };
+    Finding::new(check, outcome, reason)
 }
 
 #[cfg(test)]
@@ -47,11 +121,15 @@ mod tests {
         reject_non_fqdn_recipient: true,
         reject_non_fqdn_sender: true,
         reject_non_fqdn_helo: true,
+        reject_unknown_recipient_domain: true,
+        reject_unknown_sender_domain: true,
     };
     const NONE: SpamPrevention = SpamPrevention {
         reject_non_fqdn_recipient: false,
         reject_non_fqdn_sender: false,
         reject_non_fqdn_helo: false,
+        reject_unknown_recipient_domain: false,
+        reject_unknown_sender_domain: false,
     };
 
     fn sender(path: &str) -> ReversePath {
@@ -79,29 +157,62 @@ mod tests {
 
     #[test]
     fn unqualified_domains_are_refused_where_that_is_asked_for() {
-        let objection = Refusal::SenderNotQualified;
         for (path, refused) in [
             ("a@localhost", true),
             ("a@inside", false),
             ("a@b.example", false),
             ("a@[192.0.2.1]", false),
             ("", false),
-        ] {
-            let seen = refusals(&judge_sender(&ALL, &incoming(), &sender(path)));
-            assert_eq!(seen, if refused { vec![objection.clone()] } else { vec![] }, "{path}");
-            assert_eq!(judge_sender(&NONE, &incoming(), &sender(path)), [], "{path}");
-        }
-        let objection = Refusal::RecipientNotQualified;
-        for (path, refused) in [
-            ("a@localhost", true),
-            ("a@inside", false),
-            ("a@b.example", false),
-            ("a@[192.0.2.1]", false),
             ("postmaster", false),
         ] {
-            let seen = refusals(&judge_recipient(&ALL, &incoming(), &recipient(path)));
-            assert_eq!(seen, if refused { vec![objection.clone()] } else { vec![] }, "{path}");
-            assert_eq!(judge_recipient(&NONE, &incoming(), &recipient(path)), [], "{path}");
+            let expect = |refusal| if refused { vec![refusal] } else { vec![] };
+            if path != "postmaster" {
+                let seen = refusals(&judge_sender(&ALL, &incoming(), &sender(path)));
+                assert_eq!(seen, expect(Refusal::SenderDomain(DomainFault::NotQualified)), "{path}");
+                assert_eq!(judge_sender(&NONE, &incoming(), &sender(path)), [], "{path}");
+            }
+            if !path.is_empty() {
+                let seen = refusals(&judge_recipient(&ALL, &incoming(), &recipient(path)));
+                assert_eq!(seen, expect(Refusal::RecipientDomain(DomainFault::NotQualified)), "{path}");
+                assert_eq!(judge_recipient(&NONE, &incoming(), &recipient(path)), [], "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_dns_is_asked_about_domains_of_others_only() {
+        let name = |domain: Option<&Domain>| domain.map(|domain| domain.to_string());
+        for (path, asked) in [
+            ("a@b.example", Some("b.example")),
+            ("a@inside", None),
+            ("a@sub.inside", Some("sub.inside")),
+            ("a@[192.0.2.1]", None),
+        ] {
+            let (from, to) = (sender(path), recipient(path));
+            assert_eq!(name(sender_in_question(&ALL, &incoming(), &from)).as_deref(), asked, "{path}");
+            assert_eq!(name(recipient_in_question(&ALL, &incoming(), &to)).as_deref(), asked, "{path}");
+            assert_eq!(sender_in_question(&NONE, &incoming(), &from), None, "{path}");
+            assert_eq!(recipient_in_question(&NONE, &incoming(), &to), None, "{path}");
+        }
+        assert_eq!(sender_in_question(&ALL, &incoming(), &ReversePath::Null), None);
+        assert_eq!(recipient_in_question(&ALL, &incoming(), &ForwardPath::Postmaster), None);
+    }
+
+    #[test]
+    fn what_the_dns_says_decides() {
+        let domain = Domain::parse("b.example").unwrap();
+        for (standing, sender, recipient) in [
+            (Standing::TakesMail, None, None),
+            (Standing::Unknown, Some("550 5.1.8"), Some("550 5.1.2")),
+            (Standing::NullMx, Some("550 5.7.27"), Some("556 5.1.10")),
+            (Standing::Unavailable("timeout".to_owned()), Some("450 4.1.8"), Some("450 4.1.2")),
+        ] {
+            let codes = |finding: Finding| {
+                finding.objection().map(Refusal::codes).map(|(code, status)| format!("{code} {status}"))
+            };
+            assert_eq!(codes(judge_sender_standing(&domain, &standing)).as_deref(), sender, "{standing:?}");
+            let seen = codes(judge_recipient_standing(&domain, &standing));
+            assert_eq!(seen.as_deref(), recipient, "{standing:?}");
         }
     }
 }

@@ -9,12 +9,29 @@ pub mod domain;
 pub mod end_of_data;
 pub mod helo;
 pub mod mail;
+pub mod rbl;
 pub mod rcpt;
 
-use crate::config::model::AddressPattern;
+use crate::config::model::{AddressPattern, ZoneKind};
 use crate::finding::{Check, Finding, Outcome};
 use crate::mail::Mailbox;
 use crate::smtp::Refusal;
+
+/// How far a client is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// A stranger: may send to us only, and is checked most.
+    Untrusted,
+    /// One of ours: may send anywhere.
+    Trusted,
+}
+
+impl Trust {
+    /// Of a client of a zone of this kind, who has shown who it is or not (S7).
+    pub fn of(kind: ZoneKind, authenticated: bool) -> Self {
+        if kind == ZoneKind::Red && !authenticated { Trust::Untrusted } else { Trust::Trusted }
+    }
+}
 
 /// The opinion of a pair of lists: whitelisted, blacklisted or neither. The whitelist wins.
 fn listed(check: Check, subject: &str, white: bool, black: bool, refusal: Refusal) -> Finding {

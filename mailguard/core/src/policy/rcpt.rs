@@ -1,20 +1,46 @@
 //! RCPT: relay control (S3), the forward-path against the recipient lists (S8), and the answer to all that was found
 //! about client, HELO and reverse-path before.
+//!
+//! What takes its time is asked when the answer depends on it, and not before: [`next`] says what.
 
-use crate::config::model::{Access, IncomingDomain, ZoneKind};
+use crate::config::model::{Access, IncomingDomain};
 use crate::finding::{Check, Finding, Outcome};
 use crate::mail::ForwardPath;
 use crate::smtp::Refusal;
 
-/// The checks that a whitelist ends, in the order in which they refuse.
-const AFTER_WHITELISTS: [Check; 6] = [
-    Check::ClientAccess,
-    Check::SenderAccess,
-    Check::RecipientAccess,
-    Check::Helo,
-    Check::SenderDomain,
-    Check::RecipientDomain,
+use super::Trust;
+
+/// The checks that a whitelist ends, in the order in which they refuse, and what must be asked before each of them.
+const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 9] = [
+    (Check::ClientAccess, None),
+    (Check::SenderAccess, None),
+    (Check::RecipientAccess, None),
+    (Check::Helo, None),
+    // What is wrong with the names as they are written needs no look-up.
+    (Check::SenderDomain, None),
+    (Check::RecipientDomain, None),
+    (Check::SenderDomain, Some(Inquiry::Dns)),
+    (Check::RecipientDomain, Some(Inquiry::Dns)),
+    (Check::Rbl, Some(Inquiry::Dns)),
 ];
+
+/// What can be asked about a recipient's transaction, of others or of what is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inquiry {
+    /// The client's names.
+    ClientName,
+    /// The domains of sender and recipient, and the block lists.
+    Dns,
+}
+
+/// What is to be done about a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// This is the answer.
+    Answer(Verdict),
+    /// Ask, and come again with what was found.
+    Ask(Inquiry),
+}
 
 /// The answer to a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,28 +57,28 @@ pub enum Verdict {
 pub fn judge(
     access: &Access,
     incoming: &[IncomingDomain],
-    kind: ZoneKind,
+    trust: Trust,
     forward_path: &ForwardPath,
 ) -> Vec<Finding> {
     let on = |patterns| forward_path.mailbox().is_some_and(|recipient| super::is_listed(patterns, recipient));
     let (white, black) = (on(&access.whitelist_recipients), on(&access.blacklist_recipients));
     let subject = format!("forward-path {forward_path}");
     vec![
-        relay_control(incoming, kind, forward_path),
+        relay_control(incoming, trust, forward_path),
         super::listed(Check::RecipientAccess, &subject, white, black, Refusal::RecipientListed),
     ]
 }
 
-/// Whether this client may have mail carried to this recipient. From a red zone only what stays here: the bare
+/// Whether this client may have mail carried to this recipient. From a stranger only what stays here: the bare
 /// postmaster, and mailboxes of incoming domains. A local part that names a further way (`user%other@here`,
 /// `other!user@here`, `"user@other"@here`) would make the server behind us the relay.
-fn relay_control(incoming: &[IncomingDomain], kind: ZoneKind, forward_path: &ForwardPath) -> Finding {
+fn relay_control(incoming: &[IncomingDomain], trust: Trust, forward_path: &ForwardPath) -> Finding {
     let finding = |outcome, reason: String| Finding::new(Check::RelayControl, outcome, reason);
     let ForwardPath::Mailbox(mailbox) = forward_path else {
         return finding(Outcome::Pass, "the postmaster is always here".to_owned());
     };
-    if kind != ZoneKind::Red {
-        return finding(Outcome::Pass, "clients of this zone may send anywhere".to_owned());
+    if trust == Trust::Trusted {
+        return finding(Outcome::Pass, "this client may send anywhere".to_owned());
     }
     let here =
         mailbox.domain().is_some_and(|domain| incoming.iter().any(|incoming| incoming.matches(domain)));
@@ -73,21 +99,31 @@ fn relay_control(incoming: &[IncomingDomain], kind: ZoneKind, forward_path: &For
 /// 2. whitelists, any of them: they end the checks after them;
 /// 3. blacklists: client, sender, recipient;
 /// 4. HELO;
-/// 5. the domains of sender and recipient.
-pub fn verdict<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> Verdict {
+/// 5. the domains of sender and recipient, block lists.
+///
+/// `unasked` is what can still be asked: an inquiry is due only where nothing before it in the order decides.
+pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[Inquiry]) -> Next {
     let objection = |check| {
         findings.clone().filter(|finding| finding.check == check).find_map(Finding::objection).cloned()
     };
     if let Some(refusal) = objection(Check::RelayControl) {
-        return Verdict::Refused(refusal);
+        return Next::Answer(Verdict::Refused(refusal));
     }
     if findings.clone().any(|finding| finding.outcome == Outcome::Allow) {
-        return Verdict::Whitelisted;
+        return Next::Answer(Verdict::Whitelisted);
     }
-    match AFTER_WHITELISTS.into_iter().find_map(objection) {
-        Some(refusal) => Verdict::Refused(refusal),
-        None => Verdict::Accepted,
+    if unasked.contains(&Inquiry::ClientName) {
+        return Next::Ask(Inquiry::ClientName);
     }
+    for (check, inquiry) in AFTER_WHITELISTS {
+        if let Some(inquiry) = inquiry.filter(|inquiry| unasked.contains(inquiry)) {
+            return Next::Ask(inquiry);
+        }
+        if let Some(refusal) = objection(check) {
+            return Next::Answer(Verdict::Refused(refusal));
+        }
+    }
+    Next::Answer(Verdict::Accepted)
 }
 
 #[cfg(test)]
@@ -95,10 +131,10 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::model::{AddressPattern, Server, SpamPrevention};
+    use crate::config::model::{AddressPattern, Server, SpamPrevention, ZoneKind};
     use crate::mail::{Domain, Mailbox, ReversePath};
     use crate::policy::{connect, helo, mail};
-    use crate::smtp::Command;
+    use crate::smtp::{Command, DomainFault};
 
     pub(in crate::policy) fn server() -> Server {
         Server {
@@ -113,6 +149,7 @@ pub(super) mod tests {
             greet_delay: Duration::ZERO,
             max_sessions: 100,
             max_sessions_per_client: 10,
+            tls: None,
         }
     }
 
@@ -131,6 +168,7 @@ pub(super) mod tests {
             blacklist_recipients: vec![address("closed@here.example"), address("open@here.example")],
             whitelist_clients: vec!["192.0.2.1/32".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()],
             blacklist_clients: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            ..Access::default()
         }
     }
 
@@ -151,13 +189,14 @@ pub(super) mod tests {
         let kind = match zone {
             "red" => ZoneKind::Red,
             "green" => ZoneKind::Green,
+            "login" => ZoneKind::Red,
             other => panic!("zone {other}"),
         };
+        let trust = Trust::of(kind, zone == "login");
         let Ok(Command::Mail(command)) = Command::parse(format!("MAIL FROM:{sender}").as_bytes()) else {
             panic!("{sender}")
         };
-        let Ok(Command::Rcpt(forward_path)) = Command::parse(format!("RCPT TO:{recipient}").as_bytes())
-        else {
+        let Ok(Command::Rcpt(rcpt)) = Command::parse(format!("RCPT TO:{recipient}").as_bytes()) else {
             panic!("{recipient}")
         };
         let name = match Command::parse(format!("EHLO {name}").as_bytes()) {
@@ -169,15 +208,64 @@ pub(super) mod tests {
             connect::judge(&access(), client.parse().unwrap()),
             helo::judge(&server(), &prevention(), name.as_ref()),
             mail::judge(&access(), &reverse_path),
-            judge(&access(), &incoming(), kind, &forward_path),
+            judge(&access(), &incoming(), trust, &rcpt.recipient.forward_path),
         ]
         .concat();
-        let seen = match verdict(findings.iter()) {
-            Verdict::Accepted => "accepted".to_owned(),
-            Verdict::Whitelisted => "whitelisted".to_owned(),
-            Verdict::Refused(refusal) => refusal.to_string(),
+        assert_eq!(in_words(&next(findings.iter(), &[])), expect, "{row}\n{findings:#?}");
+    }
+
+    fn in_words(next: &Next) -> String {
+        match next {
+            Next::Answer(Verdict::Accepted) => "accepted".to_owned(),
+            Next::Answer(Verdict::Whitelisted) => "whitelisted".to_owned(),
+            Next::Answer(Verdict::Refused(refusal)) => refusal.to_string(),
+            Next::Ask(inquiry) => format!("{inquiry:?}?"),
+        }
+    }
+
+    /// What was found so far; what can be asked; what is asked next, or the answer.
+    #[test]
+    #[rustfmt::skip]
+    fn nothing_is_asked_that_the_answer_does_not_depend_on() {
+        for (found, unasked, expect) in [
+            ("",                "ClientName, Dns", "ClientName?"),
+            ("relay",           "ClientName, Dns", "Relay access denied"),
+            ("white",           "ClientName, Dns", "whitelisted"),
+            ("white, relay",    "ClientName, Dns", "Relay access denied"),
+            ("black",           "ClientName, Dns", "ClientName?"),
+            ("black",           "Dns",             "Client is on the client blacklist"),
+            ("white, black",    "ClientName, Dns", "whitelisted"),
+            ("helo",            "Dns",             "Send HELO or EHLO first"),
+            ("unqualified",     "Dns",             "Sender domain is not a fully qualified name"),
+            ("",                "Dns",             "Dns?"),
+            ("outage",          "",                "accepted"),
+            ("listed",          "",                "Listed by rbl.example"),
+            ("unknown, listed", "",                "Sender domain not found"),
+        ] {
+            let words = |text: &'static str| text.split(", ").filter(|word| !word.is_empty());
+            let findings: Vec<Finding> = words(found).map(finding).collect();
+            let all = [Inquiry::ClientName, Inquiry::Dns];
+            let unasked: Vec<_> =
+                all.into_iter().filter(|i| words(unasked).any(|word| word == format!("{i:?}"))).collect();
+            assert_eq!(in_words(&next(findings.iter(), &unasked)), expect, "{found}; {unasked:?}");
+        }
+    }
+
+    fn finding(word: &str) -> Finding {
+        let (check, outcome) = match word {
+            "relay" => (Check::RelayControl, Outcome::Refuse(Refusal::RelayDenied)),
+            "white" => (Check::RecipientAccess, Outcome::Allow),
+            "black" => (Check::ClientAccess, Outcome::Refuse(Refusal::ClientListed)),
+            "helo" => (Check::Helo, Outcome::Refuse(Refusal::HeloRequired)),
+            "unqualified" => {
+                (Check::SenderDomain, Outcome::Refuse(Refusal::SenderDomain(DomainFault::NotQualified)))
+            }
+            "unknown" => (Check::SenderDomain, Outcome::Refuse(Refusal::SenderDomain(DomainFault::Unknown))),
+            "listed" => (Check::Rbl, Outcome::Refuse(Refusal::BlockListed("rbl.example".to_owned()))),
+            "outage" => (Check::Rbl, Outcome::Unavailable("timeout".to_owned())),
+            other => panic!("no finding is called {other}"),
         };
-        assert_eq!(seen, expect, "{row}\n{findings:#?}");
+        Finding::new(check, outcome, word)
     }
 
     /// Who may send what to whom. "here.example" and the subdomains of "sub.example" are incoming domains.
@@ -198,6 +286,8 @@ pub(super) mod tests {
         | red   | 198.51.100.1   | a | <x@y.example>          | <\"u@far.example\"@here.example> | Relay access denied |
         | red   | 198.51.100.1   | a | <x@y.example>          | <@here.example:u@far.example>    | Relay access denied |
         | green | 198.51.100.1   | a | <x@y.example>          | <u@far.example>        | accepted |
+        | login | 198.51.100.1   | a | <x@y.example>          | <u@far.example>        | accepted |
+        | login | 192.0.2.2      | a | <x@y.example>          | <u@far.example>        | Client is on the client blacklist |
         | green | 198.51.100.1   | a | <x@y.example>          | <u%far.example@here.example>     | accepted |
 
         | red   | 192.0.2.1      | a | <x@y.example>          | <u@here.example>       | whitelisted |

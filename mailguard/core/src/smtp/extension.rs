@@ -17,16 +17,26 @@ pub enum Extension {
     EnhancedStatusCodes,
     /// Content may come in chunks of a size that is said before (RFC 3030).
     Chunking,
+    /// MAIL and RCPT may say what reports the sender wants (RFC 3461).
+    Dsn,
+    /// Addresses and header may hold more than ASCII (RFC 6531).
+    SmtpUtf8,
+    /// The session may go on encrypted (RFC 3207).
+    StartTls,
+    /// The client may say who it is (RFC 4954).
+    Auth,
 }
 
-/// What a server with this size limit, in octets, offers.
-pub fn offered(max_message_octets: u64) -> [Extension; 5] {
+/// What every client is offered; the limit of a message's size is in octets.
+pub fn offered_to_all(max_message_octets: u64) -> [Extension; 7] {
     [
         Extension::Pipelining,
         Extension::Size(max_message_octets),
         Extension::EightBitMime,
         Extension::EnhancedStatusCodes,
         Extension::Chunking,
+        Extension::Dsn,
+        Extension::SmtpUtf8,
     ]
 }
 
@@ -38,6 +48,10 @@ impl fmt::Display for Extension {
             Extension::EightBitMime => f.write_str("8BITMIME"),
             Extension::EnhancedStatusCodes => f.write_str("ENHANCEDSTATUSCODES"),
             Extension::Chunking => f.write_str("CHUNKING"),
+            Extension::Dsn => f.write_str("DSN"),
+            Extension::SmtpUtf8 => f.write_str("SMTPUTF8"),
+            Extension::StartTls => f.write_str("STARTTLS"),
+            Extension::Auth => f.write_str("AUTH PLAIN LOGIN"),
         }
     }
 }

@@ -8,11 +8,16 @@ use memchr::memmem;
 /// Longest command line in octets, CRLF included (RFC 5321 §4.5.3.1.4).
 pub const COMMAND_LINE_OCTETS: usize = 512;
 
-/// What the parameters SIZE (RFC 1870 §3) and BODY (RFC 6152 §2) may add to the line of a MAIL command, in octets.
-pub const MAIL_PARAMETER_OCTETS: usize = 26 + 17;
+/// What parameters may add to the line of a MAIL command, in octets: SIZE (RFC 1870 §3), BODY (RFC 6152 §2), SMTPUTF8
+/// (RFC 6531 §3.1), AUTH (RFC 4954 §3), RET and ENVID (RFC 3461 §4.3, §4.4).
+pub const MAIL_PARAMETER_OCTETS: usize = 26 + 17 + 10 + 500 + 9 + 107;
 
-/// Longest line that is kept, in octets, CRLF included.
-pub const MAX_LINE_OCTETS: usize = COMMAND_LINE_OCTETS + MAIL_PARAMETER_OCTETS;
+/// What parameters may add to the line of a RCPT command, in octets: NOTIFY and ORCPT (RFC 3461 §4.1, §4.2).
+pub const RCPT_PARAMETER_OCTETS: usize = 29 + 507;
+
+/// Longest line that is kept, in octets, CRLF included: two names and a password of 255 octets each (RFC 4616 §2) in
+/// base64 stay below it.
+pub const MAX_LINE_OCTETS: usize = 2048;
 
 /// One line of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +25,17 @@ pub enum Line<'a> {
     /// The line without its CRLF.
     Complete(&'a [u8]),
     /// A line longer than [`MAX_LINE_OCTETS`]; its end was found, its text is gone.
-    TooLong,
+    TooLong {
+        /// It began with BDAT: content follows, and nobody can tell how much.
+        chunk: bool,
+    },
 }
 
 /// Finds line ends in an input that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct Splitter {
-    /// The line's beginning was thrown away; wait for its end.
-    overlong: bool,
+    /// The line's beginning was thrown away, whether it was BDAT or not; wait for its end.
+    overlong: Option<bool>,
 }
 
 impl Splitter {
@@ -37,12 +45,15 @@ impl Splitter {
     pub fn next_line<'a>(&mut self, input: &'a [u8]) -> (usize, Option<Line<'a>>) {
         match memmem::find(input, b"\r\n") {
             Some(end) => {
-                let overlong = std::mem::take(&mut self.overlong) || end + 2 > MAX_LINE_OCTETS;
-                let line = if overlong { Line::TooLong } else { Line::Complete(&input[..end]) };
+                let fits = end + 2 <= MAX_LINE_OCTETS;
+                let line = match self.overlong.take() {
+                    None if fits => Line::Complete(&input[..end]),
+                    overlong => Line::TooLong { chunk: overlong.unwrap_or_else(|| is_chunk(input)) },
+                };
                 (end + 2, Some(line))
             }
-            None if self.overlong || input.len() > MAX_LINE_OCTETS => {
-                self.overlong = true;
+            None if self.overlong.is_some() || input.len() > MAX_LINE_OCTETS => {
+                self.overlong.get_or_insert_with(|| is_chunk(input));
                 // The CR of a line end may be the last octet that came.
                 let kept = usize::from(input.last() == Some(&b'\r'));
                 (input.len() - kept, None)
@@ -50,6 +61,10 @@ impl Splitter {
             None => (0, None),
         }
     }
+}
+
+fn is_chunk(line: &[u8]) -> bool {
+    line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
 }
 
 #[cfg(test)]
@@ -65,7 +80,7 @@ mod tests {
                 let (done, line) = splitter.next_line(&kept);
                 let found = line.map(|line| match line {
                     Line::Complete(text) => String::from_utf8_lossy(text).into_owned(),
-                    Line::TooLong => "!".to_owned(),
+                    Line::TooLong { chunk } => if chunk { "! chunk" } else { "!" }.to_owned(),
                 });
                 kept.drain(..done);
                 match found {
@@ -98,6 +113,8 @@ mod tests {
         let longest = [vec![b'a'; MAX_LINE_OCTETS - 2], b"\r\n".to_vec()].concat();
         check(&longest, &[std::str::from_utf8(&longest[..MAX_LINE_OCTETS - 2]).unwrap()]);
         check(&[b"a".as_slice(), &longest, b"NOOP\r\n"].concat(), &["!", "NOOP"]);
+        check(&[b"bdat 7 ".as_slice(), &longest, b"NOOP\r\n"].concat(), &["! chunk", "NOOP"]);
+        check(&[&longest[..1], b"BDAT".as_slice(), &longest].concat(), &["!"]);
         let flood = vec![b'a'; 10_000];
         let (lines, most) = split(&[&flood, &flood, b"\r", b"\nNOOP\r\n"]);
         assert_eq!(lines, ["!", "NOOP"]);

@@ -8,9 +8,11 @@ pub mod extension;
 pub mod line;
 pub mod refusal;
 pub mod reply;
+pub mod sasl;
 pub mod server;
+pub(crate) mod xtext;
 
-pub use command::{Command, CommandError, HeloName, MailCommand};
+pub use command::{AuthCommand, Command, CommandError, HeloName, MailCommand, RcptCommand};
 pub use enhanced_status::EnhancedStatus;
-pub use refusal::Refusal;
+pub use refusal::{DomainFault, Refusal};
 pub use reply::{Reply, ReplyCode, Severity};

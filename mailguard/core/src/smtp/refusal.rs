@@ -25,10 +25,12 @@ pub enum Refusal {
     HeloInvalid,
     /// What the client called itself is no fully qualified name.
     HeloNotQualified,
-    /// The reverse-path's domain is no fully qualified name.
-    SenderNotQualified,
-    /// The forward-path's domain is no fully qualified name.
-    RecipientNotQualified,
+    /// Something is wrong with the reverse-path's domain.
+    SenderDomain(DomainFault),
+    /// Something is wrong with the forward-path's domain.
+    RecipientDomain(DomainFault),
+    /// Client or sender stands on this DNS block list.
+    BlockListed(String),
     /// The message is, or says it is, larger than this many octets.
     TooLarge(u64),
     /// The header is larger than this many octets.
@@ -51,6 +53,20 @@ pub enum Refusal {
     Busy,
 }
 
+/// What can be wrong with a domain that mail comes from or goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainFault {
+    /// It is no fully qualified name.
+    NotQualified,
+    /// It has neither a mail exchanger nor an address.
+    Unknown,
+    /// It says that it takes no mail (RFC 7505).
+    NullMx,
+    /// Nobody can tell now.
+    Unavailable,
+}
+
 impl Refusal {
     /// The reply code and enhanced status code (RFC 5321 §4.2.3, RFC 3463).
     pub const fn codes(&self) -> (ReplyCode, EnhancedStatus) {
@@ -61,11 +77,25 @@ impl Refusal {
             Refusal::ClientListed
             | Refusal::SenderListed
             | Refusal::RecipientListed
-            | Refusal::RelayDenied => (ReplyCode::TRANSACTION_FAILED, s(5, 7, 1)),
+            | Refusal::RelayDenied
+            | Refusal::BlockListed(_) => (ReplyCode::TRANSACTION_FAILED, s(5, 7, 1)),
             Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, s(5, 5, 1)),
             Refusal::HeloInvalid => (ReplyCode::PARAMETER_SYNTAX_ERROR, s(5, 5, 2)),
-            Refusal::HeloNotQualified | Refusal::SenderNotQualified | Refusal::RecipientNotQualified => {
+            Refusal::HeloNotQualified
+            | Refusal::SenderDomain(DomainFault::NotQualified)
+            | Refusal::RecipientDomain(DomainFault::NotQualified) => {
                 (ReplyCode::PARAMETER_NOT_IMPLEMENTED, s(5, 5, 2))
+            }
+            Refusal::SenderDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 8)),
+            Refusal::RecipientDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 2)),
+            // RFC 7505 §4.
+            Refusal::SenderDomain(DomainFault::NullMx) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 7, 27)),
+            Refusal::RecipientDomain(DomainFault::NullMx) => (ReplyCode::DOMAIN_TAKES_NO_MAIL, s(5, 1, 10)),
+            Refusal::SenderDomain(DomainFault::Unavailable) => {
+                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 8))
+            }
+            Refusal::RecipientDomain(DomainFault::Unavailable) => {
+                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 2))
             }
             Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
             Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
@@ -75,6 +105,20 @@ impl Refusal {
             Refusal::StorageFailed => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 3, 0)),
             Refusal::ScannerFailed | Refusal::Busy => (ReplyCode::LOCAL_ERROR, s(4, 3, 0)),
         }
+    }
+
+    /// Whether it is the fault of client or sender, whoever the recipient is.
+    pub const fn is_about_sender(&self) -> bool {
+        matches!(
+            self,
+            Refusal::ClientListed
+                | Refusal::SenderListed
+                | Refusal::HeloRequired
+                | Refusal::HeloInvalid
+                | Refusal::HeloNotQualified
+                | Refusal::SenderDomain(_)
+                | Refusal::BlockListed(_)
+        )
     }
 
     /// The reply to the client. `reference` finds the trace: what the administrator is asked for.
@@ -95,8 +139,9 @@ impl fmt::Display for Refusal {
             Refusal::HeloRequired => f.write_str("Send HELO or EHLO first"),
             Refusal::HeloInvalid => f.write_str("HELO argument is no host name and no address literal"),
             Refusal::HeloNotQualified => f.write_str("HELO argument is not a fully qualified host name"),
-            Refusal::SenderNotQualified => f.write_str("Sender domain is not a fully qualified name"),
-            Refusal::RecipientNotQualified => f.write_str("Recipient domain is not a fully qualified name"),
+            Refusal::SenderDomain(fault) => write!(f, "Sender {fault}"),
+            Refusal::RecipientDomain(fault) => write!(f, "Recipient {fault}"),
+            Refusal::BlockListed(list) => write!(f, "Listed by {list}"),
             Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),
             Refusal::HeaderTooLarge(limit) => write!(f, "Message header exceeds the limit of {limit} octets"),
             Refusal::TooManyRecipients(limit) => write!(f, "Too many recipients, the limit is {limit}"),
@@ -108,5 +153,17 @@ impl fmt::Display for Refusal {
             Refusal::ScannerFailed => f.write_str("Content check failed, try later"),
             Refusal::Busy => f.write_str("Busy, try later"),
         }
+    }
+}
+
+/// As it goes on after "Sender" or "Recipient".
+impl fmt::Display for DomainFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DomainFault::NotQualified => "domain is not a fully qualified name",
+            DomainFault::Unknown => "domain not found",
+            DomainFault::NullMx => "domain takes no mail (null MX)",
+            DomainFault::Unavailable => "domain can't be looked up now, try later",
+        })
     }
 }

@@ -34,10 +34,14 @@ impl ReplyCode {
     pub const READY: Self = Self(220);
     /// 221
     pub const CLOSING: Self = Self(221);
+    /// 235
+    pub const AUTHENTICATED: Self = Self(235);
     /// 250
     pub const OK: Self = Self(250);
     /// 252
     pub const CANNOT_VERIFY: Self = Self(252);
+    /// 334
+    pub const GO_ON: Self = Self(334);
     /// 354
     pub const START_MAIL_INPUT: Self = Self(354);
     /// 421
@@ -48,6 +52,8 @@ impl ReplyCode {
     pub const LOCAL_ERROR: Self = Self(451);
     /// 452
     pub const INSUFFICIENT_STORAGE: Self = Self(452);
+    /// 454
+    pub const AUTHENTICATION_UNAVAILABLE: Self = Self(454);
     /// 500
     pub const SYNTAX_ERROR: Self = Self(500);
     /// 501
@@ -58,6 +64,10 @@ impl ReplyCode {
     pub const BAD_SEQUENCE: Self = Self(503);
     /// 504
     pub const PARAMETER_NOT_IMPLEMENTED: Self = Self(504);
+    /// 535
+    pub const AUTHENTICATION_FAILED: Self = Self(535);
+    /// 538
+    pub const ENCRYPTION_REQUIRED: Self = Self(538);
     /// 550
     pub const MAILBOX_UNAVAILABLE: Self = Self(550);
     /// 552
@@ -68,6 +78,8 @@ impl ReplyCode {
     pub const TRANSACTION_FAILED: Self = Self(554);
     /// 555
     pub const PARAMETER_NOT_RECOGNISED: Self = Self(555);
+    /// 556 (RFC 7504 §3)
+    pub const DOMAIN_TAKES_NO_MAIL: Self = Self(556);
 
     /// A code from its number, if the number can be one.
     pub const fn new(code: u16) -> Option<Self> {

@@ -1,6 +1,8 @@
 //! Sessions over loopback sockets, as transcripts: `C:` what the client sends, `S:` the line that must come.
 
 mod chunks;
+mod encryption;
+mod lookups;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +22,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::spool::fixture;
 use crate::store::body::BodyDirectory;
+use crate::tls::Identity;
 use crate::trace::TransactionResult;
 
 /// The rest of the house: keeps what it is given.
@@ -31,6 +34,8 @@ struct House {
     committed: Mutex<Vec<(NewMessage, String)>>,
     records: Mutex<Vec<Record>>,
     abusers: Mutex<Vec<(IpAddr, String)>>,
+    identity: Identity,
+    dns: Arc<Dns>,
 }
 
 /// A receipt of this house.
@@ -70,6 +75,23 @@ impl Services for House {
         self.records.lock().unwrap().push(record);
     }
 
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        Some(self.identity.server_config())
+    }
+
+    fn dns(&self) -> Arc<Dns> {
+        self.dns.clone()
+    }
+
+    async fn login(&self, _: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {
+        let Credentials { user, password } = credentials;
+        if (user.as_str(), password.as_str()) == ("alice", "secret") {
+            Ok(())
+        } else {
+            Err(LoginRefused::Wrong)
+        }
+    }
+
     async fn abused(&self, client: IpAddr, reason: String) {
         self.abusers.lock().unwrap().push((client, reason));
     }
@@ -107,7 +129,11 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
         server: "127.0.0.1:25".parse().unwrap(),
     }];
     config.access.blacklist_senders = vec![AddressPattern::Domain(Domain::parse("black.test").unwrap())];
+    let identity = Identity::serving(&fixture::config(tempfile::tempdir().unwrap().path())).unwrap();
+    let dns = Arc::new(Dns::new(&config.dns));
     let mut house = House {
+        identity,
+        dns,
         directory: BodyDirectory::new(directory.path().to_owned()),
         ids: AtomicU64::new(33),
         full: false,
@@ -197,7 +223,10 @@ impl Client {
             S: 250-SIZE 1048576
             S: 250-8BITMIME
             S: 250-ENHANCEDSTATUSCODES
-            S: 250 CHUNKING",
+            S: 250-CHUNKING
+            S: 250-DSN
+            S: 250-SMTPUTF8
+            S: 250 STARTTLS",
         )
         .await;
     }

@@ -1,6 +1,7 @@
 //! What the driver has to do for a session, in the order in which it is handed out.
 
-use crate::mail::ForwardPath;
+use crate::credentials::Credentials;
+use crate::mail::Recipient;
 use crate::smtp::command::MailCommand;
 use crate::smtp::refusal::Refusal;
 
@@ -13,6 +14,9 @@ pub enum Action<'a> {
     Judge(Question),
     /// The transaction ended without a message: RSET, or EHLO again.
     Abandon,
+    /// Forget the transaction and all that the client said, do the TLS handshake as its server, and call
+    /// [`super::Server::tls_established`]. If it fails the session is over.
+    StartTls,
     /// A body follows: make ready to take it.
     BeginBody,
     /// The next octets of the body, unstuffed, line ends CRLF.
@@ -29,7 +33,9 @@ pub enum Question {
     /// May this transaction begin? [`super::Server::answer_mail`]
     Mail(MailCommand),
     /// May this recipient be added? [`super::Server::answer_rcpt`]
-    Rcpt(ForwardPath),
+    Rcpt(Recipient),
+    /// Is the client who it says it is? [`super::Server::answer_auth`]
+    Auth(Credentials),
     /// The body is complete: what becomes of it? [`super::Server::answer_data`]
     Data,
 }

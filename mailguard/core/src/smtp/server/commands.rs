@@ -1,9 +1,9 @@
 //! Carrying out commands: their order (RFC 5321 §4.1.4), and who may send several at once (RFC 2920 §3.1).
 
-use crate::mail::{ForwardPath, QueueId};
-use crate::smtp::command::{Chunk, Command, CommandError, HeloName};
+use crate::mail::QueueId;
+use crate::smtp::command::{Chunk, Command, CommandError, HeloName, RcptCommand};
 use crate::smtp::enhanced_status::EnhancedStatus;
-use crate::smtp::extension;
+use crate::smtp::extension::{self, Extension};
 use crate::smtp::line::Line;
 use crate::smtp::refusal::Refusal;
 use crate::smtp::reply::{Reply, ReplyCode};
@@ -17,7 +17,7 @@ use super::{
 /// What is said to a command that doesn't belong between two chunks.
 const CHUNKS_ONLY: &str = "The message isn't complete: BDAT or RSET";
 
-fn bad_sequence(text: &str) -> Reply {
+pub(super) fn bad_sequence(text: &str) -> Reply {
     Reply::new(ReplyCode::BAD_SEQUENCE, EnhancedStatus::new(5, 5, 1), text)
 }
 
@@ -42,7 +42,8 @@ impl<R> Server<R> {
                 self.used += done;
                 return Progress::Starved;
             }
-            Some(Line::TooLong) => Err(CommandError::TooLong),
+            Some(Line::TooLong { chunk: false }) => Err(CommandError::TooLong),
+            Some(Line::TooLong { chunk: true }) => Err(CommandError::Chunk),
             Some(Line::Complete(text)) => Command::parse(text),
         };
         self.used += done;
@@ -72,8 +73,9 @@ impl<R> Server<R> {
     /// with it, the reply to EHLO may change everything, and data must wait for 354. A farewell is forgiven.
     fn must_wait_after(&self, command: &Result<Command, CommandError>) -> bool {
         match command {
-            Ok(Command::Ehlo(_) | Command::Helo(_) | Command::Data) => true,
-            Ok(Command::Quit) => false,
+            Ok(Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::Auth(_)) => true,
+            // What follows STARTTLS is thrown away.
+            Ok(Command::Quit | Command::StartTls) => false,
             _ => !matches!(self.greeting, Greeting::Ehlo(_)),
         }
     }
@@ -82,21 +84,20 @@ impl<R> Server<R> {
         match command {
             Command::Mail(mail) => match self.state {
                 State::Ready => {
-                    self.chunks_refused = false;
-                    self.state = State::JudgingMail;
+                    self.begin_anew();
+                    self.state = State::JudgingMail { smtputf8: mail.smtputf8 };
                     return Progress::Emit(Emit::Plain(Action::Judge(Question::Mail(mail))));
                 }
                 _ => self.out_of_order("MAIL was given already"),
             },
-            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
+            Command::Rcpt(rcpt) => return self.rcpt(rcpt),
             Command::Data => return self.data(),
             Command::Bdat(chunk) => return self.bdat(chunk),
             Command::Ehlo(name) => return self.introduce(Greeting::Ehlo(name.clone()), &name),
             Command::Helo(name) => return self.introduce(Greeting::Helo(name.clone()), &name),
             Command::Rset => {
                 let had_transaction = self.has_transaction();
-                self.state = State::Ready;
-                self.chunks_refused = false;
+                self.begin_anew();
                 self.idle(&ok((2, 0, 0), "Ok"));
                 if had_transaction {
                     return Progress::Emit(Emit::Plain(Action::Abandon));
@@ -108,7 +109,7 @@ impl<R> Server<R> {
             }
             Command::Help => {
                 self.flush = true;
-                let text = "HELO EHLO MAIL RCPT DATA BDAT RSET NOOP HELP VRFY QUIT";
+                let text = "HELO EHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP HELP VRFY QUIT";
                 self.idle(&Reply::new(ReplyCode::HELP, EnhancedStatus::new(2, 0, 0), text));
             }
             Command::Vrfy => {
@@ -117,26 +118,65 @@ impl<R> Server<R> {
                 self.idle(&Reply::new(ReplyCode::CANNOT_VERIFY, EnhancedStatus::new(2, 0, 0), text));
             }
             Command::Quit => self.hang_up(CloseReason::Quit, ReplyCode::CLOSING, (2, 0, 0), "Bye"),
+            Command::StartTls => self.start_tls(),
+            Command::Auth(auth) => return self.auth(auth),
         }
         Progress::Again
     }
 
+    /// No transaction is there, and none was refused.
+    fn begin_anew(&mut self) {
+        self.state = State::Ready;
+        (self.chunks_refused, self.mail_refused) = (false, None);
+    }
+
+    /// RFC 3207 §4. Commands that came in the clear must not be taken for encrypted ones: they are thrown away here, and
+    /// what the socket still holds fails the handshake.
+    fn start_tls(&mut self) {
+        self.flush = true;
+        if !self.settings.offers_tls {
+            self.refuse(&CommandError::NotImplemented.reply());
+        } else if self.encrypted {
+            self.out_of_order("The session is encrypted already");
+        } else {
+            self.used = self.input.len();
+            self.begin_anew();
+            self.say(&Reply::new(ReplyCode::READY, EnhancedStatus::new(2, 0, 0), "Ready to start TLS"));
+            self.state = State::TlsDue;
+        }
+    }
+
     fn introduce(&mut self, greeting: Greeting, name: &HeloName) -> Progress {
         let had_transaction = self.has_transaction();
-        self.state = State::Ready;
-        self.chunks_refused = false;
+        self.begin_anew();
         self.flush = true;
         let mut lines = vec![format!("{} greets {name}", self.settings.hostname)];
         if matches!(greeting, Greeting::Ehlo(_)) {
-            let offered = extension::offered(self.settings.max_message_octets);
-            lines.extend(offered.iter().map(ToString::to_string));
+            lines.extend(self.offers().iter().map(ToString::to_string));
         }
-        self.greeting = greeting;
-        self.say(&Reply::bare(ReplyCode::OK, lines));
+        let again = !matches!(std::mem::replace(&mut self.greeting, greeting), Greeting::None);
+        let reply = Reply::bare(ReplyCode::OK, lines);
+        if again {
+            self.idle(&reply)
+        } else {
+            self.say(&reply)
+        }
         if had_transaction { Progress::Emit(Emit::Plain(Action::Abandon)) } else { Progress::Again }
     }
 
-    fn rcpt(&mut self, forward_path: ForwardPath) -> Progress {
+    /// What this client is offered now.
+    fn offers(&self) -> Vec<Extension> {
+        let mut offers = extension::offered_to_all(self.settings.max_message_octets).to_vec();
+        if self.settings.offers_tls && !self.encrypted {
+            offers.push(Extension::StartTls);
+        }
+        if self.may_authenticate() && self.user.is_none() {
+            offers.push(Extension::Auth);
+        }
+        offers
+    }
+
+    fn rcpt(&mut self, RcptCommand { recipient, needs_utf8 }: RcptCommand) -> Progress {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Collecting(transaction) if transaction.recipients >= self.settings.max_recipients => {
                 let refusal = Refusal::TooManyRecipients(self.settings.max_recipients);
@@ -145,14 +185,19 @@ impl<R> Server<R> {
                 self.refuse(&refusal.reply(id));
                 Progress::Again
             }
+            State::Collecting(transaction) if needs_utf8 && !transaction.smtputf8 => {
+                self.state = State::Collecting(transaction);
+                self.refuse(&CommandError::NotAscii.reply());
+                Progress::Again
+            }
             State::Collecting(transaction) => {
                 self.state = State::JudgingRcpt(transaction);
-                Progress::Emit(Emit::Plain(Action::Judge(Question::Rcpt(forward_path))))
+                Progress::Emit(Emit::Plain(Action::Judge(Question::Rcpt(recipient))))
             }
             other => {
                 let between_chunks = matches!(other, State::BetweenChunks(..));
                 self.state = other;
-                self.out_of_order(if between_chunks { CHUNKS_ONLY } else { "MAIL comes first" });
+                self.out_of_transaction(if between_chunks { CHUNKS_ONLY } else { "MAIL comes first" });
                 Progress::Again
             }
         }
@@ -169,7 +214,7 @@ impl<R> Server<R> {
                 return self.begin_body(id, Reception::new(last_moment));
             }
             State::BetweenChunks(..) => self.out_of_order(CHUNKS_ONLY),
-            _ => self.out_of_order("MAIL and RCPT come first"),
+            _ => self.out_of_transaction("MAIL and RCPT come first"),
         }
         Progress::Again
     }
@@ -182,7 +227,7 @@ impl<R> Server<R> {
             return Progress::Again;
         }
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::Collecting(Transaction { id, recipients }) if recipients > 0 => {
+            State::Collecting(Transaction { id, recipients, .. }) if recipients > 0 => {
                 let mut reception = Reception::in_chunks(self.now + self.settings.longest_reception());
                 reception.expect(chunk);
                 return self.begin_body(id, reception);
@@ -201,7 +246,7 @@ impl<R> Server<R> {
             // Counted once, with the first.
             (bad_sequence("The message was refused"), false)
         } else {
-            (bad_sequence("MAIL and RCPT come first"), true)
+            (bad_sequence("MAIL and RCPT come first"), self.mail_refused.is_none())
         };
         let last_moment = self.now + self.settings.longest_reception();
         self.deadline = last_moment.min(self.now + self.settings.data_timeout);
@@ -219,8 +264,19 @@ impl<R> Server<R> {
         matches!(self.state, State::Collecting(_) | State::BetweenChunks(..))
     }
 
-    fn out_of_order(&mut self, text: &str) {
+    pub(super) fn out_of_order(&mut self, text: &str) {
         self.refuse(&bad_sequence(text));
+    }
+
+    /// As [`Server::out_of_order`], but no error where MAIL was refused: a client that sends in groups couldn't know.
+    fn out_of_transaction(&mut self, text: &str) {
+        match (&self.state, &mut self.mail_refused) {
+            (State::Ready, Some(commands)) if *commands <= self.settings.max_recipients => {
+                *commands += 1;
+                self.say(&bad_sequence(text));
+            }
+            _ => self.out_of_order(text),
+        }
     }
 
     /// Replies to a command that brings no message nearer.

@@ -10,6 +10,7 @@
 //! [`Server::answer_data`], and it takes an `R`.
 
 mod action;
+mod authenticating;
 mod commands;
 mod receiving;
 mod settings;
@@ -25,15 +26,17 @@ use super::enhanced_status::EnhancedStatus;
 use super::line::Splitter;
 use super::refusal::Refusal;
 use super::reply::{Reply, ReplyCode, Severity};
+use super::sasl::Exchange;
 use crate::mail::QueueId;
 
 pub use action::{Action, CloseReason, Question};
-pub use settings::{BareLineEnds, Settings};
+pub use authenticating::LoginRefused;
+pub use settings::{AuthOffer, BareLineEnds, Settings};
 
 use receiving::Reception;
 
-/// Commands that bring no message nearer (NOOP, RSET, HELP, VRFY, BDAT without content) and aren't errors, between two messages; each
-/// one more counts as an error.
+/// Commands that bring no message nearer (NOOP, RSET, HELP, VRFY, EHLO, BDAT without content) and aren't errors,
+/// between two messages; each one more counts as an error.
 pub const MAX_IDLE_COMMANDS: u32 = 100;
 
 /// How the client introduced itself.
@@ -65,7 +68,15 @@ enum State {
     /// No transaction.
     Ready,
     /// MAIL was given, and waits for its answer.
-    JudgingMail,
+    JudgingMail { smtputf8: bool },
+    /// AUTH was given; the client's next response is due.
+    Authenticating(Exchange),
+    /// The client said who it is, and waits for the answer.
+    JudgingAuth { user: String },
+    /// STARTTLS was given; once the reply is written, the driver is told.
+    TlsDue,
+    /// The driver does the handshake.
+    StartingTls,
     /// In a transaction; recipients may be given, or data.
     Collecting(Transaction),
     /// RCPT was given, and waits for its answer.
@@ -86,7 +97,11 @@ enum State {
 #[derive(Debug)]
 struct Transaction {
     id: QueueId,
+    /// MAIL said SMTPUTF8.
+    smtputf8: bool,
     recipients: usize,
+    /// Recipients that were refused for who the sender is.
+    sender_refused: usize,
 }
 
 /// A chunk that is thrown away, and answered when it has come (RFC 3030 §2).
@@ -142,6 +157,11 @@ pub struct Server<R> {
     unwanted: Option<Unwanted>,
     /// A chunk was refused, and with it those that the client sent before it knew.
     chunks_refused: bool,
+    /// MAIL was refused, and with it so many commands that the client sent for that transaction before it knew.
+    mail_refused: Option<usize>,
+    encrypted: bool,
+    /// Who the client has shown to be.
+    user: Option<String>,
     /// The latest time that the driver told.
     now: Instant,
     /// When the client must have sent its next command, or some more data.
@@ -169,6 +189,9 @@ impl<R> Server<R> {
             shutting_down: false,
             unwanted: None,
             chunks_refused: false,
+            mail_refused: None,
+            encrypted: false,
+            user: None,
             now,
             receipt: PhantomData,
         }
@@ -193,10 +216,43 @@ impl<R> Server<R> {
         &self.greeting
     }
 
+    /// Whether the session is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// Who the client has shown to be.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The TLS handshake is done: the session begins anew, and nothing is believed that was said before (RFC 3207 §4.2).
+    /// Without effect unless [`Action::StartTls`] was given.
+    pub fn tls_established(&mut self, now: Instant) {
+        self.now = now;
+        if matches!(self.state, State::StartingTls) {
+            self.state = State::Ready;
+            self.encrypted = true;
+            self.greeting = Greeting::None;
+            self.user = None;
+            self.deadline = now + self.settings.command_timeout;
+        }
+    }
+
+    /// Replies that wait, to be written before a question is answered that takes its time. [`Server::poll_action`] hands
+    /// them out otherwise.
+    pub fn take_replies(&mut self) -> Vec<u8> {
+        if std::mem::take(&mut self.written) {
+            self.output.clear();
+        }
+        std::mem::take(&mut self.output)
+    }
+
     /// Takes what was read. To be called only when `poll_action` has nothing more: then at most one
     /// unfinished command line is kept besides `octets`.
     pub fn handle_input(&mut self, now: Instant, octets: &[u8]) {
-        self.now = now;
+        // A client that never pauses has its deadlines, too.
+        self.handle_timeout(now);
         match &self.state {
             State::Opening => {
                 let text = "Protocol error: you spoke before the greeting";
@@ -230,9 +286,11 @@ impl<R> Server<R> {
     /// When to call [`Server::handle_timeout`]; nothing while the client waits for us.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Ready | State::Collecting(_) | State::Receiving(..) | State::BetweenChunks(..) => {
-                Some(self.deadline)
-            }
+            State::Ready
+            | State::Authenticating(_)
+            | State::Collecting(_)
+            | State::Receiving(..)
+            | State::BetweenChunks(..) => Some(self.deadline),
             _ => None,
         }
     }
@@ -274,14 +332,21 @@ impl<R> Server<R> {
                 self.skip_unwanted()
             }
             State::Ready | State::Collecting(_) | State::BetweenChunks(..) => self.next_command(),
+            State::Authenticating(_) => self.next_response(),
             State::Receiving(..) => self.receive(),
+            State::TlsDue => {
+                self.state = State::StartingTls;
+                Progress::Emit(Emit::Plain(Action::StartTls))
+            }
             State::Closing(reason) => {
                 self.state = State::Closed;
                 Progress::Emit(Emit::Plain(Action::Close(reason)))
             }
             State::Opening
-            | State::JudgingMail
+            | State::JudgingMail { .. }
             | State::JudgingRcpt(_)
+            | State::JudgingAuth { .. }
+            | State::StartingTls
             | State::JudgingData(_)
             | State::Closed => Progress::Blocked,
         }
@@ -310,20 +375,23 @@ impl<R> Server<R> {
     /// Answers [`Question::Mail`]; `id` names the transaction from now on. Without effect unless that was asked.
     pub fn answer_mail(&mut self, now: Instant, id: QueueId, verdict: Result<(), Refusal>) {
         self.now = now;
-        if !matches!(self.state, State::JudgingMail) {
-            return;
-        }
+        let State::JudgingMail { smtputf8 } = self.state else { return };
         self.state = State::Ready;
         match verdict {
             Ok(()) => {
-                self.state = State::Collecting(Transaction { id, recipients: 0 });
+                let none_yet = Transaction { id, smtputf8, recipients: 0, sender_refused: 0 };
+                self.state = State::Collecting(none_yet);
                 self.say(&ok((2, 1, 0), "Sender ok"));
             }
-            Err(refusal) => self.refuse(&refusal.reply(id)),
+            Err(refusal) => {
+                self.mail_refused = Some(0);
+                self.refuse(&refusal.reply(id));
+            }
         }
     }
 
-    /// Answers [`Question::Rcpt`]. Without effect unless that was asked.
+    /// Answers [`Question::Rcpt`]. Without effect unless that was asked. What is wrong with the sender counts as one error
+    /// a transaction, however many recipients hear of it.
     pub fn answer_rcpt(&mut self, now: Instant, verdict: Result<(), Refusal>) {
         self.now = now;
         match std::mem::replace(&mut self.state, State::Closed) {
@@ -333,11 +401,22 @@ impl<R> Server<R> {
                 self.state = State::Collecting(transaction);
                 match verdict {
                     Ok(()) => self.say(&ok((2, 1, 5), "Recipient ok")),
-                    Err(refusal) => self.refuse(&refusal.reply(id)),
+                    Err(refusal) => self.refuse_rcpt(id, &refusal),
                 }
             }
             other => self.state = other,
         }
+    }
+
+    fn refuse_rcpt(&mut self, id: QueueId, refusal: &Refusal) {
+        let counted = match &mut self.state {
+            State::Collecting(transaction) if refusal.is_about_sender() => {
+                transaction.sender_refused += 1;
+                (2..=self.settings.max_recipients).contains(&transaction.sender_refused)
+            }
+            _ => false,
+        };
+        if counted { self.say(&refusal.reply(id)) } else { self.refuse(&refusal.reply(id)) }
     }
 
     /// Answers [`Question::Data`]: the receipt of the stored message, or why there is none. Without effect unless

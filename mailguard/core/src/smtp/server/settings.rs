@@ -26,6 +26,21 @@ pub struct Settings {
     pub data_timeout: Duration,
     /// What becomes of data with a bare CR or LF.
     pub bare_line_ends: BareLineEnds,
+    /// Whether STARTTLS is offered.
+    pub offers_tls: bool,
+    /// When AUTH is offered.
+    pub auth: AuthOffer,
+}
+
+/// When a client may say who it is (S7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthOffer {
+    /// Never.
+    Never,
+    /// Once the session is encrypted.
+    Encrypted,
+    /// At any time.
+    Always,
 }
 
 /// What becomes of data in which a CR or LF stands alone (S2).
@@ -38,8 +53,15 @@ pub enum BareLineEnds {
 }
 
 impl Settings {
-    /// The settings for clients of a zone of this kind.
-    pub fn new(config: &Config, kind: ZoneKind) -> Self {
+    /// The settings for clients of a zone of this kind, which dialled an address of ours or another one.
+    pub fn new(config: &Config, kind: ZoneKind, dialled_us: bool) -> Self {
+        let auth = match (&config.imap_auth, kind) {
+            // Who dialled another server would tell us the password for that one.
+            (Some(_), _) if !dialled_us => AuthOffer::Never,
+            (Some(_), ZoneKind::Red) => AuthOffer::Encrypted,
+            (Some(_), _) => AuthOffer::Always,
+            (None, _) => AuthOffer::Never,
+        };
         Self {
             hostname: config.hostname.clone(),
             max_message_octets: config.server.max_message_size,
@@ -51,6 +73,8 @@ impl Settings {
                 ZoneKind::Red => BareLineEnds::Refuse,
                 ZoneKind::Green | ZoneKind::Orange | ZoneKind::Blue => BareLineEnds::Normalise,
             },
+            offers_tls: true,
+            auth,
         }
     }
 

@@ -24,6 +24,8 @@ const SETTINGS: fn() -> Settings = || Settings {
     command_timeout: Duration::from_secs(300),
     data_timeout: Duration::from_secs(60),
     bare_line_ends: BareLineEnds::Normalise,
+    offers_tls: false,
+    auth: AuthOffer::Never,
 };
 
 /// A message that the driver stored; only it makes one.
@@ -67,8 +69,11 @@ impl Session {
                     let verdict = verdict(sender.unwrap_or_default());
                     self.server.answer_mail(self.now, QueueId(33), verdict);
                 }
-                Action::Judge(Question::Rcpt(path)) => {
-                    let name = path.mailbox().map(|mailbox| mailbox.local_part.as_str().to_owned());
+                Action::Judge(Question::Rcpt(recipient)) => {
+                    let name = recipient
+                        .forward_path
+                        .mailbox()
+                        .map(|mailbox| mailbox.local_part.as_str().to_owned());
                     self.server.answer_rcpt(self.now, verdict(&name.unwrap_or_default()));
                 }
                 Action::Judge(Question::Data) => {
@@ -76,6 +81,18 @@ impl Session {
                     let full = self.body.starts_with(b"full");
                     let verdict = if full { Err(Refusal::StorageFull) } else { Ok(Stored) };
                     self.server.answer_data(self.now, verdict);
+                }
+                Action::Judge(Question::Auth(credentials)) => {
+                    let verdict = match (credentials.user.as_str(), credentials.password.as_str()) {
+                        ("alice", "secret") => Ok(()),
+                        ("nobody", _) => Err(LoginRefused::Unavailable),
+                        _ => Err(LoginRefused::Wrong),
+                    };
+                    self.server.answer_auth(self.now, verdict);
+                }
+                Action::StartTls => {
+                    self.seen.push("= handshake".into());
+                    self.server.tls_established(self.now);
                 }
                 Action::BeginBody => self.body.clear(),
                 Action::Body(octets) => {
@@ -162,7 +179,9 @@ const GREETED: &str = "
     S: 250-SIZE 100
     S: 250-8BITMIME
     S: 250-ENHANCEDSTATUSCODES
-    S: 250 CHUNKING
+    S: 250-CHUNKING
+    S: 250-DSN
+    S: 250 SMTPUTF8
 ";
 
 /// Goes on after [`GREETED`]: data may follow.

@@ -2,7 +2,7 @@
 
 /// The text of an xtext. Nothing if it isn't one, or if it hides what a header field can't hold: octets outside
 /// printable ASCII.
-pub(super) fn decode_xtext(xtext: &str) -> Option<String> {
+pub(crate) fn decode(xtext: &str) -> Option<String> {
     let mut text = String::with_capacity(xtext.len());
     let mut octets = xtext.bytes();
     while let Some(octet) = octets.next() {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     fn check(xtext: &str, expect: Option<&str>) {
-        assert_eq!(decode_xtext(xtext).as_deref(), expect, "{xtext}");
+        assert_eq!(decode(xtext).as_deref(), expect, "{xtext}");
     }
 
     #[test]

@@ -1,0 +1,148 @@
+//! DNS block lists: what is asked about a client and a transaction, and what the answers come to (S9, `[rbl]`).
+//!
+//! How a list is asked and what its codes mean is `crate::rbl`'s.
+
+use std::net::IpAddr;
+
+use crate::config::model::Rbl;
+use crate::finding::{Check, Finding, Outcome};
+use crate::mail::{Domain, ReversePath};
+use crate::rbl::{Listing, query_for_address, query_for_domain};
+use crate::smtp::Refusal;
+
+/// One question to one list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inquiry {
+    /// The list.
+    pub zone: String,
+    /// Whom it is about, for people.
+    pub subject: String,
+    /// The name to look up.
+    pub query: String,
+}
+
+/// What is asked: the IP lists about the client, the domain lists about the domains of reverse-path, HELO and client, each
+/// domain once.
+pub fn inquiries(
+    rbl: &Rbl,
+    client: IpAddr,
+    reverse_path: &ReversePath,
+    helo: Option<&Domain>,
+    names: &[Domain],
+) -> Vec<Inquiry> {
+    let by_address = rbl.ip_lists.iter().map(|zone| Inquiry {
+        zone: zone.clone(),
+        subject: client.to_string(),
+        query: query_for_address(client, zone),
+    });
+    let mut domains: Vec<&Domain> = Vec::new();
+    let sender = reverse_path.mailbox().and_then(|mailbox| mailbox.domain());
+    for domain in sender.into_iter().chain(helo).chain(names) {
+        if domain.is_fully_qualified() && !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    let by_domain = rbl.domain_lists.iter().flat_map(|zone| {
+        domains.iter().filter_map(move |domain| {
+            let query = query_for_domain(domain, zone)?;
+            Some(Inquiry { zone: zone.clone(), subject: domain.ascii().to_owned(), query })
+        })
+    });
+    by_address.chain(by_domain).collect()
+}
+
+/// What the answers come to: the first list that knows the client or one of the domains refuses. A list that can't be asked never
+/// blocks mail.
+pub fn judge(answers: &[(Inquiry, Listing)]) -> Finding {
+    let mut unusable = Vec::new();
+    for (inquiry, listing) in answers {
+        let Inquiry { zone, subject, .. } = inquiry;
+        match listing {
+            Listing::NotListed => {}
+            Listing::Listed(meaning) => {
+                let outcome = Outcome::Refuse(Refusal::BlockListed(zone.clone()));
+                return Finding::new(Check::Rbl, outcome, format!("{zone} lists {subject}: {meaning}"));
+            }
+            Listing::Unusable(cause) => unusable.push(format!("{zone}: {cause}")),
+        }
+    }
+    let asked = format!("no listing in {} answers", answers.len() - unusable.len());
+    if unusable.is_empty() {
+        Finding::new(Check::Rbl, Outcome::Pass, asked)
+    } else {
+        let cause = unusable.join("; ");
+        Finding::new(Check::Rbl, Outcome::Unavailable(cause.clone()), format!("{asked}; {cause}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mail::Mailbox;
+
+    fn rbl() -> Rbl {
+        Rbl {
+            ip_lists: vec!["ip.example".to_owned()],
+            domain_lists: vec!["names.example".to_owned()],
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    fn domain(name: &str) -> Domain {
+        Domain::parse(name).unwrap()
+    }
+
+    #[test]
+    fn each_list_is_asked_about_what_it_knows() {
+        let sender = ReversePath::Mailbox(Mailbox::parse("a@From.test").unwrap());
+        let names = [domain("mx.client.test")];
+        let ask = |reverse_path: &ReversePath, helo: &str| {
+            let helo = Domain::parse(helo).ok();
+            let client = "192.0.2.7".parse().unwrap();
+            let inquiries = inquiries(&rbl(), client, reverse_path, helo.as_ref(), &names);
+            inquiries.into_iter().map(|inquiry| inquiry.query).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            ask(&sender, "helo.test"),
+            "7.2.0.192.ip.example from.test.names.example helo.test.names.example mx.client.test.names.example"
+        );
+        assert_eq!(
+            ask(&ReversePath::Null, "MX.client.test"),
+            "7.2.0.192.ip.example mx.client.test.names.example",
+            "each domain once"
+        );
+        assert_eq!(ask(&ReversePath::Null, "laptop"), ask(&ReversePath::Null, "[192.0.2.7]"));
+    }
+
+    #[test]
+    fn a_listing_refuses_and_an_outage_never_does() {
+        let client = "192.0.2.7".parse().unwrap();
+        let asked = inquiries(&rbl(), client, &ReversePath::Null, Some(&domain("helo.test")), &[]);
+        let check = |listings: [Listing; 2], expect: &str, reason: &str| {
+            let answers: Vec<_> = asked.iter().cloned().zip(listings).collect();
+            let finding = judge(&answers);
+            assert_eq!((finding.outcome.to_string().as_str(), finding.reason.as_str()), (expect, reason));
+        };
+        let listed = || Listing::Listed("spam source".to_owned());
+        let down = || Listing::Unusable("timeout".to_owned());
+        check([Listing::NotListed, Listing::NotListed], "pass", "no listing in 2 answers");
+        check(
+            [listed(), Listing::NotListed],
+            "refuse: Listed by ip.example",
+            "ip.example lists 192.0.2.7: spam source",
+        );
+        check(
+            [down(), listed()],
+            "refuse: Listed by names.example",
+            "names.example lists helo.test: spam source",
+        );
+        check(
+            [down(), Listing::NotListed],
+            "unavailable: ip.example: timeout",
+            "no listing in 1 answers; ip.example: timeout",
+        );
+        assert_eq!(judge(&[]).outcome, Outcome::Pass);
+    }
+}

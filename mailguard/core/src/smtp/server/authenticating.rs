@@ -1,0 +1,149 @@
+//! AUTH: who may say who it is and when, and the exchange line by line (RFC 4954 §4). Whether the answer is right is for the
+//! driver to find out.
+
+use std::time::Instant;
+
+use crate::smtp::command::{AuthCommand, CommandError};
+use crate::smtp::enhanced_status::EnhancedStatus;
+use crate::smtp::line::Line;
+use crate::smtp::reply::{Reply, ReplyCode};
+use crate::smtp::sasl::{Exchange, Step};
+
+use super::{Action, AuthOffer, Emit, Progress, Question, Server, State};
+
+/// Why a client isn't who it says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginRefused {
+    /// Name or password is wrong.
+    Wrong,
+    /// Nobody could be asked.
+    Unavailable,
+    /// The client was wrong too often.
+    TooMany,
+}
+
+impl LoginRefused {
+    /// The reply (RFC 4954 §6).
+    pub fn reply(self) -> Reply {
+        let unavailable = ReplyCode::AUTHENTICATION_UNAVAILABLE;
+        match self {
+            LoginRefused::Wrong => {
+                let status = EnhancedStatus::new(5, 7, 8);
+                Reply::new(ReplyCode::AUTHENTICATION_FAILED, status, "Authentication credentials invalid")
+            }
+            LoginRefused::Unavailable => {
+                let text = "Temporary authentication failure, try later";
+                Reply::new(unavailable, EnhancedStatus::new(4, 7, 0), text)
+            }
+            LoginRefused::TooMany => {
+                let text = "Too many failed authentications, try later";
+                Reply::new(unavailable, EnhancedStatus::new(4, 7, 0), text)
+            }
+        }
+    }
+}
+
+impl<R> Server<R> {
+    /// Whether AUTH is offered as the session stands.
+    pub(super) fn may_authenticate(&self) -> bool {
+        match self.settings.auth {
+            AuthOffer::Never => false,
+            AuthOffer::Encrypted => self.encrypted,
+            AuthOffer::Always => true,
+        }
+    }
+
+    pub(super) fn auth(&mut self, AuthCommand { mechanism, initial }: AuthCommand) -> Progress {
+        self.flush = true;
+        if self.settings.auth == AuthOffer::Never {
+            self.refuse(&CommandError::NotImplemented.reply());
+        } else if !self.may_authenticate() {
+            let text = "Encryption is required: STARTTLS comes first";
+            self.refuse(&Reply::new(ReplyCode::ENCRYPTION_REQUIRED, EnhancedStatus::new(5, 7, 11), text));
+        } else if self.user.is_some() {
+            self.out_of_order("You are authenticated already");
+        } else if !matches!(self.state, State::Ready) {
+            self.out_of_order("Not within a transaction");
+        } else if self.greeting.name().is_none() {
+            self.out_of_order("EHLO comes first");
+        } else if let Some(exchange) = Exchange::begin(&mechanism) {
+            return match initial {
+                Some(response) => self.respond(exchange, response.as_bytes()),
+                None => self.challenge(exchange.first_challenge(), exchange),
+            };
+        } else {
+            let text = "Authentication mechanism not known: PLAIN and LOGIN are";
+            let code = ReplyCode::PARAMETER_NOT_IMPLEMENTED;
+            self.refuse(&Reply::new(code, EnhancedStatus::new(5, 5, 4), text));
+        }
+        Progress::Again
+    }
+
+    /// Takes the client's next response from the input.
+    pub(super) fn next_response(&mut self) -> Progress {
+        let (done, line) = self.splitter.next_line(&self.input[self.used..]);
+        let response = match line {
+            None => {
+                self.used += done;
+                return Progress::Starved;
+            }
+            Some(Line::TooLong { .. }) => Vec::new(),
+            Some(Line::Complete(text)) => text.to_vec(),
+        };
+        self.used += done;
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Authenticating(exchange) => self.respond(exchange, &response),
+            other => {
+                self.state = other;
+                Progress::Blocked
+            }
+        }
+    }
+
+    fn respond(&mut self, mut exchange: Exchange, response: &[u8]) -> Progress {
+        self.flush = true;
+        let malformed = ReplyCode::PARAMETER_SYNTAX_ERROR;
+        match exchange.respond(response) {
+            Step::Challenge(challenge) => return self.challenge(challenge, exchange),
+            Step::Complete(credentials) => {
+                self.state = State::JudgingAuth { user: credentials.user.clone() };
+                return Progress::Emit(Emit::Plain(Action::Judge(Question::Auth(credentials))));
+            }
+            Step::Cancelled => {
+                self.refuse(&Reply::new(malformed, EnhancedStatus::new(5, 7, 0), "Authentication cancelled"));
+            }
+            Step::Malformed => {
+                let text = "Authentication response can't be understood";
+                self.refuse(&Reply::new(malformed, EnhancedStatus::new(5, 5, 2), text));
+            }
+        }
+        Progress::Again
+    }
+
+    fn challenge(&mut self, challenge: &str, exchange: Exchange) -> Progress {
+        self.say(&Reply::bare(ReplyCode::GO_ON, vec![challenge.to_owned()]));
+        self.state = State::Authenticating(exchange);
+        Progress::Again
+    }
+
+    /// Answers [`Question::Auth`]. Without effect unless that was asked. A wrong password counts as an error (S5).
+    pub fn answer_auth(&mut self, now: Instant, verdict: Result<(), LoginRefused>) {
+        self.now = now;
+        let user = match std::mem::replace(&mut self.state, State::Ready) {
+            State::JudgingAuth { user } => user,
+            other => {
+                self.state = other;
+                return;
+            }
+        };
+        self.flush = true;
+        match verdict {
+            Ok(()) => {
+                self.user = Some(user);
+                let status = EnhancedStatus::new(2, 7, 0);
+                self.say(&Reply::new(ReplyCode::AUTHENTICATED, status, "Authentication successful"));
+            }
+            Err(refused) => self.refuse(&refused.reply()),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Whether a client of SMTP AUTH is who it says it is: the IMAP server is asked (S7, `[imap_auth]`).
+//!
+//! `imap` makes one login; here is how many there may be at one time, and how often a client may be wrong.
+
+mod failures;
+mod imap;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mailguard_core::config::model::{ImapAuth, SmarthostAddress};
+use mailguard_core::credentials::Credentials;
+use mailguard_core::imap::Verdict;
+use mailguard_core::lookup::Lookup;
+use mailguard_core::smtp::server::LoginRefused;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+pub use failures::{Failures, MAX_FAILURES};
+pub use imap::ImapError;
+
+use crate::lookup::dns::Dns;
+
+/// How long a login waits for one of those under way to end.
+const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
+
+/// Asks the IMAP server of one `[imap_auth]` section.
+pub struct Authenticator {
+    config: ImapAuth,
+    server: imap::Server,
+    under_way: Semaphore,
+}
+
+impl Authenticator {
+    /// An error says what is wrong with `ca_file`.
+    pub fn new(config: &ImapAuth) -> Result<Self, ImapError> {
+        let under_way = Semaphore::new(config.daemons);
+        Ok(Self { config: config.clone(), server: imap::Server::new(config)?, under_way })
+    }
+
+    /// The section that this one is for.
+    pub fn config(&self) -> &ImapAuth {
+        &self.config
+    }
+
+    /// Whether name and password are right. Waits for its turn, and for the server.
+    pub async fn check(&self, dns: &Dns, credentials: Credentials) -> Result<(), LoginRefused> {
+        let user = credentials.user.clone();
+        let verdict = match timeout(WAIT_FOR_TURN, self.under_way.acquire()).await {
+            Ok(Ok(_turn)) => self.ask(dns, credentials).await,
+            _ => Verdict::Unavailable(format!("all {} logins are under way", self.config.daemons)),
+        };
+        match verdict {
+            Verdict::Accepted => Ok(()),
+            Verdict::Refused => Err(LoginRefused::Wrong),
+            Verdict::Unavailable(cause) => {
+                tracing::warn!(user, cause, "the IMAP server can't be asked");
+                Err(LoginRefused::Unavailable)
+            }
+        }
+    }
+
+    async fn ask(&self, dns: &Dns, credentials: Credentials) -> Verdict {
+        let addresses = match &self.config.server {
+            SmarthostAddress::Ip(address) => vec![*address],
+            SmarthostAddress::Name(name) => match dns.addresses(name).await {
+                Lookup::Found(addresses) => addresses,
+                Lookup::Absent => return Verdict::Unavailable(format!("{name} has no address")),
+                Lookup::Unavailable(cause) => return Verdict::Unavailable(cause),
+            },
+        };
+        self.server.log_in(&addresses, credentials).await
+    }
+}
+
+/// The client's network: in IPv6, whoever has one address has a whole /64.
+fn network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+    }
+}

@@ -1,0 +1,139 @@
+//! Block lists, unknown domains and names of clients, asked of a real server of the DNS.
+
+use mailguard_core::config::model::Rbl;
+
+use super::*;
+use crate::lookup::dns::Dns;
+use crate::lookup::dns_server::DnsServer;
+
+/// A server in the red zone that asks a DNS with this zone.
+async fn asking(zone: &[&str], change: impl FnOnce(&mut Config)) -> Running {
+    let dns = DnsServer::start(zone).await;
+    server_with(RED, |config, house| {
+        config.dns = dns.config();
+        house.dns = Arc::new(Dns::new(&config.dns));
+        change(config);
+    })
+}
+
+fn rbl(config: &mut Config) {
+    config.rbl = Some(Rbl {
+        ip_lists: vec!["ip.rbl.test".to_owned()],
+        domain_lists: vec!["names.rbl.test".to_owned()],
+        timeout: Duration::from_secs(5),
+    });
+}
+
+/// Gives MAIL and RCPT; `reply` answers RCPT.
+async fn rcpt(server: &Running, sender: &str, recipient: &str, reply: &str) {
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client
+        .play(&format!(
+            "C: MAIL FROM:<{sender}>
+            S: 250 2.1.0 Sender ok
+            C: RCPT TO:<{recipient}>
+            S: {reply}"
+        ))
+        .await;
+    client.quit().await;
+}
+
+#[tokio::test]
+async fn listed_clients_and_domains_are_refused_by_the_name_of_the_list() {
+    let server = asking(&["1.0.0.127.ip.rbl.test A 127.0.0.2"], rbl).await;
+    rcpt(&server, "a@client.test", "b@here.test", "554 5.7.1 Listed by ip.rbl.test (ref 11)").await;
+    let records = server.records();
+    let finding = records[0].findings.iter().find(|finding| finding.check == Check::Rbl).unwrap();
+    assert_eq!(finding.reason, "ip.rbl.test lists 127.0.0.1: 127.0.0.2");
+    // HELO says client.test.
+    for listed in ["bad.test", "client.test", "mx.named.test"] {
+        let record = format!("{listed}.names.rbl.test A 127.0.0.2");
+        let pointer = ["1.0.0.127.in-addr.arpa PTR mx.named.test", "mx.named.test A 127.0.0.1", &record];
+        let server = asking(&pointer, rbl).await;
+        rcpt(&server, "a@bad.test", "b@here.test", "554 5.7.1 Listed by names.rbl.test (ref 11)").await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_fails_blocks_nobody() {
+    let broken = ["1.0.0.127.ip.rbl.test A SERVFAIL", "client.test.names.rbl.test A 127.255.255.254"];
+    let server = asking(&broken, rbl).await;
+    rcpt(&server, "a@client.test", "b@here.test", "250 2.1.5 Recipient ok").await;
+}
+
+#[tokio::test]
+async fn lists_are_not_asked_about_whitelisted_senders() {
+    let server = asking(&["1.0.0.127.ip.rbl.test A 127.0.0.2"], |config| {
+        rbl(config);
+        let white = Domain::parse("white.test").unwrap();
+        config.access.whitelist_senders = vec![AddressPattern::Domain(white)];
+    })
+    .await;
+    rcpt(&server, "a@white.test", "b@here.test", "250 2.1.5 Recipient ok").await;
+    rcpt(&server, "a@grey.test", "b@here.test", "554 5.7.1 Listed by ip.rbl.test (ref 12)").await;
+    rcpt(&server, "a@white.test", "b@far.test", "554 5.7.1 Relay access denied (ref 13)").await;
+}
+
+#[tokio::test]
+async fn unknown_domains_of_senders_are_refused_and_an_outage_defers() {
+    let zone = [
+        "client.test MX 10 mx.client.test",
+        "plain.test A 192.0.2.1",
+        "null.test MX 0 .",
+        "broken.test MX SERVFAIL",
+    ];
+    let server = asking(&zone, |config| config.spam_prevention.reject_unknown_sender_domain = true).await;
+    for (sender, reply) in [
+        ("a@client.test", "250 2.1.5 Recipient ok"),
+        ("a@plain.test", "250 2.1.5 Recipient ok"),
+        ("", "250 2.1.5 Recipient ok"),
+        ("a@here.test", "250 2.1.5 Recipient ok"),
+        ("a@gone.test", "550 5.1.8 Sender domain not found"),
+        ("a@null.test", "550 5.7.27 Sender domain takes no mail (null MX)"),
+        ("a@broken.test", "450 4.1.8 Sender domain can't be looked up now, try later"),
+    ] {
+        let id = QueueId(server.house.ids.load(Ordering::Relaxed));
+        let reference = if reply.starts_with('2') { String::new() } else { format!(" (ref {id})") };
+        rcpt(&server, sender, "b@here.test", &format!("{reply}{reference}")).await;
+    }
+}
+
+#[tokio::test]
+async fn replies_to_what_came_before_do_not_wait_for_the_dns() {
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let server = server_with(RED, |config, house| {
+        config.dns.servers = vec![address];
+        config.dns.timeout = Duration::from_secs(1);
+        house.dns = Arc::new(Dns::new(&config.dns));
+        config.spam_prevention.reject_unknown_sender_domain = true;
+    });
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    let group = b"MAIL FROM:<a@silent.test>\r\nRCPT TO:<b@here.test>\r\nRCPT TO:<c@here.test>\r\n";
+    client.stream.get_mut().write_all(group).await.unwrap();
+    let began = std::time::Instant::now();
+    client.play("S: 250 2.1.0 Sender ok").await;
+    let early = began.elapsed();
+    let deferred = "S: 450 4.1.8 Sender domain can't be looked up now, try later (ref 11)";
+    client.play(&format!("{deferred}\n{deferred}")).await;
+    // The second recipient hears what was found for the first.
+    assert!(early * 2 < began.elapsed(), "{early:?}");
+    client.quit().await;
+}
+
+#[tokio::test]
+async fn clients_are_listed_by_names_that_lead_back_to_them() {
+    let name = |config: &mut Config| {
+        config.access.blacklist_client_names = vec![Domain::parse("dialup.test").unwrap()];
+    };
+    let pointer = "1.0.0.127.in-addr.arpa PTR host-7.dialup.test";
+    let server = asking(&[pointer, "host-7.dialup.test A 127.0.0.1"], name).await;
+    rcpt(&server, "a@client.test", "b@here.test", "554 5.7.1 Client is on the client blacklist (ref 11)")
+        .await;
+    let server = asking(&[pointer, "host-7.dialup.test A 192.0.2.1"], name).await;
+    rcpt(&server, "a@client.test", "b@here.test", "250 2.1.5 Recipient ok").await;
+    let server = asking(&[], name).await;
+    rcpt(&server, "a@client.test", "b@here.test", "250 2.1.5 Recipient ok").await;
+}
