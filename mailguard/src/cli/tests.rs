@@ -166,8 +166,7 @@ fn checking_a_file() {
     let path = good.path().join("m.toml").display().to_string();
     let expect = format!(
         "{path}: OK\n\nConfigured, but not active in this version:\n  \
-         delivery.delay_warning  senders are not warned of delayed mail yet; they hear of it when it fails\n  \
-         server.tls_certificate  STARTTLS is not offered to clients yet\n"
+         delivery.delay_warning  senders are not warned of delayed mail yet; they hear of it when it fails\n"
     );
     let shown = typed("check", &good).unwrap();
     assert_eq!(shown.text, expect);

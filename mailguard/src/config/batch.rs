@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn one_wrong_line_refuses_all() {
         let expect = "\
-bad.txt:2: \"192.0.2.256\" is not accepted in access.blacklist_clients: it takes an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\"
+bad.txt:2: \"192.0.2.256\" is not accepted in access.blacklist_clients: it takes an address like \"192.0.2.7\", a network like \"192.0.2.0/24\" or a host name like \"mx.example.com\"
 bad.txt:4: 192.0.2.1/32 is in line 1 already
 nothing was changed";
         assert_eq!(

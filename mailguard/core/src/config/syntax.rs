@@ -174,7 +174,7 @@ fn parse_network(text: &str) -> Result<IpNet, Mismatch> {
 
 fn parse_client(text: &str) -> Result<ClientPattern, Mismatch> {
     match Domain::parse(text) {
-        Ok(name) if is_host_name(text) => Ok(ClientPattern::Name(name)),
+        Ok(name) if is_host_name(text) && name.is_fully_qualified() => Ok(ClientPattern::Name(name)),
         _ => parse_client_network(text).map(ClientPattern::Network),
     }
 }
@@ -365,6 +365,7 @@ mod tests {
         check(&CLIENT, "2001:db8::/32", Ok("Network(2001:db8::/32)"));
         check(&CLIENT, "mail.example.com", Ok("Name(Domain(mail.example.com))"));
         check(&CLIENT, "192.0.2.256", Err(""));
+        check(&CLIENT, "nonsense", Err(""));
         check(&MAC, "02:00:5E:10:00:01", Ok("[2, 0, 94, 16, 0, 1]"));
         check(&MAC, "02-00-5e-10-00-01", Err("write \"02:00:5e:10:00:01\""));
         for text in ["02:00:5e:10:00", "02:00:5e:10:00:01:02", "2:0:5e:10:0:1", "+2:00:5e:10:00:01"] {

@@ -64,12 +64,11 @@ fn protections_that_are_not_there_yet_are_named() {
     let all = [
         "files.archives",
         "files.double_extensions",
-        "delivery.tls",
-        "delivery.delay_warning",
-        "server.tls_certificate",
         "spam.enabled",
         "spam.builtin.enabled",
         "spam.builtin.bayes",
+        "delivery.tls",
+        "delivery.delay_warning",
         "admin.listen",
     ];
     assert_eq!(keys(&contract()), all);
@@ -77,7 +76,7 @@ fn protections_that_are_not_there_yet_are_named() {
         "[files]\narchives = false\ndouble_extensions = false\n\
          [delivery]\ntls = \"off\"\n[spam]\nenabled = false\n[admin]\nlisten = \"\"\n",
     );
-    assert_eq!(keys(&off.unwrap()), ["delivery.delay_warning", "server.tls_certificate"]);
+    assert_eq!(keys(&off.unwrap()), ["delivery.delay_warning"]);
     let no_files =
         least_and("[files]\nenabled = false\n[smarthost]\nenabled = true\naddress = \"10.0.0.1\"\n");
     let no_files = keys(&no_files.unwrap_or_else(|errors| panic!("{errors}")));
@@ -111,16 +110,10 @@ fn keys_not_built_yet_take_their_default_only() {
         ],
     );
     check(
-        "[rbl]\nip_lists = [\"bl.spamcop.net\"]\n[[mail_route]]\nbcc = \"a@b.c\"\n",
+        "[spam.greylist]\nenabled = true\n[[mail_route]]\nbcc = \"a@b.c\"\n",
         &[
-            "rbl.ip_lists: found a list of one value, not supported yet: only [\"zen.spamhaus.org\", \"bl.spamcop.net\"] is accepted = remove it, or write [\"zen.spamhaus.org\", \"bl.spamcop.net\"]",
+            "spam.greylist.enabled: found true, not supported yet: only false is accepted = remove it, or write false",
             "mail_route: found a list of one value, not supported yet: only [] is accepted = remove it, or write []",
-        ],
-    );
-    check(
-        "[access]\nblacklist_clients = [\"mail.example.com\"]\n",
-        &[
-            "access.blacklist_clients[0]: found \"mail.example.com\", not supported yet: only an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\" is accepted = remove it, or write an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\"",
         ],
     );
 }
@@ -330,4 +323,57 @@ fn deep_nesting() {
     for text in ["a = ".to_owned() + &"[".repeat(200_000), "a = ".to_owned() + &"{a=".repeat(100_000)] {
         assert!(parse(&Source::of_text("m.toml", text)).is_err());
     }
+}
+
+#[test]
+fn clients_are_listed_by_address_network_or_name() {
+    let access = least_and(
+        "[access]\nblacklist_clients = [\"192.0.2.1\", \"Dialup.Example.com\", \"2001:db8::/32\"]\n",
+    )
+    .unwrap()
+    .access;
+    assert_eq!(access.blacklist_clients.len(), 2);
+    assert_eq!(access.blacklist_client_names, [Domain::parse("dialup.example.com").unwrap()]);
+    assert!(access.asks_for_names());
+}
+
+#[test]
+fn block_lists_are_named_by_list_family_or_kind() {
+    let asked = |rbl: &str| {
+        let config = least_and(&format!("[rbl]\nenabled = true\n{rbl}")).unwrap();
+        let notes: Vec<_> = config.inactive.iter().map(|inactive| inactive.what.clone()).collect();
+        (config.rbl.unwrap(), notes)
+    };
+    assert_eq!(least_and("").unwrap().rbl, None);
+    let (usual, _) = asked("");
+    assert_eq!(usual.ip_lists, ["zen.spamhaus.org", "bl.spamcop.net"]);
+    assert_eq!(usual.domain_lists, ["dbl.spamhaus.org"]);
+    let (all, _) = asked("ip_lists = [\"all\", \"zen.spamhaus.org\"]\ndomain_lists = []\n");
+    let zen = all.ip_lists.iter().filter(|zone| *zone == "zen.spamhaus.org").count();
+    assert!(zen == 1 && all.ip_lists.len() >= 10, "{:?}", all.ip_lists);
+    assert!(!all.ip_lists.iter().any(|zone| zone == "sbl.spamhaus.org" || zone.contains("sorbs")));
+    let (own, notes) = asked("ip_lists = [\"UCEPROTECT\", \"dnsbl.sorbs.net\", \"own.example.com\"]\n");
+    assert_eq!(own.ip_lists, ["dnsbl-1.uceprotect.net", "own.example.com"]);
+    assert!(notes.contains(&"dnsbl.sorbs.net isn't asked: SORBS ended in June 2024".to_owned()), "{notes:?}");
+    check(
+        "[rbl]\nenabled = true\nip_lists = [\"dbl.spamhaus.org\", \"zen\"]\n",
+        &[
+            "rbl.ip_lists: dbl.spamhaus.org is no list of this kind = write it into domain_lists",
+            "rbl.ip_lists[1]: found \"zen\", accepted: a list's zone like \"zen.spamhaus.org\", a family of `mailguard rbl list` like \"uceprotect\", or \"all\"",
+        ],
+    );
+}
+
+#[test]
+fn a_certificate_has_its_key() {
+    check(
+        "[server]\ntls_certificate = \"/c.pem\"\n",
+        &[
+            "server.tls_certificate: /c.pem: was not read",
+            "server.tls_certificate: there is no tls_key = add tls_key = \"/PATH\"",
+        ],
+    );
+    let imap = least_and("[imap_auth]\nenabled = true\ntls = \"implicit\"\n").unwrap().imap_auth.unwrap();
+    assert_eq!((imap.port, imap.daemons), (993, 5));
+    assert_eq!(least_and("").unwrap().imap_auth, None);
 }

@@ -9,11 +9,13 @@ use crate::lookup::dns_server::DnsServer;
 /// A server in the red zone that asks a DNS with this zone.
 async fn asking(zone: &[&str], change: impl FnOnce(&mut Config)) -> Running {
     let dns = DnsServer::start(zone).await;
-    server_with(RED, |config, house| {
+    let server = server_with(RED, |config, house| {
         config.dns = dns.config();
         house.dns = Arc::new(Dns::new(&config.dns));
         change(config);
-    })
+    });
+    // The resolver answers by itself for addresses of loopback.
+    Running { seen_as: Some("192.0.2.7".parse().unwrap()), ..server }
 }
 
 fn rbl(config: &mut Config) {
@@ -41,15 +43,15 @@ async fn rcpt(server: &Running, sender: &str, recipient: &str, reply: &str) {
 
 #[tokio::test]
 async fn listed_clients_and_domains_are_refused_by_the_name_of_the_list() {
-    let server = asking(&["1.0.0.127.ip.rbl.test A 127.0.0.2"], rbl).await;
+    let server = asking(&["7.2.0.192.ip.rbl.test A 127.0.0.2"], rbl).await;
     rcpt(&server, "a@client.test", "b@here.test", "554 5.7.1 Listed by ip.rbl.test (ref 11)").await;
     let records = server.records();
     let finding = records[0].findings.iter().find(|finding| finding.check == Check::Rbl).unwrap();
-    assert_eq!(finding.reason, "ip.rbl.test lists 127.0.0.1: 127.0.0.2");
+    assert_eq!(finding.reason, "ip.rbl.test lists 192.0.2.7: 127.0.0.2");
     // HELO says client.test.
     for listed in ["bad.test", "client.test", "mx.named.test"] {
         let record = format!("{listed}.names.rbl.test A 127.0.0.2");
-        let pointer = ["1.0.0.127.in-addr.arpa PTR mx.named.test", "mx.named.test A 127.0.0.1", &record];
+        let pointer = ["7.2.0.192.in-addr.arpa PTR mx.named.test", "mx.named.test A 192.0.2.7", &record];
         let server = asking(&pointer, rbl).await;
         rcpt(&server, "a@bad.test", "b@here.test", "554 5.7.1 Listed by names.rbl.test (ref 11)").await;
     }
@@ -57,14 +59,14 @@ async fn listed_clients_and_domains_are_refused_by_the_name_of_the_list() {
 
 #[tokio::test]
 async fn a_list_that_fails_blocks_nobody() {
-    let broken = ["1.0.0.127.ip.rbl.test A SERVFAIL", "client.test.names.rbl.test A 127.255.255.254"];
+    let broken = ["7.2.0.192.ip.rbl.test A SERVFAIL", "client.test.names.rbl.test A 127.255.255.254"];
     let server = asking(&broken, rbl).await;
     rcpt(&server, "a@client.test", "b@here.test", "250 2.1.5 Recipient ok").await;
 }
 
 #[tokio::test]
 async fn lists_are_not_asked_about_whitelisted_senders() {
-    let server = asking(&["1.0.0.127.ip.rbl.test A 127.0.0.2"], |config| {
+    let server = asking(&["7.2.0.192.ip.rbl.test A 127.0.0.2"], |config| {
         rbl(config);
         let white = Domain::parse("white.test").unwrap();
         config.access.whitelist_senders = vec![AddressPattern::Domain(white)];
@@ -128,8 +130,8 @@ async fn clients_are_listed_by_names_that_lead_back_to_them() {
     let name = |config: &mut Config| {
         config.access.blacklist_client_names = vec![Domain::parse("dialup.test").unwrap()];
     };
-    let pointer = "1.0.0.127.in-addr.arpa PTR host-7.dialup.test";
-    let server = asking(&[pointer, "host-7.dialup.test A 127.0.0.1"], name).await;
+    let pointer = "7.2.0.192.in-addr.arpa PTR host-7.dialup.test";
+    let server = asking(&[pointer, "host-7.dialup.test A 192.0.2.7"], name).await;
     rcpt(&server, "a@client.test", "b@here.test", "554 5.7.1 Client is on the client blacklist (ref 11)")
         .await;
     let server = asking(&[pointer, "host-7.dialup.test A 192.0.2.1"], name).await;

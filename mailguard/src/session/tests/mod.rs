@@ -108,6 +108,8 @@ struct Running {
     limits: Arc<Limits>,
     zone: usize,
     stop: watch::Sender<bool>,
+    /// Where clients seem to come from; nothing: where they do.
+    seen_as: Option<IpAddr>,
     directory: TempDir,
 }
 
@@ -144,7 +146,15 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
     };
     change(&mut config, &mut house);
     let stop = watch::Sender::new(false);
-    Running { config: config.into(), house: house.into(), limits: Arc::default(), zone, stop, directory }
+    Running {
+        config: config.into(),
+        house: house.into(),
+        limits: Arc::default(),
+        zone,
+        stop,
+        seen_as: None,
+        directory,
+    }
 }
 
 impl Running {
@@ -154,7 +164,10 @@ impl Running {
         let destination = listener.local_addr().unwrap();
         let mut stream = TcpStream::connect(destination).await.unwrap();
         stream.write_all(early).await.unwrap();
-        let (accepted, client) = listener.accept().await.unwrap();
+        let (accepted, mut client) = listener.accept().await.unwrap();
+        if let Some(address) = self.seen_as {
+            client.set_ip(address);
+        }
         if !early.is_empty() {
             // Not a matter of time: it is there when this returns.
             accepted.readable().await.unwrap();
