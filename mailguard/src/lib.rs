@@ -9,6 +9,7 @@ pub mod intercept;
 pub mod session;
 pub mod tls;
 pub mod auth;
+pub mod greylist;
 pub mod lookup;
 pub mod scan;
 pub mod store;

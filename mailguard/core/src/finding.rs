@@ -28,6 +28,8 @@ pub enum Check {
     RecipientDomain,
     /// DNS block lists (`[rbl]`).
     Rbl,
+    /// Greylisting (`[spam.greylist]`).
+    Greylist,
     /// Size, declared or real.
     MessageSize,
     /// Mail loops by count of Received fields.
@@ -51,6 +53,7 @@ impl Check {
             Check::SenderDomain => "sender-domain",
             Check::RecipientDomain => "recipient-domain",
             Check::Rbl => "rbl",
+            Check::Greylist => "greylist",
             Check::MessageSize => "message-size",
             Check::Loop => "loop",
             Check::Files => "files",

@@ -1,6 +1,8 @@
-//! One login at an IMAP server, to learn whether name and password are right (RFC 9051, RFC 3501): octets go in, actions come out.
+//! One login at an IMAP server, to learn whether name and password are right (RFC 9051, RFC 3501): octets go in,
+//! actions come out.
 //!
-//! Nothing else is done there. What a server says that isn't understood, or too much of, is an outage, never a "no".
+//! Nothing else is done there. What a server says that isn't understood, or too much of, is an outage, never a "no",
+//! and a "yes" counts only once it has been told all of the password. Nothing that it says after that is repeated.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +11,8 @@ use crate::credentials::Credentials;
 
 /// Longest line of the server's that is read, octets.
 pub const MAX_LINE_OCTETS: usize = 8 * 1024;
-/// Most lines that the server may say in one login.
-pub const MAX_LINES: usize = 200;
+/// Most octets that the server may say in one login.
+pub const MAX_OCTETS: usize = 64 * 1024;
 
 /// How the connection stands as the login begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +34,8 @@ pub enum Verdict {
     Unavailable(String),
 }
 
-/// What the driver has to do.
-#[derive(Debug, PartialEq, Eq)]
+/// What the driver has to do. Not to be printed: it holds the password.
+#[derive(PartialEq, Eq)]
 pub enum Action {
     /// Write these octets.
     Send(Vec<u8>),
@@ -65,23 +67,25 @@ struct Capabilities {
 }
 
 /// A login.
-#[derive(Debug)]
 pub struct Login {
     credentials: Credentials,
     transport: Transport,
     wait: Wait,
-    capabilities: Capabilities,
+    /// What the server said, as far as it did.
+    capabilities: Option<Capabilities>,
     input: Vec<u8>,
-    lines: usize,
+    /// Octets that the server said.
+    said: usize,
     /// Octets of a literal that are still to be passed over.
     literal: usize,
+    /// The next line goes on with a response that held a literal.
+    continued: bool,
+    /// The number of the last command: its tag.
+    commands: u32,
     /// What is sent piece by piece, each when the server says go on.
     pieces: Vec<Vec<u8>>,
     actions: std::collections::VecDeque<Action>,
 }
-
-/// The tag of every command: there is but one at a time.
-const TAG: &str = "a";
 
 impl Login {
     /// A login on a connection that was just made.
@@ -90,10 +94,12 @@ impl Login {
             credentials,
             transport,
             wait: Wait::Greeting,
-            capabilities: Capabilities::default(),
+            capabilities: None,
             input: Vec::new(),
-            lines: 0,
+            said: 0,
             literal: 0,
+            continued: false,
+            commands: 0,
             pieces: Vec::new(),
             actions: std::collections::VecDeque::new(),
         }
@@ -113,6 +119,8 @@ impl Login {
     pub fn tls_established(&mut self) {
         if self.wait == Wait::Handshake {
             self.transport = Transport::AsItIs;
+            self.input.clear();
+            (self.literal, self.continued) = (0, false);
             self.ask_capabilities();
         }
     }
@@ -121,6 +129,10 @@ impl Login {
     pub fn handle_input(&mut self, octets: &[u8]) {
         if self.wait == Wait::Over {
             return;
+        }
+        self.said = self.said.saturating_add(octets.len());
+        if self.said > MAX_OCTETS {
+            return self.unavailable("the server says too much");
         }
         self.input.extend_from_slice(octets);
         while self.wait != Wait::Over {
@@ -138,12 +150,14 @@ impl Login {
                 return;
             };
             let line: Vec<u8> = self.input.drain(..end + 2).take(end).collect();
-            self.lines += 1;
-            if self.lines > MAX_LINES || end > MAX_LINE_OCTETS {
-                return self.unavailable("the server says too much");
+            let continues = std::mem::take(&mut self.continued);
+            if continues || holds_data(&line) {
+                self.literal = literal(&line).unwrap_or(0);
+                self.continued = literal(&line).is_some();
             }
-            self.literal = literal(&line);
-            self.handle_line(&String::from_utf8_lossy(&line));
+            if !continues {
+                self.handle_line(&String::from_utf8_lossy(&line));
+            }
             if self.wait == Wait::Handshake && self.input.is_empty() {
                 return;
             }
@@ -157,9 +171,9 @@ impl Login {
         if line == "+" || line.starts_with("+ ") {
             return self.go_on();
         }
-        match line.strip_prefix(TAG).and_then(|rest| rest.strip_prefix(' ')) {
-            Some(rest) => self.handle_tagged(rest),
-            None => self.unavailable("the server doesn't speak IMAP"),
+        match line.split_once(' ') {
+            Some((tag, rest)) if self.commands > 0 && tag == self.tag() => self.handle_tagged(rest),
+            _ => self.unavailable("the server doesn't speak IMAP"),
         }
     }
 
@@ -167,12 +181,12 @@ impl Login {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         match self.wait {
             _ if word.eq_ignore_ascii_case("BYE") => {
-                self.unavailable(&format!("the server says BYE {}", shown(rest)));
+                self.says("BYE", rest);
             }
             Wait::Greeting if word.eq_ignore_ascii_case("OK") => self.ask_capabilities(),
             Wait::Greeting => self.unavailable("the server's greeting isn't OK"),
             Wait::Capabilities if word.eq_ignore_ascii_case("CAPABILITY") => {
-                self.capabilities = Capabilities::of(rest);
+                self.capabilities = Some(Capabilities::of(rest));
             }
             _ => {}
         }
@@ -188,22 +202,35 @@ impl Login {
                 self.wait = Wait::Handshake;
                 self.actions.push_back(Action::StartTls);
             }
-            Wait::Login(_) if ok => self.done(Verdict::Accepted),
-            Wait::Login(_) if status.eq_ignore_ascii_case("NO") && !is_outage(rest) => {
+            Wait::Login(sent) if sent == self.pieces.len() && ok => self.done(Verdict::Accepted),
+            Wait::Login(sent)
+                if sent == self.pieces.len() && status.eq_ignore_ascii_case("NO") && !is_outage(rest) =>
+            {
                 self.done(Verdict::Refused);
             }
-            _ => self.unavailable(&format!("the server says {status} {}", shown(rest))),
+            _ => self.says(status, rest),
+        }
+    }
+
+    /// What the server says instead of an answer. Once it was told the password, its text may hold that.
+    fn says(&mut self, status: &str, text: &str) {
+        let told = matches!(self.wait, Wait::Login(_));
+        let known = ["OK", "NO", "BAD", "BYE"].iter().find(|known| known.eq_ignore_ascii_case(status));
+        match known {
+            Some(status) if told => self.unavailable(&format!("the server answers the login with {status}")),
+            Some(status) => self.unavailable(&format!("the server says {status} {}", shown(text))),
+            None => self.unavailable("the server doesn't speak IMAP"),
         }
     }
 
     fn ask_capabilities(&mut self) {
-        self.capabilities = Capabilities::default();
+        self.capabilities = None;
         self.wait = Wait::Capabilities;
         self.command("CAPABILITY");
     }
 
     fn start_tls(&mut self) {
-        if !self.capabilities.start_tls {
+        if !self.capabilities.as_ref().is_some_and(|capabilities| capabilities.start_tls) {
             return self.unavailable("the server doesn't offer STARTTLS");
         }
         self.wait = Wait::StartTls;
@@ -217,20 +244,25 @@ impl Login {
         if user.contains('\0') || password.contains('\0') {
             return self.done(Verdict::Refused);
         }
+        let Some(capabilities) = &self.capabilities else {
+            return self.unavailable("the server doesn't say what it can do");
+        };
         let plain = STANDARD.encode(format!("\0{user}\0{password}"));
-        self.pieces = if self.capabilities.plain && self.capabilities.initial_response {
-            vec![format!("{TAG} AUTHENTICATE PLAIN {plain}\r\n").into_bytes()]
-        } else if self.capabilities.plain {
-            vec![format!("{TAG} AUTHENTICATE PLAIN\r\n").into_bytes(), format!("{plain}\r\n").into_bytes()]
-        } else if !self.capabilities.login_disabled {
+        let tag = format!("a{}", self.commands + 1);
+        self.pieces = if capabilities.plain && capabilities.initial_response {
+            vec![format!("{tag} AUTHENTICATE PLAIN {plain}\r\n").into_bytes()]
+        } else if capabilities.plain {
+            vec![format!("{tag} AUTHENTICATE PLAIN\r\n").into_bytes(), format!("{plain}\r\n").into_bytes()]
+        } else if !capabilities.login_disabled {
             vec![
-                format!("{TAG} LOGIN {{{}}}\r\n", user.len()).into_bytes(),
+                format!("{tag} LOGIN {{{}}}\r\n", user.len()).into_bytes(),
                 format!("{user} {{{}}}\r\n", password.len()).into_bytes(),
                 format!("{password}\r\n").into_bytes(),
             ]
         } else {
             return self.unavailable("the server offers neither AUTH=PLAIN nor LOGIN on this connection");
         };
+        self.commands += 1;
         self.wait = Wait::Login(0);
         self.go_on();
     }
@@ -247,7 +279,12 @@ impl Login {
     }
 
     fn command(&mut self, command: &str) {
-        self.actions.push_back(Action::Send(format!("{TAG} {command}\r\n").into_bytes()));
+        self.commands += 1;
+        self.actions.push_back(Action::Send(format!("{} {command}\r\n", self.tag()).into_bytes()));
+    }
+
+    fn tag(&self) -> String {
+        format!("a{}", self.commands)
     }
 
     fn unavailable(&mut self, why: &str) {
@@ -276,18 +313,25 @@ impl Capabilities {
     }
 }
 
+/// Whether a line begins an untagged response with data. The text of the others is for people, whatever it ends with.
+fn holds_data(line: &[u8]) -> bool {
+    let word = line.strip_prefix(b"* ").and_then(|rest| rest.split(|&octet| octet == b' ').next());
+    let is_text = |word: &[u8]| {
+        [&b"OK"[..], b"NO", b"BAD", b"BYE", b"PREAUTH"].iter().any(|known| word.eq_ignore_ascii_case(known))
+    };
+    word.is_some_and(|word| !is_text(word))
+}
+
 /// The length of the literal that a line announces at its end, `{7}`.
-fn literal(line: &[u8]) -> usize {
-    let announced = line.strip_suffix(b"}").and_then(|line| {
-        let digits = &line[line.iter().rposition(|&octet| octet == b'{')? + 1..];
-        std::str::from_utf8(digits).ok()?.parse().ok()
-    });
-    announced.unwrap_or(0)
+fn literal(line: &[u8]) -> Option<usize> {
+    let line = line.strip_suffix(b"}")?;
+    let digits = &line[line.iter().rposition(|&octet| octet == b'{')? + 1..];
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Whether a NO says that it isn't about name and password (RFC 5530 §3).
 fn is_outage(text: &str) -> bool {
-    ["[UNAVAILABLE", "[SERVERBUG", "[INUSE", "[LIMIT", "[PRIVACYREQUIRED", "[CONTACTADMIN"]
+    ["[UNAVAILABLE", "[SERVERBUG", "[INUSE", "[LIMIT", "[PRIVACYREQUIRED"]
         .iter()
         .any(|code| text.get(..code.len()).is_some_and(|start| start.eq_ignore_ascii_case(code)))
 }
@@ -333,8 +377,8 @@ mod tests {
     }
 
     const GREETED: &str = "
-        S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready
-        C: a CAPABILITY
+        S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready {20}
+        C: a1 CAPABILITY
     ";
 
     fn check_greeted(password: &str, transcript: &str) {
@@ -346,20 +390,20 @@ mod tests {
         check_greeted(
             "secret",
             "S: * CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN
-             S: a OK done
-             C: a AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
+             S: a1 OK done
+             C: a2 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
              S: * CAPABILITY IMAP4rev1
-             S: a OK logged in
+             S: a2 OK logged in
              = Accepted",
         );
         check_greeted(
             "wrong",
             "S: * capability imap4rev1 auth=plain
-             S: a ok done
-             C: a AUTHENTICATE PLAIN
+             S: a1 ok done
+             C: a2 AUTHENTICATE PLAIN
              S: +
              C: AGFsaWNlAHdyb25n
-             S: a NO [AUTHENTICATIONFAILED] no
+             S: a2 NO [AUTHENTICATIONFAILED] no
              = Refused",
         );
     }
@@ -369,13 +413,30 @@ mod tests {
         check_greeted(
             "se\"cr\\et ß",
             "S: * CAPABILITY IMAP4rev1
-             S: a OK done
-             C: a LOGIN {5}
+             S: a1 OK done
+             C: a2 LOGIN {5}
              S: + go on
              C: alice {11}
              S: + go on
              C: se\"cr\\et ß
-             S: a OK [CAPABILITY IMAP4rev1] logged in
+             S: a2 OK [CAPABILITY IMAP4rev1] logged in
+             = Accepted",
+        );
+    }
+
+    #[test]
+    fn a_literal_is_no_answer() {
+        check_greeted(
+            "secret",
+            "S: * X {14}
+             S: a1 OK in data
+             S:  and on {4}
+             S: a1
+             S: OK
+             S: * CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN
+             S: a1 OK done
+             C: a2 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
+             S: a2 OK logged in
              = Accepted",
         );
     }
@@ -383,12 +444,13 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_an_outage() {
         let offered = "S: * CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN
-             S: a OK done
-             C: a AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==";
+             S: a1 OK done
+             C: a2 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==";
         for (said, why) in [
-            ("a NO [UNAVAILABLE] database down", "the server says NO [UNAVAILABLE] database down"),
-            ("a BAD what?", "the server says BAD what?"),
-            ("* BYE too many connections", "the server says BYE too many connections"),
+            ("a2 NO [UNAVAILABLE] database down", "the server answers the login with NO"),
+            ("a2 BAD what is AGFsaWNlAHNlY3JldA==?", "the server answers the login with BAD"),
+            ("* BYE too many connections", "the server answers the login with BYE"),
+            ("a1 OK done again", "the server doesn't speak IMAP"),
             ("+ c2F5IG1vcmU=", "the server wants more than name and password"),
             ("HTTP/1.1 400 Bad Request", "the server doesn't speak IMAP"),
         ] {
@@ -396,8 +458,25 @@ mod tests {
         }
         check_greeted(
             "secret",
+            "S: * CAPABILITY AUTH=PLAIN
+             S: a1 OK done
+             C: a2 AUTHENTICATE PLAIN
+             S: a2 OK without the password
+             = the server answers the login with OK",
+        );
+        check_greeted(
+            "secret",
+            "S: * CAPABILITY IMAP4rev1
+             S: a1 OK done
+             C: a2 LOGIN {5}
+             S: a2 NO not now
+             = the server answers the login with NO",
+        );
+        check_greeted("secret", "S: a1 OK done\n= the server doesn't say what it can do");
+        check_greeted(
+            "secret",
             "S: * CAPABILITY IMAP4rev1 LOGINDISABLED
-             S: a OK done
+             S: a1 OK done
              = the server offers neither AUTH=PLAIN nor LOGIN on this connection",
         );
         check(Transport::AsItIs, "a", "b", "S: * BYE full\n= the server says BYE full");
@@ -412,17 +491,17 @@ mod tests {
             "alice",
             "secret",
             "S: * OK ready
-             C: a CAPABILITY
+             C: a1 CAPABILITY
              S: * CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED
-             S: a OK done
-             C: a STARTTLS
-             S: a OK begin
+             S: a1 OK done
+             C: a2 STARTTLS
+             S: a2 OK begin
              = tls
-             C: a CAPABILITY
+             C: a3 CAPABILITY
              S: * CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN
-             S: a OK done
-             C: a AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
-             S: a OK logged in
+             S: a3 OK done
+             C: a4 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
+             S: a4 OK logged in
              = Accepted",
         );
         check(
@@ -430,9 +509,9 @@ mod tests {
             "alice",
             "secret",
             "S: * OK ready
-             C: a CAPABILITY
+             C: a1 CAPABILITY
              S: * CAPABILITY IMAP4rev1 AUTH=PLAIN
-             S: a OK done
+             S: a1 OK done
              = the server doesn't offer STARTTLS",
         );
     }
@@ -441,9 +520,11 @@ mod tests {
     fn what_comes_with_the_answer_to_starttls_is_not_believed() {
         let mut login =
             Login::new(Credentials { user: "a".to_owned(), password: "b".to_owned() }, Transport::StartTls);
-        login.handle_input(b"* OK ready\r\n* CAPABILITY STARTTLS\r\na OK done\r\na OK begin\r\na OK in\r\n");
+        login.handle_input(
+            b"* OK ready\r\n* CAPABILITY STARTTLS\r\na1 OK done\r\na2 OK begin\r\na3 OK in\r\n",
+        );
         let actions: Vec<_> = std::iter::from_fn(|| login.poll_action()).collect();
-        assert!(matches!(&actions[..], [.., Action::Done(Verdict::Unavailable(_))]), "{actions:?}");
+        assert!(matches!(&actions[..], [.., Action::Done(Verdict::Unavailable(_))]));
     }
 
     #[test]
@@ -457,7 +538,7 @@ mod tests {
             assert!(login.input.len() <= MAX_LINE_OCTETS + said.len());
             std::iter::from_fn(|| login.poll_action()).last()
         };
-        for said in [&b"* OK again\r\n"[..], &[b'a'; 100], b"* OK {4}\r\n"] {
+        for said in [&b"* OK again and again and again, on and on, without an end to it all\r\n"[..], &[b'a'; 100], b"* X {18446744073709551615}\r\n........................................................................................\r\n"] {
             assert!(matches!(of(said), Some(Action::Done(Verdict::Unavailable(_)))));
         }
     }

@@ -48,6 +48,22 @@ pub(super) struct Server {
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
+/// How a conversation ended.
+enum Ended<C> {
+    Done(Verdict),
+    HandshakeDue(C),
+}
+
+impl<C> Ended<C> {
+    /// Of a conversation that wants no handshake any more.
+    fn verdict(self) -> Verdict {
+        match self {
+            Ended::Done(verdict) => verdict,
+            Ended::HandshakeDue(_) => Verdict::Unavailable("the server wants STARTTLS twice".to_owned()),
+        }
+    }
+}
+
 impl Server {
     pub(super) fn new(config: &ImapAuth) -> Result<Self, ImapError> {
         let verified = match config.tls {
@@ -98,22 +114,22 @@ impl Server {
         match self.tls {
             ImapTls::Off => {
                 let mut login = Login::new(credentials, Transport::AsItIs);
-                self.run(&mut login, plain).await.map(|(verdict, _)| verdict)
+                self.run(&mut login, plain).await.map(Ended::verdict)
             }
             ImapTls::Implicit => {
                 let mut login = Login::new(credentials, Transport::AsItIs);
                 let encrypted = self.encrypt(plain).await?;
-                self.run(&mut login, encrypted).await.map(|(verdict, _)| verdict)
+                self.run(&mut login, encrypted).await.map(Ended::verdict)
             }
             ImapTls::StartTls => {
                 let mut login = Login::new(credentials, Transport::StartTls);
                 match self.run(&mut login, plain).await? {
-                    (Verdict::Accepted, Some(plain)) => {
+                    Ended::HandshakeDue(plain) => {
                         let encrypted = self.encrypt(plain).await?;
                         login.tls_established();
-                        self.run(&mut login, encrypted).await.map(|(verdict, _)| verdict)
+                        self.run(&mut login, encrypted).await.map(Ended::verdict)
                     }
-                    (verdict, _) => Ok(verdict),
+                    Ended::Done(verdict) => Ok(verdict),
                 }
             }
         }
@@ -126,12 +142,8 @@ impl Server {
         connector.connect(name.clone(), plain).await
     }
 
-    /// Talks to the end, or until a handshake is due: then the connection comes back.
-    async fn run<C: Connection>(
-        &self,
-        login: &mut Login,
-        mut connection: C,
-    ) -> io::Result<(Verdict, Option<C>)> {
+    /// Talks to the end, or until a handshake is due.
+    async fn run<C: Connection>(&self, login: &mut Login, mut connection: C) -> io::Result<Ended<C>> {
         let mut buffer = [0; READ_OCTETS];
         loop {
             while let Some(action) = login.poll_action() {
@@ -140,12 +152,14 @@ impl Server {
                         connection.write_all(&octets).await?;
                         connection.flush().await?;
                     }
-                    Action::StartTls => return Ok((Verdict::Accepted, Some(connection))),
+                    Action::StartTls => return Ok(Ended::HandshakeDue(connection)),
                     Action::Done(verdict) => {
-                        // A farewell, for the server's log; nobody waits for the answer.
-                        let _ = connection.write_all(b"z LOGOUT\r\n").await;
+                        if matches!(verdict, Verdict::Accepted | Verdict::Refused) {
+                            // A farewell, for the server's log; nobody waits for the answer.
+                            let _ = connection.write_all(b"z LOGOUT\r\n").await;
+                        }
                         let _ = connection.shutdown().await;
-                        return Ok((verdict, None));
+                        return Ok(Ended::Done(verdict));
                     }
                 }
             }

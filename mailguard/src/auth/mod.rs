@@ -6,6 +6,7 @@ mod failures;
 mod imap;
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mailguard_core::config::model::{ImapAuth, SmarthostAddress};
@@ -29,13 +30,20 @@ pub struct Authenticator {
     config: ImapAuth,
     server: imap::Server,
     under_way: Semaphore,
+    /// The outage that was last warned of, and isn't over.
+    outage: Mutex<Option<String>>,
 }
 
 impl Authenticator {
     /// An error says what is wrong with `ca_file`.
     pub fn new(config: &ImapAuth) -> Result<Self, ImapError> {
         let under_way = Semaphore::new(config.daemons);
-        Ok(Self { config: config.clone(), server: imap::Server::new(config)?, under_way })
+        Ok(Self {
+            config: config.clone(),
+            server: imap::Server::new(config)?,
+            under_way,
+            outage: Mutex::default(),
+        })
     }
 
     /// The section that this one is for.
@@ -45,18 +53,35 @@ impl Authenticator {
 
     /// Whether name and password are right. Waits for its turn, and for the server.
     pub async fn check(&self, dns: &Dns, credentials: Credentials) -> Result<(), LoginRefused> {
-        let user = credentials.user.clone();
         let verdict = match timeout(WAIT_FOR_TURN, self.under_way.acquire()).await {
             Ok(Ok(_turn)) => self.ask(dns, credentials).await,
             _ => Verdict::Unavailable(format!("all {} logins are under way", self.config.daemons)),
         };
         match verdict {
-            Verdict::Accepted => Ok(()),
-            Verdict::Refused => Err(LoginRefused::Wrong),
+            Verdict::Accepted => {
+                self.note_outage(None);
+                Ok(())
+            }
+            Verdict::Refused => {
+                self.note_outage(None);
+                Err(LoginRefused::Wrong)
+            }
             Verdict::Unavailable(cause) => {
-                tracing::warn!(user, cause, "the IMAP server can't be asked");
+                self.note_outage(Some(cause));
                 Err(LoginRefused::Unavailable)
             }
+        }
+    }
+
+    /// Warns of an outage, once as long as it lasts.
+    fn note_outage(&self, cause: Option<String>) {
+        let mut last = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != cause {
+            match &cause {
+                Some(cause) => tracing::warn!(cause, "the IMAP server can't be asked"),
+                None => tracing::info!("the IMAP server can be asked again"),
+            }
+            *last = cause;
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use mailguard_core::mail::{Recipient, ReversePath};
+use mailguard_core::mail::{Envelope, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Conclusion, Ending, Transaction};
 
-use super::content::eight_bit;
+use super::content::{eight_bit, utf8_header};
 use super::session::Session;
 use crate::spool::Body;
 
@@ -16,7 +16,8 @@ const MAX_RECIPIENTS: usize = 100;
 
 /// The state of an attempt.
 pub(super) struct Attempt<'a> {
-    reverse_path: &'a ReversePath,
+    envelope: &'a Envelope,
+    /// In place of the envelope's.
     recipients: &'a [Recipient],
     body: &'a Body,
     verdicts: Vec<Verdict>,
@@ -24,6 +25,13 @@ pub(super) struct Attempt<'a> {
     asked: Vec<SocketAddr>,
     /// No other server is to be asked.
     over: bool,
+}
+
+/// What a body holds that a server may not take.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    eight_bit: bool,
+    utf8_header: bool,
 }
 
 /// What is known of a recipient.
@@ -36,9 +44,9 @@ enum Verdict {
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(reverse_path: &'a ReversePath, recipients: &'a [Recipient], body: &'a Body) -> Self {
+    pub(super) fn new(envelope: &'a Envelope, recipients: &'a [Recipient], body: &'a Body) -> Self {
         let verdicts = vec![Verdict::Open(None); recipients.len()];
-        Self { reverse_path, recipients, body, verdicts, asked: Vec::new(), over: false }
+        Self { envelope, recipients, body, verdicts, asked: Vec::new(), over: false }
     }
 
     /// Whether no other server needs to be asked.
@@ -62,8 +70,8 @@ impl<'a> Attempt<'a> {
     }
 
     async fn try_send(&mut self, session: &mut Session, waited: bool) -> bool {
-        let eight_bit = match eight_bit(self.body, session.takes_eight_bit()).await {
-            Ok(eight_bit) => eight_bit,
+        let form = match self.form(session).await {
+            Ok(form) => form,
             Err(error) => {
                 self.settle(&unreadable(&error));
                 return true;
@@ -72,7 +80,7 @@ impl<'a> Attempt<'a> {
         let is_open = |index: &usize| matches!(self.verdicts[*index], Verdict::Open(_));
         let open: Vec<usize> = (0..self.recipients.len()).filter(is_open).collect();
         for (number, indices) in open.chunks(MAX_RECIPIENTS).enumerate() {
-            let conclusion = self.transaction(session, indices, eight_bit).await;
+            let conclusion = self.transaction(session, indices, form).await;
             if waited && number == 0 && conclusion.ending == Ending::Unanswered {
                 return false;
             }
@@ -89,7 +97,14 @@ impl<'a> Attempt<'a> {
         true
     }
 
-    async fn transaction(&self, session: &mut Session, indices: &[usize], eight_bit: bool) -> Conclusion {
+    /// How the body must be declared to this server.
+    async fn form(&self, session: &Session) -> std::io::Result<Form> {
+        let eight_bit = eight_bit(self.body, session.takes_eight_bit()).await?;
+        let in_question = self.envelope.smtputf8 && !session.takes_utf8();
+        Ok(Form { eight_bit, utf8_header: in_question && utf8_header(self.body).await? })
+    }
+
+    async fn transaction(&self, session: &mut Session, indices: &[usize], form: Form) -> Conclusion {
         let chosen: Vec<Recipient>;
         let recipients = if indices.len() == self.recipients.len() {
             self.recipients
@@ -97,8 +112,9 @@ impl<'a> Attempt<'a> {
             chosen = indices.iter().map(|&index| self.recipients[index].clone()).collect();
             &chosen
         };
-        let transaction =
-            Transaction { reverse_path: self.reverse_path, recipients, size: self.body.octets(), eight_bit };
+        let Form { eight_bit, utf8_header } = form;
+        let size = self.body.octets();
+        let transaction = Transaction { envelope: self.envelope, recipients, size, eight_bit, utf8_header };
         session.send(&transaction, self.body).await
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use mailguard_core::mail::header::MAX_HEADER_OCTETS;
 use mailguard_core::smtp::client::content::{ContentEncoder, END_OF_DATA, is_wire_ready};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
@@ -29,6 +30,13 @@ pub(super) async fn eight_bit(body: &Body, offered: bool) -> io::Result<bool> {
             }
         }
     }
+}
+
+/// Whether the header holds more than ASCII, which it may where MAIL said SMTPUTF8 (RFC 6532).
+pub(super) async fn utf8_header(body: &Body) -> io::Result<bool> {
+    let head = body.head(MAX_HEADER_OCTETS).await?;
+    let end = memchr::memmem::find(&head, b"\r\n\r\n").unwrap_or(head.len());
+    Ok(!head[..end].is_ascii())
 }
 
 /// The wire form of a body, in pieces.

@@ -101,7 +101,7 @@ impl Delivery {
         body: &Body,
     ) -> Vec<Outcome> {
         let recipients = addressed(&envelope.recipients, terms.postmaster);
-        let mut attempt = Attempt::new(&envelope.reverse_path, &recipients, body);
+        let mut attempt = Attempt::new(envelope, &recipients, body);
         if let Some(mut session) = self.waiting_session(hop)
             && attempt.send_by_waiting(&mut session).await
         {

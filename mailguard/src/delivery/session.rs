@@ -108,6 +108,11 @@ impl Session {
         self.client.capabilities().eight_bit_mime
     }
 
+    /// Whether the server takes header fields in UTF-8 (RFC 6531).
+    pub(super) fn takes_utf8(&self) -> bool {
+        self.client.capabilities().smtputf8
+    }
+
     /// Whether the next message can be sent.
     pub(super) fn is_ready(&self) -> bool {
         self.client.is_ready()

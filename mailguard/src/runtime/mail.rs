@@ -25,6 +25,7 @@ use super::services::{Made, MailServices};
 use crate::config;
 use crate::control;
 use crate::delivery::Delivery;
+use crate::greylist::Greylist;
 use crate::quarantine::QuarantineHandle;
 use crate::queue::{Queue, Surroundings};
 use crate::routing::OwnListeners;
@@ -139,6 +140,8 @@ impl House {
         let (db, recovered) = tokio::task::block_in_place(|| SpoolDb::open(&state_dir))?;
         let facts = tokio::task::block_in_place(|| FactsDb::open(&state_dir))?;
         let traces = Recorder::new(facts.clone(), config.clone());
+        let greylist = Greylist::open(facts.clone()).await?;
+        tokio::spawn(greylist.clone().keep(config.clone()));
         let bans = Bans::open(facts, privileged.clone(), config.clone()).await?;
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
@@ -148,6 +151,7 @@ impl House {
             made,
             traces.clone(),
             bans.clone(),
+            greylist,
             config.clone(),
         ));
         let delivery = Arc::new(Delivery::new(OwnListeners::new(own)));

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
+use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::QueueId;
+use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
 use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::LoginRefused;
 use rustls::ServerConfig;
@@ -16,6 +17,7 @@ use tracing::{error, info};
 
 use super::bans::Bans;
 use crate::auth::{Authenticator, Failures};
+use crate::greylist::Greylist;
 use crate::lookup::dns::{CurrentDns, Dns};
 use crate::scan::Scanner;
 use crate::session::Services;
@@ -33,6 +35,7 @@ pub(super) struct MailServices {
     made: ArcSwap<Made>,
     dns: CurrentDns,
     failures: Failures,
+    greylist: Greylist,
 }
 
 /// What is made of a configuration once, for all sessions.
@@ -68,11 +71,12 @@ impl MailServices {
         made: Made,
         traces: Recorder,
         bans: Bans,
+        greylist: Greylist,
         config: Arc<ArcSwap<Config>>,
     ) -> Self {
         let made = ArcSwap::from_pointee(made);
         let (dns, failures) = (CurrentDns::default(), Failures::default());
-        Self { spool, ids, traces, bans, config, made, dns, failures }
+        Self { spool, ids, traces, bans, config, made, dns, failures, greylist }
     }
 
     /// Sessions and messages from now on are served by this.
@@ -123,6 +127,17 @@ impl Services for MailServices {
 
     fn dns(&self) -> Arc<Dns> {
         self.dns.get(&self.config.load().dns)
+    }
+
+    async fn greylist(
+        &self,
+        settings: &Settings,
+        client: IpAddr,
+        reverse_path: &ReversePath,
+        forward_path: &ForwardPath,
+    ) -> Finding {
+        let now = SystemTime::now().into();
+        self.greylist.judge(settings, client, reverse_path, forward_path, now).await
     }
 
     async fn login(&self, client: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {

@@ -2,7 +2,6 @@
 //! block lists. What is independent is asked at one time, and a transaction waits [`LOOKUP_TIME`] for all of it at most.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{OptionFuture, join_all};
@@ -104,25 +103,8 @@ impl Lookups {
         config.rbl.as_ref().filter(|_| self.trust == Trust::Untrusted && !self.asked_lists)
     }
 
-    /// Asks.
-    pub(super) async fn ask(
-        &mut self,
-        inquiry: Inquiry,
-        config: &Config,
-        dns: Arc<Dns>,
-        names: &mut ClientNames,
-        subject: &Subject<'_>,
-    ) -> Found {
-        let began = Instant::now();
-        let found = match inquiry {
-            Inquiry::ClientName => self.ask_name(config, &dns, names, subject).await,
-            Inquiry::Dns => self.ask_dns(config, &dns, names, subject).await,
-        };
-        self.time_left = self.time_left.saturating_sub(began.elapsed());
-        found
-    }
-
-    async fn ask_name(
+    /// Asks for the client's names.
+    pub(super) async fn ask_name(
         &mut self,
         config: &Config,
         dns: &Dns,
@@ -130,19 +112,22 @@ impl Lookups {
         subject: &Subject<'_>,
     ) -> Found {
         self.asked_name = true;
+        let began = Instant::now();
         let names = names.of(dns, subject.client, self.time_left).await;
+        self.time_left = self.time_left.saturating_sub(began.elapsed());
         let finding = policy::connect::judge_names(&config.access, subject.client, names);
         Found { about_sender: vec![finding], about_recipient: Vec::new() }
     }
 
-    async fn ask_dns(
+    /// Asks about domains and at the block lists.
+    pub(super) async fn ask_dns(
         &mut self,
         config: &Config,
         dns: &Dns,
         names: &mut ClientNames,
         subject: &Subject<'_>,
     ) -> Found {
-        let time = self.time_left;
+        let (began, time) = (Instant::now(), self.time_left);
         let sender = self.sender(config, subject);
         let recipient = self.recipient(config, subject).filter(|domain| self.standing(domain).is_none());
         let lists = self.lists(config).map(|rbl| ask_lists(rbl, dns, names, subject, time));
@@ -151,6 +136,7 @@ impl Lookups {
             OptionFuture::from(recipient.map(|domain| standing(dns, domain, time))),
             OptionFuture::from(lists),
         );
+        self.time_left = time.saturating_sub(began.elapsed());
         let mut found = Found::default();
         if let Some((domain, standing)) = sender.zip(sender_standing) {
             self.asked_sender = true;

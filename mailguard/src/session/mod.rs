@@ -20,9 +20,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mailguard_core::config::Config;
+use mailguard_core::config::model::Greylist;
 use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::QueueId;
+use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
 use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::{Greeting, LoginRefused};
 use rustls::ServerConfig;
@@ -86,6 +87,15 @@ pub trait Services: Send + Sync + 'static {
 
     /// The DNS of the configuration in force.
     fn dns(&self) -> Arc<Dns>;
+
+    /// Whether client, sender and recipient were seen before.
+    fn greylist(
+        &self,
+        settings: &Greylist,
+        client: IpAddr,
+        reverse_path: &ReversePath,
+        forward_path: &ForwardPath,
+    ) -> impl Future<Output = Finding> + Send;
 
     /// Whether the client is who it says it is.
     fn login(

@@ -13,13 +13,13 @@ use mailguard_core::disposition::{Decision, Disposition, DispositionPolicy, deci
 use mailguard_core::finding::{Check, Finding, Outcome};
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
-use mailguard_core::policy::rcpt::{Next, Verdict};
+use mailguard_core::policy::rcpt::{Inquiry, Next, Verdict};
 use mailguard_core::policy::{self, Trust};
 use mailguard_core::smtp::server::{Greeting, LoginRefused};
 use mailguard_core::smtp::{MailCommand, Refusal};
 
 use super::incoming_body::{IncomingBody, Received};
-use super::lookups::{ClientNames, Lookups, Subject};
+use super::lookups::{ClientNames, Found, Lookups, Subject};
 use super::trace_fields::TraceFields;
 use super::{Introduction, Peer, Services};
 use crate::spool::{CommitError, NewMessage};
@@ -164,17 +164,27 @@ impl<S: Services> Transactions<S> {
             forward_path,
         };
         findings.extend(lookups.remembered(&self.config, &subject));
+        let (config, names) = (&*self.config, &mut self.names);
+        let mut greylists = config.greylist.enabled && trust == Trust::Untrusted;
         loop {
-            let unasked = lookups.unasked(&self.config, &subject);
-            match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
+            let mut unasked = lookups.unasked(config, &subject);
+            unasked.extend(greylists.then_some(Inquiry::Greylist));
+            let inquiry = match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
                 Next::Answer(verdict) => return (verdict, findings),
-                Next::Ask(inquiry) => {
-                    let dns = self.services.dns();
-                    let found = lookups.ask(inquiry, &self.config, dns, &mut self.names, &subject).await;
-                    before.extend(found.about_sender);
-                    findings.extend(found.about_recipient);
+                Next::Ask(inquiry) => inquiry,
+            };
+            let found = match inquiry {
+                Inquiry::ClientName => lookups.ask_name(config, &self.services.dns(), names, &subject).await,
+                Inquiry::Dns => lookups.ask_dns(config, &self.services.dns(), names, &subject).await,
+                Inquiry::Greylist => {
+                    greylists = false;
+                    let Subject { client, reverse_path, forward_path, .. } = subject;
+                    let seen = self.services.greylist(&config.greylist, client, reverse_path, forward_path);
+                    Found { about_recipient: vec![seen.await], ..Found::default() }
                 }
-            }
+            };
+            before.extend(found.about_sender);
+            findings.extend(found.about_recipient);
         }
     }
 

@@ -26,6 +26,14 @@ pub(crate) fn config(state_dir: &Path) -> Config {
     Config {
         imap_auth: None,
         rbl: None,
+        greylist: Greylist {
+            enabled: false,
+            delay: Duration::from_secs(300),
+            retry_window: Duration::from_secs(2 * 86_400),
+            remember: Duration::from_secs(35 * 86_400),
+            whitelist_recipients: Vec::new(),
+            whitelist_clients: Vec::new(),
+        },
         enabled: true,
         hostname: domain("mailguard.test"),
         state_dir: state_dir.to_owned(),

@@ -45,6 +45,8 @@ const TRACES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("traces");
 const ATTEMPTS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("attempts");
 /// Bans: address as IPv6 has it ▶ JSON.
 const BANS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("bans");
+/// What the greylist has seen: a key of its own ▶ JSON.
+const GREYLIST: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("greylist");
 /// Running totals: name ▶ number.
 const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
 /// Octets of all traces and attempts.
@@ -71,6 +73,8 @@ pub enum Job {
     Ban(Vec<BanRow>),
     /// Bans end.
     Lift(Vec<[u8; 16]>),
+    /// Rows of the greylist change, or go where there is no row.
+    Greylist(Vec<(Vec<u8>, Option<Vec<u8>>)>),
     /// Nothing: who waits for it knows that everything handed in before can be read.
     Flush,
 }
@@ -159,6 +163,7 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     transaction.open_table(TRACES)?;
     transaction.open_table(ATTEMPTS)?;
     transaction.open_table(BANS)?;
+    transaction.open_table(GREYLIST)?;
     transaction.open_table(TOTALS)?;
     Ok(transaction.commit()?)
 }
@@ -170,6 +175,9 @@ impl Job {
             Job::Attempts(rows) => rows.iter().map(|(_, row)| row.len()).sum(),
             Job::Ban(rows) => rows.iter().map(|(client, row)| client.len() + row.len()).sum(),
             Job::Lift(clients) => clients.len() * size_of::<[u8; 16]>(),
+            Job::Greylist(rows) => {
+                rows.iter().map(|(key, row)| key.len() + row.as_ref().map_or(0, Vec::len)).sum()
+            }
             Job::Sweep { .. } | Job::Flush => 0,
         }
     }
@@ -180,6 +188,7 @@ pub struct View {
     traces: ReadOnlyTable<u64, &'static [u8]>,
     attempts: ReadOnlyTable<(u64, u32), &'static [u8]>,
     bans: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+    greylist: ReadOnlyTable<&'static [u8], &'static [u8]>,
     totals: ReadOnlyTable<&'static str, u64>,
 }
 
@@ -190,6 +199,7 @@ impl View {
             traces: reading.open_table(TRACES)?,
             attempts: reading.open_table(ATTEMPTS)?,
             bans: reading.open_table(BANS)?,
+            greylist: reading.open_table(GREYLIST)?,
             totals: reading.open_table(TOTALS)?,
         })
     }
@@ -229,6 +239,15 @@ impl View {
         self.bans.range::<&[u8; 16]>(..)?.map(row).collect()
     }
 
+    /// All rows of the greylist.
+    pub fn greylist(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+        let row = |row: Result<_, redb::StorageError>| {
+            let (key, row): (AccessGuard<'_, &[u8]>, AccessGuard<'_, &[u8]>) = row?;
+            Ok((key.value().to_vec(), row.value().to_vec()))
+        };
+        self.greylist.range::<&[u8]>(..)?.map(row).collect()
+    }
+
     /// Octets of all traces and attempts.
     pub fn octets(&self) -> Result<u64, redb::Error> {
         Ok(self.totals.get(OCTETS_KEY)?.map_or(0, |total| total.value()))
@@ -243,6 +262,7 @@ struct Open<'t> {
     traces: Table<'t, u64, &'static [u8]>,
     attempts: Table<'t, (u64, u32), &'static [u8]>,
     bans: Table<'t, &'static [u8; 16], &'static [u8]>,
+    greylist: Table<'t, &'static [u8], &'static [u8]>,
     octets: u64,
 }
 
@@ -257,6 +277,7 @@ impl Rows for FactRows {
             traces: transaction.open_table(TRACES)?,
             attempts: transaction.open_table(ATTEMPTS)?,
             bans: transaction.open_table(BANS)?,
+            greylist: transaction.open_table(GREYLIST)?,
             octets,
         };
         let answers = jobs.into_iter().map(|job| open.apply(job)).collect::<Result<Vec<_>, _>>()?;
@@ -298,6 +319,14 @@ impl Open<'_> {
             Job::Lift(clients) => {
                 for client in clients {
                     self.bans.remove(&client)?;
+                }
+            }
+            Job::Greylist(rows) => {
+                for (key, row) in rows {
+                    match row {
+                        Some(row) => drop(self.greylist.insert(key.as_slice(), row.as_slice())?),
+                        None => drop(self.greylist.remove(key.as_slice())?),
+                    }
                 }
             }
             Job::Flush => {}

@@ -37,6 +37,8 @@ pub struct Config {
     pub virus: Virus,
     /// `[files]`
     pub files: Files,
+    /// `[spam.greylist]`
+    pub greylist: Greylist,
     /// `[quarantine]`
     pub quarantine: Quarantine,
     /// `[access]`
@@ -305,6 +307,23 @@ pub struct Rbl {
     pub domain_lists: Vec<String>,
     /// `timeout` of one answer.
     pub timeout: Duration,
+}
+
+/// `[spam.greylist]`: for unauthenticated clients of red zones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Greylist {
+    /// `enabled`
+    pub enabled: bool,
+    /// `delay`
+    pub delay: Duration,
+    /// `retry_window`
+    pub retry_window: Duration,
+    /// `remember`
+    pub remember: Duration,
+    /// `whitelist_recipients`
+    pub whitelist_recipients: Vec<AddressPattern>,
+    /// `whitelist_clients`
+    pub whitelist_clients: Vec<IpNet>,
 }
 
 /// `[imap_auth]`, enabled.

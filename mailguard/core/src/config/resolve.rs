@@ -41,7 +41,7 @@ pub const DEFAULT_RUNTIME_DIR: &str = "/run/mailguard";
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/mailguard";
 
 /// The lists that may hold `@/path/to/file`: those of addresses, networks, domains and clients.
-pub const LISTS_FROM_FILES: [&[&str]; 11] = [
+pub const LISTS_FROM_FILES: [&[&str]; 13] = [
     &["bypass", "from_subnets"],
     &["bypass", "from_ips"],
     &["bypass", "from_macs"],
@@ -53,6 +53,8 @@ pub const LISTS_FROM_FILES: [&[&str]; 11] = [
     &["access", "blacklist_recipients"],
     &["access", "whitelist_clients"],
     &["access", "blacklist_clients"],
+    &["spam", "greylist", "whitelist_recipients"],
+    &["spam", "greylist", "whitelist_clients"],
 ];
 
 const KB: u64 = 1 << 10;
@@ -110,7 +112,10 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
     let bypass = root.table("bypass", bypass);
     let virus = root.table("virus", |section| virus(section, from.rules.clone()));
     let files = root.table("files", files);
-    root.table("spam", unbuilt::spam);
+    let greylist = root.table("spam", |section| {
+        unbuilt::spam(section);
+        section.table("greylist", greylist)
+    });
     let quarantine = root.table("quarantine", |section| Quarantine {
         retention: days(section, "retention_days", 15),
         max_size: section.size("max_size", 10 * GB, MB..=1_048_576 * GB),
@@ -149,6 +154,7 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
         bypass,
         virus,
         files,
+        greylist,
         quarantine,
         access,
         rbl,
@@ -388,6 +394,21 @@ fn by_kind(patterns: Vec<ClientPattern>) -> (Vec<IpNet>, Vec<Domain>) {
         }
     }
     (networks, names)
+}
+
+fn greylist(section: &mut Section<'_>) -> Greylist {
+    let mut clients = |key| section.list(key, &syntax::CLIENT_NETWORK, MAX_LIST_VALUES).unwrap_or_default();
+    let whitelist_clients = clients("whitelist_clients");
+    Greylist {
+        enabled: section.flag("enabled", false),
+        delay: section.seconds("delay", 5 * MINUTE, 30..=HOUR),
+        retry_window: section.seconds("retry_window", 2 * DAY, 2 * HOUR..=30 * DAY),
+        remember: section.seconds("remember", 35 * DAY, DAY..=365 * DAY),
+        whitelist_recipients: section
+            .list("whitelist_recipients", &syntax::PATTERN, MAX_LIST_VALUES)
+            .unwrap_or_default(),
+        whitelist_clients,
+    }
 }
 
 fn imap_auth(section: &mut Section<'_>, from: &NamedFiles) -> Option<ImapAuth> {

@@ -51,6 +51,11 @@ pub const CLIENT: Syntax<ClientPattern> = Syntax {
     accepted: "an address like \"192.0.2.7\", a network like \"192.0.2.0/24\" or a host name like \"mx.example.com\"",
     parse: parse_client,
 };
+/// Address or network of a client; an address is a network of one.
+pub const CLIENT_NETWORK: Syntax<IpNet> = Syntax {
+    accepted: "an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\"",
+    parse: parse_client_network,
+};
 /// A sender or recipient.
 pub const PATTERN: Syntax<AddressPattern> = Syntax {
     accepted: "a mail address like \"user@example.com\", or a domain like \"example.com\"",
@@ -366,6 +371,7 @@ mod tests {
         check(&CLIENT, "mail.example.com", Ok("Name(Domain(mail.example.com))"));
         check(&CLIENT, "192.0.2.256", Err(""));
         check(&CLIENT, "nonsense", Err(""));
+        check(&CLIENT_NETWORK, "mail.example.com", Err(""));
         check(&MAC, "02:00:5E:10:00:01", Ok("[2, 0, 94, 16, 0, 1]"));
         check(&MAC, "02-00-5e-10-00-01", Err("write \"02:00:5e:10:00:01\""));
         for text in ["02:00:5e:10:00", "02:00:5e:10:00:01:02", "2:0:5e:10:0:1", "+2:00:5e:10:00:01"] {

@@ -62,16 +62,6 @@ pub(super) fn spam(spam: &mut Section<'_>) {
         ("report", Flag(false)),
         ("japanese", Flag(false)),
     ]);
-    spam.table("greylist", |section| {
-        section.unbuilt(&[
-            ("enabled", Flag(false)),
-            ("delay", Time("300s")),
-            ("retry_window", Time("2d")),
-            ("remember", Time("35d")),
-            ("whitelist_recipients", Texts(&[])),
-            ("whitelist_clients", Texts(&[])),
-        ]);
-    });
     spam.table("builtin", |section| {
         let what = "there is no built-in spam engine yet";
         let builtin = section.protection("enabled", Flag(true), Some(Flag(false)), enabled, what);

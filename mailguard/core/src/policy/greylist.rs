@@ -1,5 +1,5 @@
-//! Greylisting (RFC 6647 §2.4): who is not known is asked, at RCPT, to come again a little later; what only sends
-//! and never tries again doesn't.
+//! Greylisting (RFC 6647 §2.4): who is not known is asked, at RCPT, to come again a little later; what only
+//! sends and never tries again doesn't.
 //!
 //! What is remembered, and by which key, and what follows from it at a given time. The caller asks only about
 //! unauthenticated clients of red zones; keeping the rows, in memory and on disk, is left to the program.
@@ -17,8 +17,8 @@ use crate::mail::domain::MAX_DOMAIN_OCTETS;
 use crate::mail::{ForwardPath, Host, Mailbox, ReversePath, UnixTime};
 use crate::smtp::Refusal;
 
-/// Leading bits of an IPv4 address that make a client: the next attempt may come from another host of the same
-/// farm (RFC 6647 §5).
+/// Leading bits of an IPv4 address that make a client: the next attempt may come from another host of the
+/// same farm (RFC 6647 §5).
 pub const IPV4_CLIENT_BITS: u8 = 24;
 
 /// Leading bits of an IPv6 address that make a client: a host has all the rest to itself (RFC 6647 §7).
@@ -27,8 +27,8 @@ pub const IPV6_CLIENT_BITS: u8 = 64;
 /// Length of [`Triplet::client_key`], octets: an address as IPv6 has it.
 pub const CLIENT_KEY_OCTETS: usize = size_of::<Ipv6Addr>();
 
-/// Longest path in a key, octets. Lower case can be half as long again in UTF-8 (U+023A), and a longer one isn't
-/// known.
+/// Longest path in a key, octets. Lower case can be half as long again in UTF-8 (U+023A); no character's is
+/// longer.
 const MAX_PATH_OCTETS: usize = MAX_LOCAL_PART_OCTETS / 2 * 3 + 1 + MAX_DOMAIN_OCTETS;
 
 /// Longest [`Triplet::key`], octets.
@@ -88,10 +88,10 @@ fn compared(local_part: &str, mailbox: &Mailbox) -> String {
     }
 }
 
-/// A local part without what changes from message to message. Mailing lists number their messages and recipients
-/// in it (VERP), others sign it with the day (BATV: `prvs=TAG=user`, of some products `msprvs1=TAG=user` and
-/// `btv1==TAG==user`): such a sender would be new each time, and all its mail late. Two senders that become one
-/// here do no harm: client and recipient still have to be the same.
+/// A local part without what changes from message to message. Mailing lists number their messages and
+/// recipients in it (VERP), others sign it with the day (BATV: `prvs=TAG=user`, of some products
+/// `msprvs1=TAG=user` and `btv1==TAG==user`): such a sender would be new each time, and all its mail late.
+/// Two senders that become one here do no harm: client and recipient still have to be the same.
 fn without_counters(local_part: &str) -> String {
     let mut kept = String::with_capacity(local_part.len());
     for c in without_signature(local_part).chars() {
@@ -144,8 +144,8 @@ impl Seen {
     }
 }
 
-/// What is remembered of a client network of which a triplet came through: it tries again, so new triplets of it
-/// needn't show that any more.
+/// What is remembered of a client network of which a triplet came through: it tries again, so new triplets of
+/// it needn't show that any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownClient {
     /// When its first triplet came through.
@@ -179,8 +179,8 @@ pub enum Judgement {
     Pass {
         /// Why.
         reason: Reason,
-        /// The triplet. None: it wasn't seen before and needn't be remembered, its network is known. A client that
-        /// invents addresses shall not fill the list.
+        /// The triplet. None: it wasn't seen before and needn't be remembered, its network is known. A client
+        /// that invents addresses shall not fill the list.
         store: Option<Seen>,
         /// The network.
         client: KnownClient,
@@ -194,8 +194,8 @@ pub enum Judgement {
     },
 }
 
-/// Judges a recipient at a time, by what is remembered of its client network and its triplet. `retry_window` is
-/// longer than `delay`: the configuration sees to it.
+/// Judges a recipient at a time, by what is remembered of its client network and its triplet. `retry_window`
+/// is longer than `delay`: the configuration sees to it.
 pub fn judge(
     settings: &Greylist,
     now: UnixTime,
@@ -448,15 +448,14 @@ mod tests {
 
     #[test]
     fn keys_are_bounded() {
-        let domain = format!("{0}.{0}.{0}.{1}", "d".repeat(63), "d".repeat(63));
+        let domain = vec!["d".repeat(63); 4].join(".");
         for local_part in ["a".repeat(64), "Ⱥ".repeat(32), "İ".repeat(32), "ẞ".repeat(21)] {
             let mailbox = format!("{local_part}@{domain}");
             let octets = triplet("2001:db8::1", &mailbox, &mailbox).key().len();
             assert!(octets <= MAX_KEY_OCTETS, "{local_part}: {octets}");
         }
-        let longest = char::MIN..=char::MAX;
         let growth = |c: char| c.to_lowercase().map(char::len_utf8).sum::<usize>() * 2 > c.len_utf8() * 3;
-        assert_eq!(longest.into_iter().find(|c| growth(*c)), None);
+        assert_eq!((char::MIN..=char::MAX).find(|c| growth(*c)), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod connect;
 pub mod domain;
 pub mod end_of_data;
+pub mod greylist;
 pub mod helo;
 pub mod mail;
 pub mod rbl;

@@ -11,7 +11,7 @@ use crate::smtp::Refusal;
 use super::Trust;
 
 /// The checks that a whitelist ends, in the order in which they refuse, and what must be asked before each of them.
-const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 9] = [
+const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 10] = [
     (Check::ClientAccess, None),
     (Check::SenderAccess, None),
     (Check::RecipientAccess, None),
@@ -22,6 +22,7 @@ const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 9] = [
     (Check::SenderDomain, Some(Inquiry::Dns)),
     (Check::RecipientDomain, Some(Inquiry::Dns)),
     (Check::Rbl, Some(Inquiry::Dns)),
+    (Check::Greylist, Some(Inquiry::Greylist)),
 ];
 
 /// What can be asked about a recipient's transaction, of others or of what is remembered.
@@ -31,6 +32,8 @@ pub enum Inquiry {
     ClientName,
     /// The domains of sender and recipient, and the block lists.
     Dns,
+    /// Whether client, sender and recipient were seen before. The last one: it remembers those that would be taken.
+    Greylist,
 }
 
 /// What is to be done about a recipient.
@@ -99,7 +102,8 @@ fn relay_control(incoming: &[IncomingDomain], trust: Trust, forward_path: &Forwa
 /// 2. whitelists, any of them: they end the checks after them;
 /// 3. blacklists: client, sender, recipient;
 /// 4. HELO;
-/// 5. the domains of sender and recipient, block lists.
+/// 5. the domains of sender and recipient, block lists;
+/// 6. greylisting.
 ///
 /// `unasked` is what can still be asked: an inquiry is due only where nothing before it in the order decides.
 pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[Inquiry]) -> Next {
@@ -238,13 +242,18 @@ pub(super) mod tests {
             ("helo",            "Dns",             "Send HELO or EHLO first"),
             ("unqualified",     "Dns",             "Sender domain is not a fully qualified name"),
             ("",                "Dns",             "Dns?"),
+            ("outage",          "Greylist",        "Greylist?"),
+            ("listed",          "Greylist",        "Listed by rbl.example"),
+            ("",                "Dns, Greylist",   "Dns?"),
+            ("white",           "Greylist",        "whitelisted"),
+            ("grey",            "",                "Greylisted, try again in 300 seconds"),
             ("outage",          "",                "accepted"),
             ("listed",          "",                "Listed by rbl.example"),
             ("unknown, listed", "",                "Sender domain not found"),
         ] {
             let words = |text: &'static str| text.split(", ").filter(|word| !word.is_empty());
             let findings: Vec<Finding> = words(found).map(finding).collect();
-            let all = [Inquiry::ClientName, Inquiry::Dns];
+            let all = [Inquiry::ClientName, Inquiry::Dns, Inquiry::Greylist];
             let unasked: Vec<_> =
                 all.into_iter().filter(|i| words(unasked).any(|word| word == format!("{i:?}"))).collect();
             assert_eq!(in_words(&next(findings.iter(), &unasked)), expect, "{found}; {unasked:?}");
@@ -263,6 +272,7 @@ pub(super) mod tests {
             "unknown" => (Check::SenderDomain, Outcome::Refuse(Refusal::SenderDomain(DomainFault::Unknown))),
             "listed" => (Check::Rbl, Outcome::Refuse(Refusal::BlockListed("rbl.example".to_owned()))),
             "outage" => (Check::Rbl, Outcome::Unavailable("timeout".to_owned())),
+            "grey" => (Check::Greylist, Outcome::Defer(Refusal::Greylisted(300))),
             other => panic!("no finding is called {other}"),
         };
         Finding::new(check, outcome, word)

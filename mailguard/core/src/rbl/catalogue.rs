@@ -1,5 +1,7 @@
-//! The lists that are known by name: who runs them, what their codes mean, and which have ended. A list that has ended is kept
-//! here, so that a configuration that still names it is told; asked all the same, it may list everybody.
+//! The lists that are known by name: who runs them, what their codes mean, and which have ended.
+//!
+//! A list that has ended is kept here, so that a configuration that still names it is told; asked all the same,
+//! it may list everybody.
 
 /// What a list is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +36,17 @@ pub struct List {
     pub homepage: &'static str,
     /// When and how it ended.
     pub retired: Option<&'static str>,
-    /// The list that holds all its entries.
+    /// The list that stands for it where its family, or every list, is asked for.
     pub part_of: Option<&'static str>,
+    /// Only asked where it is named: it lists more than senders of spam.
+    pub by_name: bool,
     /// What its answers mean.
     pub codes: Codes,
 }
 
 const fn ip(zone: &'static str, family: &'static str, homepage: &'static str) -> List {
-    List { zone, family, kind: Kind::Ip, homepage, retired: None, part_of: None, codes: Codes::Any }
+    let (retired, part_of, by_name) = (None, None, false);
+    List { zone, family, kind: Kind::Ip, homepage, retired, part_of, by_name, codes: Codes::Any }
 }
 
 const fn domain(zone: &'static str, family: &'static str, homepage: &'static str) -> List {
@@ -56,13 +61,24 @@ const fn part(list: List, whole: &'static str) -> List {
     List { part_of: Some(whole), ..list }
 }
 
+const fn by_name(list: List) -> List {
+    List { by_name: true, ..list }
+}
+
 const fn coded(list: List, codes: Codes) -> List {
     List { codes, ..list }
 }
 
+const SPAMEATINGMONKEY: &str = "https://spameatingmonkey.com/";
 const SPAMHAUS: &str = "https://www.spamhaus.org/";
 const SORBS: &str = "http://www.sorbs.net/";
-const SORBS_ENDED: &str = "SORBS ended in June 2024";
+const SORBS_ENDED: &str = "SORBS ended on 5 June 2024";
+const NJABL: &str = "http://www.njabl.org/";
+const NJABL_ENDED: &str = "NJABL ended in March 2013; others have its name and list everybody";
+const AHBL: &str = "http://www.ahbl.org/";
+const AHBL_ENDED: &str = "AHBL ended in January 2015 and lists everybody";
+const RFC_IGNORANT: &str = "http://www.rfc-ignorant.org/";
+const RFC_IGNORANT_ENDED: &str = "RFC-Ignorant ended in 2012";
 const UCEPROTECT: &str = "https://www.uceprotect.net/";
 const SPAMHAUS_CODES: Codes = Codes::Values(&[
     (2, 2, "spam source (SBL)"),
@@ -70,6 +86,7 @@ const SPAMHAUS_CODES: Codes = Codes::Values(&[
     (4, 7, "exploited host (XBL)"),
     (9, 9, "hijacked network (DROP)"),
     (10, 11, "address that isn't meant to send mail (PBL)"),
+    (30, 30, "botnet controller (BCL)"),
 ]);
 const DBL_CODES: Codes = Codes::Values(&[
     (2, 2, "spam domain"),
@@ -82,9 +99,23 @@ const DBL_CODES: Codes = Codes::Values(&[
     (105, 105, "abused legitimate domain, malware"),
     (106, 106, "abused legitimate domain, botnet"),
 ]);
+const MAILSPIKE_CODES: Codes = Codes::Values(&[
+    (2, 2, "part of a wave of spam"),
+    (10, 10, "worst reputation"),
+    (11, 11, "very bad reputation"),
+    (12, 12, "bad reputation"),
+]);
+/// Its further codes say that a server is suspect, or none for mail: too little to refuse by.
+const SPFBL_CODES: Codes = Codes::Values(&[(2, 2, "spam source")]);
+const FRESH_CODES: Codes = Codes::Values(&[
+    (2, 2, "registered in the last 7 days"),
+    (14, 14, "registered in the last 14 days"),
+    (28, 28, "registered in the last 28 days"),
+]);
 const SURBL_CODES: Codes =
     Codes::Bits(&[(8, "phishing"), (16, "malware"), (64, "abuse"), (128, "cracked site")]);
-const URIBL_CODES: Codes = Codes::Bits(&[(2, "black"), (4, "grey"), (8, "red")]);
+/// Of its lists only the black one is meant for refusing mail.
+const URIBL_CODES: Codes = Codes::Bits(&[(2, "black")]);
 
 /// The lists, the living ones first within their family.
 pub const CATALOGUE: &[List] = &[
@@ -104,13 +135,19 @@ pub const CATALOGUE: &[List] = &[
     part(ip("dnsbl-3.uceprotect.net", "uceprotect", UCEPROTECT), "dnsbl-1.uceprotect.net"),
     ip("psbl.surriel.com", "psbl", "https://psbl.org/"),
     ip("b.barracudacentral.org", "barracuda", "https://www.barracudacentral.org/rbl"),
-    ip("bl.mailspike.net", "mailspike", "https://mailspike.org/"),
+    coded(ip("bl.mailspike.net", "mailspike", "https://mailspike.org/"), MAILSPIKE_CODES),
     ip("dnsbl.dronebl.org", "dronebl", "https://dronebl.org/"),
     ip("bl.blocklist.de", "blocklist-de", "https://www.blocklist.de/"),
     ip("truncate.gbudb.net", "gbudb", "http://www.gbudb.com/truncate/"),
     ip("all.s5h.net", "s5h", "https://www.usenix.org.uk/content/rbl.html"),
-    ip("dnsbl.spfbl.net", "spfbl", "https://spfbl.net/en/dnsbl/"),
-    ip("ips.backscatterer.org", "backscatterer", "https://www.backscatterer.org/"),
+    coded(ip("dnsbl.spfbl.net", "spfbl", "https://spfbl.net/en/dnsbl/"), SPFBL_CODES),
+    // Servers that bounce to forged senders; most send legitimate mail, too.
+    by_name(ip("ips.backscatterer.org", "backscatterer", "http://www.backscatterer.org/")),
+    // Meant for scores, its operator says.
+    by_name(ip("bl.spameatingmonkey.net", "spameatingmonkey", SPAMEATINGMONKEY)),
+    by_name(domain("uribl.spameatingmonkey.net", "spameatingmonkey", SPAMEATINGMONKEY)),
+    // A new domain is no spam by that alone.
+    by_name(coded(domain("fresh.fmb.la", "fmb", "https://fmb.la/"), FRESH_CODES)),
     coded(
         ip(
             "hostkarma.junkemailfilter.com",
@@ -128,13 +165,32 @@ pub const CATALOGUE: &[List] = &[
     ended(ip("smtp.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
     ended(ip("web.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
     ended(ip("spam.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(ip("new.spam.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(ip("recent.spam.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(ip("old.spam.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(ip("escalations.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(ip("block.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(ip("noserver.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
     ended(ip("dul.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
     ended(ip("zombie.dnsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
     ended(domain("rhsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
-    ended(ip("ix.dnsbl.manitu.net", "nixspam", "https://www.nixspam.net/"), "NiX Spam ended in January 2025"),
-    ended(ip("dnsbl.njabl.org", "njabl", "http://www.njabl.org/"), "NJABL ended in 2013"),
-    ended(ip("dnsbl.ahbl.org", "ahbl", "http://www.ahbl.org/"), "AHBL ended in 2015 and lists everybody"),
-    ended(domain("rhsbl.ahbl.org", "ahbl", "http://www.ahbl.org/"), "AHBL ended in 2015 and lists everybody"),
-    ended(ip("list.dsbl.org", "dsbl", "http://dsbl.org/"), "DSBL ended in 2008"),
-    ended(ip("relays.ordb.org", "ordb", "http://www.ordb.org/"), "ORDB ended in 2006 and listed everybody"),
+    ended(domain("badconf.rhsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(domain("nomail.rhsbl.sorbs.net", "sorbs", SORBS), SORBS_ENDED),
+    ended(
+        ip("ix.dnsbl.manitu.net", "nixspam", "http://www.dnsbl.manitu.net/"),
+        "NiX Spam ended on 16 January 2025",
+    ),
+    ended(ip("dnsbl.inps.de", "inps", "http://dnsbl.inps.de/"), "inps.de ended in May 2020"),
+    ended(ip("dnsbl.njabl.org", "njabl", NJABL), NJABL_ENDED),
+    ended(ip("combined.njabl.org", "njabl", NJABL), NJABL_ENDED),
+    ended(ip("dnsbl.ahbl.org", "ahbl", AHBL), AHBL_ENDED),
+    ended(ip("ircbl.ahbl.org", "ahbl", AHBL), AHBL_ENDED),
+    ended(domain("rhsbl.ahbl.org", "ahbl", AHBL), AHBL_ENDED),
+    ended(domain("dsn.rfc-ignorant.org", "rfc-ignorant", RFC_IGNORANT), RFC_IGNORANT_ENDED),
+    ended(domain("fulldom.rfc-ignorant.org", "rfc-ignorant", RFC_IGNORANT), RFC_IGNORANT_ENDED),
+    ended(ip("list.dsbl.org", "dsbl", "http://dsbl.org/"), "DSBL ended in May 2008"),
+    ended(
+        ip("relays.ordb.org", "ordb", "http://www.ordb.org/"),
+        "ORDB ended in December 2006 and lists everybody since March 2008",
+    ),
 ];

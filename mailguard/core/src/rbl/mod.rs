@@ -1,5 +1,5 @@
-//! DNS block lists (RFC 5782): how one is asked, and what its answer means. Which are asked is configuration; what follows is
-//! `policy::rbl`'s.
+//! DNS block lists (RFC 5782): how one is asked, and what its answer means. Which are asked is configuration;
+//! what follows is `policy::rbl`'s.
 
 mod catalogue;
 
@@ -34,12 +34,14 @@ pub fn family(name: &str) -> impl Iterator<Item = &'static List> {
     CATALOGUE.iter().filter(move |list| list.family.eq_ignore_ascii_case(name))
 }
 
-/// The lists of a kind that answer, none of them twice: where one holds the entries of others, it stands for them.
+/// The lists of a kind that "all" means: those that answer, are no part of another, and needn't be named.
 pub fn living(kind: Kind) -> impl Iterator<Item = &'static List> {
-    CATALOGUE.iter().filter(move |list| list.kind == kind && list.retired.is_none() && list.part_of.is_none())
+    let meant = |list: &&List| list.retired.is_none() && list.part_of.is_none() && !list.by_name;
+    CATALOGUE.iter().filter(move |list| list.kind == kind && meant(list))
 }
 
-/// The name that is looked up to ask about an address: its octets, or its nibbles, from the last to the first (RFC 5782 §2.1, §2.4).
+/// The name that is looked up to ask about an address: its octets, or its nibbles, from the last to the first
+/// (RFC 5782 §2.1, §2.4).
 pub fn query_for_address(client: IpAddr, zone: &str) -> String {
     let reversed: Vec<String> = match client {
         IpAddr::V4(v4) => v4.octets().iter().rev().map(u8::to_string).collect(),
@@ -176,6 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn all_leaves_out_parts_retired_lists_and_those_for_special_purposes() {
+        for (zone, expect) in [
+            ("zen.spamhaus.org", true),
+            ("xbl.spamhaus.org", false),
+            ("dnsbl-1.uceprotect.net", true),
+            ("dnsbl-3.uceprotect.net", false),
+            ("ips.backscatterer.org", false),
+            ("recent.spam.dnsbl.sorbs.net", false),
+        ] {
+            assert!(find(zone).is_some(), "{zone}");
+            assert_eq!(living(Kind::Ip).any(|list| list.zone == zone), expect, "{zone}");
+        }
+    }
+
+    #[test]
     #[rustfmt::skip]
     fn what_answers_mean() {
         check("own.example",              "-",                     "not listed");
@@ -188,6 +205,9 @@ mod tests {
         check("zen.spamhaus.org",         "127.255.255.254",       "unusable: it answered with an error: it doesn't answer public name servers: ask one of your own");
         check("zen.spamhaus.org",         "127.255.255.255",       "unusable: it answered with an error: too many queries");
         check("zen.spamhaus.org",         "127.0.0.99",            "not listed");
+        check("zen.spamhaus.org",         "127.0.0.30",            "listed: botnet controller (BCL)");
+        check("bl.mailspike.net",         "127.0.0.11",            "listed: very bad reputation");
+        check("fresh.fmb.la",             "127.2.0.2",             "listed: registered in the last 7 days");
         check("multi.uribl.com",          "127.0.0.1",             "unusable: it answered with an error: it doesn't answer this name server");
         check("multi.uribl.com",          "127.0.0.2",             "listed: black");
         check("multi.surbl.org",          "127.0.0.80",            "listed: malware, abuse");

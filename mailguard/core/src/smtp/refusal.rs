@@ -31,6 +31,8 @@ pub enum Refusal {
     RecipientDomain(DomainFault),
     /// Client or sender stands on this DNS block list.
     BlockListed(String),
+    /// Not seen before: to be tried again in so many seconds.
+    Greylisted(u64),
     /// The message is, or says it is, larger than this many octets.
     TooLarge(u64),
     /// The header is larger than this many octets.
@@ -97,6 +99,7 @@ impl Refusal {
             Refusal::RecipientDomain(DomainFault::Unavailable) => {
                 (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 2))
             }
+            Refusal::Greylisted(_) => (ReplyCode::LOCAL_ERROR, s(4, 7, 1)),
             Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
             Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
             Refusal::MailLoop => (ReplyCode::TRANSACTION_FAILED, s(5, 4, 6)),
@@ -142,6 +145,7 @@ impl fmt::Display for Refusal {
             Refusal::SenderDomain(fault) => write!(f, "Sender {fault}"),
             Refusal::RecipientDomain(fault) => write!(f, "Recipient {fault}"),
             Refusal::BlockListed(list) => write!(f, "Listed by {list}"),
+            Refusal::Greylisted(seconds) => write!(f, "Greylisted, try again in {seconds} seconds"),
             Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),
             Refusal::HeaderTooLarge(limit) => write!(f, "Message header exceeds the limit of {limit} octets"),
             Refusal::TooManyRecipients(limit) => write!(f, "Too many recipients, the limit is {limit}"),

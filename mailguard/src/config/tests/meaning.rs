@@ -110,9 +110,9 @@ fn keys_not_built_yet_take_their_default_only() {
         ],
     );
     check(
-        "[spam.greylist]\nenabled = true\n[[mail_route]]\nbcc = \"a@b.c\"\n",
+        "[spam.spamassassin]\nenabled = true\n[[mail_route]]\nbcc = \"a@b.c\"\n",
         &[
-            "spam.greylist.enabled: found true, not supported yet: only false is accepted = remove it, or write false",
+            "spam.spamassassin.enabled: found true, not supported yet: only false is accepted = remove it, or write false",
             "mail_route: found a list of one value, not supported yet: only [] is accepted = remove it, or write []",
         ],
     );
@@ -354,7 +354,10 @@ fn block_lists_are_named_by_list_family_or_kind() {
     assert!(!all.ip_lists.iter().any(|zone| zone == "sbl.spamhaus.org" || zone.contains("sorbs")));
     let (own, notes) = asked("ip_lists = [\"UCEPROTECT\", \"dnsbl.sorbs.net\", \"own.example.com\"]\n");
     assert_eq!(own.ip_lists, ["dnsbl-1.uceprotect.net", "own.example.com"]);
-    assert!(notes.contains(&"dnsbl.sorbs.net isn't asked: SORBS ended in June 2024".to_owned()), "{notes:?}");
+    assert!(
+        notes.contains(&"dnsbl.sorbs.net isn't asked: SORBS ended on 5 June 2024".to_owned()),
+        "{notes:?}"
+    );
     check(
         "[rbl]\nenabled = true\nip_lists = [\"dbl.spamhaus.org\", \"zen\"]\n",
         &[

@@ -139,3 +139,29 @@ async fn clients_are_listed_by_names_that_lead_back_to_them() {
     let server = asking(&[], name).await;
     rcpt(&server, "a@client.test", "b@here.test", "250 2.1.5 Recipient ok").await;
 }
+
+#[tokio::test]
+async fn strangers_that_were_not_seen_before_come_again_and_it_is_no_error() {
+    let on = |config: &mut Config| {
+        config.greylist.enabled = true;
+        config.server.hard_error_limit = 1;
+    };
+    let server = asking(&[], on).await;
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.play("C: MAIL FROM:<a@client.test>\nS: 250 2.1.0 Sender ok").await;
+    for _ in 0..5 {
+        client
+            .play(
+                "C: RCPT TO:<grey@here.test>
+                S: 451 4.7.1 Greylisted, try again in 300 seconds (ref 11)",
+            )
+            .await;
+    }
+    client.play("C: RCPT TO:<b@here.test>\nS: 250 2.1.5 Recipient ok").await;
+    client.quit().await;
+    // Ours are never asked to come again.
+    let mut server = server_with(GREEN, |config, _| on(config));
+    server.seen_as = Some("192.0.2.7".parse().unwrap());
+    rcpt(&server, "a@client.test", "grey@here.test", "250 2.1.5 Recipient ok").await;
+}

@@ -83,6 +83,12 @@ impl Services for House {
         self.dns.clone()
     }
 
+    async fn greylist(&self, _: &Greylist, _: IpAddr, _: &ReversePath, to: &ForwardPath) -> Finding {
+        let grey = to.mailbox().is_some_and(|mailbox| mailbox.local_part.as_str() == "grey");
+        let outcome = if grey { Outcome::Defer(Refusal::Greylisted(300)) } else { Outcome::Pass };
+        Finding::new(Check::Greylist, outcome, "as the test has it")
+    }
+
     async fn login(&self, _: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {
         let Credentials { user, password } = credentials;
         if (user.as_str(), password.as_str()) == ("alice", "secret") {

@@ -13,6 +13,8 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
 }
 
 impl Capabilities {
@@ -28,6 +30,8 @@ impl Capabilities {
                 capabilities.eight_bit_mime = true;
             } else if keyword.eq_ignore_ascii_case("SMTPUTF8") {
                 capabilities.smtputf8 = true;
+            } else if keyword.eq_ignore_ascii_case("DSN") {
+                capabilities.dsn = true;
             } else if keyword.eq_ignore_ascii_case("SIZE") {
                 // A limit that can't be read is no limit: the server will say what it thinks at MAIL.
                 capabilities.size = Some(words.next().and_then(|word| word.parse().ok()).unwrap_or(0));
@@ -63,6 +67,7 @@ mod tests {
             &["SIZE 35882577", "SMTPUTF8"],
             Capabilities { size: Some(35_882_577), smtputf8: true, ..none },
         );
+        check(&["DSN"], Capabilities { dsn: true, ..none });
         check(&["SIZE many"], Capabilities { size: Some(0), ..none });
         check(&["SIZE 99999999999999999999"], Capabilities { size: Some(0), ..none });
     }

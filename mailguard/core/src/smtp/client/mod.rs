@@ -29,7 +29,7 @@ pub use transaction::{MAX_PIPELINED_COMMANDS, MAX_REPORTED_LINE_OCTETS, MAX_REPO
 
 use self::reply_parser::ReplyParser;
 use self::transaction::{Next, Progress, refusal};
-use crate::mail::{Domain, Host, Recipient, ReversePath};
+use crate::mail::{Domain, Envelope, Host, Recipient};
 use crate::outcome::{Outcome, Report};
 use crate::smtp::{EnhancedStatus, Reply, Severity};
 
@@ -49,14 +49,16 @@ pub struct Settings {
 /// A message to hand over.
 #[derive(Debug, Clone, Copy)]
 pub struct Transaction<'a> {
-    /// MAIL FROM.
-    pub reverse_path: &'a ReversePath,
-    /// RCPT TO; at least one.
+    /// MAIL FROM and its parameters.
+    pub envelope: &'a Envelope,
+    /// RCPT TO, in place of the envelope's; at least one.
     pub recipients: &'a [Recipient],
     /// Octets of the content, line ends included, before dot-stuffing (RFC 1870 §5).
     pub size: u64,
     /// The content holds octets above 127, or may.
     pub eight_bit: bool,
+    /// The header holds such octets, which the server must be able to take (RFC 6532).
+    pub utf8_header: bool,
 }
 
 /// What the driver shall do.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::mail::{AddressLiteral, ForwardPath, Mailbox};
+use crate::mail::{AddressLiteral, BodyType, DsnReturn, ForwardPath, Mailbox, Notify, ReversePath};
 
 struct Harness {
     client: Client,
@@ -53,11 +53,22 @@ impl Harness {
 
     /// `begin FROM TO... [size=N] [8bit]`, FROM `-` for the null reverse-path.
     fn begin<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
-        let (mut paths, mut size, mut eight_bit) = (Vec::new(), 100, false);
+        let (mut paths, mut size, mut eight_bit, mut utf8_header) = (Vec::new(), 100, false, false);
+        let (mut smtputf8, mut notify, mut original_recipient) = (false, None, None);
+        let (mut dsn_return, mut envelope_id) = (None, None);
         for word in words {
             match word.split_once('=') {
                 Some(("size", octets)) => size = octets.parse().unwrap(),
+                Some(("envid", id)) => envelope_id = Some(id.to_owned()),
+                Some(("orcpt", original)) => original_recipient = Some(original.to_owned()),
                 _ if word == "8bit" => eight_bit = true,
+                _ if word == "utf8" => smtputf8 = true,
+                _ if word == "utf8-header" => utf8_header = true,
+                _ if word == "hdrs" => dsn_return = Some(DsnReturn::Headers),
+                _ if word == "never" => notify = Some(Notify::NEVER),
+                _ if word == "success" => {
+                    notify = Some(Notify { success: true, delay: true, ..Notify::NEVER })
+                }
                 _ => paths.push(word),
             }
         }
@@ -65,15 +76,26 @@ impl Harness {
             "-" => ReversePath::Null,
             sender => ReversePath::Mailbox(Mailbox::parse(sender).unwrap()),
         };
-        let recipients: Vec<Recipient> = paths[1..]
+        let mut recipients: Vec<Recipient> = paths[1..]
             .iter()
             .map(|path| match *path {
                 "postmaster" => Recipient::new(ForwardPath::Postmaster),
                 path => Recipient::new(ForwardPath::Mailbox(Mailbox::parse(path).unwrap())),
             })
             .collect();
+        for recipient in &mut recipients {
+            (recipient.notify, recipient.original_recipient) = (notify, original_recipient.clone());
+        }
+        let envelope = Envelope {
+            reverse_path,
+            recipients: recipients.clone(),
+            body: BodyType::SevenBit,
+            smtputf8,
+            dsn_return,
+            envelope_id,
+        };
         let transaction =
-            Transaction { reverse_path: &reverse_path, recipients: &recipients, size, eight_bit };
+            Transaction { envelope: &envelope, recipients: &recipients, size, eight_bit, utf8_header };
         self.client.begin(self.now, &transaction);
     }
 
@@ -322,6 +344,45 @@ fn what_the_server_cannot_take_is_not_sent() {
         S: 250 ok
         C: RCPT TO:<c@bücher.test>",
     );
+}
+
+#[test]
+fn a_header_in_utf8_goes_where_it_is_taken() {
+    check_open(
+        "> begin a@b.test c@d.test utf8 utf8-header
+        Settled: failed 5.6.7
+        > begin a@b.test c@d.test utf8
+        C: MAIL FROM:<a@b.test> SIZE=100|RCPT TO:<c@d.test>|DATA",
+    );
+    check(
+        "S: 220 mx
+        C: EHLO guard.test
+        S: 250-mx|250 SMTPUTF8
+        ready
+        > begin a@b.test c@d.test utf8 utf8-header
+        C: MAIL FROM:<a@b.test> SMTPUTF8",
+    );
+}
+
+#[test]
+fn what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood() {
+    check_open(
+        "> begin a@b.test c@d.test hdrs envid=x never orcpt=rfc822;c@d.test
+        C: MAIL FROM:<a@b.test> SIZE=100|RCPT TO:<c@d.test>|DATA",
+    );
+    let understood = "S: 220 mx
+        C: EHLO guard.test
+        S: 250-mx|250-PIPELINING|250 DSN
+        ready
+        ";
+    check(&format!(
+        "{understood}> begin a@b.test c@d.test hdrs envid=x never orcpt=rfc822;c@d.test
+        C: MAIL FROM:<a@b.test> RET=HDRS ENVID=x|RCPT TO:<c@d.test> NOTIFY=NEVER ORCPT=rfc822;c@d.test|DATA"
+    ));
+    check(&format!(
+        "{understood}> begin a@b.test c@d.test success orcpt=utf-8;ü@d.test
+        C: MAIL FROM:<a@b.test>|RCPT TO:<c@d.test> NOTIFY=SUCCESS,DELAY|DATA"
+    ));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use super::Transaction;
 use super::capabilities::Capabilities;
 use super::stage::Stage;
-use crate::mail::{ForwardPath, Mailbox, ReversePath};
+use crate::mail::{DsnReturn, ForwardPath, Mailbox, Notify, Recipient, ReversePath};
 use crate::outcome::{Outcome, Report};
 use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
 
@@ -98,11 +98,7 @@ impl Progress {
                 continue;
             }
             progress.command(Stage::Rcpt, index, |text| {
-                text.extend_from_slice(b"RCPT TO:");
-                match path {
-                    ForwardPath::Postmaster => text.extend_from_slice(b"<postmaster>"),
-                    ForwardPath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
-                }
+                write_rcpt(text, recipient, offers);
             });
         }
         progress.command(Stage::Data, 0, |text| text.extend_from_slice(b"DATA"));
@@ -281,12 +277,15 @@ fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) 
     } else if transaction.eight_bit && !offers.eight_bit_mime {
         let text = "the message has 8-bit content and the server doesn't offer 8BITMIME".to_owned();
         (EnhancedStatus::new(5, 6, 3), text)
+    } else if offers.smtputf8 {
+        return None;
+    } else if transaction.utf8_header {
+        return Some(needs_smtputf8("the header", remote));
     } else {
-        let sender = transaction.reverse_path.mailbox().filter(|sender| local_part_needs_utf8(sender))?;
-        if offers.smtputf8 {
-            return None;
-        }
-        return Some(needs_smtputf8(sender, remote));
+        let sender = transaction.envelope.reverse_path.mailbox();
+        return sender
+            .filter(|sender| local_part_needs_utf8(sender))
+            .map(|sender| needs_smtputf8(sender, remote));
     };
     Some(Report { status, remote: remote.to_owned(), reply: None, text })
 }
@@ -307,7 +306,8 @@ fn local_part_needs_utf8(mailbox: &Mailbox) -> bool {
 
 fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabilities) {
     text.extend_from_slice(b"MAIL FROM:");
-    match transaction.reverse_path {
+    let envelope = transaction.envelope;
+    match &envelope.reverse_path {
         ReversePath::Null => text.extend_from_slice(b"<>"),
         ReversePath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
     }
@@ -319,8 +319,41 @@ fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabi
         text.extend_from_slice(b" BODY=8BITMIME");
     }
     let paths = transaction.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());
-    if offers.smtputf8 && paths.chain(transaction.reverse_path.mailbox()).any(Mailbox::needs_utf8) {
+    let needs_utf8 = || paths.chain(envelope.reverse_path.mailbox()).any(Mailbox::needs_utf8);
+    if offers.smtputf8 && (envelope.smtputf8 || needs_utf8()) {
         text.extend_from_slice(b" SMTPUTF8");
+    }
+    // What a server without DSN can't be told stays here (RFC 3461 §5.2).
+    if offers.dsn {
+        if let Some(ret) = envelope.dsn_return {
+            let ret: &[u8] = if ret == DsnReturn::Full { b" RET=FULL" } else { b" RET=HDRS" };
+            text.extend_from_slice(ret);
+        }
+        if let Some(id) = &envelope.envelope_id {
+            let _ = write!(text, " ENVID={id}");
+        }
+    }
+}
+
+fn write_rcpt(text: &mut Vec<u8>, recipient: &Recipient, offers: &Capabilities) {
+    text.extend_from_slice(b"RCPT TO:");
+    match &recipient.forward_path {
+        ForwardPath::Postmaster => text.extend_from_slice(b"<postmaster>"),
+        ForwardPath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
+    }
+    if !offers.dsn {
+        return;
+    }
+    if let Some(Notify { success, failure, delay }) = recipient.notify {
+        let events = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
+        let wanted: Vec<&str> = events.iter().filter(|event| event.0).map(|event| event.1).collect();
+        let wanted = if wanted.is_empty() { "NEVER".to_owned() } else { wanted.join(",") };
+        // Writing to a Vec never fails.
+        let _ = write!(text, " NOTIFY={wanted}");
+    }
+    let original = recipient.original_recipient.as_ref();
+    if let Some(original) = original.filter(|original| offers.smtputf8 || original.is_ascii()) {
+        let _ = write!(text, " ORCPT={original}");
     }
 }
 
