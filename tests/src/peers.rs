@@ -1,10 +1,12 @@
 //! Real peers, each in a folder of its own and in the namespace where it belongs: how each starts without an init
 //! system, and how it is stopped again, by its own process id.
 
+pub mod dovecot;
 pub mod postfix;
 pub mod smtp_sink;
 pub mod smtp_source;
 pub mod swaks;
+pub mod unbound;
 
 use std::process::Child;
 use std::time::{Duration, Instant};

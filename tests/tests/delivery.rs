@@ -25,6 +25,7 @@ fn config() -> Config {
         text: CONFIG.to_owned(),
         includes: Vec::new(),
         rules: Vec::new(),
+        texts: Vec::new(),
     };
     parse(&source).expect("the configuration is right")
 }

@@ -13,13 +13,16 @@ use crate::process::{self, on_path, output_of};
 
 /// Debian packages of the tests, the demonstration and the benchmarks.
 const TEST_PACKAGES: &[&str] = &[
+    "dovecot-imapd",
     "iproute2",
     "iptables",
     "libio-socket-inet6-perl",
+    "libnet-ssleay-perl",
     "nftables",
     "postfix",
     "swaks",
     "tcpdump",
+    "unbound",
     "util-linux",
 ];
 /// Debian packages of the virtual machine of `cargo xtask vm`, beside the kernel, which isn't installed.

@@ -55,6 +55,9 @@ const OCTETS_KEY: &str = "trace-octets";
 /// The address of a client as IPv6 has it, and the JSON of its ban.
 pub type BanRow = ([u8; 16], Vec<u8>);
 
+/// A key of the greylist, and the JSON of what was seen.
+pub type GreylistRow = (Vec<u8>, Vec<u8>);
+
 /// One change.
 #[derive(Debug)]
 pub enum Job {
@@ -240,7 +243,7 @@ impl View {
     }
 
     /// All rows of the greylist.
-    pub fn greylist(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+    pub fn greylist(&self) -> Result<Vec<GreylistRow>, redb::Error> {
         let row = |row: Result<_, redb::StorageError>| {
             let (key, row): (AccessGuard<'_, &[u8]>, AccessGuard<'_, &[u8]>) = row?;
             Ok((key.value().to_vec(), row.value().to_vec()))

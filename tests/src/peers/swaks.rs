@@ -24,6 +24,10 @@ pub struct Message<'a> {
     pub subject: &'a str,
     /// Text; a line of its own for each part of it.
     pub body: &'a str,
+    /// Go on encrypted, with STARTTLS.
+    pub tls: bool,
+    /// Name and password for AUTH.
+    pub login: Option<(&'a str, &'a str)>,
     /// A file to attach, under its own name.
     pub attachment: Option<&'a Path>,
 }
@@ -42,8 +46,10 @@ pub struct Outcome {
 impl Outcome {
     /// The server's last reply but that to QUIT.
     pub fn last_reply(&self) -> &str {
-        let replies = self.transcript.lines().filter(|line| line.starts_with("<-") || line.starts_with("<*"));
-        let mut replies = replies.map(|line| line[2..].trim_start_matches(['*', '-', ' ']));
+        // `<~` is one that came encrypted.
+        let marks = ["<-", "<*", "<~"];
+        let replies = self.transcript.lines().filter(|line| marks.iter().any(|mark| line.starts_with(mark)));
+        let mut replies = replies.map(|line| line[2..].trim_start_matches(['*', '-', '~', ' ']));
         replies.rfind(|line| !line.starts_with("221")).unwrap_or_default()
     }
 }
@@ -62,6 +68,12 @@ pub fn send(place: Place<'_>, message: &Message<'_>) -> Result<Outcome> {
     }
     if let Some(address) = message.from_address {
         command.args(["--local-interface", address]);
+    }
+    if message.tls {
+        command.arg("--tls");
+    }
+    if let Some((user, password)) = message.login {
+        command.args(["--auth", "PLAIN,LOGIN", "--auth-user", user, "--auth-password", password]);
     }
     if let Some(path) = message.attachment {
         command.arg("--attach").arg(format!("@{}", path.display()));

@@ -139,6 +139,8 @@ impl Run<'_> {
                 Content::Clean | Content::Executable => "Good morning.",
             },
             attachment: (scenario.content == Content::Executable).then_some(attachment.as_path()),
+            tls: false,
+            login: None,
         };
         let capture = Capture::start(&self.topology.server, scenario.client, scenario.port, self.folder)?;
         let client = |program: &str| self.topology.client.command(program);

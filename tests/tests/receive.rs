@@ -1,0 +1,218 @@
+//! The receiving server with real peers: encryption, logins at a real IMAP server, block lists and domains asked of a real
+//! name server.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use mailguard_tests::appliance::Appliance;
+use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, FIREWALL4, LAN, SERVER4, Topology, port25};
+use mailguard_tests::peers::dovecot::{self, Dovecot};
+use mailguard_tests::peers::smtp_sink::{Received, SmtpSink};
+use mailguard_tests::peers::swaks::{self, Message, Outcome};
+use mailguard_tests::peers::unbound::{self, Unbound};
+use mailguard_tests::peers::wait_until;
+
+/// The client's side is the uplink; mail for one domain goes to the server, other mail to the server as a smarthost.
+fn uplink(more: &str) -> String {
+    format!(
+        "hostname = \"mailguard.example.test\"\n{more}\n[[zone]]\nname = \"red\"\nkind = \"red\"\ninterfaces = [\"{LAN}\"]\n\
+         mode = \"active\"\n[[incoming_domain]]\ndomain = \"inside.example.test\"\nserver = \"{SERVER4}\"\n\
+         [smarthost]\nenabled = true\naddress = \"{SERVER4}\"\n"
+    )
+}
+
+fn message<'a>(recipients: &'a str, subject: &'a str) -> Message<'a> {
+    Message {
+        server: "192.0.2.1",
+        sender: "alice@client.example.test",
+        recipients,
+        subject,
+        body: "Good morning.",
+        ..Message::default()
+    }
+}
+
+fn send(topology: &Topology, message: &Message<'_>) -> Outcome {
+    swaks::send(&|program| topology.client.command(program), message).expect("swaks runs")
+}
+
+fn sink(topology: &Topology, folder: &Path) -> SmtpSink {
+    SmtpSink::start(&|program| topology.server.command(program), folder, &port25(SERVER4), true)
+        .expect("smtp-sink runs")
+}
+
+fn wait_for(sink: &SmtpSink, subject: &str) -> Received {
+    let line = format!("Subject: {subject}\n");
+    let arrived = || sink.received().into_iter().find(|message| message.content.contains(&line));
+    wait_until(&format!("\"{subject}\" arrives"), || arrived().is_some()).expect("it arrives");
+    arrived().expect("it arrived")
+}
+
+const FAR: &str = "bob@far.example.test";
+const INSIDE: &str = "bob@inside.example.test";
+
+#[test]
+fn users_show_who_they_are_by_their_imap_password() {
+    assert_eq!(FIREWALL4.to_string(), message(FAR, "").server);
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::prepare(&firewall, &uplink("")).expect("a folder");
+    let dovecot = Dovecot::start(&firewall, appliance.folder()).expect("Dovecot runs");
+    let sink = sink(&topology, appliance.folder());
+    let section = |tls: &str, port: u16| {
+        let ca = dovecot.certificate.display();
+        uplink(&format!(
+            "[imap_auth]\nenabled = true\nserver = \"127.0.0.1\"\nport = {port}\ntls = \"{tls}\"\nca_file = \"{ca}\"\n"
+        ))
+    };
+    let right = Some((dovecot::USER, dovecot::PASSWORD));
+    for (index, (tls, port)) in
+        [("off", dovecot::IMAP_PORT), ("starttls", dovecot::IMAP_PORT), ("implicit", dovecot::IMAPS_PORT)]
+            .into_iter()
+            .enumerate()
+    {
+        appliance.write_config(&section(tls, port)).expect("written");
+        if index == 0 {
+            appliance.run().expect("mailguard runs");
+        } else {
+            appliance.ok(&["reload"]).expect("reloaded");
+        }
+        let subject = format!("login {tls}");
+        let login = Message { tls: true, login: right, ..message(FAR, &subject) };
+        let outcome = send(&topology, &login);
+        assert!(outcome.accepted, "{tls}: {}\n{}", outcome.transcript, appliance.log());
+        let content = wait_for(&sink, &subject).content;
+        assert!(content.contains("with ESMTPSA id "), "{content}");
+        let wrong = send(&topology, &Message { login: Some((dovecot::USER, "secret")), ..login });
+        assert!(
+            wrong.transcript.contains("535 5.7.8 Authentication credentials invalid"),
+            "{}",
+            wrong.transcript
+        );
+    }
+    let stranger = send(&topology, &Message { tls: true, ..message(FAR, "no login") });
+    assert!(stranger.last_reply().starts_with("554 5.7.1 Relay access denied"), "{}", stranger.transcript);
+    let clear = send(&topology, &Message { login: right, ..message(FAR, "in the clear") });
+    assert!(!clear.accepted && !clear.transcript.contains("AUTH PLAIN LOGIN"), "{}", clear.transcript);
+
+    dovecot.stop().expect("stopped");
+    let down = send(&topology, &Message { tls: true, login: right, ..message(FAR, "no server") });
+    assert!(down.transcript.contains("454 4.7.0 Temporary authentication failure"), "{}", down.transcript);
+    let log = appliance.log();
+    assert!(log.contains("the IMAP server can't be asked") && !log.contains(dovecot::PASSWORD), "{log}");
+}
+
+#[test]
+fn strangers_are_asked_about_and_ours_are_not() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let dns = format!("[dns]\nservers = [\"127.0.0.1:{}\"]\n", unbound::PORT);
+    let checks = format!(
+        "{dns}[rbl]\nenabled = true\nip_lists = [\"rbl.example.test\"]\ndomain_lists = [\"names.example.test\"]\n\
+         [spam_prevention]\nreject_unknown_sender_domain = true\n[access]\nblacklist_clients = [\"dialup.example.test\"]\n"
+    );
+    let appliance = Appliance::prepare(&firewall, &uplink(&checks)).expect("a folder");
+    let reversed = |address: std::net::Ipv4Addr| {
+        let [a, b, c, d] = address.octets();
+        format!("{d}.{c}.{b}.{a}")
+    };
+    let records = [
+        "client.example.test. A 192.0.2.2".to_owned(),
+        "other.example.test. A 192.0.2.3".to_owned(),
+        "null.example.test. MX 0 .".to_owned(),
+        format!("{}.rbl.example.test. A 127.0.0.2", reversed(CLIENT4)),
+        "bad.example.test.names.example.test. A 127.0.0.2".to_owned(),
+        "bad.example.test. A 192.0.2.9".to_owned(),
+        format!("{}.in-addr.arpa. PTR host-3.dialup.example.test.", reversed(CLIENT4_SECOND)),
+        "host-3.dialup.example.test. A 192.0.2.3".to_owned(),
+    ];
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    let _unbound = Unbound::start(&firewall, appliance.folder(), &records).expect("Unbound runs");
+    let mut appliance = appliance;
+    appliance.run().expect("mailguard runs");
+    let sink = sink(&topology, appliance.folder());
+
+    let second = CLIENT4_SECOND.to_string();
+    let from = |address: Option<&str>, sender: &str| {
+        let sent = Message { sender, ..message(INSIDE, "asked about") };
+        send(&topology, &Message { from_address: None.or(address.map(|_| second.as_str())), ..sent })
+            .last_reply()
+            .to_owned()
+    };
+    let listed = from(None, "alice@client.example.test");
+    assert!(listed.starts_with("554 5.7.1 Listed by rbl.example.test (ref "), "{listed}");
+    let named = from(Some(&second), "alice@client.example.test");
+    assert!(named.starts_with("554 5.7.1 Client is on the client blacklist"), "{named}");
+    let trace = appliance.ok(&["trace", "from:alice@client.example.test"]).expect("traces");
+    assert!(trace.contains("Listed by rbl.example.test"), "{trace}");
+
+    // Without the list of names the second client is only what its sender says.
+    let checks = checks.replace("dialup.example.test", "elsewhere.example.test");
+    appliance.write_config(&uplink(&checks)).expect("written");
+    appliance.ok(&["reload"]).expect("reloaded");
+    for (sender, reply) in [
+        ("alice@client.example.test", "250 2.0.0 Ok: queued as "),
+        ("alice@gone.example.test", "550 5.1.8 Sender domain not found"),
+        ("alice@null.example.test", "550 5.7.27 Sender domain takes no mail"),
+        ("alice@bad.example.test", "554 5.7.1 Listed by names.example.test"),
+    ] {
+        let seen = from(Some(&second), sender);
+        assert!(seen.starts_with(reply), "{sender}: {seen}");
+    }
+    wait_for(&sink, "asked about");
+
+    appliance
+        .write_config(&uplink(&format!("{dns}[spam.greylist]\nenabled = true\ndelay = \"30s\"\n")))
+        .expect("written");
+    appliance.ok(&["reload"]).expect("reloaded");
+    let grey = from(None, "alice@client.example.test");
+    assert!(grey.starts_with("451 4.7.1 Greylisted, try again in 30 seconds"), "{grey}");
+    appliance.stop().expect("stopped");
+    // The time left is said in whole seconds.
+    std::thread::sleep(Duration::from_millis(1_100));
+    appliance.run().expect("mailguard runs again");
+    let again = from(None, "alice@client.example.test");
+    let less = again.starts_with("451 4.7.1 Greylisted, try again in 2") && !again.contains(" in 2 ");
+    assert!(less, "remembered over a restart: {again}");
+}
+
+#[test]
+fn the_certificate_is_ours_or_the_given_one_and_a_reload_changes_it() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::prepare(&firewall, &uplink("")).expect("a folder");
+    appliance.run().expect("mailguard runs");
+    let _sink = sink(&topology, appliance.folder());
+    let shown = || {
+        let outcome = send(&topology, &Message { tls: true, ..message(INSIDE, "encrypted") });
+        assert!(outcome.accepted, "{}", outcome.transcript);
+        outcome.transcript
+    };
+    assert!(shown().contains("CN=mailguard.example.test"), "{}", shown());
+
+    let (certificate, key) = (appliance.folder().join("c.pem"), appliance.folder().join("k.pem"));
+    let write = |name: &str| {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        fs::write(&certificate, made.cert.pem()).expect("written");
+        fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    };
+    write("first.example.test");
+    let section = format!(
+        "[server]\ntls_certificate = \"{}\"\ntls_key = \"{}\"\n",
+        certificate.display(),
+        key.display()
+    );
+    appliance.write_config(&uplink(&section)).expect("written");
+    appliance.ok(&["reload"]).expect("reloaded");
+    let before = shown();
+    assert!(!before.contains("CN=mailguard.example.test"), "{before}");
+
+    // A key that isn't the certificate's is refused, and the one in force stays.
+    let other = rcgen::generate_simple_self_signed(["other.example.test".to_owned()]).expect("a certificate");
+    fs::write(&key, other.signing_key.serialize_pem()).expect("written");
+    let refused = appliance.cli(&["reload"]).expect("runs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("can't be used together"), "{said}");
+    shown();
+}
