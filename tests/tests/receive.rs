@@ -142,6 +142,17 @@ fn strangers_are_asked_about_and_ours_are_not() {
     };
     let listed = from(None, "alice@client.example.test");
     assert!(listed.starts_with("554 5.7.1 Listed by rbl.example.test (ref "), "{listed}");
+    let said = |subject: &str| {
+        let output = appliance.cli(&["rbl", "check", subject]).expect("runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (clean, answers) = said(&CLIENT4.to_string());
+    assert!(!clean && answers.contains("rbl.example.test  listed: 127.0.0.2"), "{answers}");
+    let (clean, answers) = said("other.example.test");
+    assert!(clean && answers.contains("names.example.test  not listed"), "{answers}");
+    let lists = appliance.json(&["rbl", "list"]).expect("lists");
+    let asked: Vec<_> = lists.as_array().expect("rows").iter().filter(|row| row["asked"] == true).collect();
+    assert_eq!(asked.len(), 2, "{asked:?}");
     let named = from(Some(&second), "alice@client.example.test");
     assert!(named.starts_with("554 5.7.1 Client is on the client blacklist"), "{named}");
     let trace = appliance.ok(&["trace", "from:alice@client.example.test"]).expect("traces");

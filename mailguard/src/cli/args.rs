@@ -131,6 +131,21 @@ Examples:
   mailguard ban lift 203.0.113.9"
     )]
     Ban(BanCommand),
+    /// DNS block lists: which are known and asked, and what they say.
+    #[command(
+        subcommand,
+        after_help = "\
+Works with and without the daemon. Lists are chosen by `rbl.ip_lists` and `rbl.domain_lists` in the
+configuration: by name, by family, or \"all\".
+
+Examples:
+  mailguard rbl list
+  mailguard rbl check 203.0.113.9
+  mailguard rbl check example.com
+
+Exit codes of check: 0 not listed, 1 listed or failed."
+    )]
+    Rbl(RblCommand),
     /// Messages that wait for delivery.
     #[command(
         subcommand,
@@ -175,6 +190,22 @@ pub(super) struct Output {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RblCommand {
+    /// Show the known lists, those that have ended too, and which of them are asked.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Ask the configured lists about a client's address or a domain, now.
+    Check {
+        /// The address or domain.
+        subject: String,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -333,3 +333,13 @@ fn shutting_down_waits_for_the_last_chunk() {
         "
     ));
 }
+
+#[test]
+fn an_overlong_chunk_command_ends_the_session() {
+    let overlong = format!("BDAT {}7", " ".repeat(3_000));
+    check_greeted(&format!(
+        "C: {overlong}
+        S: 501 5.5.2 Syntax: BDAT octets [LAST]
+        = close BadChunk"
+    ));
+}

@@ -62,7 +62,9 @@ impl Session {
                     if std::mem::replace(&mut wrote, true) {
                         self.seen.push("--".into());
                     }
-                    self.seen.extend(text.split_terminator("\r\n").map(|line| format!("S: {line}")));
+                    let lines =
+                        text.split_terminator("\r\n").map(|line| format!("S: {line}").trim_end().to_owned());
+                    self.seen.extend(lines);
                 }
                 Action::Judge(Question::Mail(mail)) => {
                     let sender = mail.reverse_path.mailbox().map(|mailbox| mailbox.local_part.as_str());

@@ -1,0 +1,164 @@
+//! `mailguard rbl`: the known block lists, and what those that are asked say of one client or domain. Asks the DNS itself, with or
+//! without a daemon.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use mailguard_core::config::Config;
+use mailguard_core::mail::{Domain, ReversePath};
+use mailguard_core::policy::rbl::{Inquiry, inquiries};
+use mailguard_core::rbl::{CATALOGUE, Kind, List, Listing, query_for_domain};
+use serde::Serialize;
+
+use super::Printed;
+use super::args::RblCommand;
+use super::layout::Table;
+use crate::config;
+use crate::lookup::dns::Dns;
+use crate::session::lookups::ask_list;
+
+/// Answers about block lists.
+pub(super) fn rbl(path: &Path, command: RblCommand) -> anyhow::Result<Printed> {
+    let config = config::parse(&config::load(path)?)?;
+    match command {
+        RblCommand::List { output } => {
+            let rows: Vec<Row> = CATALOGUE.iter().map(|list| Row::of(&config, list)).collect();
+            let rows: Vec<Row> = rows.into_iter().chain(own(&config)).collect();
+            Printed::result(output, &rows, || print(&rows))
+        }
+        RblCommand::Check { subject, output } => {
+            let answers = check(&config, &subject)?;
+            let failed = answers.iter().any(|answer| answer.listed.is_some());
+            let printed = Printed::result(output, &answers, || print_answers(&answers))?;
+            Ok(Printed { failed, ..printed })
+        }
+    }
+}
+
+/// A list, as it is shown.
+#[derive(Debug, Serialize)]
+struct Row {
+    list: String,
+    kind: &'static str,
+    family: &'static str,
+    /// Whether the configuration has it asked.
+    asked: bool,
+    /// How it ended, if it did.
+    retired: Option<&'static str>,
+    homepage: &'static str,
+}
+
+impl Row {
+    fn of(config: &Config, list: &'static List) -> Self {
+        let List { zone, family, kind, homepage, retired, .. } = *list;
+        Self {
+            list: zone.to_owned(),
+            kind: word(kind),
+            family,
+            asked: is_asked(config, zone),
+            retired,
+            homepage,
+        }
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ip => "ip",
+        Kind::Domain => "domain",
+    }
+}
+
+fn is_asked(config: &Config, zone: &str) -> bool {
+    let lists =
+        |rbl: &mailguard_core::config::model::Rbl| [rbl.ip_lists.clone(), rbl.domain_lists.clone()].concat();
+    config.rbl.as_ref().is_some_and(|rbl| lists(rbl).iter().any(|asked| asked == zone))
+}
+
+/// Lists that are asked and that the catalogue doesn't know.
+fn own(config: &Config) -> Vec<Row> {
+    let Some(rbl) = &config.rbl else { return Vec::new() };
+    let kinds = [(Kind::Ip, &rbl.ip_lists), (Kind::Domain, &rbl.domain_lists)];
+    let named = kinds.into_iter().flat_map(|(kind, zones)| zones.iter().map(move |zone| (kind, zone)));
+    named
+        .filter(|(_, zone)| mailguard_core::rbl::find(zone).is_none())
+        .map(|(kind, zone)| Row {
+            list: zone.clone(),
+            kind: word(kind),
+            family: "-",
+            asked: true,
+            retired: None,
+            homepage: "-",
+        })
+        .collect()
+}
+
+fn print(rows: &[Row]) -> String {
+    let mut table = Table::whole(&["LIST", "KIND", "FAMILY", "ASKED", "HOMEPAGE OR END"]);
+    for Row { list, kind, family, asked, retired, homepage } in rows {
+        let asked = if *asked { "yes" } else { "no" };
+        let words = [list, *kind, *family, asked, retired.unwrap_or(homepage)];
+        table.row(words.map(str::to_owned));
+    }
+    let mut text = String::new();
+    table.print(&mut text, "");
+    text
+}
+
+/// What one list said.
+#[derive(Debug, Serialize)]
+struct AnswerRow {
+    list: String,
+    /// What its listing means, if it has one.
+    listed: Option<String>,
+    /// Why its answer can't be used, if so.
+    unusable: Option<String>,
+}
+
+fn check(config: &Config, subject: &str) -> anyhow::Result<Vec<AnswerRow>> {
+    let Some(rbl) = &config.rbl else {
+        bail!("no list is asked: set rbl.enabled = true in the configuration")
+    };
+    let asked: Vec<Inquiry> = match subject.parse::<IpAddr>() {
+        Ok(client) => inquiries(rbl, client, &ReversePath::Null, None, &[]),
+        Err(_) => {
+            let domain = Domain::parse(subject)
+                .with_context(|| format!("{subject} is neither an address nor a domain"))?;
+            let of = |zone: &String| {
+                Some(Inquiry {
+                    zone: zone.clone(),
+                    subject: subject.to_owned(),
+                    query: query_for_domain(&domain, zone)?,
+                })
+            };
+            rbl.domain_lists.iter().filter_map(of).collect()
+        }
+    };
+    let dns = Dns::new(&config.dns);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listings = runtime.block_on(futures::future::join_all(
+        asked.iter().map(|inquiry| ask_list(&dns, &inquiry.zone, &inquiry.query, rbl.timeout)),
+    ));
+    let rows = asked.into_iter().zip(listings).map(|(Inquiry { zone, .. }, listing)| match listing {
+        Listing::NotListed => AnswerRow { list: zone, listed: None, unusable: None },
+        Listing::Listed(meaning) => AnswerRow { list: zone, listed: Some(meaning), unusable: None },
+        Listing::Unusable(why) => AnswerRow { list: zone, listed: None, unusable: Some(why) },
+    });
+    Ok(rows.collect())
+}
+
+fn print_answers(answers: &[AnswerRow]) -> String {
+    let mut table = Table::whole(&["LIST", "ANSWER"]);
+    for AnswerRow { list, listed, unusable } in answers {
+        let answer = match (listed, unusable) {
+            (Some(meaning), _) => format!("listed: {meaning}"),
+            (None, Some(why)) => format!("no answer: {why}"),
+            (None, None) => "not listed".to_owned(),
+        };
+        table.row([list.clone(), answer]);
+    }
+    let mut text = String::new();
+    table.print(&mut text, "");
+    text
+}
