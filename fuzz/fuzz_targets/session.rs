@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use mailguard_core::mail::{Domain, QueueId};
 use mailguard_core::smtp::Refusal;
-use mailguard_core::smtp::server::{Action, BareLineEnds, Question, Server, Settings};
+use mailguard_core::smtp::server::{Action, AuthOffer, BareLineEnds, LoginRefused, Question, Server, Settings};
 
 /// Parts two writes of the client's in the input.
 const PAUSE: u8 = 0xff;
@@ -25,6 +25,8 @@ fn settings() -> Settings {
         command_timeout: Duration::from_secs(300),
         data_timeout: Duration::from_secs(600),
         bare_line_ends: BareLineEnds::Normalise,
+        offers_tls: true,
+        auth: AuthOffer::Encrypted,
     }
 }
 
@@ -39,8 +41,17 @@ fuzz_target!(|input: &[u8]| {
             match action {
                 Action::Write(octets) => written.extend_from_slice(octets),
                 Action::Judge(Question::Mail(_)) => server.answer_mail(now, QueueId(1), Ok(())),
-                Action::Judge(Question::Rcpt(path)) => {
-                    let verdict = path.mailbox().map(|_| ()).ok_or(Refusal::RelayDenied);
+                Action::Judge(Question::Auth(credentials)) => {
+                    assert!(server.is_encrypted(), "a password in the clear");
+                    let right = credentials.password.len() > 1;
+                    server.answer_auth(now, if right { Ok(()) } else { Err(LoginRefused::Wrong) });
+                }
+                Action::StartTls => {
+                    server.tls_established(now);
+                    assert!(server.user().is_none() && server.greeting().name().is_none());
+                }
+                Action::Judge(Question::Rcpt(recipient)) => {
+                    let verdict = recipient.forward_path.mailbox().map(|_| ()).ok_or(Refusal::RelayDenied);
                     server.answer_rcpt(now, verdict);
                 }
                 Action::Judge(Question::Data) => {

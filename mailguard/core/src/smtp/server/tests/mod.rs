@@ -7,6 +7,7 @@
 //! The driver of these tests finds fault with local parts only, `refused` and `deferred`, and can't store a body
 //! that begins with `full`.
 
+mod authentication;
 mod chunks;
 mod properties;
 mod transcripts;

@@ -3,6 +3,8 @@
 //! Inputs are `S:` (the server's octets of one read, `|` between lines, CRLF at the end), `> begin ...`, `> wait`,
 //! `> lost`, `> quit`, `> sent`, `> block`; every other line is what the client does in answer.
 
+mod parameters;
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -344,45 +346,6 @@ fn what_the_server_cannot_take_is_not_sent() {
         S: 250 ok
         C: RCPT TO:<c@bücher.test>",
     );
-}
-
-#[test]
-fn a_header_in_utf8_goes_where_it_is_taken() {
-    check_open(
-        "> begin a@b.test c@d.test utf8 utf8-header
-        Settled: failed 5.6.7
-        > begin a@b.test c@d.test utf8
-        C: MAIL FROM:<a@b.test> SIZE=100|RCPT TO:<c@d.test>|DATA",
-    );
-    check(
-        "S: 220 mx
-        C: EHLO guard.test
-        S: 250-mx|250 SMTPUTF8
-        ready
-        > begin a@b.test c@d.test utf8 utf8-header
-        C: MAIL FROM:<a@b.test> SMTPUTF8",
-    );
-}
-
-#[test]
-fn what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood() {
-    check_open(
-        "> begin a@b.test c@d.test hdrs envid=x never orcpt=rfc822;c@d.test
-        C: MAIL FROM:<a@b.test> SIZE=100|RCPT TO:<c@d.test>|DATA",
-    );
-    let understood = "S: 220 mx
-        C: EHLO guard.test
-        S: 250-mx|250-PIPELINING|250 DSN
-        ready
-        ";
-    check(&format!(
-        "{understood}> begin a@b.test c@d.test hdrs envid=x never orcpt=rfc822;c@d.test
-        C: MAIL FROM:<a@b.test> RET=HDRS ENVID=x|RCPT TO:<c@d.test> NOTIFY=NEVER ORCPT=rfc822;c@d.test|DATA"
-    ));
-    check(&format!(
-        "{understood}> begin a@b.test c@d.test success orcpt=utf-8;ü@d.test
-        C: MAIL FROM:<a@b.test>|RCPT TO:<c@d.test> NOTIFY=SUCCESS,DELAY|DATA"
-    ));
 }
 
 #[test]
