@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
-use mailguard_core::mail::{Domain, ForwardPath, Host, Mailbox, Recipient, ReversePath};
+use mailguard_core::mail::{BodyType, Domain, DsnReturn, Envelope, ForwardPath, Host, Mailbox, Recipient, ReversePath};
 use mailguard_core::smtp::client::{Action, Client, Settings, Transaction};
 
 fuzz_target!(|input: (u8, &[u8])| {
@@ -22,8 +22,21 @@ fuzz_target!(|input: (u8, &[u8])| {
         destination: "example.test".to_owned(),
     };
     let mut client = Client::new(settings, now);
-    let transaction =
-        Transaction { reverse_path: &ReversePath::Null, recipients: &recipients, size: 100, eight_bit: false };
+    let envelope = Envelope {
+        reverse_path: ReversePath::Null,
+        recipients: recipients.clone(),
+        body: BodyType::SevenBit,
+        smtputf8: true,
+        dsn_return: Some(DsnReturn::Headers),
+        envelope_id: Some("x".to_owned()),
+    };
+    let transaction = Transaction {
+        envelope: &envelope,
+        recipients: &recipients,
+        size: 100,
+        eight_bit: false,
+        utf8_header: false,
+    };
     let (mut begun, mut ended) = (0, 0);
     for piece in wire.chunks(usize::from(chunk).max(1)) {
         client.handle_input(now, piece);

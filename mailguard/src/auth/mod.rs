@@ -105,3 +105,36 @@ fn network(client: IpAddr) -> IpAddr {
         IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mailguard_core::config::model::{Dns as DnsConfig, ImapTls};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn logins_wait_for_their_turn_and_then_for_another_time() {
+        let config = ImapAuth {
+            server: SmarthostAddress::Ip("127.0.0.1".parse().unwrap()),
+            port: 1,
+            tls: ImapTls::Off,
+            ca: None,
+            daemons: 2,
+        };
+        let authenticator = Authenticator::new(&config).unwrap();
+        let dns = Dns::new(&DnsConfig { servers: vec![], timeout: Duration::from_secs(1) });
+        let credentials = Credentials { user: "alice".to_owned(), password: "secret".to_owned() };
+        let turns = authenticator.under_way.acquire_many(2).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let waited = authenticator.check(&dns, credentials.clone()).await;
+        assert_eq!(waited, Err(LoginRefused::Unavailable));
+        assert_eq!(began.elapsed(), WAIT_FOR_TURN);
+        let outage = authenticator.outage.lock().unwrap().clone();
+        assert_eq!(outage.as_deref(), Some("all 2 logins are under way"));
+        drop(turns);
+        // Nobody listens there.
+        assert_eq!(authenticator.check(&dns, credentials).await, Err(LoginRefused::Unavailable));
+        let outage = authenticator.outage.lock().unwrap().clone();
+        assert!(outage.is_some_and(|cause| cause.starts_with("127.0.0.1:1: ")));
+    }
+}
