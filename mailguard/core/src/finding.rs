@@ -12,6 +12,8 @@ use crate::smtp::refusal::Refusal;
 pub enum Check {
     /// Limits of reception: sessions, errors, times, sizes.
     Limits,
+    /// Who the client has shown to be.
+    Authentication,
     /// Client address against `access.*_clients`.
     ClientAccess,
     /// Reverse-path against `access.*_senders`.
@@ -45,6 +47,7 @@ impl Check {
     pub const fn name(self) -> &'static str {
         match self {
             Check::Limits => "limits",
+            Check::Authentication => "authentication",
             Check::ClientAccess => "client-access",
             Check::SenderAccess => "sender-access",
             Check::RecipientAccess => "recipient-access",

@@ -89,6 +89,10 @@ impl<S: Services> Transactions<S> {
     ) -> (QueueId, Result<(), Refusal>) {
         let id = self.services.mint();
         let mut before = self.connect.clone();
+        if let Some(user) = &client.user {
+            let reason = format!("the client is {user}");
+            before.push(Finding::new(Check::Authentication, Outcome::Pass, reason));
+        }
         let Config { server, access, spam_prevention, incoming_domains, .. } = &*self.config;
         before.extend(policy::helo::judge(server, spam_prevention, client.greeting.name()));
         before.extend(policy::mail::judge(access, &mail.reverse_path));

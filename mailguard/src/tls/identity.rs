@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use mailguard_core::config::Config;
@@ -38,14 +38,6 @@ pub enum IdentityError {
     /// One of our own can't be made.
     #[error("a self-signed certificate can't be made: {0}")]
     Making(rcgen::Error),
-    /// One of our own can't be kept.
-    #[error("{}: the self-signed certificate can't be kept: {cause}", path.display())]
-    Keeping {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
 }
 
 /// What a handshake with a client needs.
@@ -76,7 +68,10 @@ impl Identity {
             return Ok(identity);
         }
         let pem = make(hostname).map_err(IdentityError::Making)?;
-        keep(&path, &pem).map_err(|cause| IdentityError::Keeping { path, cause })?;
+        if let Err(error) = keep(&path, &pem) {
+            // A full disk is no reason to serve nobody.
+            tracing::warn!(path = %path.display(), %error, "the self-signed certificate lasts until a restart only");
+        }
         from_pem(&TlsIdentity { certificates: pem.clone(), key: pem })
     }
 
@@ -149,6 +144,12 @@ mod tests {
         std::fs::write(&path, &first[..first.len() / 2]).unwrap();
         Identity::of_our_own(folder.path(), &hostname).unwrap();
         assert_ne!(std::fs::read(&path).unwrap(), first, "one that was cut off is replaced");
+    }
+
+    #[test]
+    fn without_a_place_to_keep_it_there_is_one_all_the_same() {
+        let hostname = Domain::parse("mx.example").unwrap();
+        Identity::of_our_own(Path::new("/dev/null/nowhere"), &hostname).unwrap();
     }
 
     #[test]

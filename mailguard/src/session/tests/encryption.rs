@@ -160,6 +160,9 @@ async fn who_has_shown_who_he_is_may_send_anywhere() {
         .await;
     let (_, stored) = server.message();
     assert!(stored.contains("with ESMTPSA id 11"), "{stored}");
+    let records = server.records();
+    let finding = records[0].findings.iter().find(|finding| finding.check == Check::Authentication).unwrap();
+    assert_eq!(finding.reason, "the client is alice");
 }
 
 #[tokio::test]
