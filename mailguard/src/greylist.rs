@@ -16,7 +16,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::finding::{Check, Finding, Outcome};
 use mailguard_core::mail::{ForwardPath, ReversePath, UnixTime};
-use mailguard_core::policy::greylist::{self, Judgement, KnownClient, Seen, Triplet};
+use mailguard_core::policy::greylist::{self, CLIENT_KEY_OCTETS, Judgement, KnownClient, Seen, Triplet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
@@ -30,6 +30,10 @@ pub const MAX_TRIPLETS: usize = 200_000;
 
 /// Client networks remembered at most: about 20 MiB.
 pub const MAX_CLIENTS: usize = 100_000;
+
+/// Triplets of one client network that wait, at most: who names more recipients than that is told to come again, and isn't
+/// remembered.
+pub const MAX_WAITING_OF_NETWORK: u32 = 2_000;
 
 /// How often rows that are over are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
@@ -101,8 +105,10 @@ impl Greylist {
                 self.post(changes).await;
                 judgement.finding(&triplet, now)
             }
+            // It waits among its own kind.
+            Err(Refused::Crowded) => judgement.finding(&triplet, now),
             // Who isn't remembered would be deferred for ever.
-            Err(Full) => Finding::new(Check::Greylist, Outcome::Unavailable(FULL.to_owned()), FULL),
+            Err(Refused::Full) => Finding::new(Check::Greylist, Outcome::Unavailable(FULL.to_owned()), FULL),
         }
     }
 
@@ -152,9 +158,14 @@ impl Keys {
     }
 }
 
-/// No row may go for a new one.
+/// Why a row isn't remembered.
 #[derive(Debug)]
-struct Full;
+enum Refused {
+    /// No row may go for a new one.
+    Full,
+    /// The client's network has too many that wait.
+    Crowded,
+}
 
 /// What the store holds, by the same keys.
 struct Lists {
@@ -178,7 +189,7 @@ impl Lists {
         settings: &Settings,
         now: UnixTime,
         judgement: &Judgement,
-    ) -> Result<Vec<Change>, Full> {
+    ) -> Result<Vec<Change>, Refused> {
         // One that still waits as it was told is not put out: in a flood everybody would wait for ever.
         let gave_up = |seen: &Seen| !seen.is_waiting(settings, now);
         match *judgement {
@@ -223,6 +234,8 @@ impl Row for KnownClient {
 /// Rows, never more than `capacity`.
 struct Table<R> {
     rows: HashMap<Key, R>,
+    /// Rows that may go, by client network.
+    of_network: HashMap<Key, u32>,
     /// The rows that may go, in the order in which they do.
     order: BTreeSet<(UnixTime, Key)>,
     capacity: usize,
@@ -230,7 +243,7 @@ struct Table<R> {
 
 impl<R: Row> Table<R> {
     fn new(capacity: usize) -> Self {
-        Self { rows: HashMap::new(), order: BTreeSet::new(), capacity }
+        Self { rows: HashMap::new(), of_network: HashMap::new(), order: BTreeSet::new(), capacity }
     }
 
     fn load(&mut self, key: &[u8], row: &[u8]) -> bool {
@@ -245,10 +258,13 @@ impl<R: Row> Table<R> {
 
     /// Remembers a row, if need be in place of the first that may go, if that one really may. Returns what is
     /// to be written: nothing if nothing changed.
-    fn put(&mut self, key: &[u8], row: R, really: impl Fn(&R) -> bool) -> Result<Vec<Change>, Full> {
+    fn put(&mut self, key: &[u8], row: R, really: impl Fn(&R) -> bool) -> Result<Vec<Change>, Refused> {
         let mut changes = Vec::new();
         match self.rows.get(key) {
             Some(old) if *old == row => return Ok(changes),
+            None if row.may_go().is_some() && self.waiting(key) >= MAX_WAITING_OF_NETWORK => {
+                return Err(Refused::Crowded);
+            }
             None if self.rows.len() >= self.capacity => changes.push(self.make_room(really)?),
             _ => {}
         }
@@ -258,10 +274,15 @@ impl<R: Row> Table<R> {
         Ok(changes)
     }
 
-    fn make_room(&mut self, really: impl Fn(&R) -> bool) -> Result<Change, Full> {
-        let (_, key) = self.order.first().ok_or(Full)?;
+    /// Rows of the key's network that may go.
+    fn waiting(&self, key: &[u8]) -> u32 {
+        self.of_network.get(network(key)).copied().unwrap_or(0)
+    }
+
+    fn make_room(&mut self, really: impl Fn(&R) -> bool) -> Result<Change, Refused> {
+        let (_, key) = self.order.first().ok_or(Refused::Full)?;
         if !self.rows.get(key).is_some_and(really) {
-            return Err(Full);
+            return Err(Refused::Full);
         }
         let key = key.clone();
         Ok(self.remove(&key))
@@ -271,19 +292,30 @@ impl<R: Row> Table<R> {
         let old = self.rows.get_key_value(key).map(|(key, old)| (key.clone(), old.may_go()));
         let (key, time) = old.unwrap_or_else(|| (Key::from(key), None));
         if let Some(time) = time {
-            self.order.remove(&(time, key.clone()));
+            self.leave_order(time, &key);
         }
         if let Some(time) = row.may_go() {
             self.order.insert((time, key.clone()));
+            *self.of_network.entry(Key::from(network(&key))).or_insert(0) += 1;
         }
         self.rows.insert(key, row);
     }
 
     fn remove(&mut self, key: &Key) -> Change {
         if let Some(time) = self.rows.remove(key).and_then(|row| row.may_go()) {
-            self.order.remove(&(time, key.clone()));
+            self.leave_order(time, key);
         }
         (key.to_vec(), None)
+    }
+
+    fn leave_order(&mut self, time: UnixTime, key: &Key) {
+        self.order.remove(&(time, key.clone()));
+        if let Some(count) = self.of_network.get_mut(network(key)) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_network.remove(network(key));
+            }
+        }
     }
 
     fn remove_if(&mut self, at_most: usize, is_over: impl Fn(&R) -> bool) -> Vec<Change> {
@@ -291,6 +323,11 @@ impl<R: Row> Table<R> {
         let over: Vec<Key> = over.take(at_most).collect();
         over.iter().map(|key| self.remove(key)).collect()
     }
+}
+
+/// The client network in a key of either kind.
+fn network(key: &[u8]) -> &[u8] {
+    key.get(1..=CLIENT_KEY_OCTETS).unwrap_or(key)
 }
 
 #[cfg(test)]
@@ -451,6 +488,23 @@ mod tests {
         house.check(601, "192.0.3.1", "b@x.example", FULL).await;
         house.check(602, "192.0.3.1", "a@x.example", "known since 2001-09-09T01:51:41Z").await;
         assert_eq!(house.count().await, (2, 1));
+    }
+
+    #[tokio::test]
+    async fn one_network_does_not_fill_the_list() {
+        let directory = TempDir::new().unwrap();
+        let house = open(directory.path(), 5_000, 10).await;
+        for number in 0..MAX_WAITING_OF_NETWORK {
+            // Letters: numbers are all the same sender.
+            let letters: String =
+                format!("{number}").chars().map(|digit| char::from(digit as u8 + 49)).collect();
+            house.check(0, "192.0.2.1", &format!("{letters}@x.example"), WAIT).await;
+        }
+        let full = house.count().await;
+        house.check(0, "192.0.2.2", "more@x.example", WAIT).await;
+        assert_eq!(house.count().await, full, "deferred, and not remembered");
+        house.check(0, "192.0.3.1", "more@x.example", WAIT).await;
+        assert_eq!(house.count().await, (full.0 + 1, full.1), "of another network");
     }
 
     #[tokio::test]

@@ -1,14 +1,20 @@
-//! How often a client was wrong lately: who guesses passwords is sent away before the IMAP server is asked.
+//! How often a client was wrong lately, and how many of its logins are under way: who guesses passwords is sent away before
+//! the IMAP server is asked, and takes nobody else's turn.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mailguard_core::smtp::server::LoginRefused;
+
 use super::network;
 
 /// Wrong passwords of one client within [`WINDOW`]; after that it has to wait.
-pub const MAX_FAILURES: u32 = 10;
+const MAX_FAILURES: u32 = 10;
+
+/// Logins of one client that may be under way, or wait for their turn.
+const MAX_UNDER_WAY: u32 = 10;
 
 /// How long a client's wrong passwords are counted, from the first of them.
 const WINDOW: Duration = Duration::from_secs(600);
@@ -24,37 +30,54 @@ pub struct Failures(Mutex<HashMap<IpAddr, Count>>);
 struct Count {
     since: Instant,
     failures: u32,
+    under_way: u32,
+}
+
+impl Count {
+    fn is_over(&self, now: Instant) -> bool {
+        self.under_way == 0 && now.saturating_duration_since(self.since) >= WINDOW
+    }
 }
 
 impl Failures {
-    /// Whether this client may try, now.
-    pub fn may_try(&self, client: IpAddr, now: Instant) -> bool {
-        let counts = self.counts();
-        counts.get(&network(client)).is_none_or(|count| {
-            count.failures < MAX_FAILURES || now.saturating_duration_since(count.since) >= WINDOW
-        })
-    }
-
-    /// Counts a wrong password.
-    pub fn note(&self, client: IpAddr, now: Instant) {
+    /// Begins a login of this client: it counts as wrong until [`Failures::end`] says otherwise, so that many at one time
+    /// are no way around the limit.
+    pub fn begin(&self, client: IpAddr, now: Instant) -> Result<(), LoginRefused> {
         let mut counts = self.counts();
-        if counts.len() >= MAX_CLIENTS {
-            counts.retain(|_, count| now.saturating_duration_since(count.since) < WINDOW);
+        let network = network(client);
+        if counts.len() >= MAX_CLIENTS && !counts.contains_key(&network) {
+            counts.retain(|_, count| !count.is_over(now));
+            if counts.len() >= MAX_CLIENTS {
+                return Err(LoginRefused::Unavailable);
+            }
         }
-        // From so many networks at one time, one more is nobody's guess.
-        if counts.len() >= MAX_CLIENTS {
-            return;
+        let new = Count { since: now, failures: 0, under_way: 0 };
+        let count = counts.entry(network).or_insert(new);
+        if count.is_over(now) {
+            *count = Count { since: now, failures: 0, under_way: 0 };
         }
-        let count = counts.entry(network(client)).or_insert(Count { since: now, failures: 0 });
-        if now.saturating_duration_since(count.since) >= WINDOW {
-            *count = Count { since: now, failures: 0 };
+        if count.failures >= MAX_FAILURES {
+            return Err(LoginRefused::TooMany);
         }
-        count.failures = count.failures.saturating_add(1);
+        if count.under_way >= MAX_UNDER_WAY {
+            return Err(LoginRefused::Unavailable);
+        }
+        (count.failures, count.under_way) = (count.failures + 1, count.under_way + 1);
+        Ok(())
     }
 
-    /// Forgets a client that was right.
-    pub fn forgive(&self, client: IpAddr) {
-        self.counts().remove(&network(client));
+    /// Ends a login. One that was right takes back its own count, and nobody else's.
+    pub fn end(&self, client: IpAddr, was_wrong: bool) {
+        let mut counts = self.counts();
+        let network = network(client);
+        let Some(count) = counts.get_mut(&network) else { return };
+        count.under_way = count.under_way.saturating_sub(1);
+        if !was_wrong {
+            count.failures = count.failures.saturating_sub(1);
+        }
+        if (count.failures, count.under_way) == (0, 0) {
+            counts.remove(&network);
+        }
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, Count>> {
@@ -73,16 +96,33 @@ mod tests {
         let other = "192.0.2.1".parse().unwrap();
         let start = Instant::now();
         for _ in 0..MAX_FAILURES {
-            assert!(failures.may_try(client, start));
-            failures.note(client, start);
+            assert_eq!(failures.begin(client, start), Ok(()));
+            failures.end(client, true);
+            // A login of one's own that is right makes up for no wrong one.
+            if failures.begin(neighbour, start).is_ok() {
+                failures.end(neighbour, false);
+            }
         }
-        assert!(!failures.may_try(client, start));
-        assert!(!failures.may_try(neighbour, start), "of the same network");
-        assert!(failures.may_try(other, start));
-        assert!(failures.may_try(client, start + WINDOW));
-        failures.note(client, start + WINDOW);
-        assert!(failures.may_try(client, start + WINDOW), "counted anew");
-        failures.forgive(client);
+        assert_eq!(failures.begin(client, start), Err(LoginRefused::TooMany));
+        assert_eq!(failures.begin(neighbour, start), Err(LoginRefused::TooMany), "of the same network");
+        assert_eq!(failures.begin(other, start), Ok(()));
+        failures.end(other, false);
+        assert_eq!(failures.begin(client, start + WINDOW), Ok(()), "counted anew");
+        failures.end(client, false);
         assert!(failures.counts().is_empty());
+    }
+
+    #[test]
+    fn many_at_one_time_are_no_way_around_the_limit() {
+        let failures = Failures::default();
+        let (client, now) = ("192.0.2.1".parse().unwrap(), Instant::now());
+        for _ in 0..MAX_UNDER_WAY {
+            assert_eq!(failures.begin(client, now), Ok(()));
+        }
+        assert!(failures.begin(client, now).is_err());
+        for _ in 0..MAX_UNDER_WAY {
+            failures.end(client, false);
+        }
+        assert_eq!(failures.begin(client, now), Ok(()));
     }
 }

@@ -17,7 +17,7 @@ use mailguard_core::smtp::server::LoginRefused;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-pub use failures::{Failures, MAX_FAILURES};
+pub use failures::Failures;
 pub use imap::ImapError;
 
 use crate::lookup::dns::Dns;
@@ -53,11 +53,11 @@ impl Authenticator {
 
     /// Whether name and password are right. Waits for its turn, and for the server.
     pub async fn check(&self, dns: &Dns, credentials: Credentials) -> Result<(), LoginRefused> {
-        let verdict = match timeout(WAIT_FOR_TURN, self.under_way.acquire()).await {
-            Ok(Ok(_turn)) => self.ask(dns, credentials).await,
-            _ => Verdict::Unavailable(format!("all {} logins are under way", self.config.daemons)),
+        let Ok(Ok(_turn)) = timeout(WAIT_FOR_TURN, self.under_way.acquire()).await else {
+            tracing::debug!(daemons = self.config.daemons, "a login found all others under way");
+            return Err(LoginRefused::Unavailable);
         };
-        match verdict {
+        match self.ask(dns, credentials).await {
             Verdict::Accepted => {
                 self.note_outage(None);
                 Ok(())
@@ -129,8 +129,7 @@ mod tests {
         let waited = authenticator.check(&dns, credentials.clone()).await;
         assert_eq!(waited, Err(LoginRefused::Unavailable));
         assert_eq!(began.elapsed(), WAIT_FOR_TURN);
-        let outage = authenticator.outage.lock().unwrap().clone();
-        assert_eq!(outage.as_deref(), Some("all 2 logins are under way"));
+        assert_eq!(*authenticator.outage.lock().unwrap(), None, "the server isn't to blame");
         drop(turns);
         // Nobody listens there.
         assert_eq!(authenticator.check(&dns, credentials).await, Err(LoginRefused::Unavailable));

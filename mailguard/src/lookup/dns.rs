@@ -44,6 +44,8 @@ pub struct Dns {
     /// Or why there is none.
     resolver: Result<TokioResolver, String>,
     under_way: Semaphore,
+    /// Those to block lists, which answer at their own pace, not at that of whom they are asked about.
+    at_lists: Semaphore,
     deadline: Duration,
 }
 
@@ -53,7 +55,12 @@ impl Dns {
         let resolver = build(config).map_err(|error| format!("no DNS server is known: {error}"));
         // Each try may go over UDP and then TCP.
         let deadline = config.timeout * (2 * TRIES as u32);
-        Self { resolver, under_way: Semaphore::new(MAX_QUERIES), deadline }
+        Self {
+            resolver,
+            under_way: Semaphore::new(MAX_QUERIES),
+            at_lists: Semaphore::new(MAX_QUERIES),
+            deadline,
+        }
     }
 
     /// The MX records of `domain`, in no order.
@@ -104,7 +111,7 @@ impl Dns {
     /// The names of `address` that lead back to it: whoever runs its reverse zone can write any name there.
     pub async fn names(&self, address: IpAddr) -> Lookup<Vec<Domain>> {
         let pointer = Name::from(address).to_ascii();
-        let named = self.query_name(&pointer, RecordType::PTR, |data| match data {
+        let named = self.query_name(&self.under_way, &pointer, RecordType::PTR, |data| match data {
             RData::PTR(name) => Domain::parse(&name.to_ascii()).ok(),
             _ => None,
         });
@@ -132,7 +139,7 @@ impl Dns {
 
     /// What a block list answers: the A records of `query`.
     pub async fn codes(&self, query: &str) -> Lookup<Vec<Ipv4Addr>> {
-        self.query_name(query, RecordType::A, |data| match data {
+        self.query_name(&self.at_lists, query, RecordType::A, |data| match data {
             RData::A(address) => Some(address.0),
             _ => None,
         })
@@ -145,11 +152,12 @@ impl Dns {
         record_type: RecordType,
         take: impl Fn(&RData) -> Option<T>,
     ) -> Lookup<Vec<T>> {
-        self.query_name(name.ascii(), record_type, take).await
+        self.query_name(&self.under_way, name.ascii(), record_type, take).await
     }
 
     async fn query_name<T>(
         &self,
+        room: &Semaphore,
         name: &str,
         record_type: RecordType,
         take: impl Fn(&RData) -> Option<T>,
@@ -160,7 +168,7 @@ impl Dns {
         };
         // The final dot: the name is whole, no search domain belongs to it.
         let lookup = resolver.lookup(format!("{}.", name.trim_end_matches('.')), record_type);
-        let records: Vec<T> = match self.bounded(lookup).await {
+        let records: Vec<T> = match self.bounded(room, lookup).await {
             Ok(answer) => answer.answers().iter().filter_map(|record| take(&record.data)).collect(),
             Err(error) if is_absent(&error) => Vec::new(),
             Err(error) => return Lookup::Unavailable(error.to_string()),
@@ -168,9 +176,13 @@ impl Dns {
         if records.is_empty() { Lookup::Absent } else { Lookup::Found(records) }
     }
 
-    async fn bounded<T>(&self, lookup: impl Future<Output = Result<T, NetError>>) -> Result<T, NetError> {
+    async fn bounded<T>(
+        &self,
+        room: &Semaphore,
+        lookup: impl Future<Output = Result<T, NetError>>,
+    ) -> Result<T, NetError> {
         let whole = async {
-            let _permit = self.under_way.acquire().await.map_err(|_| NetError::Busy)?;
+            let _permit = room.acquire().await.map_err(|_| NetError::Busy)?;
             lookup.await
         };
         tokio::time::timeout(self.deadline, whole).await.unwrap_or(Err(NetError::Timeout))

@@ -134,7 +134,7 @@ impl House {
         level: log::Level,
     ) -> Result<Self> {
         let state_dir = config.state_dir.clone();
-        let made = Made::of(&config)?;
+        let made = Made::of(&config, None)?;
         let config = Arc::new(ArcSwap::from_pointee(config));
         // Both look at everything that they hold.
         let (db, recovered) = tokio::task::block_in_place(|| SpoolDb::open(&state_dir))?;

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::credentials::Credentials;
-use mailguard_core::finding::Finding;
-use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
+use mailguard_core::finding::{Check, Finding, Outcome};
+use mailguard_core::mail::{Domain, ForwardPath, QueueId, ReversePath};
 use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::LoginRefused;
 use rustls::ServerConfig;
@@ -24,6 +24,9 @@ use crate::session::Services;
 use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
 use crate::tls::Identity;
 use crate::trace::{Record, Recorder};
+
+/// Longest wait for the greylist.
+const GREYLIST_TIME: Duration = Duration::from_secs(5);
 
 /// What a session works with.
 pub(super) struct MailServices {
@@ -42,17 +45,33 @@ pub(super) struct MailServices {
 pub(super) struct Made {
     scanner: Scanner,
     identity: Identity,
-    authenticator: Option<Authenticator>,
+    /// The name in a certificate of our own making.
+    own_name: Option<Domain>,
+    authenticator: Option<Arc<Authenticator>>,
 }
 
 impl Made {
     /// An error says what of the configuration can't be used, though it is written rightly.
-    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {
-            scanner: Scanner::new(config)?,
-            identity: Identity::serving(config)?,
-            authenticator: config.imap_auth.as_ref().map(Authenticator::new).transpose()?,
-        })
+    /// What the one before has and the configuration doesn't change goes on: a certificate that couldn't be kept, logins that
+    /// wait for their turn.
+    pub(super) fn of(config: &Config, before: Option<&Made>) -> anyhow::Result<Self> {
+        let own_name = config.server.tls.is_none().then(|| config.hostname.clone());
+        let same_name = before.filter(|before| own_name.is_some() && before.own_name == own_name);
+        let identity = match same_name {
+            Some(before) => before.identity.clone(),
+            None => Identity::serving(config)?,
+        };
+        let authenticator = match &config.imap_auth {
+            None => None,
+            Some(section) => {
+                let before = before.and_then(|before| before.authenticator.clone());
+                match before.filter(|before| before.config() == section) {
+                    Some(before) => Some(before),
+                    None => Some(Arc::new(Authenticator::new(section)?)),
+                }
+            }
+        };
+        Ok(Self { scanner: Scanner::new(config)?, identity, own_name, authenticator })
     }
 
     /// Whether [`Made::of`] can be made, without a trace of it. The keeper of our own certificate is another user.
@@ -79,7 +98,12 @@ impl MailServices {
         Self { spool, ids, traces, bans, config, made, dns, failures, greylist }
     }
 
-    /// Sessions and messages from now on are served by this.
+    /// What serves sessions and messages.
+    pub(super) fn made(&self) -> Arc<Made> {
+        self.made.load_full()
+    }
+
+    /// From now on it is this.
     pub(super) fn set_made(&self, made: Made) {
         self.made.store(Arc::new(made));
     }
@@ -136,26 +160,26 @@ impl Services for MailServices {
         reverse_path: &ReversePath,
         forward_path: &ForwardPath,
     ) -> Finding {
-        let now = SystemTime::now().into();
-        self.greylist.judge(settings, client, reverse_path, forward_path, now).await
+        let judged =
+            self.greylist.judge(settings, client, reverse_path, forward_path, SystemTime::now().into());
+        // A store that hangs is no reason to keep strangers waiting, and their places taken.
+        tokio::time::timeout(GREYLIST_TIME, judged).await.unwrap_or_else(|_| {
+            let cause = "the greylist's store doesn't answer";
+            Finding::new(Check::Greylist, Outcome::Unavailable(cause.to_owned()), cause)
+        })
     }
 
     async fn login(&self, client: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {
-        if !self.failures.may_try(client, Instant::now()) {
-            return Err(LoginRefused::TooMany);
-        }
-        let made = self.made.load_full();
         // Taken out of the configuration while the session went on.
-        let Some(authenticator) = &made.authenticator else { return Err(LoginRefused::Unavailable) };
+        let Some(authenticator) = self.made.load_full().authenticator.clone() else {
+            return Err(LoginRefused::Unavailable);
+        };
+        self.failures.begin(client, Instant::now())?;
         let user = credentials.user.clone();
         let verdict = authenticator.check(&self.dns(), credentials).await;
-        match verdict {
-            Ok(()) => self.failures.forgive(client),
-            Err(LoginRefused::Wrong) => {
-                self.failures.note(client, Instant::now());
-                info!(%client, user, "a login failed");
-            }
-            Err(LoginRefused::Unavailable | LoginRefused::TooMany) => {}
+        self.failures.end(client, verdict == Err(LoginRefused::Wrong));
+        if verdict == Err(LoginRefused::Wrong) {
+            info!(%client, user, "a login failed");
         }
         verdict
     }

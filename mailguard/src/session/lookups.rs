@@ -1,5 +1,6 @@
 //! What is asked of the DNS for `policy::rcpt`, when it says so: the client's names, the domains of sender and recipient, the
-//! block lists. What is independent is asked at one time, and a transaction waits [`LOOKUP_TIME`] for all of it at most.
+//! block lists. What is independent is asked at one time, and a transaction waits [`LOOKUP_TIME`] at most for answers that
+//! don't come.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use futures::future::{OptionFuture, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::Rbl;
-use mailguard_core::finding::Finding;
+use mailguard_core::finding::{Finding, Outcome};
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{Domain, ForwardPath, ReversePath};
 use mailguard_core::policy::domain::Standing;
@@ -18,11 +19,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::lookup::dns::Dns;
 
-/// Longest time that one transaction waits for answers of the DNS.
+/// Longest time that one transaction waits for answers of the DNS that don't come.
 const LOOKUP_TIME: Duration = Duration::from_secs(30);
 
 /// Most domains of recipients whose standing a transaction remembers.
-const MAX_REMEMBERED_DOMAINS: usize = 1_000;
+pub(super) const MAX_REMEMBERED_DOMAINS: usize = 1_000;
 
 /// The client's names, asked for once a session.
 #[derive(Debug, Default)]
@@ -114,8 +115,9 @@ impl Lookups {
         self.asked_name = true;
         let began = Instant::now();
         let names = names.of(dns, subject.client, self.time_left).await;
-        self.time_left = self.time_left.saturating_sub(began.elapsed());
+        let unanswered = matches!(names, Lookup::Unavailable(_));
         let finding = policy::connect::judge_names(&config.access, subject.client, names);
+        self.spend(unanswered, began);
         Found { about_sender: vec![finding], about_recipient: Vec::new() }
     }
 
@@ -136,7 +138,6 @@ impl Lookups {
             OptionFuture::from(recipient.map(|domain| standing(dns, domain, time))),
             OptionFuture::from(lists),
         );
-        self.time_left = time.saturating_sub(began.elapsed());
         let mut found = Found::default();
         if let Some((domain, standing)) = sender.zip(sender_standing) {
             self.asked_sender = true;
@@ -152,7 +153,17 @@ impl Lookups {
             self.asked_lists = true;
             found.about_sender.push(finding);
         }
+        let unanswered =
+            |finding: &Finding| matches!(finding.outcome, Outcome::Unavailable(_) | Outcome::Defer(_));
+        self.spend(found.about_sender.iter().chain(&found.about_recipient).any(unanswered), began);
         found
+    }
+
+    /// Time that brought an answer is not counted: who names many domains waits longer than who names one.
+    fn spend(&mut self, unanswered: bool, since: Instant) {
+        if unanswered {
+            self.time_left = self.time_left.saturating_sub(since.elapsed());
+        }
     }
 }
 

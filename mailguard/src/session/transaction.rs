@@ -169,19 +169,22 @@ impl<S: Services> Transactions<S> {
         };
         findings.extend(lookups.remembered(&self.config, &subject));
         let (config, names) = (&*self.config, &mut self.names);
-        let mut greylists = config.greylist.enabled && trust == Trust::Untrusted;
+        // Each at most once a recipient.
+        let mut open = vec![Inquiry::ClientName, Inquiry::Dns];
+        open.extend((config.greylist.enabled && trust == Trust::Untrusted).then_some(Inquiry::Greylist));
         loop {
             let mut unasked = lookups.unasked(config, &subject);
-            unasked.extend(greylists.then_some(Inquiry::Greylist));
+            unasked.push(Inquiry::Greylist);
+            unasked.retain(|inquiry| open.contains(inquiry));
             let inquiry = match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
                 Next::Answer(verdict) => return (verdict, findings),
                 Next::Ask(inquiry) => inquiry,
             };
+            open.retain(|other| *other != inquiry);
             let found = match inquiry {
                 Inquiry::ClientName => lookups.ask_name(config, &self.services.dns(), names, &subject).await,
                 Inquiry::Dns => lookups.ask_dns(config, &self.services.dns(), names, &subject).await,
                 Inquiry::Greylist => {
-                    greylists = false;
                     let Subject { client, reverse_path, forward_path, .. } = subject;
                     let seen = self.services.greylist(&config.greylist, client, reverse_path, forward_path);
                     Found { about_recipient: vec![seen.await], ..Found::default() }

@@ -5,6 +5,7 @@ use mailguard_core::config::model::Rbl;
 use super::*;
 use crate::lookup::dns::Dns;
 use crate::lookup::dns_server::DnsServer;
+use crate::session::lookups::MAX_REMEMBERED_DOMAINS;
 
 /// A server in the red zone that asks a DNS with this zone.
 async fn asking(zone: &[&str], change: impl FnOnce(&mut Config)) -> Running {
@@ -164,4 +165,25 @@ async fn strangers_that_were_not_seen_before_come_again_and_it_is_no_error() {
     let mut server = server_with(GREEN, |config, _| on(config));
     server.seen_as = Some("192.0.2.7".parse().unwrap());
     rcpt(&server, "a@client.test", "grey@here.test", "250 2.1.5 Recipient ok").await;
+}
+
+#[tokio::test]
+async fn recipients_of_more_domains_than_are_remembered_are_each_asked_about_once() {
+    let domains: Vec<String> = (0..=MAX_REMEMBERED_DOMAINS).map(|number| format!("d{number}.test")).collect();
+    let zone: Vec<String> = domains.iter().map(|domain| format!("{domain} MX 10 mx.{domain}")).collect();
+    let zone: Vec<&str> = zone.iter().map(String::as_str).collect();
+    let dns = DnsServer::start(&zone).await;
+    let server = server_with(GREEN, |config, house| {
+        config.dns = dns.config();
+        house.dns = Arc::new(Dns::new(&config.dns));
+        config.spam_prevention.reject_unknown_recipient_domain = true;
+        config.server.max_recipients = 2 * domains.len();
+    });
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.play("C: MAIL FROM:<a@client.test>\nS: 250 2.1.0 Sender ok").await;
+    for domain in domains.iter().chain(&domains) {
+        client.play(&format!("C: RCPT TO:<b@{domain}>\nS: 250 2.1.5 Recipient ok")).await;
+    }
+    client.quit().await;
 }

@@ -98,7 +98,7 @@ impl Progress {
                 continue;
             }
             progress.command(Stage::Rcpt, index, |text| {
-                write_rcpt(text, recipient, offers);
+                write_rcpt(text, recipient, offers, transaction.envelope.smtputf8);
             });
         }
         progress.command(Stage::Data, 0, |text| text.extend_from_slice(b"DATA"));
@@ -335,7 +335,7 @@ fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabi
     }
 }
 
-fn write_rcpt(text: &mut Vec<u8>, recipient: &Recipient, offers: &Capabilities) {
+fn write_rcpt(text: &mut Vec<u8>, recipient: &Recipient, offers: &Capabilities, smtputf8: bool) {
     text.extend_from_slice(b"RCPT TO:");
     match &recipient.forward_path {
         ForwardPath::Postmaster => text.extend_from_slice(b"<postmaster>"),
@@ -352,7 +352,7 @@ fn write_rcpt(text: &mut Vec<u8>, recipient: &Recipient, offers: &Capabilities) 
         let _ = write!(text, " NOTIFY={wanted}");
     }
     let original = recipient.original_recipient.as_ref();
-    if let Some(original) = original.filter(|original| offers.smtputf8 || original.is_ascii()) {
+    if let Some(original) = original.filter(|original| (offers.smtputf8 && smtputf8) || original.is_ascii()) {
         let _ = write!(text, " ORCPT={original}");
     }
 }

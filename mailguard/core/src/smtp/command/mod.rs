@@ -71,17 +71,24 @@ pub struct MailCommand {
 pub struct RcptCommand {
     /// TO, NOTIFY=, ORCPT=
     pub recipient: Recipient,
-    /// The path is written in more than ASCII, which MAIL must have announced (RFC 6531 §3.4).
+    /// A path or a parameter is written in more than ASCII, which MAIL must have announced (RFC 6531 §3.4).
     pub needs_utf8: bool,
 }
 
 /// The arguments of AUTH.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AuthCommand {
     /// In upper case.
     pub mechanism: String,
     /// The initial response, as it stands.
     pub initial: Option<String>,
+}
+
+/// Without the response: it holds a password.
+impl fmt::Debug for AuthCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthCommand").field("mechanism", &self.mechanism).finish_non_exhaustive()
+    }
 }
 
 /// The arguments of BDAT.

@@ -69,7 +69,8 @@ pub(super) fn parse_rcpt(argument: &[u8]) -> Result<RcptCommand, CommandError> {
             _ => recipient.original_recipient = Some(parse_original_recipient(value)?),
         }
     }
-    Ok(RcptCommand { needs_utf8: !path.is_ascii(), recipient })
+    let original_is_ascii = recipient.original_recipient.as_ref().is_none_or(|original| original.is_ascii());
+    Ok(RcptCommand { needs_utf8: !path.is_ascii() || !original_is_ascii, recipient })
 }
 
 /// The keywords that a command has had.

@@ -143,7 +143,11 @@ impl<R> Server<R> {
                 let status = EnhancedStatus::new(2, 7, 0);
                 self.say(&Reply::new(ReplyCode::AUTHENTICATED, status, "Authentication successful"));
             }
-            Err(refused) => self.refuse(&refused.reply()),
+            Err(refused) => {
+                // It was told to wait.
+                self.errors += u32::from(refused == LoginRefused::TooMany);
+                self.idle(&refused.reply());
+            }
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::smtp::reply::{Reply, ReplyCode};
 
 use super::receiving::Reception;
 use super::{
-    Action, CloseReason, Emit, Greeting, MAX_IDLE_COMMANDS, Progress, Question, Server, State, Transaction,
-    Unwanted, ok,
+    Action, CloseReason, Emit, Greeting, MAX_IDLE_COMMANDS, MAX_NAMED_RECIPIENTS_TIMES, Progress, Question,
+    Server, State, Transaction, Unwanted, ok,
 };
 
 /// What is said to a command that doesn't belong between two chunks.
@@ -178,11 +178,11 @@ impl<R> Server<R> {
 
     fn rcpt(&mut self, RcptCommand { recipient, needs_utf8 }: RcptCommand) -> Progress {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::Collecting(transaction) if transaction.recipients >= self.settings.max_recipients => {
-                let refusal = Refusal::TooManyRecipients(self.settings.max_recipients);
-                let id = transaction.id;
-                self.state = State::Collecting(transaction);
-                self.refuse(&refusal.reply(id));
+            State::Collecting(transaction)
+                if transaction.recipients >= self.settings.max_recipients
+                    || transaction.asked >= self.settings.max_recipients * MAX_NAMED_RECIPIENTS_TIMES =>
+            {
+                self.refuse_further_recipient(transaction);
                 Progress::Again
             }
             State::Collecting(transaction) if needs_utf8 && !transaction.smtputf8 => {
@@ -201,6 +201,17 @@ impl<R> Server<R> {
                 Progress::Again
             }
         }
+    }
+
+    /// Many are refused as they may come later (RFC 5321 §4.5.3.1.10); who goes on all the same makes errors.
+    fn refuse_further_recipient(&mut self, mut transaction: Transaction) {
+        let reply = Refusal::TooManyRecipients(self.settings.max_recipients).reply(transaction.id);
+        transaction.asked += 1;
+        if transaction.asked > self.settings.max_recipients * MAX_NAMED_RECIPIENTS_TIMES {
+            self.errors += 1;
+        }
+        self.state = State::Collecting(transaction);
+        self.refuse(&reply);
     }
 
     fn data(&mut self) -> Progress {

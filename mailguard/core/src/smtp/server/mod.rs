@@ -39,6 +39,10 @@ use receiving::Reception;
 /// between two messages; each one more counts as an error.
 pub const MAX_IDLE_COMMANDS: u32 = 100;
 
+/// So many times its limit of recipients may a transaction name, refused ones included; each one more is not asked about, and
+/// counts as an error.
+const MAX_NAMED_RECIPIENTS_TIMES: usize = 2;
+
 /// How the client introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Greeting {
@@ -100,6 +104,8 @@ struct Transaction {
     /// MAIL said SMTPUTF8.
     smtputf8: bool,
     recipients: usize,
+    /// Recipients that were asked about, whatever the answer.
+    asked: usize,
     /// Recipients that were refused for who the sender is.
     sender_refused: usize,
 }
@@ -379,13 +385,13 @@ impl<R> Server<R> {
         self.state = State::Ready;
         match verdict {
             Ok(()) => {
-                let none_yet = Transaction { id, smtputf8, recipients: 0, sender_refused: 0 };
+                let none_yet = Transaction { id, smtputf8, recipients: 0, asked: 0, sender_refused: 0 };
                 self.state = State::Collecting(none_yet);
                 self.say(&ok((2, 1, 0), "Sender ok"));
             }
             Err(refusal) => {
                 self.mail_refused = Some(0);
-                self.refuse(&refusal.reply(id));
+                self.idle(&refusal.reply(id));
             }
         }
     }
@@ -397,6 +403,7 @@ impl<R> Server<R> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::JudgingRcpt(mut transaction) => {
                 let id = transaction.id;
+                transaction.asked += 1;
                 transaction.recipients += usize::from(verdict.is_ok());
                 self.state = State::Collecting(transaction);
                 match verdict {
@@ -412,7 +419,7 @@ impl<R> Server<R> {
         let counted = match &mut self.state {
             State::Collecting(transaction) if refusal.is_about_sender() => {
                 transaction.sender_refused += 1;
-                (2..=self.settings.max_recipients).contains(&transaction.sender_refused)
+                transaction.sender_refused > 1
             }
             _ => false,
         };

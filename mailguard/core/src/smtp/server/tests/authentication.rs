@@ -189,3 +189,17 @@ fn a_client_that_never_pauses_has_its_deadline() {
     }
     assert_eq!(session.seen.last().map(String::as_str), Some("= close Timeout"));
 }
+
+#[test]
+fn who_names_recipients_without_end_is_asked_about_no_more() {
+    // Three are the limit, and twice as many may be named.
+    let deferred = "C: RCPT TO:<deferred@mx.example>\n".repeat(10);
+    let asked = "S: 452 4.3.1 Insufficient storage, try later (ref 11)\n".repeat(6);
+    let unasked = "S: 452 4.5.3 Too many recipients, the limit is 3 (ref 11)\n".repeat(3);
+    check_greeted(&format!(
+        "C: MAIL FROM:<a@client.example>
+        S: 250 2.1.0 Sender ok
+        {deferred}{asked}{unasked}S: 421 4.7.0 Too many errors, closing the connection
+        = close TooManyErrors"
+    ));
+}
