@@ -11,7 +11,7 @@ use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{
     CLIENT4, CLIENT4_SECOND, FIREWALL4, FIREWALL4_WAN, LAN, SERVER4, SERVER6, Topology, port25,
 };
-use mailguard_tests::peers::smtp_sink::{Received, SmtpSink};
+use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::swaks::{self, Message, Outcome};
 use mailguard_tests::peers::wait_until;
 use serde_json::Value;
@@ -55,16 +55,6 @@ fn sink(topology: &Topology, folder: &Path, listen: &str) -> SmtpSink {
         .expect("smtp-sink runs")
 }
 
-fn arrived(sink: &SmtpSink, subject: &str) -> Option<Received> {
-    let line = format!("Subject: {subject}\n");
-    sink.received().into_iter().find(|message| message.content.contains(&line))
-}
-
-fn wait_for(sink: &SmtpSink, subject: &str) -> Received {
-    wait_until(&format!("\"{subject}\" arrives"), || arrived(sink, subject).is_some()).expect("it arrives");
-    arrived(sink, subject).expect("it arrived")
-}
-
 fn rows(appliance: &Appliance<'_>, what: &str) -> Vec<Value> {
     let list = appliance.json(&[what, "list"]).expect("a list");
     list.as_array().expect("an array").clone()
@@ -84,7 +74,7 @@ fn a_clean_message_arrives_unchanged_over_both_families() {
         let sink = sink(&topology, appliance.folder(), &listen);
         let outcome = send(&topology, &message(&server, "bob@server.example.test", subject));
         assert!(outcome.accepted, "{}", outcome.transcript);
-        let received = wait_for(&sink, subject);
+        let received = sink.wait_for(subject).expect("it arrives");
         let (ours, rest) = received.content.split_once("\nDate:").expect("a header of the client's");
         assert!(ours.starts_with("Received: from client.example.test"), "{ours}");
         assert!(ours.contains("by mailguard.example.test"), "{ours}");
@@ -114,11 +104,11 @@ fn a_virus_is_withheld_shown_and_released() {
     assert_eq!(withheld.len(), 1, "{withheld:?}");
     let id = text(&withheld[0], "id").to_owned();
     assert!(appliance.ok(&["quarantine", "show", &id]).expect("shown").contains("EICAR"));
-    assert!(arrived(&sink, "infected").is_none());
+    assert!(sink.with_subject("infected").is_none());
     assert!(rows(&appliance, "queue").is_empty());
     assert!(!appliance.cli(&["quarantine", "release", &id]).expect("runs").status.success(), "a virus");
     appliance.ok(&["quarantine", "release", "--with-virus", &id]).expect("released");
-    wait_for(&sink, "infected");
+    sink.wait_for("infected").expect("it arrives");
     assert!(rows(&appliance, "quarantine").is_empty());
 
     assert!(send(&topology, &Message { subject: "again", ..infected }).accepted);
@@ -162,14 +152,14 @@ fn chunks_are_delivered_and_hide_nothing() {
     let sink = sink(&topology, appliance.folder(), &port25(SERVER4));
     let reply = send_in_chunks(&topology, &["Subject: in chu", "nks\r\n\r\n.dot\r\n.\r\nQUIT\r\nla", "st"]);
     assert!(reply.starts_with("250 2.0.0 Ok: queued as"), "{reply}");
-    let received = wait_for(&sink, "in chunks");
+    let received = sink.wait_for("in chunks").expect("it arrives");
     assert!(received.content.ends_with("\n\n.dot\n.\nQUIT\nlast\n"), "{}", received.content);
     let (one, other) = EICAR.split_at(30);
     let reply = send_in_chunks(&topology, &["Subject: infected\r\n\r\n", one, other, "\r\n"]);
     assert!(reply.starts_with("250 2.0.0 Ok: queued as"), "{reply}");
     let withheld = rows(&appliance, "quarantine");
     assert_eq!(withheld.len(), 1, "{withheld:?}");
-    assert!(arrived(&sink, "infected").is_none());
+    assert!(sink.with_subject("infected").is_none());
 }
 
 #[test]
@@ -199,8 +189,8 @@ fn the_uplink_is_no_open_relay_and_lists_are_obeyed() {
     }
     let outcome = from("friend@foe.example.test", "bob@inside.example.test", "whitelisted");
     assert!(outcome.accepted, "{}", outcome.transcript);
-    wait_for(&sink, "whitelisted");
-    assert!(arrived(&sink, "refused").is_none());
+    sink.wait_for("whitelisted").expect("it arrives");
+    assert!(sink.with_subject("refused").is_none());
     let refused = appliance.ok(&["trace", "result:refused"]).expect("traces");
     assert!(refused.contains("elsewhere.example.test"), "{refused}");
 }
@@ -233,7 +223,7 @@ fn bypass_and_blacklist_change_live_and_in_the_file() {
     let deliver = |subject: &str| {
         let outcome = send(&topology, &message(&server, "bob@server.example.test", subject));
         assert!(outcome.accepted, "{subject}: {}", outcome.transcript);
-        wait_for(&sink, subject).client
+        sink.wait_for(subject).expect("it arrives").client
     };
     let by_firewall = FIREWALL4_WAN.to_string();
     assert_eq!(deliver("filtered"), by_firewall);
@@ -312,8 +302,8 @@ fn mail_waits_for_a_server_that_is_down() {
     appliance.ok(&["queue", "remove", &first]).expect("removed");
     let second = text(&rows(&appliance, "queue")[0], "id").to_owned();
     appliance.ok(&["queue", "retry", &second]).expect("retried");
-    wait_for(&sink, "second");
-    assert!(arrived(&sink, "first").is_none());
+    sink.wait_for("second").expect("it arrives");
+    assert!(sink.with_subject("first").is_none());
 }
 
 #[test]
@@ -433,7 +423,7 @@ fn the_mail_process_dies_and_the_next_one_serves_the_same_listeners() {
     let server = SERVER4.to_string();
     let outcome = send(&topology, &message(&server, "bob@server.example.test", "after the kill"));
     assert!(outcome.accepted, "{}", outcome.transcript);
-    wait_for(&sink, "after the kill");
+    sink.wait_for("after the kill").expect("it arrives");
 }
 
 #[test]
@@ -464,6 +454,6 @@ fn after_a_stop_port_25_follows_on_proxy_down_and_unload_leaves_nothing() {
             assert!(!rules.contains("fwmark"), "{rules}");
         }
         assert!(mail("unloaded").accepted, "direct");
-        assert_eq!(wait_for(&sink, "unloaded").client, CLIENT4.to_string());
+        assert_eq!(sink.wait_for("unloaded").expect("it arrives").client, CLIENT4.to_string());
     }
 }

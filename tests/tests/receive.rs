@@ -8,10 +8,9 @@ use std::time::Duration;
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::dovecot::{self, Dovecot};
-use mailguard_tests::peers::smtp_sink::{Received, SmtpSink};
+use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::swaks::{self, Message, Outcome};
 use mailguard_tests::peers::unbound::{self, Unbound};
-use mailguard_tests::peers::wait_until;
 
 /// The client's side is the uplink; mail for one domain goes to the server, other mail to the server as a smarthost.
 fn uplink(more: &str) -> String {
@@ -40,13 +39,6 @@ fn send(topology: &Topology, message: &Message<'_>) -> Outcome {
 fn sink(topology: &Topology, folder: &Path) -> SmtpSink {
     SmtpSink::start(&|program| topology.server.command(program), folder, &port25(SERVER4), true)
         .expect("smtp-sink runs")
-}
-
-fn wait_for(sink: &SmtpSink, subject: &str) -> Received {
-    let line = format!("Subject: {subject}\n");
-    let arrived = || sink.received().into_iter().find(|message| message.content.contains(&line));
-    wait_until(&format!("\"{subject}\" arrives"), || arrived().is_some()).expect("it arrives");
-    arrived().expect("it arrived")
 }
 
 const FAR: &str = "bob@far.example.test";
@@ -82,7 +74,7 @@ fn users_show_who_they_are_by_their_imap_password() {
         let login = Message { tls: true, login: right, ..message(FAR, &subject) };
         let outcome = send(&topology, &login);
         assert!(outcome.accepted, "{tls}: {}\n{}", outcome.transcript, appliance.log());
-        let content = wait_for(&sink, &subject).content;
+        let content = sink.wait_for(&subject).expect("it arrives").content;
         assert!(content.contains("with ESMTPSA id "), "{content}");
         let wrong = send(&topology, &Message { login: Some((dovecot::USER, "secret")), ..login });
         assert!(
@@ -173,7 +165,7 @@ fn strangers_are_asked_about_and_ours_are_not() {
         let seen = from(Some(&second), sender);
         assert!(seen.starts_with(reply), "{sender}: {seen}");
     }
-    wait_for(&sink, "asked about");
+    sink.wait_for("asked about").expect("it arrives");
 
     appliance
         .write_config(&uplink(&format!("{dns}[spam.greylist]\nenabled = true\ndelay = \"30s\"\n")))

@@ -71,9 +71,7 @@ fn word(kind: Kind) -> &'static str {
 }
 
 fn is_asked(config: &Config, zone: &str) -> bool {
-    let lists =
-        |rbl: &mailguard_core::config::model::Rbl| [rbl.ip_lists.clone(), rbl.domain_lists.clone()].concat();
-    config.rbl.as_ref().is_some_and(|rbl| lists(rbl).iter().any(|asked| asked == zone))
+    config.rbl.iter().flat_map(|rbl| rbl.ip_lists.iter().chain(&rbl.domain_lists)).any(|asked| asked == zone)
 }
 
 /// Lists that are asked and that the catalogue doesn't know.

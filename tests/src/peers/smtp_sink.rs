@@ -78,6 +78,18 @@ impl SmtpSink {
         let texts = files.flatten().filter_map(|file| fs::read(file.path()).ok());
         texts.filter_map(|text| parse(&String::from_utf8_lossy(&text))).collect()
     }
+
+    /// The message with this subject, if it came.
+    pub fn with_subject(&self, subject: &str) -> Option<Received> {
+        let line = format!("Subject: {subject}\n");
+        self.received().into_iter().find(|message| message.content.contains(&line))
+    }
+
+    /// Waits for the message with this subject.
+    pub fn wait_for(&self, subject: &str) -> Result<Received> {
+        wait_until(&format!("\"{subject}\" arrives"), || self.with_subject(subject).is_some())?;
+        self.with_subject(subject).with_context(|| format!("\"{subject}\" went again"))
+    }
 }
 
 /// The sink heads each message with X- lines and a Received field of three lines.
