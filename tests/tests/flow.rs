@@ -125,8 +125,11 @@ fn send_in_chunks(topology: &Topology, chunks: &[&str]) -> String {
         .within(|| Ok(BufReader::new(TcpStream::connect((SERVER4, 25))?)))
         .expect("the proxy is reached");
     stream.get_ref().set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-    stream.get_mut().write_all(b"EHLO client.example.test\r\n").expect("written");
+    // Who speaks before the banner is sent away.
     let mut line = String::new();
+    stream.read_line(&mut line).expect("a banner");
+    assert!(line.starts_with("220 "), "{line}");
+    stream.get_mut().write_all(b"EHLO client.example.test\r\n").expect("written");
     while !line.starts_with("250 ") {
         line.clear();
         assert!(stream.read_line(&mut line).expect("a reply") > 0, "the connection is open");
