@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
 use mailguard_core::mail::{BodyType, Domain, DsnReturn, Envelope, ForwardPath, Host, Mailbox, Recipient, ReversePath};
-use mailguard_core::smtp::client::{Action, Client, Settings, Transaction};
+use mailguard_core::smtp::client::{Action, Client, ContentForm, Settings, Transaction};
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (chunk, wire) = input;
@@ -33,9 +33,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     let transaction = Transaction {
         envelope: &envelope,
         recipients: &recipients,
-        size: 100,
-        eight_bit: false,
-        utf8_header: false,
+        content: (chunk % 2 == 0).then_some(ContentForm { size: 100, eight_bit: false, utf8_header: false }),
     };
     let (mut begun, mut ended) = (0, 0);
     for piece in wire.chunks(usize::from(chunk).max(1)) {

@@ -10,6 +10,7 @@ pub mod session;
 pub mod tls;
 pub mod auth;
 pub mod greylist;
+pub mod verification;
 pub mod lookup;
 pub mod scan;
 pub mod store;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::dovecot::{self, Dovecot};
+use mailguard_tests::peers::postfix::Postfix;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::swaks::{self, Message, Outcome};
 use mailguard_tests::peers::unbound::{self, Unbound};
@@ -220,4 +221,37 @@ fn the_certificate_is_ours_or_the_given_one_and_a_reload_changes_it() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("can't be used together"), "{said}");
     shown();
+}
+
+#[test]
+fn the_server_of_a_domain_says_whom_it_knows() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let server = |program: &str| topology.server.command(program);
+    let mut appliance =
+        Appliance::start(&firewall, &uplink("[server]\nverify_recipients = true\n")).expect("mailguard runs");
+    let answer = |recipient: &str| send(&topology, &message(recipient, "verified")).last_reply().to_owned();
+    let nobody_there = answer(INSIDE);
+    let unverified = "450 4.1.1 Recipient can't be verified now, try later";
+    assert!(nobody_there.starts_with(unverified), "{nobody_there}");
+
+    let host = SERVER4.to_string();
+    let sink =
+        SmtpSink::start(&server, appliance.folder(), &format!("{host}:2525"), true).expect("smtp-sink runs");
+    let users = format!(
+        "relay_domains = inside.example.test\nrelay_recipient_maps = inline:{{ {{ {INSIDE} = x }} }}\n\
+         relayhost = [{host}]:2525\nlocal_recipient_maps =\n"
+    );
+    let _postfix = Postfix::start(&server, appliance.folder(), &host, 25, &users).expect("Postfix runs");
+    // The server that wasn't there would be left alone for a while.
+    appliance.stop().expect("stopped");
+    appliance.run().expect("mailguard runs again");
+    let unknown = answer("nobody@inside.example.test");
+    assert!(unknown.starts_with("550 5.1.1 Recipient unknown (ref "), "{unknown}\n{}", appliance.log());
+    let known = answer(INSIDE);
+    assert!(known.starts_with("250 2.0.0 Ok: queued as "), "{known}\n{}", appliance.log());
+    sink.wait_for("verified").expect("it arrives");
+    let (_, id) = unknown.trim_end_matches(')').split_once("(ref ").expect("an id");
+    let trace = appliance.ok(&["trace", id]).expect("a trace");
+    assert!(trace.contains("Recipient address rejected"), "{trace}");
 }

@@ -28,6 +28,8 @@ pub enum Check {
     SenderDomain,
     /// Whether the forward-path's domain is a whole name, and known.
     RecipientDomain,
+    /// Whether the server of the forward-path's domain takes mail for it.
+    RecipientVerification,
     /// DNS block lists (`[rbl]`).
     Rbl,
     /// Greylisting (`[spam.greylist]`).
@@ -55,6 +57,7 @@ impl Check {
             Check::Helo => "helo",
             Check::SenderDomain => "sender-domain",
             Check::RecipientDomain => "recipient-domain",
+            Check::RecipientVerification => "recipient-verification",
             Check::Rbl => "rbl",
             Check::Greylist => "greylist",
             Check::MessageSize => "message-size",

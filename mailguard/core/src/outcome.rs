@@ -37,6 +37,13 @@ impl Outcome {
         }
     }
 
+    /// As [`Outcome::report`].
+    pub fn into_report(self) -> Report {
+        match self {
+            Outcome::Delivered(report) | Outcome::Deferred(report) | Outcome::Failed(report) => report,
+        }
+    }
+
     /// Whether this says that the next hop itself doesn't work now: nobody answered, or it takes no mail at all
     /// (RFC 5321 §3.8).
     pub fn blames_next_hop(&self) -> bool {

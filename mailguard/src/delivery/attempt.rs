@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use mailguard_core::mail::{Envelope, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::smtp::EnhancedStatus;
-use mailguard_core::smtp::client::{Conclusion, Ending, Transaction};
+use mailguard_core::smtp::client::{Conclusion, ContentForm, Ending, Transaction};
 
 use super::content::{eight_bit, utf8_header};
 use super::session::Session;
@@ -19,7 +19,8 @@ pub(super) struct Attempt<'a> {
     envelope: &'a Envelope,
     /// In place of the envelope's.
     recipients: &'a [Recipient],
-    body: &'a Body,
+    /// None: the servers are only asked whether they would take the recipients.
+    body: Option<&'a Body>,
     verdicts: Vec<Verdict>,
     /// The servers that have answered.
     asked: Vec<SocketAddr>,
@@ -27,24 +28,17 @@ pub(super) struct Attempt<'a> {
     over: bool,
 }
 
-/// What a body holds that a server may not take.
-#[derive(Debug, Clone, Copy)]
-struct Form {
-    eight_bit: bool,
-    utf8_header: bool,
-}
-
 /// What is known of a recipient.
 #[derive(Debug, Clone)]
 enum Verdict {
-    /// Nothing, or what stands if no other server says better.
+    /// Nothing was said of it. What stands if no other server says better, where there is something.
     Open(Option<Outcome>),
     /// This.
     Final(Outcome),
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(envelope: &'a Envelope, recipients: &'a [Recipient], body: &'a Body) -> Self {
+    pub(super) fn new(envelope: &'a Envelope, recipients: &'a [Recipient], body: Option<&'a Body>) -> Self {
         let verdicts = vec![Verdict::Open(None); recipients.len()];
         Self { envelope, recipients, body, verdicts, asked: Vec::new(), over: false }
     }
@@ -98,13 +92,22 @@ impl<'a> Attempt<'a> {
     }
 
     /// How the body must be declared to this server.
-    async fn form(&self, session: &Session) -> std::io::Result<Form> {
-        let eight_bit = eight_bit(self.body, session.takes_eight_bit()).await?;
+    async fn form(&self, session: &Session) -> std::io::Result<Option<ContentForm>> {
+        let Some(body) = self.body else { return Ok(None) };
         let in_question = self.envelope.smtputf8 && !session.takes_utf8();
-        Ok(Form { eight_bit, utf8_header: in_question && utf8_header(self.body).await? })
+        Ok(Some(ContentForm {
+            size: body.octets(),
+            eight_bit: eight_bit(body, session.takes_eight_bit()).await?,
+            utf8_header: in_question && utf8_header(body).await?,
+        }))
     }
 
-    async fn transaction(&self, session: &mut Session, indices: &[usize], form: Form) -> Conclusion {
+    async fn transaction(
+        &self,
+        session: &mut Session,
+        indices: &[usize],
+        content: Option<ContentForm>,
+    ) -> Conclusion {
         let chosen: Vec<Recipient>;
         let recipients = if indices.len() == self.recipients.len() {
             self.recipients
@@ -112,10 +115,7 @@ impl<'a> Attempt<'a> {
             chosen = indices.iter().map(|&index| self.recipients[index].clone()).collect();
             &chosen
         };
-        let Form { eight_bit, utf8_header } = form;
-        let size = self.body.octets();
-        let transaction = Transaction { envelope: self.envelope, recipients, size, eight_bit, utf8_header };
-        session.send(&transaction, self.body).await
+        session.send(&Transaction { envelope: self.envelope, recipients, content }, self.body).await
     }
 
     fn note(&mut self, index: usize, outcome: Outcome) {
@@ -146,11 +146,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Decides everything that is open.
+    /// No server can be asked: this holds where nothing else is known.
     pub(super) fn settle(&mut self, outcome: &Outcome) {
         for verdict in &mut self.verdicts {
             if let Verdict::Open(None) = verdict {
-                *verdict = Verdict::Final(outcome.clone());
+                *verdict = Verdict::Open(Some(outcome.clone()));
             }
         }
         self.over = true;
@@ -162,14 +162,27 @@ impl<'a> Attempt<'a> {
             .into_iter()
             .map(|verdict| match verdict {
                 Verdict::Final(outcome) | Verdict::Open(Some(outcome)) => outcome,
-                Verdict::Open(None) => Outcome::Deferred(Report {
-                    status: EnhancedStatus::new(4, 4, 0),
-                    remote: String::new(),
-                    reply: None,
-                    text: "no server could be asked".to_owned(),
-                }),
+                Verdict::Open(None) => Outcome::Deferred(nobody_asked()),
             })
             .collect()
+    }
+
+    /// What the servers said of the first recipient. What they said of us, or didn't say, is deferred.
+    pub(super) fn into_word(self) -> Outcome {
+        match self.verdicts.into_iter().next() {
+            Some(Verdict::Final(outcome)) => outcome,
+            Some(Verdict::Open(Some(outcome))) => Outcome::Deferred(outcome.into_report()),
+            Some(Verdict::Open(None)) | None => Outcome::Deferred(nobody_asked()),
+        }
+    }
+}
+
+fn nobody_asked() -> Report {
+    Report {
+        status: EnhancedStatus::new(4, 4, 0),
+        remote: String::new(),
+        reply: None,
+        text: "no server could be asked".to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ mod pool;
 mod session;
 
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::HeloName;
-use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
+use mailguard_core::mail::{BodyType, Domain, Envelope, ForwardPath, Mailbox, Recipient, ReversePath};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, NoRoute};
 use tokio::time::{Instant, sleep};
@@ -81,7 +81,27 @@ impl Delivery {
         envelope: &Envelope,
         body: &Body,
     ) -> Vec<Outcome> {
-        let terms = Terms {
+        let terms = self.terms(config);
+        self.attempt_on(&terms, hop, envelope, body).await
+    }
+
+    /// Asks the servers of `hop` whether they would take a message for `recipient`: `Delivered` if so, `Failed` if
+    /// they refuse it for good, `Deferred` for everything that is no word about it. The reverse-path is null, as
+    /// that of a message that must not be answered (RFC 5321 §4.5.5).
+    pub async fn verify(&self, config: &Config, hop: &NextHop, recipient: &ForwardPath) -> Outcome {
+        let envelope = Envelope {
+            reverse_path: ReversePath::Null,
+            recipients: vec![Recipient::new(recipient.clone())],
+            body: BodyType::SevenBit,
+            smtputf8: false,
+            dsn_return: None,
+            envelope_id: None,
+        };
+        self.verify_on(&self.terms(config), hop, &envelope).await
+    }
+
+    fn terms<'a>(&self, config: &'a Config) -> Terms<'a> {
+        Terms {
             dns: self.dns.get(&config.dns),
             own_name: &config.hostname,
             helo: match &config.delivery.helo_name {
@@ -89,8 +109,7 @@ impl Delivery {
                 HeloName::AddressLiteral => None,
             },
             postmaster: config.postmaster.as_ref(),
-        };
-        self.attempt_on(&terms, hop, envelope, body).await
+        }
     }
 
     async fn attempt_on(
@@ -101,16 +120,27 @@ impl Delivery {
         body: &Body,
     ) -> Vec<Outcome> {
         let recipients = addressed(&envelope.recipients, terms.postmaster);
-        let mut attempt = Attempt::new(envelope, &recipients, body);
+        let mut attempt = Attempt::new(envelope, &recipients, Some(body));
+        self.perform(terms, hop, &mut attempt).await;
+        attempt.into_outcomes()
+    }
+
+    async fn verify_on(&self, terms: &Terms<'_>, hop: &NextHop, envelope: &Envelope) -> Outcome {
+        let recipients = addressed(&envelope.recipients, terms.postmaster);
+        let mut attempt = Attempt::new(envelope, &recipients, None);
+        self.perform(terms, hop, &mut attempt).await;
+        attempt.into_word()
+    }
+
+    async fn perform(&self, terms: &Terms<'_>, hop: &NextHop, attempt: &mut Attempt<'_>) {
         if let Some(mut session) = self.waiting_session(hop)
             && attempt.send_by_waiting(&mut session).await
         {
             self.keep(hop, session);
         }
         if !attempt.is_over() {
-            self.try_servers(terms, hop, &mut attempt).await;
+            self.try_servers(terms, hop, attempt).await;
         }
-        attempt.into_outcomes()
     }
 
     /// A session that waits for a message to `hop`, as far as can be told without asking the server.

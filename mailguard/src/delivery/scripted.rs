@@ -8,8 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A server that plays one script a connection, in turn, and remembers what it got.
-pub(super) struct ScriptedServer {
-    pub(super) address: SocketAddr,
+pub(crate) struct ScriptedServer {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     scripts: Arc<Mutex<VecDeque<String>>>,
 }
@@ -18,7 +18,7 @@ impl ScriptedServer {
     /// Listens on `address`. Lines of a script: `S: x` says x (`|` between lines), `C: x` expects a line that is x,
     /// `data` expects content up to its final dot, `drain` reads to the end, `close` closes at once. A
     /// script's end waits for the client to close. A connection without a script is closed.
-    pub(super) async fn start(address: &str, scripts: &[&str]) -> Self {
+    pub(crate) async fn start(address: &str, scripts: &[&str]) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -37,12 +37,12 @@ impl ScriptedServer {
     }
 
     /// The contents received, dots and all, without the final one; complaints about what wasn't in the script.
-    pub(super) fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 
     /// Connections that are still to come.
-    pub(super) fn scripts_left(&self) -> usize {
+    pub(crate) fn scripts_left(&self) -> usize {
         self.scripts.lock().unwrap().len()
     }
 }

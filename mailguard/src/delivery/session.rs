@@ -124,11 +124,11 @@ impl Session {
         !matches!(unread, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Hands over one message.
-    pub(super) async fn send(&mut self, transaction: &Transaction<'_>, body: &Body) -> Conclusion {
+    /// Hands over one message, or asks about its recipients.
+    pub(super) async fn send(&mut self, transaction: &Transaction<'_>, body: Option<&Body>) -> Conclusion {
         self.client.begin(self.now(), transaction);
         loop {
-            match self.run(Some(body)).await {
+            match self.run(body).await {
                 Event::Concluded(conclusion) => return conclusion,
                 Event::Ready => {}
                 // The state machine concludes before it closes; begin on a closed one concludes.

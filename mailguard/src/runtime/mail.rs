@@ -21,7 +21,7 @@ use super::ipc::{self, Current, HandedListener, ToMail};
 use super::log;
 use super::privileged::{Notice, Notices, Privileged};
 use super::reception::{self, Doorman, Reception};
-use super::services::{Made, MailServices};
+use super::services::{Made, MailServices, Memory};
 use crate::config;
 use crate::control;
 use crate::delivery::Delivery;
@@ -34,6 +34,7 @@ use crate::spool::{IdMint, Spool};
 use crate::store::facts::FactsDb;
 use crate::store::spool_db::SpoolDb;
 use crate::trace::Recorder;
+use crate::verification::Verification;
 
 /// How often it is looked whether the spool still works.
 const SPOOL_WATCH: Duration = Duration::from_millis(500);
@@ -145,16 +146,15 @@ impl House {
         let bans = Bans::open(facts, privileged.clone(), config.clone()).await?;
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
+        let delivery = Arc::new(Delivery::new(OwnListeners::new(own)));
         let services = Arc::new(MailServices::new(
             spool,
             ids.clone(),
             made,
             traces.clone(),
-            bans.clone(),
-            greylist,
+            Memory { bans: bans.clone(), greylist, verification: Verification::new(delivery.clone()) },
             config.clone(),
         ));
-        let delivery = Arc::new(Delivery::new(OwnListeners::new(own)));
         let surroundings = Surroundings {
             db: db.clone(),
             config: config.clone(),

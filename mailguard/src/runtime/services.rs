@@ -1,6 +1,6 @@
 //! What sessions use of the rest of the house, joined to the real thing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +24,7 @@ use crate::session::Services;
 use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
 use crate::tls::Identity;
 use crate::trace::{Record, Recorder};
+use crate::verification::Verification;
 
 /// Longest wait for the greylist.
 const GREYLIST_TIME: Duration = Duration::from_secs(5);
@@ -33,12 +34,18 @@ pub(super) struct MailServices {
     spool: Spool,
     ids: Arc<IdMint>,
     traces: Recorder,
-    bans: Bans,
+    memory: Memory,
     config: Arc<ArcSwap<Config>>,
     made: ArcSwap<Made>,
     dns: CurrentDns,
     failures: Failures,
-    greylist: Greylist,
+}
+
+/// What is remembered of clients, senders and recipients.
+pub(super) struct Memory {
+    pub(super) bans: Bans,
+    pub(super) greylist: Greylist,
+    pub(super) verification: Verification,
 }
 
 /// What is made of a configuration once, for all sessions.
@@ -89,13 +96,12 @@ impl MailServices {
         ids: Arc<IdMint>,
         made: Made,
         traces: Recorder,
-        bans: Bans,
-        greylist: Greylist,
+        memory: Memory,
         config: Arc<ArcSwap<Config>>,
     ) -> Self {
         let made = ArcSwap::from_pointee(made);
         let (dns, failures) = (CurrentDns::default(), Failures::default());
-        Self { spool, ids, traces, bans, config, made, dns, failures, greylist }
+        Self { spool, ids, traces, memory, config, made, dns, failures }
     }
 
     /// What serves sessions and messages.
@@ -153,6 +159,10 @@ impl Services for MailServices {
         self.dns.get(&self.config.load().dns)
     }
 
+    async fn verify(&self, config: &Config, server: SocketAddr, forward_path: &ForwardPath) -> Finding {
+        self.memory.verification.verify(config, server, forward_path).await
+    }
+
     async fn greylist(
         &self,
         settings: &Settings,
@@ -160,8 +170,13 @@ impl Services for MailServices {
         reverse_path: &ReversePath,
         forward_path: &ForwardPath,
     ) -> Finding {
-        let judged =
-            self.greylist.judge(settings, client, reverse_path, forward_path, SystemTime::now().into());
+        let judged = self.memory.greylist.judge(
+            settings,
+            client,
+            reverse_path,
+            forward_path,
+            SystemTime::now().into(),
+        );
         // A store that hangs is no reason to keep strangers waiting, and their places taken.
         tokio::time::timeout(GREYLIST_TIME, judged).await.unwrap_or_else(|_| {
             let cause = "the greylist's store doesn't answer";
@@ -185,6 +200,6 @@ impl Services for MailServices {
     }
 
     async fn abused(&self, client: IpAddr, reason: String) {
-        self.bans.after_abuse(client, reason).await;
+        self.memory.bans.after_abuse(client, reason).await;
     }
 }

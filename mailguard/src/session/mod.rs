@@ -88,6 +88,14 @@ pub trait Services: Send + Sync + 'static {
     /// The DNS of the configuration in force.
     fn dns(&self) -> Arc<Dns>;
 
+    /// Whether the recipient's server takes mail for it.
+    fn verify(
+        &self,
+        config: &Config,
+        server: SocketAddr,
+        forward_path: &ForwardPath,
+    ) -> impl Future<Output = Finding> + Send;
+
     /// Whether client, sender and recipient were seen before.
     fn greylist(
         &self,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures::future::OptionFuture;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::credentials::Credentials;
@@ -169,12 +170,14 @@ impl<S: Services> Transactions<S> {
         };
         findings.extend(lookups.remembered(&self.config, &subject));
         let (config, names) = (&*self.config, &mut self.names);
+        let server = policy::verification::server_in_question(config, forward_path);
         // Each at most once a recipient.
         let mut open = vec![Inquiry::ClientName, Inquiry::Dns];
+        open.extend(server.map(|_| Inquiry::Verification));
         open.extend((config.greylist.enabled && trust == Trust::Untrusted).then_some(Inquiry::Greylist));
         loop {
             let mut unasked = lookups.unasked(config, &subject);
-            unasked.push(Inquiry::Greylist);
+            unasked.extend([Inquiry::Verification, Inquiry::Greylist]);
             unasked.retain(|inquiry| open.contains(inquiry));
             let inquiry = match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
                 Next::Answer(verdict) => return (verdict, findings),
@@ -184,6 +187,11 @@ impl<S: Services> Transactions<S> {
             let found = match inquiry {
                 Inquiry::ClientName => lookups.ask_name(config, &self.services.dns(), names, &subject).await,
                 Inquiry::Dns => lookups.ask_dns(config, &self.services.dns(), names, &subject).await,
+                Inquiry::Verification => {
+                    let word = server.map(|server| self.services.verify(config, server, forward_path));
+                    let found = OptionFuture::from(word).await;
+                    Found { about_recipient: found.into_iter().collect(), ..Found::default() }
+                }
                 Inquiry::Greylist => {
                     let Subject { client, reverse_path, forward_path, .. } = subject;
                     let seen = self.services.greylist(&config.greylist, client, reverse_path, forward_path);

@@ -89,6 +89,7 @@ pub(crate) fn config(state_dir: &Path) -> Config {
             max_sessions: 100,
             max_sessions_per_client: 50,
             tls: None,
+            verify_recipients: false,
         },
         spam_prevention: SpamPrevention::default(),
         dns: Dns { servers: Vec::new(), timeout: Duration::from_secs(5) },

@@ -1,4 +1,4 @@
-//! Postfix itself, from a configuration folder of the test's own: a relay to compare with.
+//! Postfix itself, from a configuration folder of the test's own: a relay to compare with, or the server of a domain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,11 @@ const PROCESS_LIMIT: u32 = 100;
 impl Postfix {
     /// Starts a relay that listens on `host`:`port` and sends everything to `relay_host` (`[192.0.2.1]:25`).
     pub fn relay(place: Place<'_>, folder: &Path, host: &str, port: u16, relay_host: &str) -> Result<Self> {
+        Self::start(place, folder, host, port, &format!("relayhost = {relay_host}\n"))
+    }
+
+    /// Starts a Postfix that listens on `host`:`port`, with these `settings` beside our own.
+    pub fn start(place: Place<'_>, folder: &Path, host: &str, port: u16, settings: &str) -> Result<Self> {
         let config = folder.join("postfix");
         let (queue, data) = (folder.join("postfix-queue"), folder.join("postfix-data"));
         for path in [&config, &queue, &data] {
@@ -30,7 +35,7 @@ impl Postfix {
             bail!("there is no user postfix: install the package");
         }
         fs::write(config.join("master.cf"), master(host, port)?)?;
-        fs::write(config.join("main.cf"), main(&queue, &data, folder, relay_host))?;
+        fs::write(config.join("main.cf"), main(&queue, &data, folder, settings))?;
         allow_folder(&config)?;
         let postfix = Self { config };
         postfix.control(place, "start")?;
@@ -76,14 +81,14 @@ fn master(host: &str, port: u16) -> Result<String> {
     Ok(text)
 }
 
-fn main(queue: &Path, data: &Path, folder: &Path, relay_host: &str) -> String {
+fn main(queue: &Path, data: &Path, folder: &Path, settings: &str) -> String {
     format!(
         "compatibility_level = 3.6\nqueue_directory = {}\ndata_directory = {}\nmail_owner = postfix\n\
          setgid_group = postdrop\ndaemon_directory = /usr/lib/postfix/sbin\ncommand_directory = /usr/sbin\n\
          meta_directory = /etc/postfix\nshlib_directory = /usr/lib/postfix\nmaillog_file = {folder}/postfix.log\n\
          maillog_file_prefixes = {folder}\nmyhostname = relay.example.test\nmydestination =\nmynetworks = 0.0.0.0/0\n\
-         relayhost = {relay_host}\ninet_protocols = ipv4\nsmtp_host_lookup = native\ndisable_dns_lookups = yes\n\
-         default_process_limit = {PROCESS_LIMIT}\nbiff = no\nalias_maps =\nalias_database =\n",
+         inet_protocols = ipv4\nsmtp_host_lookup = native\ndisable_dns_lookups = yes\n\
+         default_process_limit = {PROCESS_LIMIT}\nbiff = no\nalias_maps =\nalias_database =\n{settings}",
         queue.display(),
         data.display(),
         folder = folder.display(),

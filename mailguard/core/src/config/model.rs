@@ -466,6 +466,8 @@ pub struct Server {
     pub max_sessions: usize,
     /// `max_sessions_per_client`
     pub max_sessions_per_client: usize,
+    /// `verify_recipients`
+    pub verify_recipients: bool,
     /// `tls_certificate` and `tls_key`; absent: a certificate of our own making.
     pub tls: Option<TlsIdentity>,
 }

@@ -495,7 +495,6 @@ fn smarthost(section: &mut Section<'_>) -> Option<Smarthost> {
 }
 
 fn server(section: &mut Section<'_>, zones: &[Zone], from: &NamedFiles) -> Server {
-    unbuilt::server(section);
     Server {
         require_helo: section.flag("require_helo", true),
         reject_invalid_hostname: section.flag("reject_invalid_hostname", false),
@@ -509,6 +508,7 @@ fn server(section: &mut Section<'_>, zones: &[Zone], from: &NamedFiles) -> Serve
         max_sessions: section.count("max_sessions", 10_000, 1..=100_000) as usize,
         max_sessions_per_client: section.count("max_sessions_per_client", 50, 1..=100_000) as usize,
         tls: tls_identity(section, from),
+        verify_recipients: section.flag("verify_recipients", false),
     }
 }
 

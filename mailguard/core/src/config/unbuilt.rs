@@ -159,8 +159,3 @@ pub(super) fn smarthost(section: &mut Section<'_>, enabled: bool) {
     let what = "mail goes to the smarthost without TLS yet";
     section.protection("tls", Text("opportunistic"), Some(Text("off")), enabled, what);
 }
-
-/// Keys of `[server]`.
-pub(super) fn server(section: &mut Section<'_>) {
-    section.unbuilt(&[("verify_recipients", Flag(false))]);
-}

@@ -12,6 +12,7 @@ pub mod helo;
 pub mod mail;
 pub mod rbl;
 pub mod rcpt;
+pub mod verification;
 
 use crate::config::model::{AddressPattern, ZoneKind};
 use crate::finding::{Check, Finding, Outcome};

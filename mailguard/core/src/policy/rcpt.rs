@@ -11,7 +11,7 @@ use crate::smtp::Refusal;
 use super::Trust;
 
 /// The checks that a whitelist ends, in the order in which they refuse, and what must be asked before each of them.
-const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 10] = [
+const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 11] = [
     (Check::ClientAccess, None),
     (Check::SenderAccess, None),
     (Check::RecipientAccess, None),
@@ -22,6 +22,7 @@ const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 10] = [
     (Check::SenderDomain, Some(Inquiry::Dns)),
     (Check::RecipientDomain, Some(Inquiry::Dns)),
     (Check::Rbl, Some(Inquiry::Dns)),
+    (Check::RecipientVerification, Some(Inquiry::Verification)),
     (Check::Greylist, Some(Inquiry::Greylist)),
 ];
 
@@ -32,6 +33,8 @@ pub enum Inquiry {
     ClientName,
     /// The domains of sender and recipient, and the block lists.
     Dns,
+    /// Whether the recipient's server takes mail for it.
+    Verification,
     /// Whether client, sender and recipient were seen before. The last one: it remembers those that would be taken.
     Greylist,
 }
@@ -103,7 +106,8 @@ fn relay_control(incoming: &[IncomingDomain], trust: Trust, forward_path: &Forwa
 /// 3. blacklists: client, sender, recipient;
 /// 4. HELO;
 /// 5. the domains of sender and recipient, block lists;
-/// 6. greylisting.
+/// 6. recipient verification;
+/// 7. greylisting.
 ///
 /// `unasked` is what can still be asked: an inquiry is due only where nothing before it in the order decides.
 pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[Inquiry]) -> Next {
@@ -154,6 +158,7 @@ pub(super) mod tests {
             max_sessions: 100,
             max_sessions_per_client: 10,
             tls: None,
+            verify_recipients: false,
         }
     }
 
@@ -246,6 +251,11 @@ pub(super) mod tests {
             ("listed",          "Greylist",        "Listed by rbl.example"),
             ("",                "Dns, Greylist",   "Dns?"),
             ("white",           "Greylist",        "whitelisted"),
+            ("",                "Dns, Verification", "Dns?"),
+            ("listed",          "Verification",    "Listed by rbl.example"),
+            ("",                "Verification, Greylist", "Verification?"),
+            ("nobody",          "Greylist",        "Recipient unknown"),
+            ("white",           "Verification",    "whitelisted"),
             ("grey",            "",                "Greylisted, try again in 300 seconds"),
             ("outage",          "",                "accepted"),
             ("listed",          "",                "Listed by rbl.example"),
@@ -253,7 +263,7 @@ pub(super) mod tests {
         ] {
             let words = |text: &'static str| text.split(", ").filter(|word| !word.is_empty());
             let findings: Vec<Finding> = words(found).map(finding).collect();
-            let all = [Inquiry::ClientName, Inquiry::Dns, Inquiry::Greylist];
+            let all = [Inquiry::ClientName, Inquiry::Dns, Inquiry::Verification, Inquiry::Greylist];
             let unasked: Vec<_> =
                 all.into_iter().filter(|i| words(unasked).any(|word| word == format!("{i:?}"))).collect();
             assert_eq!(in_words(&next(findings.iter(), &unasked)), expect, "{found}; {unasked:?}");
@@ -272,6 +282,7 @@ pub(super) mod tests {
             "unknown" => (Check::SenderDomain, Outcome::Refuse(Refusal::SenderDomain(DomainFault::Unknown))),
             "listed" => (Check::Rbl, Outcome::Refuse(Refusal::BlockListed("rbl.example".to_owned()))),
             "outage" => (Check::Rbl, Outcome::Unavailable("timeout".to_owned())),
+            "nobody" => (Check::RecipientVerification, Outcome::Refuse(Refusal::RecipientUnknown)),
             "grey" => (Check::Greylist, Outcome::Defer(Refusal::Greylisted(300))),
             other => panic!("no finding is called {other}"),
         };

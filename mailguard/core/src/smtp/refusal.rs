@@ -29,6 +29,10 @@ pub enum Refusal {
     SenderDomain(DomainFault),
     /// Something is wrong with the forward-path's domain.
     RecipientDomain(DomainFault),
+    /// Its server refuses the recipient for good.
+    RecipientUnknown,
+    /// Nobody can tell now whether its server takes the recipient.
+    RecipientUnverified,
     /// Client or sender stands on this DNS block list.
     BlockListed(String),
     /// Not seen before: to be tried again in so many seconds.
@@ -99,6 +103,8 @@ impl Refusal {
             Refusal::RecipientDomain(DomainFault::Unavailable) => {
                 (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 2))
             }
+            Refusal::RecipientUnknown => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 1)),
+            Refusal::RecipientUnverified => (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 1)),
             Refusal::Greylisted(_) => (ReplyCode::LOCAL_ERROR, s(4, 7, 1)),
             Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
             Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
@@ -144,6 +150,8 @@ impl fmt::Display for Refusal {
             Refusal::HeloNotQualified => f.write_str("HELO argument is not a fully qualified host name"),
             Refusal::SenderDomain(fault) => write!(f, "Sender {fault}"),
             Refusal::RecipientDomain(fault) => write!(f, "Recipient {fault}"),
+            Refusal::RecipientUnknown => f.write_str("Recipient unknown"),
+            Refusal::RecipientUnverified => f.write_str("Recipient can't be verified now, try later"),
             Refusal::BlockListed(list) => write!(f, "Listed by {list}"),
             Refusal::Greylisted(seconds) => write!(f, "Greylisted, try again in {seconds} seconds"),
             Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),

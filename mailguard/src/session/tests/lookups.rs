@@ -187,3 +187,34 @@ async fn recipients_of_more_domains_than_are_remembered_are_each_asked_about_onc
     }
     client.quit().await;
 }
+
+#[tokio::test]
+async fn servers_of_incoming_domains_are_asked_about_their_recipients() {
+    let on = |config: &mut Config| {
+        config.server.verify_recipients = true;
+        config.server.hard_error_limit = 2;
+    };
+    let server = asking(&[], on).await;
+    for (recipient, reply) in [
+        ("b@here.test", "250 2.1.5 Recipient ok"),
+        ("nobody@here.test", "550 5.1.1 Recipient unknown (ref 12)"),
+        ("hidden@here.test", "450 4.1.1 Recipient can't be verified now, try later (ref 13)"),
+    ] {
+        rcpt(&server, "a@client.test", recipient, reply).await;
+    }
+    let records = server.records();
+    let finding = records[0].findings.iter().find(|found| found.check == Check::RecipientVerification);
+    assert_eq!(finding.unwrap().reason, "127.0.0.1:25 says so");
+    // Of ours, too; but about nobody else's recipients.
+    let server = server_with(GREEN, |config, _| on(config));
+    rcpt(&server, "a@client.test", "nobody@here.test", "550 5.1.1 Recipient unknown (ref 11)").await;
+    rcpt(&server, "a@client.test", "nobody@far.test", "250 2.1.5 Recipient ok").await;
+    // Who tries out names is soon told to go.
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.play("C: MAIL FROM:<a@client.test>\nS: 250 2.1.0 Sender ok").await;
+    for _ in 0..2 {
+        client.play("C: RCPT TO:<nobody@here.test>\nS: 550 5.1.1 Recipient unknown (ref 13)").await;
+    }
+    client.play("C: RCPT TO:<nobody@here.test>\nS: 421 4.7.0 Too many errors, closing the connection").await;
+}

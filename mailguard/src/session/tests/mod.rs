@@ -83,6 +83,15 @@ impl Services for House {
         self.dns.clone()
     }
 
+    async fn verify(&self, _: &Config, server: SocketAddr, to: &ForwardPath) -> Finding {
+        let word = match to.mailbox().map(|mailbox| mailbox.local_part.as_str()) {
+            Some("nobody") => Outcome::Refuse(Refusal::RecipientUnknown),
+            Some("hidden") => Outcome::Defer(Refusal::RecipientUnverified),
+            _ => Outcome::Pass,
+        };
+        Finding::new(Check::RecipientVerification, word, format!("{server} says so"))
+    }
+
     async fn greylist(&self, _: &Greylist, _: IpAddr, _: &ReversePath, to: &ForwardPath) -> Finding {
         let grey = to.mailbox().is_some_and(|mailbox| mailbox.local_part.as_str() == "grey");
         let outcome = if grey { Outcome::Defer(Refusal::Greylisted(300)) } else { Outcome::Pass };

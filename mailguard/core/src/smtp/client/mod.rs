@@ -46,13 +46,21 @@ pub struct Settings {
     pub destination: String,
 }
 
-/// A message to hand over.
+/// A message to hand over, or the question whether it would be taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Transaction<'a> {
     /// MAIL FROM and its parameters.
     pub envelope: &'a Envelope,
     /// RCPT TO, in place of the envelope's; at least one.
     pub recipients: &'a [Recipient],
+    /// What will follow DATA. None: nothing, the server is only asked about the recipients, and a recipient that it
+    /// takes has the outcome of one that is delivered.
+    pub content: Option<ContentForm>,
+}
+
+/// What the server must know of the content.
+#[derive(Debug, Clone, Copy)]
+pub struct ContentForm {
     /// Octets of the content, line ends included, before dot-stuffing (RFC 1870 §5).
     pub size: u64,
     /// The content holds octets above 127, or may.

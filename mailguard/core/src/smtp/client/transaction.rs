@@ -5,9 +5,9 @@
 
 use std::io::Write as _;
 
-use super::Transaction;
 use super::capabilities::Capabilities;
 use super::stage::Stage;
+use super::{ContentForm, Transaction};
 use crate::mail::{DsnReturn, ForwardPath, Mailbox, Notify, Recipient, ReversePath};
 use crate::outcome::{Outcome, Report};
 use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
@@ -60,6 +60,8 @@ pub(super) struct Progress {
     mail_taken: bool,
     stage: Stage,
     empty: bool,
+    /// Nothing follows the recipients.
+    asks_only: bool,
 }
 
 impl Progress {
@@ -81,6 +83,7 @@ impl Progress {
             mail_taken: false,
             stage: if reset { Stage::Reset } else { Stage::Mail },
             empty: false,
+            asks_only: transaction.content.is_none(),
         };
         if let Some(report) = obstacle(transaction, offers, remote) {
             progress.settle_rest(Outcome::Failed(report));
@@ -101,7 +104,9 @@ impl Progress {
                 write_rcpt(text, recipient, offers, transaction.envelope.smtputf8);
             });
         }
-        progress.command(Stage::Data, 0, |text| text.extend_from_slice(b"DATA"));
+        if !progress.asks_only {
+            progress.command(Stage::Data, 0, |text| text.extend_from_slice(b"DATA"));
+        }
         progress
     }
 
@@ -169,6 +174,9 @@ impl Progress {
         match (step.stage, severity) {
             (Stage::Reset, Severity::Completed) => {}
             (Stage::Mail, Severity::Completed) => self.mail_taken = true,
+            (Stage::Rcpt, Severity::Completed) if self.asks_only && self.mail_taken => {
+                self.results[step.recipient].get_or_insert(delivered(reply, remote));
+            }
             (Stage::Rcpt, Severity::Completed) => self.accepted += usize::from(self.mail_taken),
             (Stage::Rcpt, Severity::Transient | Severity::Permanent) => {
                 let outcome = self.rcpt_refusal(reply, remote);
@@ -182,6 +190,10 @@ impl Progress {
                 self.stage = Stage::EndOfData;
                 self.empty = true;
                 return Next::EmptyContent;
+            }
+            // It says nothing about those who were asked about.
+            (Stage::Mail, Severity::Transient | Severity::Permanent) if self.asks_only => {
+                self.settle_rest(Outcome::Deferred(report(reply, step.stage, remote)));
             }
             (Stage::Mail | Stage::Data, Severity::Transient | Severity::Permanent) => {
                 self.settle_rest(refusal(reply, step.stage, remote));
@@ -270,23 +282,25 @@ impl Progress {
 
 /// Why this server can't be given the message at all.
 fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) -> Option<Report> {
-    let (status, text) = if offers.excludes_size(transaction.size) {
-        let limit = offers.size.unwrap_or_default();
-        let text = format!("the message has {} octets, the server takes at most {limit}", transaction.size);
-        (EnhancedStatus::new(5, 3, 4), text)
-    } else if transaction.eight_bit && !offers.eight_bit_mime {
-        let text = "the message has 8-bit content and the server doesn't offer 8BITMIME".to_owned();
-        (EnhancedStatus::new(5, 6, 3), text)
-    } else if offers.smtputf8 {
-        return None;
-    } else if transaction.utf8_header {
-        return Some(needs_smtputf8("the header", remote));
-    } else {
-        let sender = transaction.envelope.reverse_path.mailbox();
-        return sender
-            .filter(|sender| local_part_needs_utf8(sender))
-            .map(|sender| needs_smtputf8(sender, remote));
-    };
+    let content = transaction.content;
+    let (status, text) =
+        if let Some(ContentForm { size, .. }) = content.filter(|c| offers.excludes_size(c.size)) {
+            let limit = offers.size.unwrap_or_default();
+            let text = format!("the message has {size} octets, the server takes at most {limit}");
+            (EnhancedStatus::new(5, 3, 4), text)
+        } else if content.is_some_and(|content| content.eight_bit) && !offers.eight_bit_mime {
+            let text = "the message has 8-bit content and the server doesn't offer 8BITMIME".to_owned();
+            (EnhancedStatus::new(5, 6, 3), text)
+        } else if offers.smtputf8 {
+            return None;
+        } else if content.is_some_and(|content| content.utf8_header) {
+            return Some(needs_smtputf8("the header", remote));
+        } else {
+            let sender = transaction.envelope.reverse_path.mailbox();
+            return sender
+                .filter(|sender| local_part_needs_utf8(sender))
+                .map(|sender| needs_smtputf8(sender, remote));
+        };
     Some(Report { status, remote: remote.to_owned(), reply: None, text })
 }
 
@@ -311,12 +325,14 @@ fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabi
         ReversePath::Null => text.extend_from_slice(b"<>"),
         ReversePath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
     }
-    if offers.size.is_some() {
-        // Writing to a Vec never fails.
-        let _ = write!(text, " SIZE={}", transaction.size);
-    }
-    if transaction.eight_bit {
-        text.extend_from_slice(b" BODY=8BITMIME");
+    if let Some(content) = transaction.content {
+        if offers.size.is_some() {
+            // Writing to a Vec never fails.
+            let _ = write!(text, " SIZE={}", content.size);
+        }
+        if content.eight_bit {
+            text.extend_from_slice(b" BODY=8BITMIME");
+        }
     }
     let paths = transaction.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());
     let needs_utf8 = || paths.chain(envelope.reverse_path.mailbox()).any(Mailbox::needs_utf8);

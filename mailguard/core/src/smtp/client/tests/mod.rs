@@ -53,9 +53,10 @@ impl Harness {
         }
     }
 
-    /// `begin FROM TO... [size=N] [8bit]`, FROM `-` for the null reverse-path.
+    /// `begin FROM TO... [size=N] [8bit]`, FROM `-` for the null reverse-path; `ask`: without content.
     fn begin<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
-        let (mut paths, mut size, mut eight_bit, mut utf8_header) = (Vec::new(), 100, false, false);
+        let (mut paths, mut asks_only) = (Vec::new(), false);
+        let (mut size, mut eight_bit, mut utf8_header) = (100, false, false);
         let (mut smtputf8, mut notify, mut original_recipient) = (false, None, None);
         let (mut dsn_return, mut envelope_id) = (None, None);
         for word in words {
@@ -65,6 +66,7 @@ impl Harness {
                 Some(("orcpt", original)) => original_recipient = Some(original.to_owned()),
                 _ if word == "8bit" => eight_bit = true,
                 _ if word == "utf8" => smtputf8 = true,
+                _ if word == "ask" => asks_only = true,
                 _ if word == "utf8-header" => utf8_header = true,
                 _ if word == "hdrs" => dsn_return = Some(DsnReturn::Headers),
                 _ if word == "never" => notify = Some(Notify::NEVER),
@@ -96,8 +98,8 @@ impl Harness {
             dsn_return,
             envelope_id,
         };
-        let transaction =
-            Transaction { envelope: &envelope, recipients: &recipients, size, eight_bit, utf8_header };
+        let content = (!asks_only).then_some(ContentForm { size, eight_bit, utf8_header });
+        let transaction = Transaction { envelope: &envelope, recipients: &recipients, content };
         self.client.begin(self.now, &transaction);
     }
 

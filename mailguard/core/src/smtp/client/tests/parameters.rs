@@ -40,3 +40,42 @@ fn what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood() {
         C: MAIL FROM:<a@b.test>|RCPT TO:<c@d.test> NOTIFY=SUCCESS,DELAY|DATA"
     ));
 }
+
+#[test]
+fn a_server_is_asked_whether_it_would_take_a_recipient() {
+    // What it is asked about is forgotten before the next message.
+    check_open(
+        "> begin - c@d.test ask
+        C: MAIL FROM:<>|RCPT TO:<c@d.test>
+        S: 250 ok|250 2.1.5 fine
+        Settled: delivered 2.1.5
+        > begin a@b.test c@d.test
+        C: RSET|MAIL FROM:<a@b.test> SIZE=100|RCPT TO:<c@d.test>|DATA",
+    );
+    // Its word about us is none about the recipient.
+    for (replies, outcome) in [
+        ("250 ok|550 5.1.1 nobody", "failed 5.1.1"),
+        ("250 ok|450 4.2.0 later", "deferred 4.2.0"),
+        ("554 5.7.1 not you|503 5.5.1 MAIL first", "deferred 5.7.1"),
+        ("451 4.3.0 later|503 5.5.1 MAIL first", "deferred 4.3.0"),
+    ] {
+        check_open(&format!(
+            "> begin - c@d.test ask
+            C: MAIL FROM:<>|RCPT TO:<c@d.test>
+            S: {replies}
+            Settled: {outcome}"
+        ));
+    }
+    check(
+        "S: 220 mx
+        C: EHLO guard.test
+        S: 250 mx
+        ready
+        > begin - c@d.test ask
+        C: MAIL FROM:<>
+        S: 250 ok
+        C: RCPT TO:<c@d.test>
+        S: 250 ok
+        Settled: delivered 2.0.0",
+    );
+}
