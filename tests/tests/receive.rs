@@ -148,6 +148,12 @@ fn strangers_are_asked_about_and_ours_are_not() {
     let lists = appliance.json(&["rbl", "list"]).expect("lists");
     let asked: Vec<_> = lists.as_array().expect("rows").iter().filter(|row| row["asked"] == true).collect();
     assert_eq!(asked.len(), 2, "{asked:?}");
+    appliance.ok(&["rbl", "disable", "ip", "rbl.example.test"]).expect("disabled");
+    let passed = from(None, "alice@client.example.test");
+    assert!(passed.starts_with("250 2.0.0 Ok"), "{passed}");
+    appliance.ok(&["rbl", "enable", "ip", "rbl.example.test"]).expect("enabled");
+    let listed = from(None, "alice@client.example.test");
+    assert!(listed.starts_with("554 5.7.1 Listed by rbl.example.test"), "{listed}");
     let named = from(Some(&second), "alice@client.example.test");
     assert!(named.starts_with("554 5.7.1 Client is on the client blacklist"), "{named}");
     let trace = appliance.ok(&["trace", "from:alice@client.example.test"]).expect("traces");

@@ -135,11 +135,13 @@ Examples:
     #[command(
         subcommand,
         after_help = "\
-Works with and without the daemon. Lists are chosen by `rbl.ip_lists` and `rbl.domain_lists` in the
-configuration: by name, by family, or \"all\".
+Lists are chosen by name, by family, or \"all\"; what is enabled or disabled takes effect at once and is
+written into the configuration file. list and check work without the daemon, too.
 
 Examples:
   mailguard rbl list
+  mailguard rbl enable ip psbl.surriel.com uceprotect
+  mailguard rbl disable domain dbl.spamhaus.org
   mailguard rbl check 203.0.113.9
   mailguard rbl check example.com
 
@@ -196,6 +198,28 @@ pub(super) struct Output {
 pub(super) enum RblCommand {
     /// Show the known lists, those that have ended too, and which of them are asked.
     List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Have lists asked: by name, by family, or "all". Written into the configuration.
+    Enable {
+        /// What they list.
+        #[arg(value_enum)]
+        kind: RblKind,
+        /// The lists.
+        #[arg(required = true, value_name = "LIST")]
+        lists: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Have lists asked no longer: what was enabled, by the same names.
+    Disable {
+        /// What they list.
+        #[arg(value_enum)]
+        kind: RblKind,
+        /// The lists.
+        #[arg(required = true, value_name = "LIST")]
+        lists: Vec<String>,
         #[command(flatten)]
         output: Output,
     },
@@ -288,6 +312,23 @@ impl Kind for BlacklistKind {
             BlacklistKind::Client => EditList::BlacklistClient,
             BlacklistKind::Sender => EditList::BlacklistSender,
             BlacklistKind::Recipient => EditList::BlacklistRecipient,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum RblKind {
+    /// Lists of clients' addresses
+    Ip,
+    /// Lists of domains
+    Domain,
+}
+
+impl Kind for RblKind {
+    fn list(&self) -> EditList {
+        match self {
+            RblKind::Ip => EditList::RblIp,
+            RblKind::Domain => EditList::RblDomain,
         }
     }
 }

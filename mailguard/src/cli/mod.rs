@@ -125,7 +125,7 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Reload { output } => status::reload(&mut connect()?, output),
         Command::Bypass(command) => lists::lists(&mut connect()?, command),
         Command::Blacklist(command) => lists::lists(&mut connect()?, command),
-        Command::Rbl(command) => rbl::rbl(&args.config, command),
+        Command::Rbl(command) => rbl::rbl(&args.config, connect, command),
         Command::Ban(command) => bans::bans(&mut connect()?, command, now),
         Command::Queue(command) => messages::queue(&mut connect()?, command, now),
         Command::Quarantine(command) => messages::quarantine(&mut connect()?, command, now),

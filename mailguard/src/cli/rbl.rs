@@ -1,5 +1,5 @@
-//! `mailguard rbl`: the known block lists, and what those that are asked say of one client or domain. Asks the DNS itself, with or
-//! without a daemon.
+//! `mailguard rbl`: the known block lists, which of them are asked, and what those say of one client or domain. The DNS is asked
+//! from here, with or without a daemon.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,29 +11,65 @@ use mailguard_core::policy::rbl::{Inquiry, inquiries};
 use mailguard_core::rbl::{CATALOGUE, Kind, List, Listing, query_for_domain};
 use serde::Serialize;
 
-use super::Printed;
-use super::args::RblCommand;
+use super::args::{Kind as _, Output, RblCommand};
 use super::layout::Table;
-use crate::config;
+use super::{Printed, wrong_answer};
+use crate::config::{self, Change, Edit, EditList};
+use crate::control::{Answer, Client, Edited, Request};
 use crate::lookup::dns::Dns;
 use crate::session::lookups::ask_list;
 
-/// Answers about block lists.
-pub(super) fn rbl(path: &Path, command: RblCommand) -> anyhow::Result<Printed> {
-    let config = config::parse(&config::load(path)?)?;
+/// Answers about block lists, and changes which are asked.
+pub(super) fn rbl(
+    path: &Path,
+    connect: impl FnOnce() -> anyhow::Result<Client>,
+    command: RblCommand,
+) -> anyhow::Result<Printed> {
+    let config = || anyhow::Ok(config::parse(&config::load(path)?)?);
     match command {
+        RblCommand::Enable { kind, lists, output } => {
+            choose(&mut connect()?, kind.list(), Change::Add, lists, output)
+        }
+        RblCommand::Disable { kind, lists, output } => {
+            choose(&mut connect()?, kind.list(), Change::Remove, lists, output)
+        }
         RblCommand::List { output } => {
+            let config = config()?;
             let rows: Vec<Row> = CATALOGUE.iter().map(|list| Row::of(&config, list)).collect();
             let rows: Vec<Row> = rows.into_iter().chain(own(&config)).collect();
             Printed::result(output, &rows, || print(&rows))
         }
         RblCommand::Check { subject, output } => {
-            let answers = check(&config, &subject)?;
+            let answers = check(&config()?, &subject)?;
             let failed = answers.iter().any(|answer| answer.listed.is_some());
             let printed = Printed::result(output, &answers, || print_answers(&answers))?;
             Ok(Printed { failed, ..printed })
         }
     }
+}
+
+fn choose(
+    client: &mut Client,
+    list: EditList,
+    change: Change,
+    values: Vec<String>,
+    output: Output,
+) -> anyhow::Result<Printed> {
+    match client.ask(&Request::Edit(Edit { list, change, values }))? {
+        Answer::Edited(edited) => Printed::result(output, &edited, || print_edited(&edited)),
+        _ => wrong_answer(),
+    }
+}
+
+fn print_edited(edited: &Edited) -> String {
+    let done = match edited.change {
+        Change::Add => "enabled",
+        Change::Remove => "disabled",
+    };
+    let (lists, config) = (edited.values.join(", "), edited.config.display());
+    format!(
+        "{done}: {lists}\nin force, and written into {config}; `mailguard rbl list` shows what is asked\n"
+    )
 }
 
 /// A list, as it is shown.

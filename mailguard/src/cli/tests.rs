@@ -254,6 +254,13 @@ fn lists() {
         Answer::Edited(edited),
         "added: sender a@example.com\nadded: sender example.net\nin force, and written into /m.toml\n",
     );
+    let (list, change, values) = (EditList::RblIp, Change::Add, vec!["psbl.surriel.com".to_owned()]);
+    check(
+        "rbl enable ip psbl.surriel.com",
+        Request::Edit(Edit { list, change, values: values.clone() }),
+        Answer::Edited(Edited { list, change, values, config: "/m.toml".into() }),
+        "enabled: psbl.surriel.com\nin force, and written into /m.toml; `mailguard rbl list` shows what is asked\n",
+    );
     let many: Vec<String> = (0..21).map(|number| format!("192.0.2.{number}")).collect();
     let (list, change) = (EditList::BypassToIp, Change::Remove);
     let edited = Edited { list, change, values: many, config: "/m.toml".into() };

@@ -5,12 +5,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
+use mailguard_core::config::Data;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use super::lists::{EditList, Entry, ListEntry, entries};
 use super::report::Errors;
 use super::source::Source;
+use super::tree;
 
 /// Values that one edit may add or remove: as many as a list holds.
 pub const MAX_EDIT_VALUES: usize = mailguard_core::config::resolve::MAX_LIST_VALUES;
@@ -98,23 +100,25 @@ pub enum EditError {
 }
 
 /// The source after the edit. A value named twice, one that is there already or one that isn't there makes the whole
-/// edit fail.
+/// edit fail. What is added has an effect: where a switch keeps its list from having one, it is switched on, and a value
+/// that was there without an effect is as good as added.
 pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
     if !(1..=MAX_EDIT_VALUES).contains(&edit.values.len()) {
         return Err(EditError::Count(edit.values.len()));
     }
     let list = edit.list;
     let values = edit.values.iter().map(|text| list.read(text.trim())).collect::<Result<Vec<Entry>, _>>()?;
-    let mut known: HashMap<String, ListEntry> = HashMap::new();
-    for entry in entries(source, list) {
-        // Of a value that stands twice, the one in a file of its own is what an administrator must hear of.
-        let Ok(Entry { compared, .. }) = list.read(&entry.value) else { continue };
-        if entry.file != source.path || !known.contains_key(&compared) {
-            known.insert(compared, entry);
-        }
-    }
     let mut layout = Layout::open(&source.text)?;
+    layout.write_default(list)?;
+    let written = Source { text: layout.text(), ..source.clone() };
+    let known = known(&written, list);
     match edit.change {
+        Change::Add if is_off(source, list) => {
+            refuse_present(list, &values, &HashMap::new())?;
+            let new = values.iter().filter(|value| !known.contains_key(&value.compared));
+            layout.push(list, new.map(|value| value.written.as_str()))?;
+            layout.switch_on(list)?;
+        }
         Change::Add => {
             refuse_present(list, &values, &known)?;
             layout.push(list, values.iter().map(|value| value.written.as_str()))?;
@@ -127,9 +131,31 @@ pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
             layout.take(list, is_gone)?;
         }
     }
-    let edited = Source { text: layout.close(), ..source.clone() };
+    let edited = Source { text: layout.text(), ..source.clone() };
     super::parse(&edited).map_err(EditError::Invalid)?;
     Ok(edited)
+}
+
+/// What is on the list, by the form in which values are compared.
+fn known(source: &Source, list: EditList) -> HashMap<String, ListEntry> {
+    let mut known: HashMap<String, ListEntry> = HashMap::new();
+    for entry in entries(source, list) {
+        // Of a value that stands twice, the one in a file of its own is what an administrator must hear of.
+        let Ok(Entry { compared, .. }) = list.read(&entry.value) else { continue };
+        if entry.file != source.path || !known.contains_key(&compared) {
+            known.insert(compared, entry);
+        }
+    }
+    known
+}
+
+/// Whether a switch keeps the list from having any effect. No such switch is on where it isn't written.
+fn is_off(source: &Source, list: EditList) -> bool {
+    let [table, _] = list.path();
+    let Some(switch) = list.switch() else { return false };
+    let root = tree::from_toml(&source.text);
+    let flag = root.as_ref().ok().and_then(|root| root.at(&[table, switch]));
+    !flag.is_some_and(|value| matches!(value.data, Data::Boolean(true)))
 }
 
 fn refuse_present(

@@ -49,22 +49,47 @@ impl Layout {
         Ok(())
     }
 
+    /// Writes down what the list holds where it isn't written.
+    pub(super) fn write_default(&mut self, list: EditList) -> Result<(), EditError> {
+        if list.default_values().is_empty() { Ok(()) } else { self.array(list).map(drop) }
+    }
+
+    /// Sets the switch of the list's table, if it has one.
+    pub(super) fn switch_on(&mut self, list: EditList) -> Result<(), EditError> {
+        let Some(key) = list.switch() else { return Ok(()) };
+        match self.table(list)?.entry(key).or_insert_with(|| toml_edit::value(true)) {
+            Item::Value(value) => {
+                let decor = value.decor().clone();
+                *value = toml_edit::Value::from(true);
+                *value.decor_mut() = decor;
+                Ok(())
+            }
+            _ => Err(EditError::Layout),
+        }
+    }
+
     /// The array, made if it is missing, and its table likewise.
     fn array(&mut self, list: EditList) -> Result<&mut Array, EditError> {
-        let [table, key] = list.path();
+        let [_, key] = list.path();
+        let table = self.table(list)?;
+        let default = || toml_edit::value(list.default_values().iter().copied().collect::<Array>());
+        table.entry(key).or_insert_with(default).as_array_mut().ok_or(EditError::Layout)
+    }
+
+    /// The list's table, made if it is missing.
+    fn table(&mut self, list: EditList) -> Result<&mut dyn TableLike, EditError> {
+        let [table, _] = list.path();
         let beginning = self.document.is_empty();
         let item = self.document.entry(table).or_insert_with(|| {
             let mut table = toml_edit::Table::new();
             table.decor_mut().set_prefix(if beginning { "" } else { "\n" });
             Item::Table(table)
         });
-        let table: &mut dyn TableLike = item.as_table_like_mut().ok_or(EditError::Layout)?;
-        let item = table.entry(key).or_insert_with(|| toml_edit::value(Array::new()));
-        item.as_array_mut().ok_or(EditError::Layout)
+        item.as_table_like_mut().ok_or(EditError::Layout)
     }
 
     /// The text.
-    pub(super) fn close(self) -> String {
+    pub(super) fn text(&self) -> String {
         let text = self.document.to_string();
         if self.crlf { text.replace('\n', "\r\n") } else { text }
     }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use mailguard_core::config::model::{AddressPattern, ClientPattern};
 use mailguard_core::config::syntax::{self, Mac, Mismatch, Syntax};
 use mailguard_core::config::value::quoted;
+use mailguard_core::config::{DEFAULT_DOMAIN_LISTS, DEFAULT_IP_LISTS};
 use mailguard_core::config::{Data, Value};
 use mailguard_core::mail::Domain;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,10 @@ pub enum EditList {
     BlacklistSender,
     /// `access.blacklist_recipients`
     BlacklistRecipient,
+    /// `rbl.ip_lists`
+    RblIp,
+    /// `rbl.domain_lists`
+    RblDomain,
 }
 
 /// One value of a list and where it stands.
@@ -53,7 +58,7 @@ pub struct ListEntry {
 
 impl EditList {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [EditList; 8] = [
+    pub const ALL: [EditList; 10] = [
         EditList::BypassFromSubnet,
         EditList::BypassFromIp,
         EditList::BypassFromMac,
@@ -62,6 +67,8 @@ impl EditList {
         EditList::BlacklistClient,
         EditList::BlacklistSender,
         EditList::BlacklistRecipient,
+        EditList::RblIp,
+        EditList::RblDomain,
     ];
 
     /// Table and key.
@@ -75,6 +82,8 @@ impl EditList {
             EditList::BlacklistClient => ["access", "blacklist_clients"],
             EditList::BlacklistSender => ["access", "blacklist_senders"],
             EditList::BlacklistRecipient => ["access", "blacklist_recipients"],
+            EditList::RblIp => ["rbl", "ip_lists"],
+            EditList::RblDomain => ["rbl", "domain_lists"],
         }
     }
 
@@ -89,12 +98,26 @@ impl EditList {
             EditList::BlacklistClient => "client",
             EditList::BlacklistSender => "sender",
             EditList::BlacklistRecipient => "recipient",
+            EditList::RblIp => "ip",
+            EditList::RblDomain => "domain",
         }
     }
 
-    /// Whether it belongs to `[bypass]`; the others are blacklists.
-    pub const fn is_bypass(self) -> bool {
-        !matches!(self, EditList::BlacklistClient | EditList::BlacklistSender | EditList::BlacklistRecipient)
+    /// What it holds where it isn't written.
+    pub(super) const fn default_values(self) -> &'static [&'static str] {
+        match self {
+            EditList::RblIp => DEFAULT_IP_LISTS,
+            EditList::RblDomain => DEFAULT_DOMAIN_LISTS,
+            _ => &[],
+        }
+    }
+
+    /// The key of its table that says whether the list has any effect.
+    pub(super) const fn switch(self) -> Option<&'static str> {
+        match self {
+            EditList::RblIp | EditList::RblDomain => Some("enabled"),
+            _ => None,
+        }
     }
 
     /// The key path.
@@ -102,15 +125,18 @@ impl EditList {
         self.path().join(".")
     }
 
-    /// The list and the value under which the kernel counts what `value` of this list does. None for senders and
-    /// recipients, which it doesn't know, and for what is no value of this list.
+    /// The list and the value under which the kernel counts what `value` of this list does. None for those that
+    /// it doesn't know, and for what is no value of this list.
     pub fn kernel_rule(self, value: &str) -> Option<(&'static str, String)> {
         let list = match self {
             EditList::BypassFromSubnet | EditList::BypassFromIp => "bypass from",
             EditList::BypassToSubnet | EditList::BypassToIp => "bypass to",
             EditList::BypassFromMac => "bypass from-mac",
             EditList::BlacklistClient => "blacklist client",
-            EditList::BlacklistSender | EditList::BlacklistRecipient => return None,
+            EditList::BlacklistSender
+            | EditList::BlacklistRecipient
+            | EditList::RblIp
+            | EditList::RblDomain => return None,
         };
         let Entry { written, .. } = self.read(value.trim()).ok()?;
         if self == EditList::BlacklistClient
@@ -144,6 +170,7 @@ impl EditList {
                     Entry { written, compared: network.to_string() }
                 }
             }),
+            EditList::RblIp | EditList::RblDomain => self.entry(text, &syntax::BLOCK_LIST, Entry::of),
             EditList::BlacklistSender | EditList::BlacklistRecipient => {
                 self.entry(text, &syntax::PATTERN, |pattern| match pattern {
                     AddressPattern::Domain(domain) => {

@@ -15,5 +15,6 @@ pub mod value;
 
 pub use error::{ConfigError, Problem};
 pub use model::Config;
+pub use rbl::{DEFAULT_DOMAIN_LISTS, DEFAULT_IP_LISTS};
 pub use resolve::resolve;
 pub use value::{Data, Entry, Place, Value};

@@ -8,11 +8,17 @@ use crate::rbl::{self, Kind, List};
 /// Most lists of a kind: each is a query a client.
 const MAX_BLOCK_LISTS: usize = 64;
 
+/// `ip_lists`, where it isn't written.
+pub const DEFAULT_IP_LISTS: &[&str] = &["zen.spamhaus.org", "bl.spamcop.net"];
+
+/// `domain_lists`, where it isn't written.
+pub const DEFAULT_DOMAIN_LISTS: &[&str] = &["dbl.spamhaus.org"];
+
 /// The section; nothing when it isn't enabled.
 pub(super) fn rbl(section: &mut Section<'_>) -> Option<Rbl> {
     let enabled = section.flag("enabled", false);
-    let ip_lists = lists(section, "ip_lists", &["zen.spamhaus.org", "bl.spamcop.net"], Kind::Ip, enabled);
-    let domain_lists = lists(section, "domain_lists", &["dbl.spamhaus.org"], Kind::Domain, enabled);
+    let ip_lists = lists(section, "ip_lists", DEFAULT_IP_LISTS, Kind::Ip, enabled);
+    let domain_lists = lists(section, "domain_lists", DEFAULT_DOMAIN_LISTS, Kind::Domain, enabled);
     let timeout = section.seconds("timeout", 5, 1..=30);
     enabled.then_some(Rbl { ip_lists, domain_lists, timeout })
 }

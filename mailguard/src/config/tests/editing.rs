@@ -219,8 +219,9 @@ fn the_contract_file_keeps_every_other_line() {
         let value = match list {
             EditList::BypassFromMac => "02:00:5e:10:00:01",
             EditList::BypassFromSubnet | EditList::BypassToSubnet => "192.0.2.0/24",
-            _ if list.is_bypass() || list == EditList::BlacklistClient => "192.0.2.1",
-            _ => "example.com",
+            EditList::BypassFromIp | EditList::BypassToIp | EditList::BlacklistClient => "192.0.2.1",
+            EditList::BlacklistSender | EditList::BlacklistRecipient => "example.com",
+            EditList::RblIp | EditList::RblDomain => continue,
         };
         let added = change(text, list, ADD, &[value]).unwrap();
         let differing = text.lines().zip(added.lines()).filter(|(before, after)| before != after);
@@ -228,6 +229,63 @@ fn the_contract_file_keeps_every_other_line() {
         assert!(differing.clone().all(|(_, after)| after.starts_with(&expect)), "{list:?}");
         assert_eq!((differing.count(), added.lines().count()), (1, text.lines().count()), "{list:?}");
         assert_eq!(change(&added, list, REMOVE, &[value]).unwrap(), text);
+    }
+}
+
+/// What stands behind `LEAST` after a block list is enabled or disabled.
+fn check_block_list(what: Change, more: &str, list: EditList, values: &[&str], expect: &str) {
+    let edited = change(&format!("{LEAST}{more}"), list, what, values);
+    let text = edited.map_err(|error| error.to_string());
+    assert_eq!(text.as_ref().map(|text| text.strip_prefix(LEAST).unwrap()), Ok(expect));
+}
+
+#[test]
+fn a_block_list_that_is_enabled_is_asked() {
+    use EditList::{RblDomain, RblIp};
+    // What is asked where nothing is written stays so.
+    check_block_list(
+        ADD,
+        "[rbl]\nenabled = true # since May\n",
+        RblIp,
+        &["psbl.surriel.com"],
+        "[rbl]\nenabled = true # since May\nip_lists = [\"zen.spamhaus.org\", \"bl.spamcop.net\", \"psbl.surriel.com\"]\n",
+    );
+    check_block_list(
+        REMOVE,
+        "[rbl]\nenabled = true\n",
+        RblDomain,
+        &["dbl.spamhaus.org"],
+        "[rbl]\nenabled = true\ndomain_lists = []\n",
+    );
+    check_block_list(
+        ADD,
+        "",
+        RblIp,
+        &["psbl.surriel.com", "zen.spamhaus.org"],
+        "\n[rbl]\nip_lists = [\"zen.spamhaus.org\", \"bl.spamcop.net\", \"psbl.surriel.com\"]\nenabled = true\n",
+    );
+    check_block_list(
+        ADD,
+        "[rbl]\nenabled = false # for now\nip_lists = [\"zen.spamhaus.org\"]\n",
+        RblIp,
+        &["zen.spamhaus.org"],
+        "[rbl]\nenabled = true # for now\nip_lists = [\"zen.spamhaus.org\"]\n",
+    );
+}
+
+#[test]
+fn block_lists_that_are_not_enabled() {
+    use EditList::{RblDomain, RblIp};
+    let on = format!("{LEAST}[rbl]\nenabled = true\n");
+    for (text, list, what, values, expect) in [
+        (&on, RblIp, ADD, &["zen.spamhaus.org"][..], "is already in rbl.ip_lists"),
+        (&on, RblIp, REMOVE, &["psbl.surriel.com"], "psbl.surriel.com is not in rbl.ip_lists"),
+        (&on, RblDomain, ADD, &["psbl.surriel.com"], "psbl.surriel.com is no list of this kind"),
+        (&on, RblIp, ADD, &["no such name"], "\"no such name\" is not accepted in rbl.ip_lists"),
+        (&LEAST.to_owned(), RblIp, ADD, &["a.example", "a.example"], "a.example is named twice"),
+    ] {
+        let error = change(text, list, what, values).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
     }
 }
 
