@@ -189,9 +189,15 @@ impl Dns {
     }
 }
 
+/// A server that only says who may know has answered nothing: it isn't in charge, or doesn't look it up for us.
 fn is_absent(error: &NetError) -> bool {
-    error.is_no_records_found()
-        || matches!(error, NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain)))
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => {
+            none.response_code == ResponseCode::NXDomain || none.soa.is_some() || none.ns.is_none()
+        }
+        NetError::Dns(DnsError::ResponseCode(code)) => *code == ResponseCode::NXDomain,
+        _ => false,
+    }
 }
 
 fn build(config: &DnsConfig) -> Result<TokioResolver, NetError> {
@@ -287,6 +293,24 @@ mod tests {
         assert_eq!(dns.addresses(&domain("d.test")).await, Lookup::Absent);
         assert_eq!(dns.addresses(&domain("no.test")).await, Lookup::Absent);
         assert!(matches!(dns.addresses(&domain("broken.test")).await, Lookup::Unavailable(_)));
+    }
+
+    #[tokio::test]
+    async fn a_referral_is_no_answer_and_a_short_one_is_asked_for_again() {
+        let zone = [
+            "lame.test MX LAME",
+            "lame.test A LAME",
+            "refused.test A REFUSED",
+            "large.test A LARGE 192.0.2.7",
+        ];
+        let server = DnsServer::start(&zone).await;
+        let dns = Dns::new(&server.config());
+        assert!(matches!(dns.mx(&domain("lame.test")).await, Lookup::Unavailable(_)));
+        assert!(matches!(dns.standing(&domain("lame.test")).await, Standing::Unavailable(_)));
+        assert!(matches!(dns.codes("lame.test").await, Lookup::Unavailable(_)));
+        assert!(matches!(dns.codes("refused.test").await, Lookup::Unavailable(_)));
+        // An answer that fits no datagram is asked for again.
+        assert_eq!(dns.codes("large.test").await, Lookup::Found(vec![[192, 0, 2, 7].into()]));
     }
 
     #[tokio::test]

@@ -1,13 +1,15 @@
 //! A DNS server for tests, on loopback: answers from a list of records.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, PTR};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use mailguard_core::config::model::Dns as DnsConfig;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
 
 /// Seconds that answers are valid.
 const TTL: u32 = 60;
@@ -18,20 +20,41 @@ pub(crate) struct DnsServer(SocketAddr);
 #[derive(Clone)]
 enum Answer {
     Data(RData),
-    Failure,
+    Code(ResponseCode),
+    /// No answer but the name of a server that may know (RFC 1034 §4.3.1).
+    Referral,
+    /// Too large for a datagram.
+    Truncated(RData),
 }
 
 impl DnsServer {
-    /// Serves `zone`: lines of name, type and data; data SERVFAIL makes the query fail.
+    /// Serves `zone`: lines of name, type and data. For data, SERVFAIL and REFUSED make the query fail, LAME answers
+    /// with a referral, and LARGE before an address has it given over TCP only.
     pub(crate) async fn start(zone: &[&str]) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (socket, listener) = both_transports().await;
         let address = socket.local_addr().unwrap();
-        let zone: Vec<_> = zone.iter().map(|line| parse(line)).collect();
+        let zone: Arc<[_]> = zone.iter().map(|line| parse(line)).collect();
+        let stream_zone = zone.clone();
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok((octets, peer)) = socket.recv_from(&mut buffer).await {
-                let reply = answer(&zone, &Message::from_vec(&buffer[..octets]).unwrap());
+                let reply = answer(&zone, &Message::from_vec(&buffer[..octets]).unwrap(), true);
                 socket.send_to(&reply.to_vec().unwrap(), peer).await.unwrap();
+            }
+        });
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let zone = stream_zone.clone();
+                tokio::spawn(async move {
+                    while let Ok(octets) = stream.read_u16().await {
+                        let mut request = vec![0; usize::from(octets)];
+                        stream.read_exact(&mut request).await.unwrap();
+                        let reply =
+                            answer(&zone, &Message::from_vec(&request).unwrap(), false).to_vec().unwrap();
+                        stream.write_u16(reply.len() as u16).await.unwrap();
+                        stream.write_all(&reply).await.unwrap();
+                    }
+                });
             }
         });
         Self(address)
@@ -41,6 +64,17 @@ impl DnsServer {
     pub(crate) fn config(&self) -> DnsConfig {
         DnsConfig { servers: vec![self.0], timeout: Duration::from_secs(5) }
     }
+}
+
+/// A port that is free for both.
+async fn both_transports() -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()).await {
+            return (socket, listener);
+        }
+    }
+    panic!("no port is free for both")
 }
 
 fn name(text: &str) -> Name {
@@ -53,7 +87,10 @@ fn parse(line: &str) -> (Name, RecordType, Answer) {
     let words: Vec<&str> = line.split(' ').collect();
     let record_type: RecordType = words[1].parse().unwrap();
     let answer = match (words[1], &words[2..]) {
-        (_, ["SERVFAIL"]) => Answer::Failure,
+        (_, ["SERVFAIL"]) => Answer::Code(ResponseCode::ServFail),
+        (_, ["REFUSED"]) => Answer::Code(ResponseCode::Refused),
+        (_, ["LAME"]) => Answer::Referral,
+        ("A", ["LARGE", address]) => Answer::Truncated(RData::A(A(address.parse().unwrap()))),
         ("A", [address]) => Answer::Data(RData::A(A(address.parse().unwrap()))),
         ("AAAA", [address]) => Answer::Data(RData::AAAA(AAAA(address.parse().unwrap()))),
         ("PTR", [target]) => Answer::Data(RData::PTR(PTR(name(target)))),
@@ -66,7 +103,7 @@ fn parse(line: &str) -> (Name, RecordType, Answer) {
     (name(words[0]), record_type, answer)
 }
 
-fn answer(zone: &[(Name, RecordType, Answer)], request: &Message) -> Message {
+fn answer(zone: &[(Name, RecordType, Answer)], request: &Message, datagram: bool) -> Message {
     let query = request.queries[0].clone();
     let mut reply = Message::new(request.metadata.id, MessageType::Response, OpCode::Query);
     reply.metadata.recursion_desired = true;
@@ -86,8 +123,14 @@ fn answer(zone: &[(Name, RecordType, Answer)], request: &Message) -> Message {
     for (owner, kind, answer) in zone {
         if *owner == wanted && *kind == query.query_type() {
             match answer {
-                Answer::Failure => reply.metadata.response_code = ResponseCode::ServFail,
-                Answer::Data(data) => {
+                Answer::Code(code) => reply.metadata.response_code = *code,
+                Answer::Referral => {
+                    reply.metadata.recursion_available = false;
+                    let elsewhere = RData::NS(NS(name("ns.elsewhere.test")));
+                    reply.add_authority(Record::from_rdata(name("test"), TTL, elsewhere));
+                }
+                Answer::Truncated(_) if datagram => reply.metadata.truncation = true,
+                Answer::Data(data) | Answer::Truncated(data) => {
                     reply.add_answer(Record::from_rdata(owner.clone(), TTL, data.clone()));
                 }
             }
