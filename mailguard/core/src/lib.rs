@@ -12,6 +12,7 @@ pub mod disposition;
 pub mod dsn;
 pub mod finding;
 pub mod imap;
+pub mod language;
 pub mod lookup;
 pub mod mail;
 pub mod mime;

@@ -12,6 +12,7 @@ use mailguard_core::config::model::ZoneKind;
 use mailguard_core::credentials::Credentials;
 use mailguard_core::disposition::{Decision, Disposition, DispositionPolicy, decide};
 use mailguard_core::finding::{Check, Finding, Outcome};
+use mailguard_core::language::Wording;
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
 use mailguard_core::policy::rcpt::{Inquiry, Next, Verdict};
@@ -131,13 +132,14 @@ impl<S: Services> Transactions<S> {
     pub(super) async fn rcpt(&mut self, recipient: Recipient) -> Result<(), Refusal> {
         let Some(mut transaction) = self.current.take() else { return Err(Refusal::Busy) };
         let (verdict, findings) = self.judge_recipient(&mut transaction, &recipient.forward_path).await;
+        let wording = self.wording(&transaction);
         let transaction = self.current.insert(transaction);
         let room = MAX_TRACED_FINDINGS.saturating_sub(transaction.traced.len());
         transaction.traced.extend(findings.into_iter().take(room));
         match verdict {
             Verdict::Refused(refusal) => {
                 if transaction.refused.len() < MAX_TRACED_REFUSALS {
-                    let reply = refusal.reply(transaction.id);
+                    let reply = refusal.reply(transaction.id, wording);
                     let recipient = recipient.forward_path;
                     transaction.refused.push(RefusedRecipient { recipient, reply });
                 }
@@ -330,9 +332,14 @@ impl<S: Services> Transactions<S> {
         subject: Option<String>,
         refusal: Refusal,
     ) {
-        let reply = refusal.reply(transaction.id);
+        let reply = refusal.reply(transaction.id, self.wording(&transaction));
         let record = self.record(transaction, size, subject, TransactionResult::Refused(reply));
         self.services.record(record).await;
+    }
+
+    /// How the client is spoken to, for the trace.
+    fn wording(&self, transaction: &Transaction) -> Wording {
+        Wording { language: self.config.language, utf8: transaction.envelope.smtputf8 }
     }
 
     fn record(

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::*;
 use mailguard_core::disposition::Disposition;
+use mailguard_core::language::Language;
 use mailguard_core::mail::{
     BodyType, Domain, Envelope, ForwardPath, Mailbox, QueueId, Recipient, ReversePath, UnixTime,
 };
@@ -57,6 +58,7 @@ pub(crate) fn config(state_dir: &Path) -> Config {
             handling: Handling::Quarantine,
             on_scanner_failure: ScannerFailure::Defer,
         },
+        language: Language::English,
         files: Files {
             enabled: false,
             handling: Handling::Quarantine,

@@ -208,6 +208,7 @@ impl Collector<'_> {
 mod tests {
     use mailguard_core::disposition::Disposition;
     use mailguard_core::finding::{Check, Finding, Outcome as Opinion, Threat};
+    use mailguard_core::language::ENGLISH;
     use mailguard_core::mail::{ForwardPath, ReversePath};
     use mailguard_core::outcome::{Outcome, Report};
     use mailguard_core::route::NextHop;
@@ -274,11 +275,11 @@ mod tests {
     async fn filled() -> Recorder {
         let recorder = recorder(Duration::from_secs(1), 1 << 20);
         let virus = Threat::Virus("Eicar".to_owned());
-        let refused = |refusal: Refusal| TransactionResult::Refused(refusal.reply("X"));
+        let refused = |refusal: Refusal| TransactionResult::Refused(refusal.reply("X", ENGLISH));
         let mut with_refused = record(104, "alice@a.test", "bob@b.test", refused(Refusal::TooLarge(10)));
         with_refused.refused_recipients = vec![RefusedRecipient {
             recipient: ForwardPath::Mailbox(mailbox("mallory@m.test")),
-            reply: Refusal::RelayDenied.reply("X"),
+            reply: Refusal::RelayDenied.reply("X", ENGLISH),
         }];
         let mut null = record(105, "x@y.test", "Carol@C.test", accepted(Disposition::Discard(virus.clone())));
         null.reverse_path = Some(ReversePath::Null);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::language::Language;
 use crate::mail::{Domain, Mailbox};
 
 /// Everything an administrator can say.
@@ -21,6 +22,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// `runtime_dir`: control socket, pid.
     pub runtime_dir: PathBuf,
+    /// `language`: in which refusals are explained.
+    pub language: Language,
     /// `postmaster`, or postmaster@ the first incoming domain; absent when there is neither.
     pub postmaster: Option<Mailbox>,
     /// `user`: who handles mail.

@@ -16,6 +16,7 @@ use super::section::{Fixed, Section};
 use super::syntax;
 use super::unbuilt;
 use super::value::Value;
+use crate::language::Language;
 use crate::mail::{Domain, Host, LocalPart, Mailbox};
 
 /// Zones; each takes a slot in the kernel's socket map and a loopback port.
@@ -104,6 +105,16 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
     let enabled = root.flag("enabled", true);
     let state_dir = path(root, "state_dir", "/var/lib/mailguard");
     let runtime_dir = path(root, "runtime_dir", DEFAULT_RUNTIME_DIR);
+    let language = root.choice(
+        "language",
+        "en",
+        &[
+            ("en", Language::English),
+            ("de", Language::German),
+            ("it", Language::Italian),
+            ("ja", Language::Japanese),
+        ],
+    );
     let postmaster = root.text_or_empty("postmaster", &syntax::MAILBOX);
     let user = root.text("user", &syntax::USER).unwrap_or_else(|| "mailguard".to_owned());
     let min_free_disk = root.size("min_free_disk", 512 * MB, 0..=16_384 * GB);
@@ -146,6 +157,7 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
         hostname: hostname?,
         state_dir,
         runtime_dir,
+        language,
         postmaster: postmaster.or_else(|| first_postmaster(&incoming_domains)),
         user,
         min_free_disk,

@@ -17,7 +17,6 @@ const METHODS: &[&str] = &["CRAM-MD5", "DIGEST-MD5", "PLAIN", "LOGIN"];
 
 /// Keys of the root table and whole sections.
 pub(super) fn root(root: &mut Section<'_>) {
-    root.unbuilt(&[("language", Text("en"))]);
     root.table("notifications", |section| {
         section.unbuilt(&[
             ("sender", Text("postmaster@mailguard.example.org")),

@@ -43,6 +43,7 @@ pub fn judge(forward_path: &ForwardPath, word: &Outcome) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::ENGLISH;
     use crate::mail::Mailbox;
     use crate::outcome::Report;
     use crate::smtp::EnhancedStatus;
@@ -74,8 +75,9 @@ mod tests {
             ),
         ] {
             let finding = judge(&path, &word);
-            let said =
-                finding.objection().map_or("accepted".to_owned(), |refusal| refusal.reply(1).to_string());
+            let said = finding
+                .objection()
+                .map_or("accepted".to_owned(), |refusal| refusal.reply(1, ENGLISH).to_string());
             assert_eq!((said.trim_end(), finding.reason.as_str()), (reply, reason));
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use mailguard_core::config::model::{AddressPattern, IncomingDomain};
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::{Check, Outcome, Threat};
+use mailguard_core::language::Language;
 use mailguard_core::mail::Domain;
 use mailguard_core::origin::Origin;
 use mailguard_core::smtp::ReplyCode;
@@ -288,6 +289,31 @@ impl Client {
         }
         drop(self.stream);
         self.session.await.unwrap();
+    }
+}
+
+/// The reply to a recipient elsewhere, and what the trace says of it.
+async fn relay_denied(language: Language, parameter: &str) -> [String; 2] {
+    let server = server_with(RED, |config, _| config.language = language);
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.play(&format!("C: MAIL FROM:<a@b.test>{parameter}\nS: 250 2.1.0 Sender ok")).await;
+    client.stream.get_mut().write_all(b"RCPT TO:<c@far.test>\r\n").await.unwrap();
+    let mut reply = String::new();
+    client.stream.read_line(&mut reply).await.unwrap();
+    client.quit().await;
+    [reply.trim_end().to_owned(), server.refusal()]
+}
+
+#[tokio::test]
+async fn refusals_are_said_in_the_configured_language() {
+    for (language, parameter, reply) in [
+        (Language::German, "", "554 5.7.1 Weiterleitung verweigert (ref 11)"),
+        (Language::Italian, "", "554 5.7.1 Inoltro negato (ref 11)"),
+        (Language::Japanese, "", "554 5.7.1 Relay access denied (ref 11)"),
+        (Language::Japanese, " SMTPUTF8", "554 5.7.1 中継は許可されていません (ref 11)"),
+    ] {
+        assert_eq!(relay_denied(language, parameter).await, [reply, reply]);
     }
 }
 

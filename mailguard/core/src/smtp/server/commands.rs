@@ -85,7 +85,8 @@ impl<R> Server<R> {
             Command::Mail(mail) => match self.state {
                 State::Ready => {
                     self.begin_anew();
-                    self.state = State::JudgingMail { smtputf8: mail.smtputf8 };
+                    self.state = State::JudgingMail;
+                    self.smtputf8 = mail.smtputf8;
                     return Progress::Emit(Emit::Plain(Action::Judge(Question::Mail(mail))));
                 }
                 _ => self.out_of_order("MAIL was given already"),
@@ -185,7 +186,7 @@ impl<R> Server<R> {
                 self.refuse_further_recipient(transaction);
                 Progress::Again
             }
-            State::Collecting(transaction) if needs_utf8 && !transaction.smtputf8 => {
+            State::Collecting(transaction) if needs_utf8 && !self.smtputf8 => {
                 self.state = State::Collecting(transaction);
                 self.refuse(&CommandError::NotAscii.reply());
                 Progress::Again
@@ -205,7 +206,8 @@ impl<R> Server<R> {
 
     /// Many are refused as they may come later (RFC 5321 §4.5.3.1.10); who goes on all the same makes errors.
     fn refuse_further_recipient(&mut self, mut transaction: Transaction) {
-        let reply = Refusal::TooManyRecipients(self.settings.max_recipients).reply(transaction.id);
+        let too_many = Refusal::TooManyRecipients(self.settings.max_recipients);
+        let reply = self.told(&too_many, transaction.id);
         transaction.asked += 1;
         if transaction.asked > self.settings.max_recipients * MAX_NAMED_RECIPIENTS_TIMES {
             self.errors += 1;

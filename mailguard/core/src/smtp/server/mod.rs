@@ -17,6 +17,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::time::Instant;
@@ -27,6 +28,7 @@ use super::line::Splitter;
 use super::refusal::Refusal;
 use super::reply::{Reply, ReplyCode, Severity};
 use super::sasl::Exchange;
+use crate::language::Wording;
 use crate::mail::QueueId;
 
 pub use action::{Action, CloseReason, Question};
@@ -72,7 +74,7 @@ enum State {
     /// No transaction.
     Ready,
     /// MAIL was given, and waits for its answer.
-    JudgingMail { smtputf8: bool },
+    JudgingMail,
     /// AUTH was given; the client's next response is due.
     Authenticating(Exchange),
     /// The client said who it is, and waits for the answer.
@@ -101,8 +103,6 @@ enum State {
 #[derive(Debug)]
 struct Transaction {
     id: QueueId,
-    /// MAIL said SMTPUTF8.
-    smtputf8: bool,
     recipients: usize,
     /// Recipients that were asked about, whatever the answer.
     asked: usize,
@@ -141,7 +141,6 @@ enum Emit {
 }
 
 /// One session.
-#[derive(Debug)]
 pub struct Server<R> {
     settings: Settings,
     state: State,
@@ -168,11 +167,23 @@ pub struct Server<R> {
     encrypted: bool,
     /// Who the client has shown to be.
     user: Option<String>,
+    /// The last MAIL said SMTPUTF8.
+    smtputf8: bool,
     /// The latest time that the driver told.
     now: Instant,
     /// When the client must have sent its next command, or some more data.
     deadline: Instant,
     receipt: PhantomData<fn(R)>,
+}
+
+/// What the client sent may be a password: it isn't shown.
+impl<R> fmt::Debug for Server<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("state", &self.state)
+            .field("errors", &self.errors)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<R> Server<R> {
@@ -198,6 +209,7 @@ impl<R> Server<R> {
             mail_refused: None,
             encrypted: false,
             user: None,
+            smtputf8: false,
             now,
             receipt: PhantomData,
         }
@@ -349,7 +361,7 @@ impl<R> Server<R> {
                 Progress::Emit(Emit::Plain(Action::Close(reason)))
             }
             State::Opening
-            | State::JudgingMail { .. }
+            | State::JudgingMail
             | State::JudgingRcpt(_)
             | State::JudgingAuth { .. }
             | State::StartingTls
@@ -381,17 +393,17 @@ impl<R> Server<R> {
     /// Answers [`Question::Mail`]; `id` names the transaction from now on. Without effect unless that was asked.
     pub fn answer_mail(&mut self, now: Instant, id: QueueId, verdict: Result<(), Refusal>) {
         self.now = now;
-        let State::JudgingMail { smtputf8 } = self.state else { return };
+        let State::JudgingMail = self.state else { return };
         self.state = State::Ready;
         match verdict {
             Ok(()) => {
-                let none_yet = Transaction { id, smtputf8, recipients: 0, asked: 0, sender_refused: 0 };
+                let none_yet = Transaction { id, recipients: 0, asked: 0, sender_refused: 0 };
                 self.state = State::Collecting(none_yet);
                 self.say(&ok((2, 1, 0), "Sender ok"));
             }
             Err(refusal) => {
                 self.mail_refused = Some(0);
-                self.idle(&refusal.reply(id));
+                self.idle(&self.told(&refusal, id));
             }
         }
     }
@@ -423,7 +435,8 @@ impl<R> Server<R> {
             }
             _ => false,
         };
-        if counted { self.say(&refusal.reply(id)) } else { self.refuse(&refusal.reply(id)) }
+        let reply = self.told(refusal, id);
+        if counted { self.say(&reply) } else { self.refuse(&reply) }
     }
 
     /// Answers [`Question::Data`]: the receipt of the stored message, or why there is none. Without effect unless
@@ -437,8 +450,13 @@ impl<R> Server<R> {
                 (self.errors, self.idle_commands) = (0, 0);
                 self.say(&ok((2, 0, 0), &format!("Ok: queued as {id}")));
             }
-            Err(refusal) => self.refuse(&refusal.reply(id)),
+            Err(refusal) => self.refuse(&self.told(&refusal, id)),
         }
+    }
+
+    /// What the client is told of a refusal.
+    fn told(&self, refusal: &Refusal, id: QueueId) -> Reply {
+        refusal.reply(id, Wording { language: self.settings.language, utf8: self.smtputf8 })
     }
 
     /// Replies, and waits for what comes next.

@@ -116,7 +116,7 @@ impl<R> Server<R> {
 
     fn refuse_message(&mut self, id: QueueId, refusal: &Refusal) -> Progress {
         self.state = State::Ready;
-        self.refuse(&refusal.reply(id));
+        self.refuse(&self.told(refusal, id));
         Progress::Again
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::model::ZoneKind;
+use crate::language::Language;
 use crate::mail::Domain;
 
 /// The whole of a message may take this many times the data timeout, however steadily it trickles in.
@@ -14,6 +15,8 @@ const DATA_TIMEOUTS_A_MESSAGE: u32 = 6;
 pub struct Settings {
     /// Who we are, in banner and EHLO.
     pub hostname: Domain,
+    /// The language in which refusals are explained.
+    pub language: Language,
     /// Largest message, octets, line ends included, dots unstuffed.
     pub max_message_octets: u64,
     /// Most recipients of a transaction.
@@ -64,6 +67,7 @@ impl Settings {
         };
         Self {
             hostname: config.hostname.clone(),
+            language: config.language,
             max_message_octets: config.server.max_message_size,
             max_recipients: config.server.max_recipients,
             hard_error_limit: config.server.hard_error_limit,

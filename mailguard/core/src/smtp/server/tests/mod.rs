@@ -15,10 +15,12 @@ mod transcripts;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::language::Language;
 use crate::mail::Domain;
 
 const SETTINGS: fn() -> Settings = || Settings {
     hostname: Domain::parse("mx.example").unwrap(),
+    language: Language::English,
     max_message_octets: 100,
     max_recipients: 3,
     hard_error_limit: 3,

@@ -1,11 +1,14 @@
 //! Why we don't take something, and the one place where that becomes a reply.
 
+mod texts;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::enhanced_status::EnhancedStatus;
 use super::reply::{Reply, ReplyCode};
+use crate::language::{ENGLISH, Wording};
 
 /// A reason not to take a command, a recipient or a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,51 +134,102 @@ impl Refusal {
     }
 
     /// The reply to the client. `reference` finds the trace: what the administrator is asked for.
-    pub fn reply(&self, reference: impl fmt::Display) -> Reply {
+    pub fn reply(&self, reference: impl fmt::Display, wording: Wording) -> Reply {
         let (code, status) = self.codes();
-        Reply::new(code, status, format!("{self} (ref {reference})"))
+        Reply::new(code, status, format!("{} (ref {reference})", self.text(wording)))
     }
-}
 
-/// What the client is told. Lists are named, never the entry that matched.
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What the client is told.
+    pub fn text(&self, wording: Wording) -> String {
+        let text = texts::texts(self).of(wording);
+        match self.detail() {
+            Some(detail) => text.replace("{}", &detail),
+            None => text.into_owned(),
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
         match self {
-            Refusal::ClientListed => f.write_str("Client is on the client blacklist"),
-            Refusal::SenderListed => f.write_str("Sender is on the sender blacklist"),
-            Refusal::RecipientListed => f.write_str("Recipient is on the recipient blacklist"),
-            Refusal::RelayDenied => f.write_str("Relay access denied"),
-            Refusal::HeloRequired => f.write_str("Send HELO or EHLO first"),
-            Refusal::HeloInvalid => f.write_str("HELO argument is no host name and no address literal"),
-            Refusal::HeloNotQualified => f.write_str("HELO argument is not a fully qualified host name"),
-            Refusal::SenderDomain(fault) => write!(f, "Sender {fault}"),
-            Refusal::RecipientDomain(fault) => write!(f, "Recipient {fault}"),
-            Refusal::RecipientUnknown => f.write_str("Recipient unknown"),
-            Refusal::RecipientUnverified => f.write_str("Recipient can't be verified now, try later"),
-            Refusal::BlockListed(list) => write!(f, "Listed by {list}"),
-            Refusal::Greylisted(seconds) => write!(f, "Greylisted, try again in {seconds} seconds"),
-            Refusal::TooLarge(limit) => write!(f, "Message exceeds the limit of {limit} octets"),
-            Refusal::HeaderTooLarge(limit) => write!(f, "Message header exceeds the limit of {limit} octets"),
-            Refusal::TooManyRecipients(limit) => write!(f, "Too many recipients, the limit is {limit}"),
-            Refusal::MailLoop => f.write_str("Too many hops, this looks like a mail loop"),
-            Refusal::BareLineEnd => f.write_str("Message holds a bare CR or LF"),
-            Refusal::StorageFull => f.write_str("Insufficient storage, try later"),
-            Refusal::StorageFailed => f.write_str("Storage failed, try later"),
-            Refusal::QuarantineFull => f.write_str("Quarantine is full, try later"),
-            Refusal::ScannerFailed => f.write_str("Content check failed, try later"),
-            Refusal::Busy => f.write_str("Busy, try later"),
+            Refusal::BlockListed(list) => Some(list.clone()),
+            Refusal::Greylisted(seconds) => Some(seconds.to_string()),
+            Refusal::TooLarge(limit) => Some(limit.to_string()),
+            Refusal::HeaderTooLarge(limit) | Refusal::TooManyRecipients(limit) => Some(limit.to_string()),
+            _ => None,
         }
     }
 }
 
-/// As it goes on after "Sender" or "Recipient".
-impl fmt::Display for DomainFault {
+/// For the administrator, in English.
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DomainFault::NotQualified => "domain is not a fully qualified name",
-            DomainFault::Unknown => "domain not found",
-            DomainFault::NullMx => "domain takes no mail (null MX)",
-            DomainFault::Unavailable => "domain can't be looked up now, try later",
-        })
+        f.write_str(&self.text(ENGLISH))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::Language;
+
+    /// One of each.
+    fn all() -> Vec<Refusal> {
+        let faults =
+            [DomainFault::NotQualified, DomainFault::Unknown, DomainFault::NullMx, DomainFault::Unavailable];
+        let mut all = vec![
+            Refusal::ClientListed,
+            Refusal::SenderListed,
+            Refusal::RecipientListed,
+            Refusal::RelayDenied,
+            Refusal::HeloRequired,
+            Refusal::HeloInvalid,
+            Refusal::HeloNotQualified,
+            Refusal::RecipientUnknown,
+            Refusal::RecipientUnverified,
+            Refusal::BlockListed("zen.rbl.example".to_owned()),
+            Refusal::Greylisted(300),
+            Refusal::TooLarge(300),
+            Refusal::HeaderTooLarge(300),
+            Refusal::TooManyRecipients(300),
+            Refusal::MailLoop,
+            Refusal::BareLineEnd,
+            Refusal::StorageFull,
+            Refusal::StorageFailed,
+            Refusal::QuarantineFull,
+            Refusal::ScannerFailed,
+            Refusal::Busy,
+        ];
+        all.extend(faults.map(Refusal::SenderDomain));
+        all.extend(faults.map(Refusal::RecipientDomain));
+        all
+    }
+
+    #[test]
+    fn every_refusal_is_said_in_every_language_and_fits_a_line() {
+        let all = all();
+        let mut seen = std::collections::HashSet::new();
+        for language in [Language::English, Language::German, Language::Italian, Language::Japanese] {
+            for utf8 in [false, true] {
+                let wording = Wording { language, utf8 };
+                for refusal in &all {
+                    let text = refusal.text(wording);
+                    assert!(utf8 || text.is_ascii(), "{text}");
+                    // Japanese in ASCII is English; nothing else is said in another language's words.
+                    assert_eq!(
+                        text == refusal.to_string(),
+                        language == Language::English || (language == Language::Japanese && !utf8),
+                        "{text}"
+                    );
+                    assert!(!text.contains(['{', '}']), "{text}");
+                    let detailed = refusal.detail().is_none_or(|detail| text.contains(&detail));
+                    assert!(detailed, "{text}");
+                    if utf8 {
+                        assert!(seen.insert(text.clone()), "said of two: {text}");
+                    }
+                    let mut octets = Vec::new();
+                    refusal.reply("1PAV3QX7K2M", wording).encode(&mut octets);
+                    assert!(octets.ends_with(b" (ref 1PAV3QX7K2M)\r\n"), "{text}");
+                }
+            }
+        }
     }
 }
