@@ -1,0 +1,78 @@
+//! Lists that are shown and changed: bypass, blacklist, block lists.
+
+use super::*;
+
+#[test]
+fn lists() {
+    let entry = |list, value: &str, line, packets: Option<u64>, last_hit_seconds_ago| EntryRow {
+        entry: ListEntry { list, value: value.to_owned(), file: "/m.toml".into(), line },
+        packets,
+        last_hit_seconds_ago,
+    };
+    check(
+        "bypass list from-ip",
+        Request::Entries { lists: vec![EditList::BypassFromIp] },
+        Answer::Entries(vec![
+            entry(EditList::BypassFromIp, "192.0.2.1", 7, Some(12), Some(90)),
+            entry(EditList::BypassFromIp, "2001:db8::1", 12, Some(0), None),
+        ]),
+        "KIND     VALUE        HITS  LAST HIT  WRITTEN IN\n\
+         from-ip  192.0.2.1    12    1m ago    /m.toml:7\n\
+         from-ip  2001:db8::1  0     -         /m.toml:12\n",
+    );
+    // Whoever removes a value must be able to read it.
+    let long = format!("{}@example.com", "x".repeat(64));
+    check(
+        "blacklist list recipient",
+        Request::Entries { lists: vec![EditList::BlacklistRecipient] },
+        Answer::Entries(vec![entry(EditList::BlacklistRecipient, &long, 3, None, None)]),
+        &format!(
+            "KIND       VALUE{:73}HITS  LAST HIT  WRITTEN IN\nrecipient  {long}  -     -         /m.toml:3\n",
+            ""
+        ),
+    );
+    let lists = vec![EditList::BlacklistClient, EditList::BlacklistSender, EditList::BlacklistRecipient];
+    check("blacklist list", Request::Entries { lists }, Answer::Entries(Vec::new()), "nothing is listed\n");
+    let (list, change) = (EditList::BlacklistSender, Change::Add);
+    let values = vec!["a@example.com".to_owned(), "example.net".to_owned()];
+    let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into() };
+    check(
+        "blacklist add sender a@example.com example.net",
+        Request::Edit(Edit { list, change, values }),
+        Answer::Edited(edited),
+        "added: sender a@example.com\nadded: sender example.net\nin force, and written into /m.toml\n",
+    );
+    let (list, change, values) = (EditList::RblIp, Change::Add, vec!["psbl.surriel.com".to_owned()]);
+    check(
+        "rbl enable ip psbl.surriel.com",
+        Request::Edit(Edit { list, change, values: values.clone() }),
+        Answer::Edited(Edited { list, change, values, config: "/m.toml".into() }),
+        "enabled: psbl.surriel.com\nin force, and written into /m.toml; `mailguard rbl list` shows what is asked\n",
+    );
+    let many: Vec<String> = (0..21).map(|number| format!("192.0.2.{number}")).collect();
+    let (list, change) = (EditList::BypassToIp, Change::Remove);
+    let edited = Edited { list, change, values: many, config: "/m.toml".into() };
+    let edited = ask("bypass remove to-ip 192.0.2.0", vec![Ok(Answer::Edited(edited))]).1.unwrap();
+    assert_eq!(edited.text, "removed: 21 values of to-ip\nin force, and written into /m.toml\n");
+    let refused = ControlError::new(ErrorKind::Refused, "192.0.2.1 is not in bypass.to_ips");
+    let (asked, printed) = ask("bypass remove to-ip 192.0.2.1", vec![Err(refused)]);
+    let (list, change) = (EditList::BypassToIp, Change::Remove);
+    assert_eq!(asked, [Request::Edit(Edit { list, change, values: vec!["192.0.2.1".to_owned()] })]);
+    assert_eq!(printed.unwrap_err().to_string(), "192.0.2.1 is not in bypass.to_ips");
+}
+
+#[test]
+fn values_are_typed_or_in_a_file() {
+    for line in ["bypass add to-ip", "bypass add to-ip 192.0.2.1 --from-file x"] {
+        let (asked, printed) = ask(line, Vec::new());
+        assert!(asked.is_empty() && printed.is_err(), "{line}");
+    }
+    let error = ask("bypass add to-ip --from-file /nowhere", Vec::new()).1.unwrap_err();
+    assert_eq!(
+        complaint(&error),
+        "mailguard: /nowhere: can't be read: No such file or directory (os error 2)\n"
+    );
+    let (asked, printed) = ask("bypass add to-ip --from-file /etc/passwd", Vec::new());
+    assert!(asked.is_empty(), "a wrong line is found before anything is asked");
+    assert!(printed.unwrap_err().to_string().starts_with("/etc/passwd:1: "));
+}
