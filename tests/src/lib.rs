@@ -2,8 +2,10 @@
 //! an independent witness.
 
 pub mod appliance;
+pub mod crowd;
 pub mod frames;
 pub mod ledger;
+pub mod memory;
 pub mod netns;
 pub mod peers;
 pub mod programs;
