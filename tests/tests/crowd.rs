@@ -19,7 +19,7 @@ const SLOW: usize = 200;
 /// Messages of those who send mail.
 const MESSAGES: u64 = 500;
 /// KiB that an idle session may cost.
-const MEMORY_A_SESSION: u64 = 20;
+const MEMORY_A_SESSION: u64 = 12;
 
 #[test]
 fn who_is_slow_or_silent_costs_little_and_stalls_nobody() {
@@ -54,6 +54,8 @@ fn who_is_slow_or_silent_costs_little_and_stalls_nobody() {
     slow.all("DATA", "354").expect("taken");
     let load = Load {
         server: &port25(FIREWALL4),
+        helo: "client.example.test",
+        kept: false,
         sessions: 20,
         messages: MESSAGES,
         octets: 1000,

@@ -158,7 +158,8 @@ impl<S: Services> Session<S> {
         // Deadlines mostly move away: the timer is set anew when it rings, or when one comes nearer.
         let mut timer = pin!(sleep_until(now().into()));
         loop {
-            if let Some(reason) = self.perform().await? {
+            // What a session needs while it does something, one that waits for its client needn't hold.
+            if let Some(reason) = Box::pin(self.perform()).await? {
                 return Ok(End::Closed(reason));
             }
             if let Some(deadline) = self.server.poll_timeout()

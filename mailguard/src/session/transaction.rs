@@ -80,7 +80,7 @@ impl<S: Services> Transactions<S> {
 
     /// Whether the client is who it says it is.
     pub(super) async fn login(&self, credentials: Credentials) -> Result<(), LoginRefused> {
-        self.services.login(self.peer.client.ip(), credentials).await
+        Box::pin(self.services.login(self.peer.client.ip(), credentials)).await
     }
 
     /// Begins a transaction, unless it is over the limits.
@@ -186,11 +186,14 @@ impl<S: Services> Transactions<S> {
                 Next::Ask(inquiry) => inquiry,
             };
             open.retain(|other| *other != inquiry);
+            let dns = self.services.dns();
+            // Each by itself: a session that asks nothing needn't hold what they need.
             let found = match inquiry {
-                Inquiry::ClientName => lookups.ask_name(config, &self.services.dns(), names, &subject).await,
-                Inquiry::Dns => lookups.ask_dns(config, &self.services.dns(), names, &subject).await,
+                Inquiry::ClientName => Box::pin(lookups.ask_name(config, &dns, names, &subject)).await,
+                Inquiry::Dns => Box::pin(lookups.ask_dns(config, &dns, names, &subject)).await,
                 Inquiry::Verification => {
-                    let word = server.map(|server| self.services.verify(config, server, forward_path));
+                    let word =
+                        server.map(|server| Box::pin(self.services.verify(config, server, forward_path)));
                     let found = OptionFuture::from(word).await;
                     Found { about_recipient: found.into_iter().collect(), ..Found::default() }
                 }

@@ -6,16 +6,23 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use nix::sys::signal::killpg;
+use nix::unistd::Pid;
+
 use super::{Place, swaks, wait_until};
 
 /// A running Postfix; stopped when dropped.
 #[derive(Debug)]
 pub struct Postfix {
     config: PathBuf,
+    queue: PathBuf,
 }
 
 /// The processes a service may have, and the concurrency towards one destination: as a busy relay sets them.
 const PROCESS_LIMIT: u32 = 100;
+
+/// Lines of the log that are shown when something fails.
+const SHOWN_LINES: usize = 20;
 
 impl Postfix {
     /// Starts a relay that listens on `host`:`port` and sends everything to `relay_host` (`[192.0.2.1]:25`).
@@ -37,10 +44,24 @@ impl Postfix {
         fs::write(config.join("master.cf"), master(host, port)?)?;
         fs::write(config.join("main.cf"), main(&queue, &data, folder, settings))?;
         allow_folder(&config)?;
-        let postfix = Self { config };
+        let postfix = Self { config, queue };
         postfix.control(place, "start")?;
         wait_until("Postfix answers", || swaks::answers(place, host, &port.to_string()))?;
         Ok(postfix)
+    }
+
+    /// The process id of its master, and so of its process group.
+    pub fn master(&self) -> Result<Pid> {
+        let path = self.queue.join("pid/master.pid");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(Pid::from_raw(text.trim().parse().with_context(|| path.display().to_string())?))
+    }
+
+    /// The end of what it logged.
+    pub fn log(&self) -> String {
+        let text = fs::read_to_string(self.queue.with_file_name("postfix.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }
 
     fn control(&self, place: Place<'_>, verb: &str) -> Result<()> {
@@ -56,8 +77,13 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        // Its own master is found by the pid file of its queue folder, in whatever namespace.
+        let master = self.master();
+        // It is found by the pid file of its queue folder, in whatever namespace.
         let _ = self.control(&|program| Command::new(program), "stop");
+        // One that is busy lives on for a while, and has the port.
+        if let Ok(master) = master {
+            let _ = wait_until("Postfix is gone", || killpg(master, None).is_err());
+        }
     }
 }
 

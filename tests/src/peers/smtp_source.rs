@@ -1,16 +1,20 @@
 //! Postfix's `smtp-source`: a load of messages over many connections.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Place, Process};
+use super::Place;
 
 /// A load.
 #[derive(Debug, Clone)]
 pub struct Load<'a> {
     /// `192.0.2.1:25` or `[2001:db8::1]:25`
     pub server: &'a str,
+    /// What it calls itself.
+    pub helo: &'a str,
+    /// Whether a session goes on after a message; otherwise each message has one of its own.
+    pub kept: bool,
     /// Connections at a time.
     pub sessions: u32,
     /// Messages in all.
@@ -23,21 +27,26 @@ pub struct Load<'a> {
     pub recipient: &'a str,
 }
 
-/// Sends the whole load; an error if the source gave up.
+/// Sends the whole load, refusals notwithstanding; an error if the source gave up.
 pub fn run(place: Place<'_>, load: &Load<'_>) -> Result<()> {
-    let mut process = start(place, load)?;
-    let status = process.0.wait()?;
-    if !status.success() {
-        bail!("smtp-source ended with {status}");
+    let output = command(place, load).output().context(MISSING)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("smtp-source: {}: {}", output.status, said.lines().last().unwrap_or_default());
     }
     Ok(())
 }
 
-/// Starts sending.
-pub fn start(place: Place<'_>, load: &Load<'_>) -> Result<Process> {
+const MISSING: &str = "can't start smtp-source (package postfix)";
+
+fn command(place: Place<'_>, load: &Load<'_>) -> Command {
     let mut command = place("smtp-source");
     command.args(["-s", &load.sessions.to_string(), "-m", &load.messages.to_string()]);
+    command.args(["-A", "-M", load.helo]);
+    if load.kept {
+        command.arg("-d");
+    }
     command.args(["-l", &load.octets.to_string(), "-f", load.sender, "-t", load.recipient, load.server]);
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    Ok(Process(command.spawn().context("can't start smtp-source (package postfix)")?))
+    command
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::{Place, Process, wait_until};
 
 /// Where it listens, on loopback of its place.
-pub const PORT: u16 = 10_053;
+pub const PORT: u16 = 53;
 
 /// A running name server; ends with its owner.
 pub struct Unbound {

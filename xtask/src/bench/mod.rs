@@ -2,6 +2,7 @@
 
 mod kernel;
 mod packet;
+mod receive;
 mod relay;
 mod samples;
 
@@ -18,6 +19,8 @@ enum What {
     Kernel,
     /// Nanoseconds a packet, of the kernel programs
     Packet,
+    /// Messages and sessions a second with all checks of the envelope, and memory a session, against Postfix
+    Receive,
     /// Messages a second, end to end, against Postfix
     Relay,
 }
@@ -30,6 +33,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if wanted(What::Kernel) {
         kernel::run()?;
+    }
+    if wanted(What::Receive) {
+        receive::run()?;
     }
     if wanted(What::Relay) {
         relay::run()?;

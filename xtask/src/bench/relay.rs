@@ -87,6 +87,8 @@ fn measure(topology: &Topology, sink: &SmtpSink, server: &str) -> Result<(f64, S
     let processors = processor_times()?;
     let load = Load {
         server,
+        helo: "client.example.test",
+        kept: false,
         sessions: SESSIONS,
         messages: MESSAGES,
         octets: OCTETS,
