@@ -30,7 +30,7 @@ const STEPS: &[Step] = &[
     step("verify", 1, verify::built),
     step("test", 10, || test::run(None)),
     step("vm", 10, vm::run),
-    step("fuzz", 8, || fuzz::run(fuzz::SHORT)),
+    step("fuzz", 8, || fuzz::run(fuzz::SHORT, None)),
     step("demo", 8, demo::run),
     step("sabotage", 12, || sabotage::run(None)),
 ];

@@ -1,8 +1,10 @@
 //! `cargo xtask demo`: the main job on real traffic. Three namespaces, a real server behind a firewall, real clients in
 //! front of it; what happens is judged from outside, by what the server received and from whom, and by a capture on the
-//! server's side; and all of it again with mailguard detached, as a control that must differ.
+//! server's side; and all of it again with mailguard detached, as a control that must differ. Then, on the uplink, what
+//! strangers and our own users are told.
 
 mod capture;
+mod envelope;
 mod scenario;
 mod table;
 
@@ -29,6 +31,7 @@ pub(crate) fn run() -> Result<()> {
         with_mailguard(&topology, xdp, &mut table)?;
     }
     control(&mut table)?;
+    envelope::play(&mut table)?;
     print!("{}", table.render());
     if table.unexpected() > 0 {
         bail!("{} results were not as expected", table.unexpected());

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz [SECONDS]`: feeds each parser of foreign bytes with mutations of its seeds.
+//! `cargo xtask fuzz [SECONDS] [TARGET]`: feeds each parser of foreign bytes with mutations of its seeds.
 //!
 //! The targets stand in `fuzz/fuzz_targets`, their seeds, kept under version control, in `fuzz/seeds`; what the
 //! fuzzer finds on the way goes to `fuzz/corpus`, what breaks a target to `fuzz/artifacts`.
@@ -13,11 +13,12 @@ use crate::process::{self, repository};
 /// Seconds a target in `ci`.
 pub(crate) const SHORT: u64 = 10;
 
-/// Runs every target for `seconds`; the first crash, leak or timeout is an error.
-pub(crate) fn run(seconds: u64) -> Result<()> {
-    let targets = targets()?;
+/// Runs every target, or the one of this name, for `seconds`; the first crash, leak or timeout is an error.
+pub(crate) fn run(seconds: u64, only: Option<&str>) -> Result<()> {
+    let mut targets = targets()?;
+    targets.retain(|target| only.is_none_or(|only| only == target));
     if targets.is_empty() {
-        bail!("no targets in fuzz/fuzz_targets");
+        bail!("no such target in fuzz/fuzz_targets");
     }
     process::run(fuzz().args(["build"]))?;
     for target in &targets {

@@ -60,6 +60,8 @@ enum Command {
         /// Seconds a target
         #[arg(default_value_t = 60)]
         seconds: u64,
+        /// Only this target
+        target: Option<String>,
     },
     /// Check documents, file sizes and the table of features
     Tidy,
@@ -79,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo => demo::run(),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Sabotage { name } => sabotage::run(name.as_deref()),
-        Command::Fuzz { seconds } => fuzz::run(seconds),
+        Command::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
         Command::Tidy => tidy::run(),
         Command::Ci => ci::run(),
     }

@@ -13,17 +13,19 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn add(&mut self, run: &str, scenario: &Scenario, expected: Seen, seen: &Seen) {
-        let good = expected == *seen;
+        self.row(run, scenario.name, expected == *seen, words(&expected), words(seen));
+    }
+
+    /// A reply, as far as it is expected.
+    pub(super) fn add_reply(&mut self, run: &str, name: &str, expected: &str, seen: &str) {
+        self.row(run, name, seen.starts_with(expected), expected.to_owned(), seen.to_owned());
+    }
+
+    fn row(&mut self, run: &str, name: &str, good: bool, expected: String, seen: String) {
         self.unexpected += usize::from(!good);
-        println!("demo: {run}: {}: {}", scenario.name, if good { "as expected" } else { "NOT AS EXPECTED" });
+        println!("demo: {run}: {name}: {}", if good { "as expected" } else { "NOT AS EXPECTED" });
         let verdict = if good { "ok" } else { "WRONG" };
-        self.rows.push([
-            run.to_owned(),
-            scenario.name.to_owned(),
-            words(&expected),
-            words(seen),
-            verdict.to_owned(),
-        ]);
+        self.rows.push([run.to_owned(), name.to_owned(), expected, seen, verdict.to_owned()]);
     }
 
     /// Results that were not as expected.
