@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
+use mailguard_core::language::Language;
 use mailguard_core::mail::{Domain, QueueId};
 use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::{Action, AuthOffer, BareLineEnds, LoginRefused, Question, Server, Settings};
@@ -19,6 +20,7 @@ struct Receipt;
 fn settings() -> Settings {
     Settings {
         hostname: Domain::parse("mx.example").unwrap(),
+        language: Language::German,
         max_message_octets: MAX_MESSAGE_OCTETS,
         max_recipients: 3,
         hard_error_limit: 20,
