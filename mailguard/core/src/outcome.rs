@@ -10,6 +10,8 @@ use crate::smtp::{EnhancedStatus, Reply, ReplyCode};
 pub enum Outcome {
     /// The next hop took responsibility.
     Delivered(Report),
+    /// As `Delivered`, by a server that can't be told that the sender wants to hear of it (RFC 3461 §5.2.2).
+    Relayed(Report),
     /// Try again later.
     Deferred(Report),
     /// Never.
@@ -33,14 +35,20 @@ impl Outcome {
     /// The report, whatever the result.
     pub fn report(&self) -> &Report {
         match self {
-            Outcome::Delivered(report) | Outcome::Deferred(report) | Outcome::Failed(report) => report,
+            Outcome::Delivered(report)
+            | Outcome::Relayed(report)
+            | Outcome::Deferred(report)
+            | Outcome::Failed(report) => report,
         }
     }
 
     /// As [`Outcome::report`].
     pub fn into_report(self) -> Report {
         match self {
-            Outcome::Delivered(report) | Outcome::Deferred(report) | Outcome::Failed(report) => report,
+            Outcome::Delivered(report)
+            | Outcome::Relayed(report)
+            | Outcome::Deferred(report)
+            | Outcome::Failed(report) => report,
         }
     }
 
@@ -51,7 +59,7 @@ impl Outcome {
             Outcome::Deferred(report) => {
                 report.reply.as_ref().is_none_or(|reply| reply.code == ReplyCode::NOT_AVAILABLE)
             }
-            Outcome::Delivered(_) | Outcome::Failed(_) => false,
+            Outcome::Delivered(_) | Outcome::Relayed(_) | Outcome::Failed(_) => false,
         }
     }
 }

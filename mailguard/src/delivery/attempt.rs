@@ -121,7 +121,7 @@ impl<'a> Attempt<'a> {
     fn note(&mut self, index: usize, outcome: Outcome) {
         self.verdicts[index] = match outcome {
             Outcome::Deferred(_) => Verdict::Open(Some(outcome)),
-            Outcome::Delivered(_) | Outcome::Failed(_) => Verdict::Final(outcome),
+            Outcome::Delivered(_) | Outcome::Relayed(_) | Outcome::Failed(_) => Verdict::Final(outcome),
         };
     }
 

@@ -78,6 +78,7 @@ impl Sender {
 fn show(outcome: &Outcome) -> String {
     let word = match outcome {
         Outcome::Delivered(_) => "delivered",
+        Outcome::Relayed(_) => "relayed",
         Outcome::Deferred(_) => "deferred",
         Outcome::Failed(_) => "failed",
     };

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use mailguard_core::config::Config;
-use mailguard_core::dsn::wants_failure;
+use mailguard_core::dsn::{Action, wants_failure};
 use mailguard_core::mail::{ReversePath, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
@@ -27,8 +27,8 @@ pub(super) struct Judgement {
     pub(super) states: Vec<(usize, RecipientState)>,
     /// Those to be withheld.
     pub(super) withhold: Vec<(usize, Reason)>,
-    /// Those whose failure is reported to the sender.
-    pub(super) reported: Vec<(usize, Report)>,
+    /// Those of whom the sender is told.
+    pub(super) reported: Vec<(usize, Action, Report)>,
     /// What the trace says, in the order of the outcomes.
     pub(super) consequences: Vec<Consequence>,
     /// When the first of them is due again.
@@ -56,6 +56,7 @@ pub(super) fn judge(
         let RecipientState::Queued(queued) = &record.states[*index] else { continue };
         let consequence = match outcome {
             Outcome::Delivered(_) => judgement.ended(*index, Ending::Delivered, Consequence::Done),
+            Outcome::Relayed(report) => judgement.relayed(config, record, *index, report),
             Outcome::Failed(report) => judgement.failed(config, record, *index, report.clone()),
             Outcome::Deferred(report) => {
                 let attempts = queued.attempts.saturating_add(1);
@@ -95,6 +96,21 @@ impl Judgement {
         Consequence::Retry(at)
     }
 
+    fn relayed(
+        &mut self,
+        config: &Config,
+        record: &MessageRecord,
+        index: usize,
+        report: &Report,
+    ) -> Consequence {
+        let is_told = is_told(config, record, index) && record.envelope.reverse_path != ReversePath::Null;
+        if is_told {
+            self.reported.push((index, Action::Relayed, report.clone()));
+        }
+        let consequence = if is_told { Consequence::Report } else { Consequence::Done };
+        self.ended(index, Ending::Delivered, consequence)
+    }
+
     fn failed(
         &mut self,
         config: &Config,
@@ -108,7 +124,7 @@ impl Judgement {
                 self.withhold.push((index, Reason::Undeliverable(report)));
                 return consequence;
             }
-            Consequence::Report => self.reported.push((index, report.clone())),
+            Consequence::Report => self.reported.push((index, Action::Failed, report.clone())),
             _ => {}
         }
         self.ended(index, Ending::Failed(report), consequence)
@@ -117,11 +133,8 @@ impl Judgement {
 
 /// What is done when a recipient can't be reached for good.
 fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Consequence {
-    let Origin::Client(client) = &record.origin else { return Consequence::Drop };
-    // What the sender wrote to somebody else is nobody's to return.
-    let redirected =
-        matches!(&record.states[index], RecipientState::Queued(Queued { redirected_to: Some(_), .. }));
-    if redirected || !config.server.dsn_zones.contains(&client.zone) {
+    let Origin::Client(_) = &record.origin else { return Consequence::Drop };
+    if !is_told(config, record, index) {
         return Consequence::Quarantine;
     }
     if record.envelope.reverse_path == ReversePath::Null || !wants_failure(&record.envelope.recipients[index])
@@ -129,6 +142,14 @@ fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Conseque
         return Consequence::Drop;
     }
     Consequence::Report
+}
+
+/// Whether the sender is one to whom reports go. What was redirected to somebody else is not the sender's to hear of.
+fn is_told(config: &Config, record: &MessageRecord, index: usize) -> bool {
+    let Origin::Client(client) = &record.origin else { return false };
+    let redirected =
+        matches!(&record.states[index], RecipientState::Queued(Queued { redirected_to: Some(_), .. }));
+    !redirected && config.server.dsn_zones.contains(&client.zone)
 }
 
 fn expired(config: &Config, last: &Report) -> Report {
@@ -218,6 +239,12 @@ mod tests {
             queued.redirected_to = Some(mailbox("admin@y.test"));
         };
         check(redirected, failed(), 1, Consequence::Quarantine);
+        let relayed = || Outcome::Relayed(report(2));
+        check(|_| {}, relayed(), 1, Consequence::Report);
+        check(|r| r.origin = client("red"), relayed(), 1, Consequence::Done);
+        check(|r| r.origin = Origin::Own, relayed(), 1, Consequence::Done);
+        check(|r| r.envelope.reverse_path = ReversePath::Null, relayed(), 1, Consequence::Done);
+        check(redirected, relayed(), 1, Consequence::Done);
     }
 
     #[test]
@@ -228,7 +255,7 @@ mod tests {
             &[(0, Outcome::Deferred(report(4)))],
             UnixTime(6 * DAY),
         );
-        let (_, report) = &judgement.reported[0];
+        let (_, _, report) = &judgement.reported[0];
         assert_eq!(report.status, EXPIRED);
         assert_eq!(report.text, "not delivered within 5 days: no");
     }

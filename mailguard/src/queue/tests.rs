@@ -278,6 +278,25 @@ async fn a_failure_is_reported_to_a_sender_of_a_zone_with_reports() {
 }
 
 #[tokio::test]
+async fn who_wants_to_hear_of_success_hears_where_another_server_would_not_say_it() {
+    let directory = TempDir::new().unwrap();
+    let script = |_: &str, address: &str, _| match address {
+        "<there@x.test>" => Outcome::Relayed(report(2, true, "taken")),
+        _ => delivered(),
+    };
+    let mut house = House::open(directory.path(), 0, script);
+    let id = house.commit(&["there@x.test"], |_| {}).await;
+    assert_eq!(house.next().await.consequence, Consequence::Report);
+    assert_eq!(house.next().await.recipient.to_string(), "<sender@green.test>");
+    let sent = house.deliver.sent.lock().unwrap().last().unwrap().clone();
+    assert_eq!(sent.message.envelope.reverse_path, ReversePath::Null);
+    let text = String::from_utf8(sent.octets.to_vec()).unwrap();
+    assert!(text.contains("Action: relayed\r\n") && text.contains("there@x.test"), "{text}");
+    assert!(text.contains(&format!("Subject: {id}")) && !text.contains("message/rfc822"), "{text}");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn a_failure_from_another_zone_is_withheld_and_can_be_released() {
     let directory = TempDir::new().unwrap();
     let script = |_: &str, address: &str, _| if address == "<bad@x.test>" { failed() } else { delivered() };

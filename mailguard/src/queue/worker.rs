@@ -12,7 +12,7 @@ use mailguard_core::smtp::EnhancedStatus;
 
 use super::attempt::{Attempted, Consequence, Outgoing};
 use super::judge::{Judgement, judge, retry_policy};
-use super::notice::{Failed, notice};
+use super::notice::{Reported, notice};
 use super::plan::envelope;
 use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::store::body::Body;
@@ -191,8 +191,8 @@ impl Shared {
         let mut notice_to_sender = None;
         if !reported.is_empty() {
             let body = self.body_for_report(settling).await;
-            let failed = Failed { id, record: &settling.record, reported: &reported, body: &body };
-            notice_to_sender = notice(config, failed, self.around.ids.mint(), now).await;
+            let message = Reported { id, record: &settling.record, reported: &reported, body: &body };
+            notice_to_sender = notice(config, message, self.around.ids.mint(), now).await;
         }
         let record = Record {
             id,

@@ -179,6 +179,7 @@ fn check_row(finding: &Finding) -> CheckRow {
 fn attempt_row(attempt: &AttemptRecord) -> AttemptRow {
     let outcome = match &attempt.outcome {
         Outcome::Delivered(_) => "delivered",
+        Outcome::Relayed(_) => "relayed",
         Outcome::Deferred(_) => "deferred",
         Outcome::Failed(_) => "failed",
     };

@@ -272,7 +272,9 @@ impl ResultFilter {
             ResultFilter::Quarantined => disposed(|d| matches!(d, Disposition::Quarantine(_))),
             ResultFilter::Redirected => disposed(|d| matches!(d, Disposition::Redirect(_))),
             ResultFilter::Discarded => disposed(|d| matches!(d, Disposition::Discard(_))),
-            ResultFilter::Delivered => attempted(|outcome| matches!(outcome, Outcome::Delivered(_))),
+            ResultFilter::Delivered => {
+                attempted(|outcome| matches!(outcome, Outcome::Delivered(_) | Outcome::Relayed(_)))
+            }
             ResultFilter::Failed => attempted(|outcome| matches!(outcome, Outcome::Failed(_))),
         }
     }

@@ -1,10 +1,10 @@
-//! Delivery status notifications for mail that failed or expired (RFC 3461, RFC 3464, RFC 6522, RFC 3834).
+//! Delivery status notifications for mail that failed, expired, or went where nobody will report its success (RFC 3461, RFC 3464, RFC 6522, RFC 3834).
 //!
 //! Stands after the last attempt: `queue` decides that a report is due and commits what is composed here as a new
 //! message. What comes from outside — addresses, replies, envelope ids, the message itself — can't add a header
 //! field, a status field or a part: text is escaped, and the boundary occurs nowhere in the content.
 //!
-//! Left to others: whether this sender gets reports at all (`queue`); reports of delay and success.
+//! Left to others: whether this sender gets reports at all (`queue`); reports of delay.
 
 mod field;
 
@@ -24,14 +24,34 @@ pub const MAX_RETURNED_OCTETS: usize = 256 * 1024;
 /// Octets of a header that a report returns.
 pub const MAX_RETURNED_HEADER_OCTETS: usize = 64 * 1024;
 
-/// What a report of failure is made from.
+/// What became of a recipient's message (RFC 3464 §2.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It won't be delivered.
+    Failed,
+    /// Another server took it, and won't report what becomes of it.
+    Relayed,
+}
+
+/// What is told of one recipient.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// Who.
+    pub recipient: &'a Recipient,
+    /// What became of it.
+    pub action: Action,
+    /// The last word on it.
+    pub report: &'a Report,
+}
+
+/// What a report is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct DsnRequest<'a> {
     /// Our name.
     pub reporting_mta: &'a Domain,
     /// Who the report is from, in its header.
     pub sender: &'a Mailbox,
-    /// The failed message.
+    /// The message.
     pub id: QueueId,
     /// When it came.
     pub arrival: UnixTime,
@@ -39,8 +59,8 @@ pub struct DsnRequest<'a> {
     pub now: UnixTime,
     /// Its envelope; the report goes to the reverse-path.
     pub envelope: &'a Envelope,
-    /// The recipients of the report, with the last word on each; those that [`wants_failure`] excludes left out.
-    pub failed: &'a [(&'a Recipient, &'a Report)],
+    /// The recipients of the report; those that [`wants_failure`] and [`wants_success`] exclude left out.
+    pub told: &'a [Told<'a>],
     /// The message, or at least its header with the empty line.
     pub original: &'a [u8],
     /// Whether the whole of `original` is returned or only its header.
@@ -50,6 +70,11 @@ pub struct DsnRequest<'a> {
 /// Whether the recipient's sender wants to know of a failure (RFC 3461 §4.1).
 pub fn wants_failure(recipient: &Recipient) -> bool {
     recipient.notify.is_none_or(|notify| notify.failure)
+}
+
+/// Whether the recipient's sender wants to know of success.
+pub fn wants_success(recipient: &Recipient) -> bool {
+    recipient.notify.is_some_and(|notify| notify.success)
 }
 
 /// How much of a message of `octets` its report returns.
@@ -97,7 +122,11 @@ fn push_header(request: &DsnRequest<'_>, boundary: &str, eight_bit: bool, out: &
     if let Some(to) = envelope.reverse_path.mailbox() {
         push_field("To", &format!("<{to}>"), out);
     }
-    push_field("Subject", "Undeliverable: your message could not be delivered", out);
+    let subject = match request.told.iter().any(|told| told.action == Action::Failed) {
+        true => "Undeliverable: your message could not be delivered",
+        false => "Relayed: your message was passed on",
+    };
+    push_field("Subject", subject, out);
     push_field("Date", &now.rfc5322().to_string(), out);
     push_field("Message-ID", &format!("<{id}.{}.dsn@{}>", now.0, reporting_mta.ascii()), out);
     push_field("Auto-Submitted", "auto-replied", out);
@@ -124,17 +153,29 @@ fn explanation(request: &DsnRequest<'_>) -> Vec<u8> {
         DsnReturn::Full => "Your message is returned below.",
         DsnReturn::Headers => "The header of your message is returned below.",
     };
-    let text = format!(
-        "Your message could not be delivered to the following recipients, and no further attempt will be made. {intent}"
-    );
-    push_paragraph("", &text, &mut out);
-    for (recipient, report) in request.failed {
-        let text = match report.remote.as_str() {
-            "" => format!("{}: {}", recipient.forward_path, report.text),
-            remote => format!("{}: {remote}: {}", recipient.forward_path, report.text),
-        };
-        push_paragraph("    ", &text, &mut out);
+    for (action, text) in [
+        (
+            Action::Failed,
+            "Your message could not be delivered to the following recipients, and no further attempt will be made.",
+        ),
+        (
+            Action::Relayed,
+            "Your message was passed on to other servers for the following recipients. They will not report its arrival.",
+        ),
+    ] {
+        let mut told = request.told.iter().filter(|told| told.action == action).peekable();
+        if told.peek().is_some() {
+            push_paragraph("", text, &mut out);
+        }
+        for Told { recipient, report, .. } in told {
+            let text = match report.remote.as_str() {
+                "" => format!("{}: {}", recipient.forward_path, report.text),
+                remote => format!("{}: {remote}: {}", recipient.forward_path, report.text),
+            };
+            push_paragraph("    ", &text, &mut out);
+        }
     }
+    push_paragraph("", intent, &mut out);
     push_paragraph("", &format!("Ask your administrator with this reference: {}", request.id), &mut out);
     out
 }
@@ -147,13 +188,17 @@ fn status(request: &DsnRequest<'_>) -> Vec<u8> {
         push_field("Original-Envelope-Id", &xtext::decode(id).unwrap_or_else(|| id.clone()), &mut out);
     }
     push_field("Arrival-Date", &request.arrival.rfc5322().to_string(), &mut out);
-    for (recipient, report) in request.failed {
+    for Told { recipient, action, report } in request.told {
         out.extend_from_slice(b"\r\n");
         if let Some(original) = &recipient.original_recipient {
             push_field("Original-Recipient", &original_recipient(original), &mut out);
         }
         push_field("Final-Recipient", &final_recipient(&recipient.forward_path), &mut out);
-        push_field("Action", "failed", &mut out);
+        let action = match action {
+            Action::Failed => "failed",
+            Action::Relayed => "relayed",
+        };
+        push_field("Action", action, &mut out);
         push_field("Status", &report.status.to_string(), &mut out);
         match &report.reply {
             Some(reply) => {

@@ -44,6 +44,11 @@ fn compose_for(
     original: &[u8],
     ret: DsnReturn,
 ) -> Vec<u8> {
+    let failed = failed.iter().map(|(recipient, report)| Told { recipient, action: Action::Failed, report });
+    compose_of(envelope, &failed.collect::<Vec<_>>(), original, ret)
+}
+
+fn compose_of(envelope: &Envelope, told: &[Told<'_>], original: &[u8], ret: DsnReturn) -> Vec<u8> {
     compose(&DsnRequest {
         reporting_mta: &Domain::parse("guard.test").unwrap(),
         sender: &mailbox("postmaster@guard.test"),
@@ -51,7 +56,7 @@ fn compose_for(
         arrival: UnixTime(1_795_498_176_000_000),
         now: UnixTime(1_795_498_236_000_000),
         envelope,
-        failed,
+        told,
         original,
         ret,
     })
@@ -149,6 +154,26 @@ fn a_whole_report() {
     );
     assert!(parts[2].0.contains(&"Content-Type: message/rfc822".to_owned()));
     assert_eq!(parts[2].1, ORIGINAL);
+}
+
+#[test]
+fn what_was_passed_on_is_told_apart_from_what_failed() {
+    let (here, there) = (recipient("c@d.test"), recipient("e@d.test"));
+    let (no, yes) = (report("no"), Report { status: EnhancedStatus::new(2, 0, 0), ..report("yes") });
+    let relayed = Told { recipient: &there, action: Action::Relayed, report: &yes };
+    let failed = Told { recipient: &here, action: Action::Failed, report: &no };
+    let composed = |told: &[Told<'_>]| compose_of(&sent_by("a@b.test"), told, ORIGINAL, DsnReturn::Headers);
+    let (subject, both) = (composed(&[relayed]), composed(&[failed, relayed]));
+    assert!(split(&subject).0.contains(&"Subject: Relayed: your message was passed on".to_owned()));
+    assert!(split(&both).0.iter().any(|field| field.starts_with("Subject: Undeliverable")));
+    let explanation = text(&parts(&both)[0].1);
+    let at = |what: &str| explanation.find(what).unwrap_or_else(|| panic!("{what}: {explanation}"));
+    assert!(at("could not be delivered") < at("<c@d.test>") && at("<c@d.test>") < at("passed on"));
+    assert!(at("passed on") < at("<e@d.test>"));
+    assert!(!text(&parts(&subject)[0].1).contains("could not be delivered"));
+    let status = text(&parts(&both)[1].1);
+    let relayed = "Final-Recipient: rfc822; e@d.test\r\nAction: relayed\r\nStatus: 2.0.0\r\n";
+    assert!(status.contains(relayed) && status.matches("Action: failed").count() == 1, "{status}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub fn judge(forward_path: &ForwardPath, word: &Outcome) -> Finding {
     let text = &word.report().text;
     let text = &text[..text.floor_char_boundary(MAX_REASON_OCTETS)];
     let (outcome, reason) = match word {
-        Outcome::Delivered(report) => {
+        Outcome::Delivered(report) | Outcome::Relayed(report) => {
             (finding::Outcome::Pass, format!("{} takes {forward_path}: {text}", report.remote))
         }
         Outcome::Failed(report) => (

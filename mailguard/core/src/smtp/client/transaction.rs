@@ -8,6 +8,7 @@ use std::io::Write as _;
 use super::capabilities::Capabilities;
 use super::stage::Stage;
 use super::{ContentForm, Transaction};
+use crate::dsn::wants_success;
 use crate::mail::{DsnReturn, ForwardPath, Mailbox, Notify, Recipient, ReversePath};
 use crate::outcome::{Outcome, Report};
 use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
@@ -62,6 +63,8 @@ pub(super) struct Progress {
     empty: bool,
     /// Nothing follows the recipients.
     asks_only: bool,
+    /// Those whose senders want to hear of success, where the server can't be told.
+    unheard: Vec<bool>,
 }
 
 impl Progress {
@@ -84,6 +87,7 @@ impl Progress {
             stage: if reset { Stage::Reset } else { Stage::Mail },
             empty: false,
             asks_only: transaction.content.is_none(),
+            unheard: transaction.recipients.iter().map(|r| wants_success(r) && !offers.dsn).collect(),
         };
         if let Some(report) = obstacle(transaction, offers, remote) {
             progress.settle_rest(Outcome::Failed(report));
@@ -175,7 +179,7 @@ impl Progress {
             (Stage::Reset, Severity::Completed) => {}
             (Stage::Mail, Severity::Completed) => self.mail_taken = true,
             (Stage::Rcpt, Severity::Completed) if self.asks_only && self.mail_taken => {
-                self.results[step.recipient].get_or_insert(delivered(reply, remote));
+                self.results[step.recipient].get_or_insert(Outcome::Delivered(delivered(reply, remote)));
             }
             (Stage::Rcpt, Severity::Completed) => self.accepted += usize::from(self.mail_taken),
             (Stage::Rcpt, Severity::Transient | Severity::Permanent) => {
@@ -242,7 +246,7 @@ impl Progress {
             Severity::Completed if self.empty => {}
             Severity::Completed => {
                 self.mail_taken = false;
-                self.settle_rest(delivered(reply, remote));
+                self.settle_delivered(delivered(reply, remote));
             }
             Severity::Transient | Severity::Permanent => {
                 self.mail_taken = false;
@@ -259,6 +263,14 @@ impl Progress {
         report.text = format!("the server broke the protocol: {}", report.text);
         self.settle_rest(Outcome::Deferred(report));
         Next::Interrupted
+    }
+
+    /// The server has the message for everyone who has no outcome yet.
+    fn settle_delivered(&mut self, report: Report) {
+        for (result, unheard) in self.results.iter_mut().zip(&self.unheard) {
+            let outcome = if *unheard { Outcome::Relayed } else { Outcome::Delivered };
+            result.get_or_insert_with(|| outcome(report.clone()));
+        }
     }
 
     /// Gives every recipient without an outcome this one.
@@ -393,15 +405,11 @@ pub(super) fn refusal(reply: &Reply, stage: Stage, remote: &str) -> Outcome {
     }
 }
 
-fn delivered(reply: &Reply, remote: &str) -> Outcome {
+/// A report of what the server took.
+fn delivered(reply: &Reply, remote: &str) -> Report {
     let kept = bounded(reply);
     let status = reply.status.unwrap_or(EnhancedStatus::new(2, 0, 0));
-    Outcome::Delivered(Report {
-        status,
-        remote: remote.to_owned(),
-        text: kept.to_string(),
-        reply: Some(kept),
-    })
+    Report { status, remote: remote.to_owned(), text: kept.to_string(), reply: Some(kept) }
 }
 
 /// A report of what the server refused.

@@ -26,6 +26,15 @@ fn what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood() {
         "> begin a@b.test c@d.test hdrs envid=x never orcpt=rfc822;c@d.test
         C: MAIL FROM:<a@b.test> SIZE=100|RCPT TO:<c@d.test>|DATA",
     );
+    check_open(
+        "> begin a@b.test c@d.test success
+        C: MAIL FROM:<a@b.test> SIZE=100|RCPT TO:<c@d.test>|DATA
+        S: 250 ok|250 ok|354 go
+        content
+        > sent
+        S: 250 2.6.0 queued
+        Settled: relayed 2.6.0",
+    );
     let understood = "S: 220 mx
         C: EHLO guard.test
         S: 250-mx|250-PIPELINING|250 DSN
