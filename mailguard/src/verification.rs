@@ -9,36 +9,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
-use mailguard_core::finding::{self, Finding};
+use mailguard_core::finding::{Finding, Outcome};
 use mailguard_core::mail::ForwardPath;
-use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::policy::verification::judge;
-use mailguard_core::route::NextHop;
+use mailguard_core::outcome::Report;
+use mailguard_core::policy::verification::{Word, judge};
 use mailguard_core::smtp::EnhancedStatus;
 use moka::Expiry;
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::delivery::Delivery;
 
-/// Longest wait for a server's word, its greeting included.
-pub const VERIFICATION_TIME: Duration = Duration::from_secs(20);
-
-/// Questions that one server is asked at one time; more wait.
+/// Questions that one server is asked at one time; more wait for their turn.
 pub const MAX_QUESTIONS_A_SERVER: usize = 8;
+
+/// Longest wait for a turn.
+pub const TURN_TIME: Duration = Duration::from_secs(10);
 
 /// Recipients remembered: about 20 MiB with the longest addresses.
 const MAX_REMEMBERED: u64 = 20_000;
 
 /// For how long a recipient that was taken is taken.
-const TAKEN_TIME: Duration = Duration::from_secs(6 * 3600);
+const TAKEN_TIME: Duration = Duration::from_secs(3600);
 
 /// For how long one that was refused is refused: a new mailbox should be seen soon.
 const REFUSED_TIME: Duration = Duration::from_secs(600);
 
-/// For how long nobody asks again who had no answer, nor a server that was gone: the clients that wait for it hold their
-/// places.
+/// For how long nobody asks again about whom there was no answer, nor a server that was gone: the clients that wait for it hold
+/// their places.
 const UNANSWERED_TIME: Duration = Duration::from_secs(30);
 
 /// Verifies recipients.
@@ -53,35 +54,51 @@ pub struct Verification {
 impl Verification {
     /// Knows nothing yet.
     pub fn new(delivery: Arc<Delivery>) -> Self {
+        // Names that somebody tries out must not keep those out that are asked about again and again.
+        let known = Cache::builder().eviction_policy(EvictionPolicy::lru()).max_capacity(MAX_REMEMBERED);
         Self {
             delivery,
-            known: Cache::builder().max_capacity(MAX_REMEMBERED).expire_after(AsLongAsItHolds).build(),
+            known: known.expire_after(AsLongAsItHolds).build(),
             gone: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(UNANSWERED_TIME).build(),
             turns: Mutex::default(),
         }
     }
 
-    /// Whether `server` takes mail for `forward_path`. Comes back within [`VERIFICATION_TIME`], or shortly after that
-    /// where another one had asked already.
+    /// Whether `server` takes mail for `forward_path`: what is remembered, or what it says now. Who asks for what another one
+    /// has asked for already waits for that answer.
     pub async fn verify(&self, config: &Config, server: SocketAddr, forward_path: &ForwardPath) -> Finding {
         let asked = async {
-            let word = timeout(VERIFICATION_TIME, self.ask(config, server, forward_path)).await;
-            let word = word.unwrap_or_else(|_| too_late(server));
-            if word.blames_next_hop() {
-                self.gone.insert(server, word.report().clone()).await;
+            let word = self.ask(config, server, forward_path).await;
+            if let Word::Gone(report) = &word {
+                self.gone.insert(server, report.clone()).await;
             }
-            judge(forward_path, &word)
+            let finding = judge(forward_path, &word);
+            if matches!((&word, &finding.outcome), (Word::Refused(_), Outcome::Defer(_))) {
+                warn!(%server, reason = finding.reason, "a recipient can't be verified");
+            }
+            finding
         };
         self.known.get_with((server, forward_path.clone()), asked).await
     }
 
-    async fn ask(&self, config: &Config, server: SocketAddr, forward_path: &ForwardPath) -> Outcome {
-        let _turn = self.turn(server).await;
-        // Learnt while we waited.
+    /// Forgets everything: another configuration may ask in another way.
+    pub fn forget(&self) {
+        self.known.invalidate_all();
+        self.gone.invalidate_all();
+    }
+
+    async fn ask(&self, config: &Config, server: SocketAddr, forward_path: &ForwardPath) -> Word {
         if let Some(report) = self.gone.get(&server).await {
-            return Outcome::Deferred(report);
+            return Word::Nothing(report);
         }
-        self.delivery.verify(config, &NextHop::Address(server), forward_path).await
+        // A crowd before a server's door says nothing of the server.
+        let Ok(_turn) = timeout(TURN_TIME, self.turn(server)).await else {
+            return Word::Nothing(crowded(server));
+        };
+        if let Some(report) = self.gone.get(&server).await {
+            return Word::Nothing(report);
+        }
+        self.delivery.verify(config, server, forward_path).await
     }
 
     async fn turn(&self, server: SocketAddr) -> Option<OwnedSemaphorePermit> {
@@ -110,41 +127,47 @@ impl Expiry<(SocketAddr, ForwardPath), Finding> for AsLongAsItHolds {
 
 fn holds_for(finding: &Finding) -> Duration {
     match finding.outcome {
-        finding::Outcome::Pass => TAKEN_TIME,
-        finding::Outcome::Refuse(_) => REFUSED_TIME,
+        Outcome::Pass => TAKEN_TIME,
+        Outcome::Refuse(_) => REFUSED_TIME,
         _ => UNANSWERED_TIME,
     }
 }
 
-fn too_late(server: SocketAddr) -> Outcome {
-    let seconds = VERIFICATION_TIME.as_secs();
-    Outcome::Deferred(Report {
-        status: EnhancedStatus::new(4, 4, 1),
+fn crowded(server: SocketAddr) -> Report {
+    Report {
+        status: EnhancedStatus::new(4, 4, 5),
         remote: server.to_string(),
         reply: None,
-        text: format!("no answer of {server} within {seconds} seconds"),
-    })
+        text: format!(
+            "{MAX_QUESTIONS_A_SERVER} others ask {server} already, and no turn came in {} seconds",
+            TURN_TIME.as_secs()
+        ),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use mailguard_core::mail::Mailbox;
+    use mailguard_core::smtp::{Reply, ReplyCode};
 
     use super::*;
     use crate::delivery::scripted::ScriptedServer;
     use crate::spool::fixture;
 
-    /// A server that is asked about as many recipients as there are replies, in one session.
+    /// A server that is asked once for each of these replies, about u0, u1 and so on.
     async fn server(replies: &[&str]) -> ScriptedServer {
-        let opening = "S: 220 mx.test ESMTP\nC: EHLO mailguard.test\nS: 250-mx.test|250 PIPELINING\n";
-        let mut script = opening.to_owned();
-        for (number, reply) in replies.iter().enumerate() {
-            let reset = if number > 0 { "C: RSET\n" } else { "" };
-            let answers = if number > 0 { "250 ok|250 ok" } else { "250 ok" };
-            script +=
-                &format!("{reset}C: MAIL FROM:<>\nC: RCPT TO:<u{number}@here.test>\nS: {answers}|{reply}\n");
-        }
-        ScriptedServer::start("127.0.0.1:0", &[&script]).await
+        let scripts: Vec<String> = replies
+            .iter()
+            .enumerate()
+            .map(|(number, reply)| {
+                format!(
+                    "S: 220 mx.test ESMTP\nC: EHLO mailguard.test\nS: 250-mx.test|250 PIPELINING\n\
+                     C: MAIL FROM:<>\nC: RCPT TO:<u{number}@here.test>\nS: 250 ok|{reply}\nC: QUIT"
+                )
+            })
+            .collect();
+        let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
+        ScriptedServer::start("127.0.0.1:0", &scripts).await
     }
 
     fn verification() -> (Verification, Config) {
@@ -186,7 +209,7 @@ mod tests {
         assert_eq!(server.scripts_left(), 1);
     }
 
-    /// Timers are wound forward: no server takes part.
+    /// Timers are wound forward: the server takes connections and says nothing.
     #[tokio::test(start_paused = true)]
     async fn a_server_that_is_silent_is_waited_for_a_bounded_time() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -198,23 +221,43 @@ mod tests {
             async move { said(&verification.verify(config, address, &user(number)).await) }
         });
         let answers = futures::future::join_all(asked).await;
-        assert!(
-            answers.iter().all(|answer| answer == "Recipient can't be verified now, try later"),
-            "{answers:?}"
-        );
-        assert!(begin.elapsed() < 2 * VERIFICATION_TIME, "{:?}", begin.elapsed());
+        let unverified = "Recipient can't be verified now, try later";
+        assert!(answers.iter().all(|answer| answer == unverified), "{answers:?}");
+        assert!(begin.elapsed() < 3 * TURN_TIME, "{:?}", begin.elapsed());
         listener.set_nonblocking(true).unwrap();
         let connections = std::iter::from_fn(|| listener.accept().ok()).count();
         assert!(connections <= MAX_QUESTIONS_A_SERVER, "{connections}");
     }
 
+    #[tokio::test]
+    async fn a_crowd_before_its_door_does_not_make_a_server_gone() {
+        let (verification, config) = verification();
+        let server = server(&["250 2.1.5 ok", "250 2.1.5 ok"]).await;
+        let turns: Vec<_> =
+            futures::future::join_all((0..MAX_QUESTIONS_A_SERVER).map(|_| verification.turn(server.address)))
+                .await;
+        tokio::time::pause();
+        let late = verification.verify(&config, server.address, &user(1)).await;
+        tokio::time::resume();
+        assert_eq!(said(&late), "Recipient can't be verified now, try later");
+        drop(turns);
+        assert_eq!(said(&verification.verify(&config, server.address, &user(0)).await), "taken");
+        // Known until it is forgotten.
+        assert_eq!(verification.verify(&config, server.address, &user(1)).await, late);
+        verification.forget();
+        assert_eq!(said(&verification.verify(&config, server.address, &user(1)).await), "taken");
+    }
+
     #[test]
     fn a_refusal_holds_shorter_than_a_welcome_and_an_outage_shortest() {
-        let holds = |outcome: Outcome| holds_for(&judge(&user(0), &outcome));
-        let Outcome::Deferred(report) = too_late("127.0.0.1:25".parse().unwrap()) else { panic!() };
-        let (taken, refused) = (Outcome::Delivered(report.clone()), Outcome::Failed(report.clone()));
+        let holds = |word: Word| holds_for(&judge(&user(0), &word));
+        let report = crowded("127.0.0.1:25".parse().unwrap());
+        let no_such_user =
+            Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, EnhancedStatus::new(5, 1, 1), "no such user");
+        let refused =
+            Report { status: EnhancedStatus::new(5, 1, 1), reply: Some(no_such_user), ..report.clone() };
         assert_eq!(
-            [holds(taken), holds(refused), holds(Outcome::Deferred(report))],
+            [holds(Word::Taken(report.clone())), holds(Word::Refused(refused)), holds(Word::Gone(report))],
             [TAKEN_TIME, REFUSED_TIME, UNANSWERED_TIME]
         );
     }

@@ -28,10 +28,12 @@ pub(super) fn rbl(
     let config = || anyhow::Ok(config::parse(&config::load(path)?)?);
     match command {
         RblCommand::Enable { kind, lists, output } => {
-            choose(&mut connect()?, kind.list(), Change::Add, lists, output)
+            let printed = choose(&mut connect()?, kind.list(), Change::Add, lists, output)?;
+            Ok(with_asked(printed, output, config().ok().as_ref()))
         }
         RblCommand::Disable { kind, lists, output } => {
-            choose(&mut connect()?, kind.list(), Change::Remove, lists, output)
+            let printed = choose(&mut connect()?, kind.list(), Change::Remove, lists, output)?;
+            Ok(with_asked(printed, output, config().ok().as_ref()))
         }
         RblCommand::List { output } => {
             let config = config()?;
@@ -67,9 +69,17 @@ fn print_edited(edited: &Edited) -> String {
         Change::Remove => "disabled",
     };
     let (lists, config) = (edited.values.join(", "), edited.config.display());
-    format!(
-        "{done}: {lists}\nin force, and written into {config}; `mailguard rbl list` shows what is asked\n"
-    )
+    format!("{done}: {lists}\nin force, and written into {config}\n")
+}
+
+/// Names all that is asked now: what was switched on brought more with it, if more was written there.
+fn with_asked(printed: Printed, output: Output, config: Option<&Config>) -> Printed {
+    let Some(rbl) = config.filter(|_| !output.json).and_then(|config| config.rbl.as_ref()) else {
+        return printed;
+    };
+    let asked: Vec<&str> = rbl.ip_lists.iter().chain(&rbl.domain_lists).map(String::as_str).collect();
+    let asked = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
+    Printed { text: format!("{}asked now: {asked}\n", printed.text), ..printed }
 }
 
 /// A list, as it is shown.

@@ -71,6 +71,14 @@ pub enum EditError {
         /// From 1.
         line: usize,
     },
+    /// Adding what is there without being written.
+    #[error("{value} is in {key} already, which isn't written: it is the default")]
+    Default {
+        /// The key path of the list.
+        key: String,
+        /// The value.
+        value: String,
+    },
     /// Removing what isn't there.
     #[error("{value} is not in {key}")]
     Absent {
@@ -101,7 +109,7 @@ pub enum EditError {
 
 /// The source after the edit. A value named twice, one that is there already or one that isn't there makes the whole
 /// edit fail. What is added has an effect: where a switch keeps its list from having one, it is switched on, and a value
-/// that was there without an effect is as good as added.
+/// that was there without an effect is as good as added. Nothing comes into force with it that isn't written.
 pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
     if !(1..=MAX_EDIT_VALUES).contains(&edit.values.len()) {
         return Err(EditError::Count(edit.values.len()));
@@ -109,22 +117,24 @@ pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
     let list = edit.list;
     let values = edit.values.iter().map(|text| list.read(text.trim())).collect::<Result<Vec<Entry>, _>>()?;
     let mut layout = Layout::open(&source.text)?;
-    layout.write_default(list)?;
-    let written = Source { text: layout.text(), ..source.clone() };
-    let known = known(&written, list);
     match edit.change {
         Change::Add if is_off(source, list) => {
             refuse_present(list, &values, &HashMap::new())?;
+            list.switched_with().iter().try_for_each(|list| layout.write(*list, &[]))?;
+            let known = known(source, list);
             let new = values.iter().filter(|value| !known.contains_key(&value.compared));
             layout.push(list, new.map(|value| value.written.as_str()))?;
             layout.switch_on(list)?;
         }
         Change::Add => {
-            refuse_present(list, &values, &known)?;
+            write_default(&mut layout, source, list, &values)?;
+            refuse_present(list, &values, &known(source, list))?;
             layout.push(list, values.iter().map(|value| value.written.as_str()))?;
         }
         Change::Remove => {
-            refuse_absent(source, list, &values, &known)?;
+            write_default(&mut layout, source, list, &[])?;
+            let written = Source { text: layout.text(), ..source.clone() };
+            refuse_absent(source, list, &values, &known(&written, list))?;
             let gone: HashSet<&str> = values.iter().map(|value| value.compared.as_str()).collect();
             let is_gone =
                 |text: &str| list.read(text).is_ok_and(|item| gone.contains(item.compared.as_str()));
@@ -134,6 +144,24 @@ pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
     let edited = Source { text: layout.text(), ..source.clone() };
     super::parse(&edited).map_err(EditError::Invalid)?;
     Ok(edited)
+}
+
+/// Writes down what the list holds where it isn't written; none of `added` may be among that.
+fn write_default(
+    layout: &mut Layout,
+    source: &Source,
+    list: EditList,
+    added: &[Entry],
+) -> Result<(), EditError> {
+    let is_written = tree::from_toml(&source.text).is_ok_and(|root| root.at(&list.path()).is_some());
+    let default = list.default_values();
+    if is_written || default.is_empty() {
+        return Ok(());
+    }
+    if let Some(entry) = added.iter().find(|entry| default.contains(&entry.compared.as_str())) {
+        return Err(EditError::Default { key: list.key(), value: entry.written.clone() });
+    }
+    layout.write(list, default)
 }
 
 /// What is on the list, by the form in which values are compared.

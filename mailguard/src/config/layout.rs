@@ -49,9 +49,12 @@ impl Layout {
         Ok(())
     }
 
-    /// Writes down what the list holds where it isn't written.
-    pub(super) fn write_default(&mut self, list: EditList) -> Result<(), EditError> {
-        if list.default_values().is_empty() { Ok(()) } else { self.array(list).map(drop) }
+    /// Writes a list down that isn't written.
+    pub(super) fn write(&mut self, list: EditList, values: &[&str]) -> Result<(), EditError> {
+        let [_, key] = list.path();
+        let written = || toml_edit::value(values.iter().copied().collect::<Array>());
+        self.table(list)?.entry(key).or_insert_with(written);
+        Ok(())
     }
 
     /// Sets the switch of the list's table, if it has one.
@@ -72,8 +75,8 @@ impl Layout {
     fn array(&mut self, list: EditList) -> Result<&mut Array, EditError> {
         let [_, key] = list.path();
         let table = self.table(list)?;
-        let default = || toml_edit::value(list.default_values().iter().copied().collect::<Array>());
-        table.entry(key).or_insert_with(default).as_array_mut().ok_or(EditError::Layout)
+        let empty = || toml_edit::value(Array::new());
+        table.entry(key).or_insert_with(empty).as_array_mut().ok_or(EditError::Layout)
     }
 
     /// The list's table, made if it is missing.

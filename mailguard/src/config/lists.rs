@@ -112,6 +112,14 @@ impl EditList {
         }
     }
 
+    /// The lists on which the same switch works.
+    pub(super) const fn switched_with(self) -> &'static [EditList] {
+        match self {
+            EditList::RblIp | EditList::RblDomain => &[EditList::RblIp, EditList::RblDomain],
+            _ => &[],
+        }
+    }
+
     /// The key of its table that says whether the list has any effect.
     pub(super) const fn switch(self) -> Option<&'static str> {
         match self {

@@ -19,8 +19,7 @@ pub(super) struct Attempt<'a> {
     envelope: &'a Envelope,
     /// In place of the envelope's.
     recipients: &'a [Recipient],
-    /// None: the servers are only asked whether they would take the recipients.
-    body: Option<&'a Body>,
+    body: &'a Body,
     verdicts: Vec<Verdict>,
     /// The servers that have answered.
     asked: Vec<SocketAddr>,
@@ -31,14 +30,14 @@ pub(super) struct Attempt<'a> {
 /// What is known of a recipient.
 #[derive(Debug, Clone)]
 enum Verdict {
-    /// Nothing was said of it. What stands if no other server says better, where there is something.
+    /// Nothing, or what stands if no other server says better.
     Open(Option<Outcome>),
     /// This.
     Final(Outcome),
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(envelope: &'a Envelope, recipients: &'a [Recipient], body: Option<&'a Body>) -> Self {
+    pub(super) fn new(envelope: &'a Envelope, recipients: &'a [Recipient], body: &'a Body) -> Self {
         let verdicts = vec![Verdict::Open(None); recipients.len()];
         Self { envelope, recipients, body, verdicts, asked: Vec::new(), over: false }
     }
@@ -92,22 +91,16 @@ impl<'a> Attempt<'a> {
     }
 
     /// How the body must be declared to this server.
-    async fn form(&self, session: &Session) -> std::io::Result<Option<ContentForm>> {
-        let Some(body) = self.body else { return Ok(None) };
+    async fn form(&self, session: &Session) -> std::io::Result<ContentForm> {
         let in_question = self.envelope.smtputf8 && !session.takes_utf8();
-        Ok(Some(ContentForm {
-            size: body.octets(),
-            eight_bit: eight_bit(body, session.takes_eight_bit()).await?,
-            utf8_header: in_question && utf8_header(body).await?,
-        }))
+        Ok(ContentForm {
+            size: self.body.octets(),
+            eight_bit: eight_bit(self.body, session.takes_eight_bit()).await?,
+            utf8_header: in_question && utf8_header(self.body).await?,
+        })
     }
 
-    async fn transaction(
-        &self,
-        session: &mut Session,
-        indices: &[usize],
-        content: Option<ContentForm>,
-    ) -> Conclusion {
+    async fn transaction(&self, session: &mut Session, indices: &[usize], form: ContentForm) -> Conclusion {
         let chosen: Vec<Recipient>;
         let recipients = if indices.len() == self.recipients.len() {
             self.recipients
@@ -115,7 +108,8 @@ impl<'a> Attempt<'a> {
             chosen = indices.iter().map(|&index| self.recipients[index].clone()).collect();
             &chosen
         };
-        session.send(&Transaction { envelope: self.envelope, recipients, content }, self.body).await
+        let transaction = Transaction { envelope: self.envelope, recipients, content: Some(form) };
+        session.send(&transaction, Some(self.body)).await
     }
 
     fn note(&mut self, index: usize, outcome: Outcome) {
@@ -146,11 +140,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// No server can be asked: this holds where nothing else is known.
+    /// Decides everything that is open.
     pub(super) fn settle(&mut self, outcome: &Outcome) {
         for verdict in &mut self.verdicts {
             if let Verdict::Open(None) = verdict {
-                *verdict = Verdict::Open(Some(outcome.clone()));
+                *verdict = Verdict::Final(outcome.clone());
             }
         }
         self.over = true;
@@ -162,27 +156,14 @@ impl<'a> Attempt<'a> {
             .into_iter()
             .map(|verdict| match verdict {
                 Verdict::Final(outcome) | Verdict::Open(Some(outcome)) => outcome,
-                Verdict::Open(None) => Outcome::Deferred(nobody_asked()),
+                Verdict::Open(None) => Outcome::Deferred(Report {
+                    status: EnhancedStatus::new(4, 4, 0),
+                    remote: String::new(),
+                    reply: None,
+                    text: "no server could be asked".to_owned(),
+                }),
             })
             .collect()
-    }
-
-    /// What the servers said of the first recipient. What they said of us, or didn't say, is deferred.
-    pub(super) fn into_word(self) -> Outcome {
-        match self.verdicts.into_iter().next() {
-            Some(Verdict::Final(outcome)) => outcome,
-            Some(Verdict::Open(Some(outcome))) => Outcome::Deferred(outcome.into_report()),
-            Some(Verdict::Open(None)) | None => Outcome::Deferred(nobody_asked()),
-        }
-    }
-}
-
-fn nobody_asked() -> Report {
-    Report {
-        status: EnhancedStatus::new(4, 4, 0),
-        remote: String::new(),
-        reply: None,
-        text: "no server could be asked".to_owned(),
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod scripted;
 mod tests;
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,11 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::HeloName;
 use mailguard_core::mail::{BodyType, Domain, Envelope, ForwardPath, Mailbox, Recipient, ReversePath};
 use mailguard_core::outcome::{Outcome, Report};
+use mailguard_core::policy::verification::Word;
 use mailguard_core::route::{NextHop, NoRoute};
-use tokio::time::{Instant, sleep};
+use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::client::Transaction;
+use tokio::time::{Instant, sleep, timeout};
 
 pub use self::pool::{IDLE_TIME, MAX_IDLE_SESSIONS, MAX_IDLE_SESSIONS_A_HOP, MAX_SESSION_TIME};
 pub use self::session::CONNECT_TIMEOUT;
@@ -41,6 +45,12 @@ use crate::spool::Body;
 /// Most servers that are given the message in one attempt: those that don't take a recipient now will be asked
 /// again soon enough.
 const MAX_SESSIONS_AN_ATTEMPT: usize = 5;
+
+/// How long a server that is asked about a recipient has for connection and greeting.
+const OPENING_TIME: Duration = Duration::from_secs(10);
+
+/// How long it has for its answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// How often waiting sessions are looked at.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,10 +95,23 @@ impl Delivery {
         self.attempt_on(&terms, hop, envelope, body).await
     }
 
-    /// Asks the servers of `hop` whether they would take a message for `recipient`: `Delivered` if so, `Failed` if
-    /// they refuse it for good, `Deferred` for everything that is no word about it. The reverse-path is null, as
-    /// that of a message that must not be answered (RFC 5321 §4.5.5).
-    pub async fn verify(&self, config: &Config, hop: &NextHop, recipient: &ForwardPath) -> Outcome {
+    /// Asks `server` whether it would take a message for `recipient`, by a session of its own: what comes of it is no
+    /// message's business. The reverse-path is null, as that of a message that must not be answered (RFC 5321 §4.5.5).
+    pub async fn verify(&self, config: &Config, server: SocketAddr, recipient: &ForwardPath) -> Word {
+        let terms = self.terms(config);
+        let hop = NextHop::Address(server);
+        let own = self.listeners.load();
+        let destination = match routing::destinations(&terms.dns, &hop, terms.own_name, &own).await {
+            Ok(destinations) => destinations.into_iter().next(),
+            Err(no_route) => return Word::Gone(outcome_of(no_route).into_report()),
+        };
+        let Some(destination) = destination else { return Word::Gone(silent(server)) };
+        let identity = identity(&terms, &hop);
+        let mut session = match timeout(OPENING_TIME, Session::open(&destination, &identity)).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(outcome)) => return Word::Gone(outcome.into_report()),
+            Err(_) => return Word::Gone(silent(server)),
+        };
         let envelope = Envelope {
             reverse_path: ReversePath::Null,
             recipients: vec![Recipient::new(recipient.clone())],
@@ -97,7 +120,15 @@ impl Delivery {
             dsn_return: None,
             envelope_id: None,
         };
-        self.verify_on(&self.terms(config), hop, &envelope).await
+        let question = Transaction { envelope: &envelope, recipients: &envelope.recipients, content: None };
+        let answer = timeout(ANSWER_TIME, session.send(&question, None)).await;
+        session.say_goodbye();
+        match answer.ok().and_then(|conclusion| conclusion.outcomes.into_iter().next()) {
+            Some(Outcome::Delivered(report) | Outcome::Relayed(report)) => Word::Taken(report),
+            Some(Outcome::Failed(report)) => Word::Refused(report),
+            Some(Outcome::Deferred(report)) => Word::Nothing(report),
+            None => Word::Nothing(silent(server)),
+        }
     }
 
     fn terms<'a>(&self, config: &'a Config) -> Terms<'a> {
@@ -120,27 +151,16 @@ impl Delivery {
         body: &Body,
     ) -> Vec<Outcome> {
         let recipients = addressed(&envelope.recipients, terms.postmaster);
-        let mut attempt = Attempt::new(envelope, &recipients, Some(body));
-        self.perform(terms, hop, &mut attempt).await;
-        attempt.into_outcomes()
-    }
-
-    async fn verify_on(&self, terms: &Terms<'_>, hop: &NextHop, envelope: &Envelope) -> Outcome {
-        let recipients = addressed(&envelope.recipients, terms.postmaster);
-        let mut attempt = Attempt::new(envelope, &recipients, None);
-        self.perform(terms, hop, &mut attempt).await;
-        attempt.into_word()
-    }
-
-    async fn perform(&self, terms: &Terms<'_>, hop: &NextHop, attempt: &mut Attempt<'_>) {
+        let mut attempt = Attempt::new(envelope, &recipients, body);
         if let Some(mut session) = self.waiting_session(hop)
             && attempt.send_by_waiting(&mut session).await
         {
             self.keep(hop, session);
         }
         if !attempt.is_over() {
-            self.try_servers(terms, hop, attempt).await;
+            self.try_servers(terms, hop, &mut attempt).await;
         }
+        attempt.into_outcomes()
     }
 
     /// A session that waits for a message to `hop`, as far as can be told without asking the server.
@@ -160,11 +180,7 @@ impl Delivery {
             Ok(destinations) => destinations,
             Err(no_route) => return attempt.settle(&outcome_of(no_route)),
         };
-        let identity = Identity {
-            helo: terms.helo.cloned(),
-            own_names: terms.helo.into_iter().chain([terms.own_name]).cloned().collect(),
-            destination: routing::destination_name(hop),
-        };
+        let identity = identity(terms, hop);
         let mut sessions = 0;
         for destination in destinations {
             if attempt.has_asked(destination.address) {
@@ -222,6 +238,24 @@ impl Deliver for Delivery {
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>> {
         Box::pin(self.attempt(config, next_hop, &message.envelope, &message.body))
+    }
+}
+
+fn identity(terms: &Terms<'_>, hop: &NextHop) -> Identity {
+    Identity {
+        helo: terms.helo.cloned(),
+        own_names: terms.helo.into_iter().chain([terms.own_name]).cloned().collect(),
+        destination: routing::destination_name(hop),
+    }
+}
+
+/// The report of a server that didn't answer in time.
+fn silent(server: SocketAddr) -> Report {
+    Report {
+        status: EnhancedStatus::new(4, 4, 1),
+        remote: server.to_string(),
+        reply: None,
+        text: format!("no answer of {server} in time"),
     }
 }
 

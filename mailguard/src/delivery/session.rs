@@ -84,7 +84,7 @@ impl Session {
         match session.run(None).await {
             Event::Ready => Ok(session),
             Event::Unusable(outcome) => {
-                session.say_goodbye().await;
+                session.say_goodbye();
                 Err(outcome)
             }
             Event::Concluded(_) | Event::Closed => {
@@ -160,8 +160,8 @@ impl Session {
         }
     }
 
-    /// QUIT to a server that greeted us with a refusal, as far as it goes without waiting.
-    async fn say_goodbye(&mut self) {
+    /// QUIT, as far as it goes without waiting.
+    pub(super) fn say_goodbye(&mut self) {
         let _ = self.stream.try_write(b"QUIT\r\n");
     }
 

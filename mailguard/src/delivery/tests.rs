@@ -390,28 +390,31 @@ async fn sessions_end_when_nobody_needs_them() {
 }
 
 #[tokio::test]
-async fn only_a_word_about_the_recipient_is_its_fate() {
-    let ask = "C: MAIL FROM:<>
-        C: RCPT TO:<c@d.test>";
-    let opened = |replies: &str| format!("{OPENING}\n{ask}\nS: {replies}");
+async fn what_a_server_says_of_a_recipient_is_told_apart_from_what_else_it_says() {
+    let opened = |replies: &str| {
+        let opening = OPENING.replace("guard.test", "mailguard.test");
+        format!("{opening}\nC: MAIL FROM:<>\nC: RCPT TO:<c@d.test>\nS: {replies}")
+    };
     for (script, expect) in [
-        (opened("250 ok|250 2.1.5 fine"), "delivered 2.1.5"),
-        (opened("250 ok|550 5.1.1 nobody"), "failed 5.1.1"),
-        (opened("250 ok|450 4.2.1 later"), "deferred 4.2.1"),
-        (opened("550 5.7.1 not from you|503 5.5.1 no"), "deferred 5.7.1"),
-        ("S: 554 5.3.2 no mail here".to_owned(), "deferred 5.3.2"),
-        ("S: 220 guard.test ESMTP".to_owned(), "deferred 5.4.6"),
-        ("close".to_owned(), "deferred 4.4.2"),
+        (opened("250 ok|250 2.1.5 fine"), "taken 2.1.5"),
+        (opened("250 ok|550 5.1.1 nobody"), "refused 5.1.1"),
+        (opened("250 ok|450 4.2.1 later"), "nothing 4.2.1"),
+        (opened("250 ok|421 4.3.2 closing"), "nothing 4.3.2"),
+        (opened("550 5.7.1 not from you|503 5.5.1 no"), "nothing 5.7.1"),
+        ("S: 554 5.3.2 no mail here".to_owned(), "gone 5.3.2"),
+        ("S: 220 mailguard.test ESMTP".to_owned(), "gone 5.4.6"),
+        ("close".to_owned(), "gone 4.4.2"),
     ] {
         let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
-        let sender = Sender::new(&[]).await;
-        let mut asked = envelope(&["c@d.test"]);
-        asked.reverse_path = ReversePath::Null;
-        let own_name = Domain::parse("guard.test").unwrap();
-        let terms =
-            Terms { dns: sender.dns.clone(), own_name: &own_name, helo: Some(&own_name), postmaster: None };
-        let hop = NextHop::Address(server.address);
-        assert_eq!(show(&sender.delivery.verify_on(&terms, &hop, &asked).await), expect, "{script}");
+        let config = crate::spool::fixture::config(std::path::Path::new("/"));
+        let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;
+        let (word, report) = match Delivery::default().verify(&config, server.address, recipient).await {
+            Word::Taken(report) => ("taken", report),
+            Word::Refused(report) => ("refused", report),
+            Word::Nothing(report) => ("nothing", report),
+            Word::Gone(report) => ("gone", report),
+        };
+        assert_eq!(format!("{word} {}", report.status), expect, "{script}");
         assert_eq!((server.seen(), server.scripts_left()), (vec![], 0));
     }
 }

@@ -112,6 +112,7 @@ impl MailServices {
     /// From now on it is this.
     pub(super) fn set_made(&self, made: Made) {
         self.made.store(Arc::new(made));
+        self.memory.verification.forget();
     }
 
     /// Why no message can be taken now, if that is so.

@@ -4,7 +4,7 @@
 //! or abandoned; where anything was refused, and where a message was stored, there is a record.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::future::OptionFuture;
 use mailguard_core::config::Config;
@@ -20,6 +20,8 @@ use mailguard_core::policy::{self, Trust};
 use mailguard_core::smtp::server::{Greeting, LoginRefused};
 use mailguard_core::smtp::{MailCommand, Refusal};
 
+use tokio::time::{Instant, timeout};
+
 use super::incoming_body::{IncomingBody, Received};
 use super::lookups::{ClientNames, Found, Lookups, Subject};
 use super::trace_fields::TraceFields;
@@ -31,6 +33,9 @@ use crate::trace::{Record, RefusedRecipient, TransactionResult};
 const MAX_TRACED_FINDINGS: usize = 256;
 /// Most refused recipients that one transaction's trace names.
 const MAX_TRACED_REFUSALS: usize = 64;
+
+/// Longest time that one transaction waits for the servers of its recipients, all together.
+const VERIFICATION_TIME: Duration = Duration::from_secs(120);
 
 /// The transactions of one session, one at a time.
 #[derive(Debug)]
@@ -53,6 +58,8 @@ struct Transaction {
     client: Introduction,
     envelope: Envelope,
     lookups: Lookups,
+    /// How long it may still wait for servers of recipients.
+    verification_left: Duration,
     /// About client, HELO and reverse-path.
     before: Vec<Finding>,
     /// About recipients and content, for the trace.
@@ -106,6 +113,7 @@ impl<S: Services> Transactions<S> {
             id,
             at: SystemTime::now().into(),
             lookups: Lookups::new(Trust::of(self.kind, client.user.is_some())),
+            verification_left: VERIFICATION_TIME,
             client,
             envelope: Envelope {
                 reverse_path: mail.reverse_path,
@@ -160,7 +168,7 @@ impl<S: Services> Transactions<S> {
         forward_path: &ForwardPath,
     ) -> (Verdict, Vec<Finding>) {
         let Config { access, incoming_domains, spam_prevention, .. } = &*self.config;
-        let Transaction { client, envelope, before, lookups, .. } = transaction;
+        let Transaction { client, envelope, before, lookups, verification_left, .. } = transaction;
         let trust = Trust::of(self.kind, client.user.is_some());
         let mut findings = policy::rcpt::judge(access, incoming_domains, trust, forward_path);
         findings.extend(policy::domain::judge_recipient(spam_prevention, incoming_domains, forward_path));
@@ -192,9 +200,13 @@ impl<S: Services> Transactions<S> {
                 Inquiry::ClientName => Box::pin(lookups.ask_name(config, &dns, names, &subject)).await,
                 Inquiry::Dns => Box::pin(lookups.ask_dns(config, &dns, names, &subject)).await,
                 Inquiry::Verification => {
-                    let word =
+                    let began = Instant::now();
+                    let asked =
                         server.map(|server| Box::pin(self.services.verify(config, server, forward_path)));
-                    let found = OptionFuture::from(word).await;
+                    let found =
+                        OptionFuture::from(asked.map(|asked| timeout(*verification_left, asked))).await;
+                    *verification_left = verification_left.saturating_sub(began.elapsed());
+                    let found = found.map(|found| found.unwrap_or_else(|_| no_time_left(forward_path)));
                     Found { about_recipient: found.into_iter().collect(), ..Found::default() }
                 }
                 Inquiry::Greylist => {
@@ -380,4 +392,12 @@ impl<S: Services> Transactions<S> {
             helo: greeting.name().map(ToString::to_string).unwrap_or_default(),
         }
     }
+}
+
+/// The finding of a transaction that has waited for too many servers.
+fn no_time_left(forward_path: &ForwardPath) -> Finding {
+    let seconds = VERIFICATION_TIME.as_secs();
+    let reason =
+        format!("not asked about {forward_path}: this transaction has waited {seconds} seconds for others");
+    Finding::new(Check::RecipientVerification, Outcome::Defer(Refusal::RecipientUnverified), reason)
 }

@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 
 use crate::config::Config;
-use crate::finding::{self, Check, Finding};
+use crate::finding::{Check, Finding, Outcome};
 use crate::mail::ForwardPath;
-use crate::outcome::Outcome;
-use crate::smtp::Refusal;
+use crate::outcome::Report;
+use crate::smtp::{EnhancedStatus, Refusal, ReplyCode};
 
 /// Most octets of a server's words in a reason.
 const MAX_REASON_OCTETS: usize = 256;
@@ -20,24 +20,60 @@ pub fn server_in_question(config: &Config, forward_path: &ForwardPath) -> Option
     config.incoming_domain(mailbox.domain()?).map(|incoming| incoming.server)
 }
 
-/// Judges what the server said of the recipient: `Delivered` is that it takes it, `Failed` that it never will.
-pub fn judge(forward_path: &ForwardPath, word: &Outcome) -> Finding {
-    let text = &word.report().text;
-    let text = &text[..text.floor_char_boundary(MAX_REASON_OCTETS)];
+/// What was learnt about a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// The server takes mail for it.
+    Taken(Report),
+    /// The server refused for good, in reply to RCPT.
+    Refused(Report),
+    /// The server was asked, and nothing was learnt.
+    Nothing(Report),
+    /// There is no server to ask.
+    Gone(Report),
+}
+
+/// Judges what was learnt. Not every refusal says that there is no such mailbox: many servers keep what they think of the client, or
+/// of the null reverse-path, for RCPT.
+pub fn judge(forward_path: &ForwardPath, word: &Word) -> Finding {
     let (outcome, reason) = match word {
-        Outcome::Delivered(report) | Outcome::Relayed(report) => {
-            (finding::Outcome::Pass, format!("{} takes {forward_path}: {text}", report.remote))
+        Word::Taken(report) => {
+            (Outcome::Pass, format!("{} takes {forward_path}: {}", report.remote, said(report)))
         }
-        Outcome::Failed(report) => (
-            finding::Outcome::Refuse(Refusal::RecipientUnknown),
-            format!("{} refuses {forward_path}: {text}", report.remote),
+        Word::Refused(report) if is_about_mailbox(report) => (
+            Outcome::Refuse(Refusal::RecipientUnknown),
+            format!("{} refuses {forward_path}: {}", report.remote, said(report)),
         ),
-        Outcome::Deferred(_) => (
-            finding::Outcome::Defer(Refusal::RecipientUnverified),
-            format!("nobody can tell whether {forward_path} exists: {text}"),
+        Word::Refused(report) => (
+            Outcome::Defer(Refusal::RecipientUnverified),
+            format!("{} objects to us, not to {forward_path}: {}", report.remote, said(report)),
+        ),
+        Word::Nothing(report) | Word::Gone(report) => (
+            Outcome::Defer(Refusal::RecipientUnverified),
+            format!("nobody can tell whether {forward_path} exists: {}", said(report)),
         ),
     };
     Finding::new(Check::RecipientVerification, outcome, reason)
+}
+
+/// Whether a refusal says that mail for this address will never be taken: by its enhanced status code (RFC 3463 §3.2, the
+/// sender's address excepted; 5.2.1: the mailbox is disabled), else by its reply code.
+fn is_about_mailbox(report: &Report) -> bool {
+    let Some(reply) = &report.reply else { return false };
+    let EnhancedStatus { subject, detail, .. } = report.status;
+    match (subject, detail) {
+        (1, 7 | 8) => false,
+        (1, _) | (2, 1) => true,
+        (0, 0) => {
+            [ReplyCode::MAILBOX_UNAVAILABLE, ReplyCode::USER_NOT_LOCAL, ReplyCode::MAILBOX_NAME_NOT_ALLOWED]
+                .contains(&reply.code)
+        }
+        _ => false,
+    }
+}
+
+fn said(report: &Report) -> &str {
+    &report.text[..report.text.floor_char_boundary(MAX_REASON_OCTETS)]
 }
 
 #[cfg(test)]
@@ -45,40 +81,65 @@ mod tests {
     use super::*;
     use crate::language::ENGLISH;
     use crate::mail::Mailbox;
-    use crate::outcome::Report;
-    use crate::smtp::EnhancedStatus;
+    use crate::smtp::Reply;
+
+    fn report(text: &str) -> Report {
+        let (code, rest) = text.split_once(' ').unwrap();
+        let code = ReplyCode::new(code.parse().unwrap()).unwrap();
+        let status: Option<EnhancedStatus> = rest.split(' ').next().unwrap().parse().ok();
+        let reply = Reply { code, status, lines: vec![rest.to_owned()] };
+        Report {
+            status: status.unwrap_or(EnhancedStatus::new(5, 0, 0)),
+            remote: "[192.0.2.25]:25".to_owned(),
+            reply: Some(reply),
+            text: text.to_owned(),
+        }
+    }
+
+    fn check(word: Word, reply: &str, reason: &str) {
+        let path = ForwardPath::Mailbox(Mailbox::parse("u@here.example").unwrap());
+        let finding = judge(&path, &word);
+        let said = finding
+            .objection()
+            .map_or("accepted".to_owned(), |refusal| refusal.reply(1, ENGLISH).to_string());
+        assert_eq!(said, reply, "{word:?}");
+        assert!(finding.reason.starts_with(reason), "{}", finding.reason);
+    }
+
+    const UNKNOWN: &str = "550 5.1.1 Recipient unknown (ref 1)";
+    const UNVERIFIED: &str = "450 4.1.1 Recipient can't be verified now, try later (ref 1)";
 
     #[test]
     fn what_the_server_said_is_what_the_client_hears() {
-        let path = ForwardPath::Mailbox(Mailbox::parse("u@here.example").unwrap());
-        let report = Report {
-            status: EnhancedStatus::new(5, 1, 1),
-            remote: "[192.0.2.25]:25".to_owned(),
-            reply: None,
-            text: "550 5.1.1 no such user".to_owned(),
-        };
-        for (word, reply, reason) in [
-            (
-                Outcome::Delivered(report.clone()),
-                "accepted",
-                "[192.0.2.25]:25 takes <u@here.example>: 550 5.1.1 no such user",
-            ),
-            (
-                Outcome::Failed(report.clone()),
-                "550 5.1.1 Recipient unknown (ref 1)",
-                "[192.0.2.25]:25 refuses <u@here.example>: 550 5.1.1 no such user",
-            ),
-            (
-                Outcome::Deferred(report),
-                "450 4.1.1 Recipient can't be verified now, try later (ref 1)",
-                "nobody can tell whether <u@here.example> exists: 550 5.1.1 no such user",
-            ),
-        ] {
-            let finding = judge(&path, &word);
-            let said = finding
-                .objection()
-                .map_or("accepted".to_owned(), |refusal| refusal.reply(1, ENGLISH).to_string());
-            assert_eq!((said.trim_end(), finding.reason.as_str()), (reply, reason));
+        check(Word::Taken(report("250 2.1.5 ok")), "accepted", "[192.0.2.25]:25 takes <u@here.example>: 250");
+        for text in
+            ["550 5.1.1 no such user", "550 5.1.10 none", "550 5.2.1 disabled", "550 no such user", "553 who"]
+        {
+            let reason = format!("[192.0.2.25]:25 refuses <u@here.example>: {text}");
+            check(Word::Refused(report(text)), UNKNOWN, &reason);
         }
+        let nothing = "nobody can tell whether <u@here.example> exists: 450 4.2.0 later";
+        check(Word::Nothing(report("450 4.2.0 later")), UNVERIFIED, nothing);
+        check(Word::Gone(report("450 4.2.0 later")), UNVERIFIED, nothing);
+    }
+
+    #[test]
+    fn what_it_thinks_of_us_is_no_word_about_the_recipient() {
+        for text in [
+            "554 5.7.1 Client host rejected",
+            "550 5.7.1 <>: Sender address rejected",
+            "550 5.1.8 sender domain not found",
+            "504 5.5.2 need a fully qualified hostname",
+            "552 5.2.2 mailbox full",
+            "554 no mail from you",
+        ] {
+            check(
+                Word::Refused(report(text)),
+                UNVERIFIED,
+                "[192.0.2.25]:25 objects to us, not to <u@here.example>",
+            );
+        }
+        let own = Report { reply: None, ..report("550 5.1.1 needs SMTPUTF8") };
+        check(Word::Refused(own), UNVERIFIED, "[192.0.2.25]:25 objects to us");
     }
 }

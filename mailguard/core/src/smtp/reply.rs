@@ -70,6 +70,8 @@ impl ReplyCode {
     pub const ENCRYPTION_REQUIRED: Self = Self(538);
     /// 550
     pub const MAILBOX_UNAVAILABLE: Self = Self(550);
+    /// 551
+    pub const USER_NOT_LOCAL: Self = Self(551);
     /// 552
     pub const EXCEEDED_STORAGE: Self = Self(552);
     /// 553

@@ -47,7 +47,7 @@ fn lists() {
         "rbl enable ip psbl.surriel.com",
         Request::Edit(Edit { list, change, values: values.clone() }),
         Answer::Edited(Edited { list, change, values, config: "/m.toml".into() }),
-        "enabled: psbl.surriel.com\nin force, and written into /m.toml; `mailguard rbl list` shows what is asked\n",
+        "enabled: psbl.surriel.com\nin force, and written into /m.toml\n",
     );
     let many: Vec<String> = (0..21).map(|number| format!("192.0.2.{number}")).collect();
     let (list, change) = (EditList::BypassToIp, Change::Remove);

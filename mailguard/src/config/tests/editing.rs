@@ -262,14 +262,15 @@ fn a_block_list_that_is_enabled_is_asked() {
         "",
         RblIp,
         &["psbl.surriel.com", "zen.spamhaus.org"],
-        "\n[rbl]\nip_lists = [\"zen.spamhaus.org\", \"bl.spamcop.net\", \"psbl.surriel.com\"]\nenabled = true\n",
+        // Nothing was asked before, and nothing else is now.
+        "\n[rbl]\nip_lists = [\"psbl.surriel.com\", \"zen.spamhaus.org\"]\ndomain_lists = []\nenabled = true\n",
     );
     check_block_list(
         ADD,
         "[rbl]\nenabled = false # for now\nip_lists = [\"zen.spamhaus.org\"]\n",
         RblIp,
         &["zen.spamhaus.org"],
-        "[rbl]\nenabled = true # for now\nip_lists = [\"zen.spamhaus.org\"]\n",
+        "[rbl]\nenabled = true # for now\nip_lists = [\"zen.spamhaus.org\"]\ndomain_lists = []\n",
     );
 }
 
@@ -277,8 +278,16 @@ fn a_block_list_that_is_enabled_is_asked() {
 fn block_lists_that_are_not_enabled() {
     use EditList::{RblDomain, RblIp};
     let on = format!("{LEAST}[rbl]\nenabled = true\n");
+    let written = format!("{on}ip_lists = [\"a.example\"]\n");
     for (text, list, what, values, expect) in [
-        (&on, RblIp, ADD, &["zen.spamhaus.org"][..], "is already in rbl.ip_lists"),
+        (
+            &on,
+            RblIp,
+            ADD,
+            &["zen.spamhaus.org"][..],
+            "is in rbl.ip_lists already, which isn't written: it is the default",
+        ),
+        (&written, RblIp, ADD, &["a.example"], "a.example is already in rbl.ip_lists: m.toml, line"),
         (&on, RblIp, REMOVE, &["psbl.surriel.com"], "psbl.surriel.com is not in rbl.ip_lists"),
         (&on, RblDomain, ADD, &["psbl.surriel.com"], "psbl.surriel.com is no list of this kind"),
         (&on, RblIp, ADD, &["no such name"], "\"no such name\" is not accepted in rbl.ip_lists"),

@@ -218,3 +218,26 @@ async fn servers_of_incoming_domains_are_asked_about_their_recipients() {
     }
     client.play("C: RCPT TO:<nobody@here.test>\nS: 421 4.7.0 Too many errors, closing the connection").await;
 }
+
+#[tokio::test]
+async fn a_transaction_waits_a_bounded_time_for_the_servers_of_its_recipients() {
+    let server = asking(&[], |config| config.server.verify_recipients = true).await;
+    let mut client = server.connect(b"").await;
+    client.greet().await;
+    client.play("C: MAIL FROM:<a@client.test>\nS: 250 2.1.0 Sender ok").await;
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    client
+        .play(
+            "C: RCPT TO:<slow@here.test>
+            S: 250 2.1.5 Recipient ok
+            C: RCPT TO:<slow@here.test>
+            S: 450 4.1.1 Recipient can't be verified now, try later (ref 11)
+            C: RCPT TO:<slow@here.test>
+            S: 450 4.1.1 Recipient can't be verified now, try later (ref 11)",
+        )
+        .await;
+    assert_eq!(begin.elapsed().as_secs(), 120);
+    tokio::time::resume();
+    client.quit().await;
+}

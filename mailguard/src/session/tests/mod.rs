@@ -88,6 +88,10 @@ impl Services for House {
         let word = match to.mailbox().map(|mailbox| mailbox.local_part.as_str()) {
             Some("nobody") => Outcome::Refuse(Refusal::RecipientUnknown),
             Some("hidden") => Outcome::Defer(Refusal::RecipientUnverified),
+            Some("slow") => {
+                tokio::time::sleep(Duration::from_secs(100)).await;
+                Outcome::Pass
+            }
             _ => Outcome::Pass,
         };
         Finding::new(Check::RecipientVerification, word, format!("{server} says so"))
