@@ -8,6 +8,7 @@ mod attempt;
 mod content;
 mod pool;
 mod session;
+mod verification;
 
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -15,7 +16,6 @@ pub(crate) mod scripted;
 mod tests;
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +23,10 @@ use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::HeloName;
-use mailguard_core::mail::{BodyType, Domain, Envelope, ForwardPath, Mailbox, Recipient, ReversePath};
+use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::policy::verification::Word;
 use mailguard_core::route::{NextHop, NoRoute};
-use mailguard_core::smtp::EnhancedStatus;
-use mailguard_core::smtp::client::Transaction;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 pub use self::pool::{IDLE_TIME, MAX_IDLE_SESSIONS, MAX_IDLE_SESSIONS_A_HOP, MAX_SESSION_TIME};
 pub use self::session::CONNECT_TIMEOUT;
@@ -46,12 +43,6 @@ use crate::spool::Body;
 /// again soon enough.
 const MAX_SESSIONS_AN_ATTEMPT: usize = 5;
 
-/// How long a server that is asked about a recipient has for connection and greeting.
-const OPENING_TIME: Duration = Duration::from_secs(10);
-
-/// How long it has for its answer.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
-
 /// How often waiting sessions are looked at.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -59,6 +50,9 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Delivery {
     pool: Pool,
+    /// Sessions that wait for the next question about a recipient. No message goes by them: what servers hold against
+    /// those who try out names must not be held against mail.
+    asking: Pool,
     dns: CurrentDns,
     listeners: ArcSwap<OwnListeners>,
 }
@@ -95,42 +89,6 @@ impl Delivery {
         self.attempt_on(&terms, hop, envelope, body).await
     }
 
-    /// Asks `server` whether it would take a message for `recipient`, by a session of its own: what comes of it is no
-    /// message's business. The reverse-path is null, as that of a message that must not be answered (RFC 5321 §4.5.5).
-    pub async fn verify(&self, config: &Config, server: SocketAddr, recipient: &ForwardPath) -> Word {
-        let terms = self.terms(config);
-        let hop = NextHop::Address(server);
-        let own = self.listeners.load();
-        let destination = match routing::destinations(&terms.dns, &hop, terms.own_name, &own).await {
-            Ok(destinations) => destinations.into_iter().next(),
-            Err(no_route) => return Word::Gone(outcome_of(no_route).into_report()),
-        };
-        let Some(destination) = destination else { return Word::Gone(silent(server)) };
-        let identity = identity(&terms, &hop);
-        let mut session = match timeout(OPENING_TIME, Session::open(&destination, &identity)).await {
-            Ok(Ok(session)) => session,
-            Ok(Err(outcome)) => return Word::Gone(outcome.into_report()),
-            Err(_) => return Word::Gone(silent(server)),
-        };
-        let envelope = Envelope {
-            reverse_path: ReversePath::Null,
-            recipients: vec![Recipient::new(recipient.clone())],
-            body: BodyType::SevenBit,
-            smtputf8: false,
-            dsn_return: None,
-            envelope_id: None,
-        };
-        let question = Transaction { envelope: &envelope, recipients: &envelope.recipients, content: None };
-        let answer = timeout(ANSWER_TIME, session.send(&question, None)).await;
-        session.say_goodbye();
-        match answer.ok().and_then(|conclusion| conclusion.outcomes.into_iter().next()) {
-            Some(Outcome::Delivered(report) | Outcome::Relayed(report)) => Word::Taken(report),
-            Some(Outcome::Failed(report)) => Word::Refused(report),
-            Some(Outcome::Deferred(report)) => Word::Nothing(report),
-            None => Word::Nothing(silent(server)),
-        }
-    }
-
     fn terms<'a>(&self, config: &'a Config) -> Terms<'a> {
         Terms {
             dns: self.dns.get(&config.dns),
@@ -152,7 +110,7 @@ impl Delivery {
     ) -> Vec<Outcome> {
         let recipients = addressed(&envelope.recipients, terms.postmaster);
         let mut attempt = Attempt::new(envelope, &recipients, body);
-        if let Some(mut session) = self.waiting_session(hop)
+        if let Some(mut session) = waiting_session(&self.pool, hop)
             && attempt.send_by_waiting(&mut session).await
         {
             self.keep(hop, session);
@@ -161,16 +119,6 @@ impl Delivery {
             self.try_servers(terms, hop, &mut attempt).await;
         }
         attempt.into_outcomes()
-    }
-
-    /// A session that waits for a message to `hop`, as far as can be told without asking the server.
-    fn waiting_session(&self, hop: &NextHop) -> Option<Session> {
-        loop {
-            let mut session = self.pool.take(hop)?;
-            if !session.is_stale() {
-                return Some(session);
-            }
-        }
     }
 
     /// Tries the next hop's servers in their order on new connections.
@@ -217,8 +165,10 @@ impl Delivery {
         loop {
             sleep(HOUSEKEEPING_INTERVAL).await;
             if let Some(since) = Instant::now().checked_sub(IDLE_TIME) {
-                for session in self.pool.take_idle_since(since) {
-                    tokio::spawn(session.quit());
+                for pool in [&self.pool, &self.asking] {
+                    pool.take_idle_since(since)
+                        .into_iter()
+                        .for_each(|session| drop(tokio::spawn(session.quit())));
                 }
             }
         }
@@ -226,7 +176,8 @@ impl Delivery {
 
     /// Takes leave of every server that a waiting session is open to.
     pub async fn close(&self) {
-        join_all(self.pool.take_idle_since(Instant::now()).into_iter().map(Session::quit)).await;
+        let waiting = [&self.pool, &self.asking].map(|pool| pool.take_idle_since(Instant::now()));
+        join_all(waiting.into_iter().flatten().map(Session::quit)).await;
     }
 }
 
@@ -241,21 +192,21 @@ impl Deliver for Delivery {
     }
 }
 
+/// A session to `hop` that waits, as far as can be told without asking the server.
+fn waiting_session(pool: &Pool, hop: &NextHop) -> Option<Session> {
+    loop {
+        let mut session = pool.take(hop)?;
+        if !session.is_stale() {
+            return Some(session);
+        }
+    }
+}
+
 fn identity(terms: &Terms<'_>, hop: &NextHop) -> Identity {
     Identity {
         helo: terms.helo.cloned(),
         own_names: terms.helo.into_iter().chain([terms.own_name]).cloned().collect(),
         destination: routing::destination_name(hop),
-    }
-}
-
-/// The report of a server that didn't answer in time.
-fn silent(server: SocketAddr) -> Report {
-    Report {
-        status: EnhancedStatus::new(4, 4, 1),
-        remote: server.to_string(),
-        reply: None,
-        text: format!("no answer of {server} in time"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use mailguard_core::mail::{BodyType, ReversePath};
+use mailguard_core::policy::verification::Word;
 
 use super::scripted::ScriptedServer;
 use super::*;
@@ -417,4 +418,29 @@ async fn what_a_server_says_of_a_recipient_is_told_apart_from_what_else_it_says(
         assert_eq!(format!("{word} {}", report.status), expect, "{script}");
         assert_eq!((server.seen(), server.scripts_left()), (vec![], 0));
     }
+}
+
+#[tokio::test]
+async fn questions_share_sessions_that_have_refused_nobody() {
+    let opening = OPENING.replace("guard.test", "mailguard.test");
+    let ask =
+        |reset: &str, replies: &str| format!("{reset}C: MAIL FROM:<>\nC: RCPT TO:<c@d.test>\nS: {replies}\n");
+    let first = format!(
+        "{opening}\n{}{}{}C: QUIT",
+        ask("", "250 ok|250 fine"),
+        ask("C: RSET\n", "250 ok|250 ok|250 fine"),
+        ask("C: RSET\n", "250 ok|250 ok|550 5.1.1 nobody")
+    );
+    let second = format!("{opening}\n{}", ask("", "250 ok|250 fine"));
+    // One that has come to its end says nothing of the recipient.
+    let ended = format!("{second}{}", ask("C: RSET\n", "250 ok|250 ok|421 4.3.2 enough"));
+    let server = ScriptedServer::start("127.0.0.1:0", &[&first, &ended, &second]).await;
+    let config = crate::spool::fixture::config(std::path::Path::new("/"));
+    let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;
+    let delivery = Delivery::default();
+    for taken in [true, true, false, true, true] {
+        let word = delivery.verify(&config, server.address, recipient).await;
+        assert_eq!(matches!(word, Word::Taken(_)), taken, "{word:?}");
+    }
+    assert_eq!((server.seen(), server.scripts_left()), (vec![], 0));
 }

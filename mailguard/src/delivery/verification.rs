@@ -1,0 +1,99 @@
+//! Asks a server whether it would take a message for a recipient: null reverse-path, RCPT, no DATA.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mailguard_core::config::Config;
+use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePath};
+use mailguard_core::outcome::{Outcome, Report};
+use mailguard_core::policy::verification::Word;
+use mailguard_core::route::NextHop;
+use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::client::{Ending, Transaction};
+use tokio::time::timeout;
+
+use super::session::Session;
+use super::{Delivery, Terms, identity, outcome_of, waiting_session};
+use crate::routing;
+
+/// How long a server has for connection and greeting: many look the client up in the DNS first.
+const OPENING_TIME: Duration = Duration::from_secs(15);
+
+/// How long it has for its answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+impl Delivery {
+    /// Asks `server` about `recipient`. The reverse-path is null, as that of a message that must not be answered (RFC 5321
+    /// §4.5.5).
+    pub async fn verify(&self, config: &Config, server: SocketAddr, recipient: &ForwardPath) -> Word {
+        let terms = self.terms(config);
+        let hop = NextHop::Address(server);
+        let envelope = Envelope {
+            reverse_path: ReversePath::Null,
+            recipients: vec![Recipient::new(recipient.clone())],
+            body: BodyType::SevenBit,
+            smtputf8: false,
+            dsn_return: None,
+            envelope_id: None,
+        };
+        if let Some(session) = waiting_session(&self.asking, &hop)
+            && let Some(word) = self.ask(&hop, session, &envelope, true).await
+        {
+            return word;
+        }
+        match timeout(OPENING_TIME, self.open(&terms, &hop)).await {
+            Err(_) => Word::Gone(silent(server)),
+            Ok(Err(report)) => Word::Gone(report),
+            Ok(Ok(session)) => self
+                .ask(&hop, session, &envelope, false)
+                .await
+                .unwrap_or_else(|| Word::Nothing(silent(server))),
+        }
+    }
+
+    async fn open(&self, terms: &Terms<'_>, hop: &NextHop) -> Result<Session, Report> {
+        let own = self.listeners.load();
+        let destinations = routing::destinations(&terms.dns, hop, terms.own_name, &own).await;
+        let destinations = destinations.map_err(|no_route| outcome_of(no_route).into_report())?;
+        // An address is one destination, or none that may be used.
+        let Some(destination) = destinations.first() else { return Err(silent(hop)) };
+        Session::open(destination, &identity(terms, hop)).await.map_err(Outcome::into_report)
+    }
+
+    /// Asks by this session; nothing if it gave no answer, or one that was `waiting` has come to its end.
+    async fn ask(
+        &self,
+        hop: &NextHop,
+        mut session: Session,
+        envelope: &Envelope,
+        waiting: bool,
+    ) -> Option<Word> {
+        let question = Transaction { envelope, recipients: &envelope.recipients, content: None };
+        let conclusion = timeout(ANSWER_TIME, session.send(&question, None)).await.ok()?;
+        if waiting && conclusion.ending != Ending::Settled {
+            return None;
+        }
+        let word = match conclusion.outcomes.into_iter().next()? {
+            Outcome::Delivered(report) | Outcome::Relayed(report) => Word::Taken(report),
+            Outcome::Failed(report) => Word::Refused(report),
+            Outcome::Deferred(report) => Word::Nothing(report),
+        };
+        // A server that has refused counts: the next one in this session might not be heard.
+        let kept = matches!(word, Word::Taken(_)) && session.is_ready();
+        let over = if kept { self.asking.put(hop, session) } else { Some(session) };
+        if let Some(mut session) = over {
+            session.say_goodbye();
+        }
+        Some(word)
+    }
+}
+
+/// The report of a server that didn't answer in time.
+fn silent(server: impl std::fmt::Display) -> Report {
+    Report {
+        status: EnhancedStatus::new(4, 4, 1),
+        remote: server.to_string(),
+        reply: None,
+        text: format!("no answer of {server} in time"),
+    }
+}
