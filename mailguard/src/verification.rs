@@ -13,7 +13,7 @@ use mailguard_core::finding::{Finding, Outcome};
 use mailguard_core::mail::ForwardPath;
 use mailguard_core::outcome::Report;
 use mailguard_core::policy::verification::{Word, judge};
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{EnhancedStatus, Severity};
 use moka::Expiry;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -48,6 +48,8 @@ pub struct Verification {
     known: Cache<(SocketAddr, ForwardPath), Finding>,
     /// Servers that can't be asked, and why.
     gone: Cache<SocketAddr, Report>,
+    /// Servers of which the log said a while ago that they object to us.
+    objecting: Cache<SocketAddr, ()>,
     turns: Mutex<HashMap<SocketAddr, Arc<Semaphore>>>,
 }
 
@@ -60,6 +62,7 @@ impl Verification {
             delivery,
             known: known.expire_after(AsLongAsItHolds).build(),
             gone: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(UNANSWERED_TIME).build(),
+            objecting: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(UNANSWERED_TIME).build(),
             turns: Mutex::default(),
         }
     }
@@ -73,8 +76,9 @@ impl Verification {
                 self.gone.insert(server, report.clone()).await;
             }
             let finding = judge(forward_path, &word);
-            if matches!((&word, &finding.outcome), (Word::Refused(_), Outcome::Defer(_))) {
-                warn!(%server, reason = finding.reason, "a recipient can't be verified");
+            if objects(&word, &finding) && self.objecting.get(&server).await.is_none() {
+                self.objecting.insert(server, ()).await;
+                warn!(%server, reason = finding.reason, "a server doesn't say whom it knows");
             }
             finding
         };
@@ -123,6 +127,13 @@ impl Expiry<(SocketAddr, ForwardPath), Finding> for AsLongAsItHolds {
     ) -> Option<Duration> {
         Some(holds_for(finding))
     }
+}
+
+/// Whether the server refuses for good, and for something else than the recipient: that needs somebody's hand.
+fn objects(word: &Word, finding: &Finding) -> bool {
+    let (Word::Taken(report) | Word::Refused(report) | Word::Nothing(report) | Word::Gone(report)) = word;
+    let permanent = report.reply.as_ref().is_some_and(|reply| reply.code.severity() == Severity::Permanent);
+    permanent && matches!(finding.outcome, Outcome::Defer(_))
 }
 
 fn holds_for(finding: &Finding) -> Duration {

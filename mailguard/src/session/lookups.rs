@@ -57,6 +57,12 @@ pub(super) struct Found {
     pub(super) about_recipient: Vec<Finding>,
 }
 
+impl Found {
+    pub(super) fn of_recipient(finding: Option<Finding>) -> Self {
+        Self { about_sender: Vec::new(), about_recipient: finding.into_iter().collect() }
+    }
+}
+
 impl Lookups {
     pub(super) fn new(trust: Trust) -> Self {
         Self {

@@ -3,6 +3,7 @@
 //! The answers go back to `smtp::server`, which says them. A transaction ends in exactly one way: stored, refused
 //! or abandoned; where anything was refused, and where a message was stored, there is a record.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -179,7 +180,7 @@ impl<S: Services> Transactions<S> {
             forward_path,
         };
         findings.extend(lookups.remembered(&self.config, &subject));
-        let (config, names) = (&*self.config, &mut self.names);
+        let config = &*self.config;
         let server = policy::verification::server_in_question(config, forward_path);
         // Each at most once a recipient.
         let mut open = vec![Inquiry::ClientName, Inquiry::Dns];
@@ -197,27 +198,31 @@ impl<S: Services> Transactions<S> {
             let dns = self.services.dns();
             // Each by itself: a session that asks nothing needn't hold what they need.
             let found = match inquiry {
-                Inquiry::ClientName => Box::pin(lookups.ask_name(config, &dns, names, &subject)).await,
-                Inquiry::Dns => Box::pin(lookups.ask_dns(config, &dns, names, &subject)).await,
+                Inquiry::ClientName => {
+                    Box::pin(lookups.ask_name(config, &dns, &mut self.names, &subject)).await
+                }
+                Inquiry::Dns => Box::pin(lookups.ask_dns(config, &dns, &mut self.names, &subject)).await,
                 Inquiry::Verification => {
-                    let began = Instant::now();
-                    let asked =
-                        server.map(|server| Box::pin(self.services.verify(config, server, forward_path)));
-                    let found =
-                        OptionFuture::from(asked.map(|asked| timeout(*verification_left, asked))).await;
-                    *verification_left = verification_left.saturating_sub(began.elapsed());
-                    let found = found.map(|found| found.unwrap_or_else(|_| no_time_left(forward_path)));
-                    Found { about_recipient: found.into_iter().collect(), ..Found::default() }
+                    let asked = server.map(|server| self.ask_server(server, forward_path, verification_left));
+                    Found::of_recipient(OptionFuture::from(asked).await)
                 }
                 Inquiry::Greylist => {
                     let Subject { client, reverse_path, forward_path, .. } = subject;
                     let seen = self.services.greylist(&config.greylist, client, reverse_path, forward_path);
-                    Found { about_recipient: vec![seen.await], ..Found::default() }
+                    Found::of_recipient(Some(seen.await))
                 }
             };
             before.extend(found.about_sender);
             findings.extend(found.about_recipient);
         }
+    }
+
+    /// Whether the recipient's server takes mail for it; `left` is how long the transaction may still wait.
+    async fn ask_server(&self, server: SocketAddr, recipient: &ForwardPath, left: &mut Duration) -> Finding {
+        let began = Instant::now();
+        let found = timeout(*left, Box::pin(self.services.verify(&self.config, server, recipient))).await;
+        *left = left.saturating_sub(began.elapsed());
+        found.unwrap_or_else(|_| no_time_left(recipient))
     }
 
     /// Makes ready for a body.
