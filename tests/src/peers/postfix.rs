@@ -30,7 +30,8 @@ impl Postfix {
         Self::start(place, folder, host, port, &format!("relayhost = {relay_host}\n"))
     }
 
-    /// Starts a Postfix that listens on `host`:`port`, with these `settings` beside our own.
+    /// Starts a Postfix that listens on `host`:`port`, with these `settings` beside our own. `folder` must outlive it: it is
+    /// stopped by what lies there.
     pub fn start(place: Place<'_>, folder: &Path, host: &str, port: u16, settings: &str) -> Result<Self> {
         let config = folder.join("postfix");
         let (queue, data) = (folder.join("postfix-queue"), folder.join("postfix-data"));

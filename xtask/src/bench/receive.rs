@@ -75,7 +75,8 @@ pub(crate) fn run() -> Result<()> {
     let sink = SmtpSink::start(&server, folder.path(), &port25(SERVER4), false)?;
     let _unbound = Unbound::start(&firewall, folder.path(), &records())?;
     let appliance = Appliance::start(&firewall, &config())?;
-    let (postfix, _folder) = postfix(&topology)?;
+    // The last one goes first: Postfix is stopped by what lies in its folder.
+    let (_folder, postfix) = postfix(&topology)?;
     let contestants = [("mailguard", MAILGUARD), ("postfix", POSTFIX)];
     let mut rates = Rates::new();
     for round in 0..ROUNDS {
@@ -123,7 +124,7 @@ fn config() -> String {
 }
 
 /// The same checks; what it keeps of each session besides is its own.
-fn postfix(topology: &Topology) -> Result<(Postfix, tempfile::TempDir)> {
+fn postfix(topology: &Topology) -> Result<(tempfile::TempDir, Postfix)> {
     let folder = tempfile::Builder::new().prefix("postfix-").tempdir()?;
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let resolver = folder.path().join("resolv.conf");
@@ -139,7 +140,7 @@ fn postfix(topology: &Topology) -> Result<(Postfix, tempfile::TempDir)> {
          reject_rhsbl_sender names.example.test\n"
     );
     let postfix = Postfix::start(&place, folder.path(), &FIREWALL4.to_string(), POSTFIX_PORT, &settings)?;
-    Ok((postfix, folder))
+    Ok((folder, postfix))
 }
 
 /// A command on the firewall that asks this resolver: Postfix reads the machine's file.
