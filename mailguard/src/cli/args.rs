@@ -202,27 +202,9 @@ pub(super) enum RblCommand {
         output: Output,
     },
     /// Have lists asked: by name, by family, or "all". Written into the configuration.
-    Enable {
-        /// What they list.
-        #[arg(value_enum)]
-        kind: RblKind,
-        /// The lists.
-        #[arg(required = true, value_name = "LIST")]
-        lists: Vec<String>,
-        #[command(flatten)]
-        output: Output,
-    },
+    Enable(RblLists),
     /// Have lists asked no longer: what was enabled, by the same names.
-    Disable {
-        /// What they list.
-        #[arg(value_enum)]
-        kind: RblKind,
-        /// The lists.
-        #[arg(required = true, value_name = "LIST")]
-        lists: Vec<String>,
-        #[command(flatten)]
-        output: Output,
-    },
+    Disable(RblLists),
     /// Ask the configured lists about a client's address or a domain, now.
     Check {
         /// The address or domain.
@@ -314,6 +296,18 @@ impl Kind for BlacklistKind {
             BlacklistKind::Recipient => EditList::BlacklistRecipient,
         }
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RblLists {
+    /// What they list.
+    #[arg(value_enum)]
+    pub(super) kind: RblKind,
+    /// The lists.
+    #[arg(required = true, value_name = "LIST")]
+    pub(super) lists: Vec<String>,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::args::{Kind, ListCommand, Output};
 use super::layout::{Table, span};
 use super::{Printed, wrong_answer};
-use crate::config::{Change, Edit, EditList};
+use crate::config::{Change, Edit};
 use crate::control::{Answer, Client, Edited, EntryRow, Request};
 
 /// Values that are named one by one after a change; more are only counted.
@@ -26,23 +26,25 @@ pub(super) fn lists<K: Kind>(client: &mut Client, command: ListCommand<K>) -> an
             }
         }
         ListCommand::Add { kind, values, output } => {
-            edit(client, kind.list(), Change::Add, values.read(kind.list())?, output)
+            let (list, change) = (kind.list(), Change::Add);
+            edit(client, Edit { list, change, values: values.read(list)? }, output, print_edited)
         }
         ListCommand::Remove { kind, values, output } => {
-            edit(client, kind.list(), Change::Remove, values.read(kind.list())?, output)
+            let (list, change) = (kind.list(), Change::Remove);
+            edit(client, Edit { list, change, values: values.read(list)? }, output, print_edited)
         }
     }
 }
 
-fn edit(
+/// Has a list changed, and prints what was done.
+pub(super) fn edit(
     client: &mut Client,
-    list: EditList,
-    change: Change,
-    values: Vec<String>,
+    edit: Edit,
     output: Output,
+    print: fn(&Edited) -> String,
 ) -> anyhow::Result<Printed> {
-    match client.ask(&Request::Edit(Edit { list, change, values }))? {
-        Answer::Edited(edited) => Printed::result(output, &edited, || print_edited(&edited)),
+    match client.ask(&Request::Edit(edit))? {
+        Answer::Edited(edited) => Printed::result(output, &edited, || print(&edited)),
         _ => wrong_answer(),
     }
 }

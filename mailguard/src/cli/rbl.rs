@@ -11,11 +11,12 @@ use mailguard_core::policy::rbl::{Inquiry, inquiries};
 use mailguard_core::rbl::{CATALOGUE, Kind, List, Listing, query_for_domain};
 use serde::Serialize;
 
-use super::args::{Kind as _, Output, RblCommand};
+use super::Printed;
+use super::args::{Kind as _, Output, RblCommand, RblLists};
 use super::layout::Table;
-use super::{Printed, wrong_answer};
-use crate::config::{self, Change, Edit, EditList};
-use crate::control::{Answer, Client, Edited, Request};
+use super::lists::edit;
+use crate::config::{self, Change, Edit};
+use crate::control::{Client, Edited};
 use crate::lookup::dns::Dns;
 use crate::session::lookups::ask_list;
 
@@ -27,12 +28,22 @@ pub(super) fn rbl(
 ) -> anyhow::Result<Printed> {
     let config = || anyhow::Ok(config::parse(&config::load(path)?)?);
     match command {
-        RblCommand::Enable { kind, lists, output } => {
-            let printed = choose(&mut connect()?, kind.list(), Change::Add, lists, output)?;
+        RblCommand::Enable(RblLists { kind, lists, output }) => {
+            let printed = edit(
+                &mut connect()?,
+                Edit { list: kind.list(), change: Change::Add, values: lists },
+                output,
+                print_edited,
+            )?;
             Ok(with_asked(printed, output, config().ok().as_ref()))
         }
-        RblCommand::Disable { kind, lists, output } => {
-            let printed = choose(&mut connect()?, kind.list(), Change::Remove, lists, output)?;
+        RblCommand::Disable(RblLists { kind, lists, output }) => {
+            let printed = edit(
+                &mut connect()?,
+                Edit { list: kind.list(), change: Change::Remove, values: lists },
+                output,
+                print_edited,
+            )?;
             Ok(with_asked(printed, output, config().ok().as_ref()))
         }
         RblCommand::List { output } => {
@@ -47,19 +58,6 @@ pub(super) fn rbl(
             let printed = Printed::result(output, &answers, || print_answers(&answers))?;
             Ok(Printed { failed, ..printed })
         }
-    }
-}
-
-fn choose(
-    client: &mut Client,
-    list: EditList,
-    change: Change,
-    values: Vec<String>,
-    output: Output,
-) -> anyhow::Result<Printed> {
-    match client.ask(&Request::Edit(Edit { list, change, values }))? {
-        Answer::Edited(edited) => Printed::result(output, &edited, || print_edited(&edited)),
-        _ => wrong_answer(),
     }
 }
 

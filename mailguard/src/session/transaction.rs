@@ -195,13 +195,14 @@ impl<S: Services> Transactions<S> {
                 Next::Ask(inquiry) => inquiry,
             };
             open.retain(|other| *other != inquiry);
-            let dns = self.services.dns();
             // Each by itself: a session that asks nothing needn't hold what they need.
             let found = match inquiry {
                 Inquiry::ClientName => {
-                    Box::pin(lookups.ask_name(config, &dns, &mut self.names, &subject)).await
+                    Box::pin(lookups.ask_name(config, &self.services.dns(), &mut self.names, &subject)).await
                 }
-                Inquiry::Dns => Box::pin(lookups.ask_dns(config, &dns, &mut self.names, &subject)).await,
+                Inquiry::Dns => {
+                    Box::pin(lookups.ask_dns(config, &self.services.dns(), &mut self.names, &subject)).await
+                }
                 Inquiry::Verification => {
                     let asked = server.map(|server| self.ask_server(server, forward_path, verification_left));
                     Found::of_recipient(OptionFuture::from(asked).await)

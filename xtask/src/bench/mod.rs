@@ -6,6 +6,8 @@ mod receive;
 mod relay;
 mod samples;
 
+use crate::build;
+
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -23,6 +25,14 @@ enum What {
     Receive,
     /// Messages a second, end to end, against Postfix
     Relay,
+}
+
+/// Builds the program that is measured, and has the tests' library start that one.
+fn use_release() -> anyhow::Result<()> {
+    let program = build::release()?;
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("MAILGUARD_BIN", program) };
+    Ok(())
 }
 
 /// Runs them.

@@ -26,7 +26,7 @@ use mailguard_tests::peers::wait_at_most;
 use nix::unistd::Pid;
 
 use super::samples::Samples;
-use crate::{build, setup};
+use crate::setup;
 
 /// Rounds, each of them with every contestant.
 const ROUNDS: usize = 3;
@@ -65,9 +65,7 @@ type Rates = BTreeMap<(&'static str, &'static str), Samples>;
 /// Measures and prints the tables.
 pub(crate) fn run() -> Result<()> {
     setup::everything()?;
-    let program = build::release()?;
-    // SAFETY: no other thread runs yet; the tests' library reads this to find the program.
-    unsafe { std::env::set_var("MAILGUARD_BIN", program) };
+    super::use_release()?;
     let topology = Topology::new()?;
     let server = |program: &str| topology.server.command(program);
     let firewall = |program: &str| topology.firewall.command(program);

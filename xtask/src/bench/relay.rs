@@ -17,7 +17,7 @@ use mailguard_tests::peers::smtp_source::{self, Load};
 use mailguard_tests::peers::wait_at_most;
 
 use super::samples::Samples;
-use crate::{build, setup};
+use crate::setup;
 
 /// Rounds, each of them with every contestant.
 const ROUNDS: usize = 5;
@@ -35,9 +35,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 /// Measures and prints the table.
 pub(crate) fn run() -> Result<()> {
     setup::everything()?;
-    let program = build::release()?;
-    // SAFETY: no other thread runs yet; the tests' library reads this to find the program.
-    unsafe { std::env::set_var("MAILGUARD_BIN", program) };
+    super::use_release()?;
     let topology = Topology::new()?;
     let server = |program: &str| topology.server.command(program);
     let firewall = |program: &str| topology.firewall.command(program);

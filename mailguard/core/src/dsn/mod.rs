@@ -1,4 +1,5 @@
-//! Delivery status notifications for mail that failed, expired, or went where nobody will report its success (RFC 3461, RFC 3464, RFC 6522, RFC 3834).
+//! Delivery status notifications for mail that failed, expired, or went where nobody will report its success
+//! (RFC 3461, RFC 3464, RFC 6522, RFC 3834).
 //!
 //! Stands after the last attempt: `queue` decides that a report is due and commits what is composed here as a new
 //! message. What comes from outside — addresses, replies, envelope ids, the message itself — can't add a header

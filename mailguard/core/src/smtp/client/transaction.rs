@@ -294,26 +294,26 @@ impl Progress {
 
 /// Why this server can't be given the message at all.
 fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) -> Option<Report> {
-    let content = transaction.content;
-    let (status, text) =
-        if let Some(ContentForm { size, .. }) = content.filter(|c| offers.excludes_size(c.size)) {
+    let report = |status, text| Some(Report { status, remote: remote.to_owned(), reply: None, text });
+    if let Some(ContentForm { size, eight_bit, .. }) = transaction.content {
+        if offers.excludes_size(size) {
             let limit = offers.size.unwrap_or_default();
             let text = format!("the message has {size} octets, the server takes at most {limit}");
-            (EnhancedStatus::new(5, 3, 4), text)
-        } else if content.is_some_and(|content| content.eight_bit) && !offers.eight_bit_mime {
+            return report(EnhancedStatus::new(5, 3, 4), text);
+        }
+        if eight_bit && !offers.eight_bit_mime {
             let text = "the message has 8-bit content and the server doesn't offer 8BITMIME".to_owned();
-            (EnhancedStatus::new(5, 6, 3), text)
-        } else if offers.smtputf8 {
-            return None;
-        } else if content.is_some_and(|content| content.utf8_header) {
-            return Some(needs_smtputf8("the header", remote));
-        } else {
-            let sender = transaction.envelope.reverse_path.mailbox();
-            return sender
-                .filter(|sender| local_part_needs_utf8(sender))
-                .map(|sender| needs_smtputf8(sender, remote));
-        };
-    Some(Report { status, remote: remote.to_owned(), reply: None, text })
+            return report(EnhancedStatus::new(5, 6, 3), text);
+        }
+    }
+    if offers.smtputf8 {
+        return None;
+    }
+    if transaction.content.is_some_and(|content| content.utf8_header) {
+        return Some(needs_smtputf8("the header", remote));
+    }
+    let sender = transaction.envelope.reverse_path.mailbox();
+    sender.filter(|sender| local_part_needs_utf8(sender)).map(|sender| needs_smtputf8(sender, remote))
 }
 
 fn needs_smtputf8(address: impl std::fmt::Display, remote: &str) -> Report {
