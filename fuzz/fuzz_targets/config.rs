@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailguard_core::config::resolve::NamedFiles;
+use mailguard_core::config::named::NamedFiles;
 use mailguard_core::config::{Data, Entry, Place, Value, resolve};
 
 fuzz_target!(|text: &str| {

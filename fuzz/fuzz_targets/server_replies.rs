@@ -4,8 +4,10 @@
 use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
+use mailguard_core::config::model::{Login, Mechanism};
 use mailguard_core::mail::{BodyType, Domain, DsnReturn, Envelope, ForwardPath, Host, Mailbox, Recipient, ReversePath};
-use mailguard_core::smtp::client::{Action, Client, ContentForm, Settings, Transaction};
+use mailguard_core::smtp::client::{Action, Client, ContentForm, Encryption, Settings, Transaction};
+use mailguard_core::outcome::TlsUsed;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (chunk, wire) = input;
@@ -20,6 +22,14 @@ fuzz_target!(|input: (u8, &[u8])| {
         own_names: vec![name("client.example.test")],
         remote: "server".to_owned(),
         destination: "example.test".to_owned(),
+        encryption: Encryption::Offered,
+        login: Some(Login {
+            user: "user".to_owned(),
+            password: "password".to_owned(),
+            methods: Mechanism::ALL.to_vec(),
+        }),
+        host: "mx.example.test".to_owned(),
+        cnonce: "0123456789abcdef".to_owned(),
     };
     let mut client = Client::new(settings, now);
     let envelope = Envelope {
@@ -41,6 +51,10 @@ fuzz_target!(|input: (u8, &[u8])| {
         while let Some(action) = client.poll_action() {
             match action {
                 Action::Ready => {}
+                Action::StartTls => {
+                    let (version, cipher) = ("TLSv1.3".to_owned(), String::new());
+                    client.tls_established(now, TlsUsed { version, cipher, verified: false });
+                }
                 Action::SendContent => client.content_sent(now),
                 Action::Concluded(conclusion) => {
                     assert_eq!(conclusion.outcomes.len(), recipients.len());

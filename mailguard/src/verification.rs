@@ -145,15 +145,14 @@ fn holds_for(finding: &Finding) -> Duration {
 }
 
 fn crowded(server: SocketAddr) -> Report {
-    Report {
-        status: EnhancedStatus::new(4, 4, 5),
-        remote: server.to_string(),
-        reply: None,
-        text: format!(
+    Report::ours(
+        EnhancedStatus::new(4, 4, 5),
+        server.to_string(),
+        format!(
             "{MAX_QUESTIONS_A_SERVER} others ask {server} already, and no turn came in {} seconds",
             TURN_TIME.as_secs()
         ),
-    }
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What an attempt at delivery came to, for one recipient.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::smtp::{EnhancedStatus, Reply, ReplyCode};
@@ -29,11 +31,69 @@ pub struct Report {
     pub reply: Option<Reply>,
     /// One line for people: "host unreachable: connection refused".
     pub text: String,
+    /// How the session stood.
+    #[serde(default)]
+    pub transfer: Transfer,
+}
+
+/// How a session with a server stood, and what was done to the message for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Transfer {
+    /// How it was encrypted; none: not at all.
+    pub tls: Option<TlsUsed>,
+    /// By which mechanism we said who we are.
+    pub authenticated: Option<String>,
+    /// The content was converted to 7 bits (RFC 6152 §3).
+    pub converted: bool,
+}
+
+/// How a session was encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsUsed {
+    /// `TLSv1.3`
+    pub version: String,
+    /// `TLS13_AES_256_GCM_SHA384`
+    pub cipher: String,
+    /// The server's certificate was verified.
+    pub verified: bool,
+}
+
+/// `TLSv1.3 TLS13_AES_256_GCM_SHA384, verified; AUTH CRAM-MD5`; empty where there is nothing to say.
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tls = self.tls.as_ref().map(|tls| {
+            let verified = if tls.verified { "verified" } else { "not verified" };
+            format!("{} {}, {verified}", tls.version, tls.cipher)
+        });
+        let login = self.authenticated.as_ref().map(|mechanism| format!("AUTH {mechanism}"));
+        let converted = self.converted.then(|| "converted to 7 bits".to_owned());
+        let parts: Vec<_> = tls.into_iter().chain(login).chain(converted).collect();
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl Report {
+    /// A report without a server's reply: what we know ourselves.
+    pub fn ours(status: EnhancedStatus, remote: impl Into<String>, text: impl Into<String>) -> Self {
+        let (remote, text) = (remote.into(), text.into());
+        Self { status, remote, reply: None, text, transfer: Transfer::default() }
+    }
 }
 
 impl Outcome {
     /// The report, whatever the result.
     pub fn report(&self) -> &Report {
+        match self {
+            Outcome::Delivered(report)
+            | Outcome::Relayed(report)
+            | Outcome::Deferred(report)
+            | Outcome::Failed(report) => report,
+        }
+    }
+
+    /// As [`Outcome::report`], to be completed.
+    pub fn report_mut(&mut self) -> &mut Report {
         match self {
             Outcome::Delivered(report)
             | Outcome::Relayed(report)

@@ -1,13 +1,17 @@
 //! Which server gets a recipient's mail next: a pure decision of configuration and origin.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::config::model::{DefaultRoute, SmarthostAddress};
-use crate::mail::{Domain, ForwardPath, Host, Mailbox};
+use crate::config::model::{
+    DefaultRoute, Direction, DomainRoute, IncomingDomain, Outgoing, RouteSmarthost, Smarthost,
+    SmarthostAddress, Tls,
+};
+use crate::mail::{Domain, ForwardPath, Host, Mailbox, ReversePath};
 use crate::origin::Origin;
 use crate::smtp::EnhancedStatus;
 
@@ -36,13 +40,17 @@ impl fmt::Display for NextHop {
     }
 }
 
-/// A next hop and the rule that chose it, in one line for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How to get to a next hop. Messages with equal routes share connections, and wait together while it fails.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Where to.
     pub next_hop: NextHop,
-    /// Why.
-    pub reason: String,
+    /// Where connections come from; none: the system chooses.
+    pub outgoing: Option<Outgoing>,
+    /// How connections are encrypted.
+    pub tls: Tls,
+    /// The smarthost that the next hop is: whom it trusts and who we are to it.
+    pub smarthost: Option<Arc<Smarthost>>,
 }
 
 /// Mail that has no way.
@@ -56,9 +64,56 @@ pub struct NoRoute {
     pub reason: String,
 }
 
-/// Chooses: the incoming domain's server, else the smarthost, else `delivery.default`.
-pub fn route(config: &Config, recipient: &ForwardPath, origin: &Origin) -> Result<Route, NoRoute> {
-    let mailbox = match recipient {
+/// A decision and how it came about, one line a rule in the order in which they are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The rules.
+    pub steps: Vec<String>,
+    /// What comes of them.
+    pub route: Result<Route, NoRoute>,
+}
+
+/// The rules that speak for a message's way, as far as they were asked.
+struct Rules<'a> {
+    recipient: &'a Mailbox,
+    incoming: Option<&'a IncomingDomain>,
+    by_sender: Option<&'a DomainRoute>,
+    by_recipient: Option<&'a DomainRoute>,
+}
+
+/// Chooses: the incoming domain's server, else the domain route (a recipient's wins over a sender's, and the one that wins
+/// holds whole), else the smarthost, else `delivery.default`.
+pub fn route(
+    config: &Config,
+    sender: &ReversePath,
+    recipient: &ForwardPath,
+    origin: &Origin,
+) -> Result<Route, NoRoute> {
+    Ok(rules(config, sender, recipient)?.route(config, origin))
+}
+
+/// As [`route`], with the reasons.
+pub fn explain(
+    config: &Config,
+    sender: &ReversePath,
+    recipient: &ForwardPath,
+    origin: &Origin,
+) -> Explanation {
+    match rules(config, sender, recipient) {
+        Ok(rules) => {
+            let route = rules.route(config, origin);
+            Explanation { steps: rules.steps(config, sender, &route), route: Ok(route) }
+        }
+        Err(none) => Explanation { steps: Vec::new(), route: Err(none) },
+    }
+}
+
+fn rules<'a>(
+    config: &'a Config,
+    sender: &ReversePath,
+    recipient: &'a ForwardPath,
+) -> Result<Rules<'a>, NoRoute> {
+    let recipient = match recipient {
         ForwardPath::Mailbox(mailbox) => mailbox,
         ForwardPath::Postmaster => config.postmaster.as_ref().ok_or_else(|| NoRoute {
             status: EnhancedStatus::new(4, 3, 5),
@@ -67,45 +122,110 @@ pub fn route(config: &Config, recipient: &ForwardPath, origin: &Origin) -> Resul
                 .to_owned(),
         })?,
     };
-    if let Some(incoming) = mailbox.domain().and_then(|domain| config.incoming_domain(domain)) {
-        let reason = format!("incoming domain {}", incoming.domain);
-        return Ok(Route { next_hop: NextHop::Address(incoming.server), reason });
-    }
-    if let Some(smarthost) = &config.smarthost {
-        let next_hop = match &smarthost.host {
-            SmarthostAddress::Name(name) => NextHop::Host(name.clone(), smarthost.port),
-            SmarthostAddress::Ip(address) => NextHop::Address(SocketAddr::new(*address, smarthost.port)),
-        };
-        return Ok(Route { next_hop, reason: "smarthost".to_owned() });
-    }
-    Ok(default_route(config.delivery.default, mailbox, origin))
+    let rule = |direction, mailbox: Option<&Mailbox>| {
+        mailbox.and_then(Mailbox::domain).and_then(|domain| config.domain_route(direction, domain))
+    };
+    Ok(Rules {
+        recipient,
+        incoming: recipient.domain().and_then(|domain| config.incoming_domain(domain)),
+        by_sender: rule(Direction::Sender, sender.mailbox()),
+        by_recipient: rule(Direction::Recipient, Some(recipient)),
+    })
 }
 
-fn default_route(default: DefaultRoute, mailbox: &Mailbox, origin: &Origin) -> Route {
+impl Rules<'_> {
+    fn domain_route(&self) -> Option<&DomainRoute> {
+        self.by_recipient.or(self.by_sender)
+    }
+
+    fn route(&self, config: &Config, origin: &Origin) -> Route {
+        if let Some(incoming) = self.incoming {
+            return direct(config, NextHop::Address(incoming.server), None);
+        }
+        let rule = self.domain_route();
+        let outgoing = rule.and_then(|rule| rule.outgoing.clone());
+        let smarthost = match rule.map(|rule| &rule.smarthost) {
+            Some(RouteSmarthost::Own(own)) => Some(own),
+            Some(RouteSmarthost::Without) => None,
+            Some(RouteSmarthost::General) | None => config.smarthost.as_ref(),
+        };
+        match smarthost {
+            Some(smarthost) => by_smarthost(smarthost, outgoing),
+            None => direct(config, default_hop(config.delivery.default, self.recipient, origin), outgoing),
+        }
+    }
+
+    fn steps(&self, config: &Config, sender: &ReversePath, route: &Route) -> Vec<String> {
+        let domain = &self.recipient.host;
+        if let Some(incoming) = self.incoming {
+            let dot = if incoming.subdomains { "." } else { "" };
+            return vec![format!("incoming domain \"{dot}{}\" takes {domain}", incoming.domain)];
+        }
+        let mut steps = vec![format!("no incoming domain takes {domain}")];
+        for (direction, whose, rule) in [
+            (Direction::Sender, sender.to_string(), self.by_sender),
+            (Direction::Recipient, self.recipient.to_string(), self.by_recipient),
+        ] {
+            steps.push(match rule {
+                Some(rule) if direction == Direction::Sender && self.by_recipient.is_some() => {
+                    format!("{direction} route \"{}\" holds {whose}, but a recipient route wins", rule.domain)
+                }
+                Some(rule) => format!("{direction} route \"{}\" holds {whose}", rule.domain),
+                None => format!("no {direction} route holds {whose}"),
+            });
+        }
+        steps.push(match (&route.smarthost, self.domain_route().map(|rule| &rule.smarthost)) {
+            (Some(_), Some(RouteSmarthost::Own(_))) => "the route has a smarthost of its own".to_owned(),
+            (None, Some(RouteSmarthost::Without)) => "the route excepts it from the smarthost".to_owned(),
+            (Some(_), _) => "the smarthost takes what has none of its own".to_owned(),
+            (None, _) => "there is no smarthost".to_owned(),
+        });
+        if route.smarthost.is_none() {
+            steps.push(match (config.delivery.default, &route.next_hop) {
+                (DefaultRoute::Mx, _) => "delivery.default: by the domain's mail exchangers".to_owned(),
+                (DefaultRoute::OriginalDestination, NextHop::Mx(_)) => {
+                    "delivery.default: to the server that the client had dialled; by mail exchangers where that was \
+                     this host"
+                        .to_owned()
+                }
+                (DefaultRoute::OriginalDestination, _) => {
+                    "delivery.default: to the server that the client had dialled".to_owned()
+                }
+            });
+        }
+        steps
+    }
+}
+
+fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<Outgoing>) -> Route {
+    let next_hop = match &smarthost.host {
+        SmarthostAddress::Name(name) => NextHop::Host(name.clone(), smarthost.port),
+        SmarthostAddress::Ip(address) => NextHop::Address(SocketAddr::new(*address, smarthost.port)),
+    };
+    Route { next_hop, outgoing, tls: smarthost.tls, smarthost: Some(smarthost.clone()) }
+}
+
+/// To a next hop that is no smarthost. What a domain says of its own encryption belongs here.
+pub fn direct(config: &Config, next_hop: NextHop, outgoing: Option<Outgoing>) -> Route {
+    Route { next_hop, outgoing, tls: config.delivery.tls, smarthost: None }
+}
+
+fn default_hop(default: DefaultRoute, mailbox: &Mailbox, origin: &Origin) -> NextHop {
     if let (DefaultRoute::OriginalDestination, Origin::Client(client)) = (default, origin)
         && !client.destination_is_ours
     {
-        let reason = "the original destination".to_owned();
-        return Route { next_hop: NextHop::Address(client.destination), reason };
+        return NextHop::Address(client.destination);
     }
     match &mailbox.host {
-        Host::Domain(domain) => {
-            Route { next_hop: NextHop::Mx(domain.clone()), reason: format!("mail exchangers of {domain}") }
-        }
-        Host::Literal(literal) => {
-            Route { next_hop: literal_hop(literal.0), reason: "address literal".to_owned() }
-        }
+        Host::Domain(domain) => NextHop::Mx(domain.clone()),
+        Host::Literal(literal) => NextHop::Address(SocketAddr::new(literal.0, SMTP_PORT)),
     }
-}
-
-fn literal_hop(address: IpAddr) -> NextHop {
-    NextHop::Address(SocketAddr::new(address, SMTP_PORT))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{IncomingDomain, Smarthost, ZoneKind};
+    use crate::config::model::ZoneKind;
     use crate::config::{Data, Entry, Place, Value, resolve};
     use crate::origin::ClientOrigin;
 
@@ -130,7 +250,7 @@ mod tests {
             ("mode", text("active")),
         ]);
         let root = table(vec![("hostname", text("guard.test")), ("zone", value(Data::Array(vec![zone])))]);
-        resolve(&root, crate::config::resolve::NamedFiles::default()).unwrap()
+        resolve(&root, crate::config::named::NamedFiles::default()).unwrap()
     }
 
     fn incoming(domain: &str, server: &str) -> IncomingDomain {
@@ -140,7 +260,11 @@ mod tests {
     }
 
     fn with_smarthost(host: SmarthostAddress) -> Config {
-        Config { smarthost: Some(Smarthost { host, port: 587 }), ..defaults() }
+        Config { smarthost: Some(smarthost(host)), ..defaults() }
+    }
+
+    fn smarthost(host: SmarthostAddress) -> Arc<Smarthost> {
+        Arc::new(Smarthost { host, port: 587, tls: Tls::Required, ca: None, login: None })
     }
 
     fn original(mut config: Config) -> Config {
@@ -165,7 +289,7 @@ mod tests {
             "-" => ForwardPath::Postmaster,
             address => ForwardPath::Mailbox(Mailbox::parse(address).unwrap()),
         };
-        let got = match route(config, &path, origin) {
+        let got = match route(config, &ReversePath::Null, &path, origin) {
             Ok(route) => route.next_hop.to_string(),
             Err(no) => format!("{} {}", if no.transient { "deferred" } else { "failed" }, no.status),
         };
@@ -233,5 +357,75 @@ mod tests {
         check(&somebody, "-", &remote, "mx:d.test");
         somebody.incoming_domains = vec![incoming("d.test", "192.0.2.10:25")];
         check(&somebody, "-", &remote, "192.0.2.10:25");
+    }
+
+    fn rule(
+        direction: Direction,
+        domain: &str,
+        outgoing: Option<&str>,
+        smarthost: RouteSmarthost,
+    ) -> DomainRoute {
+        let outgoing = outgoing.map(|name| Outgoing::Interface(name.to_owned()));
+        DomainRoute { direction, domain: Domain::parse(domain).unwrap(), outgoing, smarthost }
+    }
+
+    /// `next hop from interface`, and the steps.
+    fn explained(config: &Config, sender: &str, recipient: &str) -> (String, Vec<String>) {
+        let sender = match sender {
+            "" => ReversePath::Null,
+            address => ReversePath::Mailbox(Mailbox::parse(address).unwrap()),
+        };
+        let recipient = ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap());
+        let Explanation { steps, route } = explain(config, &sender, &recipient, &Origin::Own);
+        let route = route.unwrap();
+        let from = route.outgoing.map_or("anywhere".to_owned(), |outgoing| outgoing.to_string());
+        (format!("{} from {from}", route.next_hop), steps)
+    }
+
+    #[test]
+    fn a_recipient_route_wins_over_a_sender_route_and_holds_whole() {
+        let own =
+            |name: &str| RouteSmarthost::Own(smarthost(SmarthostAddress::Name(Domain::parse(name).unwrap())));
+        let mut config = with_smarthost(SmarthostAddress::Ip("192.0.2.200".parse().unwrap()));
+        config.domain_routes = vec![
+            rule(Direction::Sender, "s.test", Some("wan1"), own("by-sender.test")),
+            rule(Direction::Sender, "deep.s.test", Some("wan2"), RouteSmarthost::General),
+            rule(Direction::Recipient, "r.test", None, RouteSmarthost::General),
+            rule(Direction::Recipient, "direct.r.test", Some("wan3"), RouteSmarthost::Without),
+        ];
+        config.incoming_domains = vec![incoming("in.r.test", "192.0.2.10:25")];
+        let check = |sender: &str, recipient: &str, expect: &str| {
+            assert_eq!(explained(&config, sender, recipient).0, expect, "{sender} to {recipient}");
+        };
+        check("a@x.test", "b@y.test", "192.0.2.200:587 from anywhere");
+        check("a@s.test", "b@y.test", "by-sender.test:587 from wan1");
+        check("a@c.s.test", "b@y.test", "by-sender.test:587 from wan1");
+        check("a@deep.s.test", "b@y.test", "192.0.2.200:587 from wan2");
+        // Neither the sender route's address nor its smarthost is left once a recipient route holds.
+        check("a@s.test", "b@r.test", "192.0.2.200:587 from anywhere");
+        check("a@s.test", "b@direct.r.test", "mx:direct.r.test from wan3");
+        check("a@s.test", "b@in.r.test", "192.0.2.10:25 from anywhere");
+        check("", "b@y.test", "192.0.2.200:587 from anywhere");
+    }
+
+    #[test]
+    fn each_rule_that_is_read_is_told() {
+        let mut config = defaults();
+        config.domain_routes = vec![
+            rule(Direction::Sender, "s.test", None, RouteSmarthost::General),
+            rule(Direction::Recipient, "r.test", None, RouteSmarthost::General),
+        ];
+        assert_eq!(
+            explained(&config, "a@s.test", "b@c.r.test").1,
+            [
+                "no incoming domain takes c.r.test",
+                "sender route \"s.test\" holds <a@s.test>, but a recipient route wins",
+                "recipient route \"r.test\" holds b@c.r.test",
+                "there is no smarthost",
+                "delivery.default: by the domain's mail exchangers",
+            ]
+        );
+        config.incoming_domains = vec![incoming(".r.test", "192.0.2.10:25")];
+        assert_eq!(explained(&config, "", "b@c.r.test").1, ["incoming domain \".r.test\" takes c.r.test"]);
     }
 }

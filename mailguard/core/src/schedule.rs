@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::mail::{QueueId, UnixTime};
-use crate::route::NextHop;
+use crate::route::Route;
 
 /// Next hops whose failures are remembered; beyond it those that rested long enough are forgotten.
 const MAX_REMEMBERED_HOPS: usize = 10_000;
@@ -75,9 +75,9 @@ pub struct Schedule<T> {
     /// May hold times that `due` no longer says: those are skipped.
     times: BinaryHeap<Reverse<(UnixTime, QueueId)>>,
     due: HashMap<QueueId, UnixTime>,
-    hops: HashMap<NextHop, Hop<T>>,
+    hops: HashMap<Route, Hop<T>>,
     /// The next hops that could start an attempt, each once, in turn.
-    turn: VecDeque<NextHop>,
+    turn: VecDeque<Route>,
     in_flight: usize,
 }
 
@@ -160,7 +160,7 @@ impl<T> Schedule<T> {
     }
 
     /// Puts work in line for its next hop, unless that rests.
-    pub fn enqueue(&mut self, now: UnixTime, next_hop: &NextHop, work: T) -> Placed<T> {
+    pub fn enqueue(&mut self, now: UnixTime, next_hop: &Route, work: T) -> Placed<T> {
         if self.hops.len() >= MAX_REMEMBERED_HOPS {
             self.hops.retain(|_, hop| !hop.is_idle() || now < hop.rests_until);
         }
@@ -174,7 +174,7 @@ impl<T> Schedule<T> {
     }
 
     /// The next attempt to start: it counts as in flight until [`Schedule::finished`]. Next hops take turns.
-    pub fn poll_start(&mut self) -> Option<(NextHop, T)> {
+    pub fn poll_start(&mut self) -> Option<(Route, T)> {
         if self.in_flight >= self.limits.in_flight {
             return None;
         }
@@ -199,7 +199,7 @@ impl<T> Schedule<T> {
     pub fn finished(
         &mut self,
         now: UnixTime,
-        next_hop: &NextHop,
+        next_hop: &Route,
         health: Health,
         policy: &RetryPolicy,
     ) -> Option<(UnixTime, VecDeque<T>)> {
@@ -226,7 +226,7 @@ impl<T> Schedule<T> {
     }
 
     /// An attempt that [`Schedule::poll_start`] gave out wasn't made: it says nothing about the next hop.
-    pub fn abandoned(&mut self, next_hop: &NextHop) {
+    pub fn abandoned(&mut self, next_hop: &Route) {
         if let Some(hop) = self.hops.get_mut(next_hop) {
             hop.in_flight = hop.in_flight.saturating_sub(1);
             self.in_flight = self.in_flight.saturating_sub(1);
@@ -236,14 +236,14 @@ impl<T> Schedule<T> {
     }
 
     /// Ends the rest of a next hop, at an administrator's word.
-    pub fn wake(&mut self, next_hop: &NextHop) {
+    pub fn wake(&mut self, next_hop: &Route) {
         if let Some(hop) = self.hops.get_mut(next_hop) {
             hop.rests_until = UnixTime(0);
         }
     }
 
     /// Whether the last that was heard of the next hop is a failure.
-    pub fn is_failing(&self, next_hop: &NextHop) -> bool {
+    pub fn is_failing(&self, next_hop: &Route) -> bool {
         self.hops.get(next_hop).is_some_and(|hop| hop.failures > 0)
     }
 
@@ -252,7 +252,7 @@ impl<T> Schedule<T> {
         self.in_flight
     }
 
-    fn take_turn(&mut self, next_hop: &NextHop) {
+    fn take_turn(&mut self, next_hop: &Route) {
         if let Some(hop) = self.hops.get_mut(next_hop)
             && !hop.in_turn
             && hop.may_start(self.limits.per_hop)
@@ -263,7 +263,7 @@ impl<T> Schedule<T> {
     }
 
     /// Forgets a next hop of which there is nothing to remember.
-    fn forget_hop(&mut self, next_hop: &NextHop) {
+    fn forget_hop(&mut self, next_hop: &Route) {
         if self.hops.get(next_hop).is_some_and(|hop| hop.is_idle() && hop.failures == 0) {
             self.hops.remove(next_hop);
         }
@@ -277,7 +277,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::model::Tls;
     use crate::mail::Domain;
+    use crate::route::NextHop;
 
     const MINUTE: Duration = Duration::from_secs(60);
     const POLICY: RetryPolicy = RetryPolicy {
@@ -286,8 +288,9 @@ mod tests {
         give_up_after: Duration::from_secs(86_400),
     };
 
-    fn hop(name: &str) -> NextHop {
-        NextHop::Mx(Domain::parse(name).unwrap())
+    fn hop(name: &str) -> Route {
+        let next_hop = NextHop::Mx(Domain::parse(name).unwrap());
+        Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None }
     }
 
     fn at(minutes: u64) -> UnixTime {
@@ -411,8 +414,8 @@ mod tests {
         fn nothing_is_lost_started_twice_or_stuck(steps in proptest::collection::vec(step(), 0..200)) {
             let limits = Limits { in_flight: 6, per_hop: 3 };
             let mut schedule = Schedule::new(limits);
-            let mut returned: Vec<(NextHop, usize)> = Vec::new();
-            let mut running: Vec<(NextHop, usize)> = Vec::new();
+            let mut returned: Vec<(Route, usize)> = Vec::new();
+            let mut running: Vec<(Route, usize)> = Vec::new();
             let mut seen = HashSet::new();
             let (mut now, mut works) = (0, 0);
             for step in steps {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use mailguard_core::config::syntax::DURATION;
-use mailguard_core::mail::QueueId;
+use mailguard_core::mail::{Mailbox, QueueId};
 
 use super::values::Values;
 use crate::config::{DEFAULT_PATH, EditList};
@@ -168,6 +168,24 @@ Examples:
   mailguard quarantine delete --all"
     )]
     Quarantine(QuarantineCommand),
+    /// Show where mail for an address goes, and by which rules.
+    #[command(after_help = "\
+Says what the configuration in force says now: incoming domains, domain routes, smarthost, delivery.default,
+and the servers in the order in which they would be tried.
+
+Examples:
+  mailguard route boss@example.com
+  mailguard route boss@example.com --sender me@example.org")]
+    Route {
+        /// For whom.
+        #[arg(value_parser = mailbox, value_name = "ADDRESS")]
+        recipient: Mailbox,
+        /// From whom; otherwise a notice, which has no sender.
+        #[arg(long, value_parser = mailbox, value_name = "ADDRESS")]
+        sender: Option<Mailbox>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// What happened to messages: checks, disposition, attempts; newest first.
     #[command(after_help = "\
 Examples:
@@ -359,6 +377,10 @@ pub(super) enum BanCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+fn mailbox(text: &str) -> Result<Mailbox, String> {
+    Mailbox::parse(text).map_err(|error| error.to_string())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

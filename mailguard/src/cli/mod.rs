@@ -9,6 +9,7 @@ mod layout;
 mod lists;
 mod messages;
 mod rbl;
+mod route;
 mod status;
 mod traces;
 mod values;
@@ -129,6 +130,9 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Ban(command) => bans::bans(&mut connect()?, command, now),
         Command::Queue(command) => messages::queue(&mut connect()?, command, now),
         Command::Quarantine(command) => messages::quarantine(&mut connect()?, command, now),
+        Command::Route { recipient, sender, output } => {
+            route::route(&mut connect()?, recipient, sender, output)
+        }
         Command::Trace { query, full, output } => {
             let request = Request::Trace { query: query.join(" ") };
             match connect()?.ask(&request)? {

@@ -6,7 +6,7 @@ use mailguard_core::mail::UnixTime;
 
 use super::layout::{Table, ago, plain};
 use super::messages::{describe, field, heading};
-use crate::control::TraceRow;
+use crate::control::{AttemptRow, TraceRow};
 
 /// A table, or everything: of a single message anyway, of several if `full`.
 pub(super) fn print(rows: &[TraceRow], full: bool, now: UnixTime) -> String {
@@ -52,6 +52,14 @@ fn result(row: &TraceRow) -> String {
     }
 }
 
+/// What the next hop said, and how the session with it stood.
+fn text_of(attempt: &AttemptRow) -> String {
+    match attempt.transfer.as_str() {
+        "" => attempt.text.clone(),
+        transfer => format!("{} ({transfer})", attempt.text),
+    }
+}
+
 fn print_one(row: &TraceRow, now: UnixTime) -> String {
     let mut text = heading(row.id, row.octets, row.at, now);
     field(&mut text, "client", &describe(row.source.as_ref()));
@@ -76,7 +84,7 @@ fn print_one(row: &TraceRow, now: UnixTime) -> String {
             plain(&attempt.outcome),
             plain(&attempt.recipient),
             plain(&attempt.next_hop),
-            plain(&attempt.text)
+            plain(&text_of(attempt))
         );
     }
     text

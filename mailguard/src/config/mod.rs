@@ -23,8 +23,9 @@ pub use write::{WriteError, write};
 
 use std::path::{Path, PathBuf};
 
-use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, NamedFiles};
-use mailguard_core::config::{Config, ConfigError, Problem, Value, resolve};
+use mailguard_core::config::named::{NamedFiles, TextFile, text_files};
+use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR};
+use mailguard_core::config::{Config, ConfigError, Place, Problem, Value, resolve};
 
 /// Where the file is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/mailguard/mailguard.toml";
@@ -79,28 +80,26 @@ fn files(root: &Value, source: &Source, errors: &mut Vec<ConfigError>) -> NamedF
         match content {
             IncludeContent::Text(text) => files.rules.push((path.clone(), text.clone())),
             IncludeContent::Unreadable(cause) => {
-                errors.push(unreadable(root, &source::RULES_DIR, path, cause));
+                let place = root.at(&source::RULES_DIR).map_or(root.place, |value| value.place);
+                errors.push(unreadable(source::RULES_DIR.join("."), place, path, cause));
             }
         }
     }
-    for (key, path) in source::text_files(root) {
+    for TextFile { key, place, path } in text_files(root) {
         let content =
             source.texts.iter().find(|include| include.path == path).map(|include| &include.content);
         match content {
             Some(IncludeContent::Text(text)) => files.texts.push((path, text.clone())),
-            Some(IncludeContent::Unreadable(cause)) => errors.push(unreadable(root, &key, &path, cause)),
-            None => errors.push(unreadable(root, &key, &path, "was not read")),
+            Some(IncludeContent::Unreadable(cause)) => errors.push(unreadable(key, place, &path, cause)),
+            None => errors.push(unreadable(key, place, &path, "was not read")),
         }
     }
     files
 }
 
-fn unreadable(root: &Value, key: &[&str], path: &Path, cause: &str) -> ConfigError {
-    ConfigError {
-        key: key.join("."),
-        place: root.at(key).map_or(root.place, |value| value.place),
-        problem: Problem::Text { what: format!("{}: {cause}", path.display()), remedy: None },
-    }
+fn unreadable(key: String, place: Place, path: &Path, cause: &str) -> ConfigError {
+    let what = format!("{}: {cause}", path.display());
+    ConfigError { key, place, problem: Problem::Text { what, remedy: None } }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use mailguard_core::config::resolve::{LISTS_FROM_FILES, TEXT_FILES};
+use mailguard_core::config::named::text_files;
+use mailguard_core::config::resolve::LISTS_FROM_FILES;
 use mailguard_core::config::{Data, Value};
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +110,7 @@ pub fn load(path: &Path) -> Result<Source, LoadError> {
     if let Ok(root) = tree::from_toml(&source.text) {
         source.includes = named_files(&root).into_iter().map(|path| reader.include(path)).collect();
         source.rules = reader.rules(&root);
-        source.texts = text_files(&root).into_iter().map(|(_, path)| reader.include(path)).collect();
+        source.texts = text_files(&root).into_iter().map(|file| reader.include(file.path)).collect();
     }
     Ok(source)
 }
@@ -126,12 +127,6 @@ fn named_files(root: &Value) -> Vec<PathBuf> {
         }
     }
     paths
-}
-
-/// The keys that name a file with one text, and its path.
-pub(super) fn text_files(root: &Value) -> Vec<([&'static str; 2], PathBuf)> {
-    let named = TEXT_FILES.into_iter().filter_map(|key| Some((key, root.at(&key)?.as_text()?)));
-    named.filter(|(_, path)| path.starts_with('/')).map(|(key, path)| (key, PathBuf::from(path))).collect()
 }
 
 /// Reads one text file within the limits.

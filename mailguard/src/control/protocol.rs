@@ -70,6 +70,13 @@ pub enum Request {
         /// As [`crate::trace::SYNTAX`] says.
         query: String,
     },
+    /// Where mail for an address would go. Answered by [`Answer::Route`].
+    Route {
+        /// For whom.
+        recipient: Mailbox,
+        /// From whom; absent: a notice, which has no sender.
+        sender: Option<Mailbox>,
+    },
     /// Clients that are banned. Answered by [`Answer::Bans`].
     Bans,
     /// Ban clients: all of them, or none. Answered by [`Answer::Bans`], these only.
@@ -172,6 +179,8 @@ pub enum Answer {
     Done(Done),
     /// What happened to messages.
     Traces(Vec<TraceRow>),
+    /// Where mail would go.
+    Route(Box<RouteRow>),
     /// Clients that are banned, in the order of addresses.
     Bans(Vec<BanRow>),
     /// These clients are let in again.
@@ -450,6 +459,32 @@ pub struct AttemptRow {
     pub outcome: String,
     /// What the next hop said, or why there was none.
     pub text: String,
+    /// How the session was encrypted, by which mechanism we logged in, whether the content was converted; empty where
+    /// there is nothing to say.
+    pub transfer: String,
+}
+
+/// Where mail for an address would go, and by which rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// For whom.
+    pub recipient: String,
+    /// From whom, in angle brackets.
+    pub sender: String,
+    /// The rules in the order in which they are read, and what each says.
+    pub steps: Vec<String>,
+    /// `10.0.0.25:25`, `relay.example.net:587` or `mx:example.com`; absent: mail has no way.
+    pub next_hop: Option<String>,
+    /// The servers in the order in which they would be tried now.
+    pub servers: Vec<String>,
+    /// Where connections come from; absent: the system chooses.
+    pub outgoing_address: Option<String>,
+    /// `off`, `opportunistic`, `required` or `implicit`; absent without a next hop.
+    pub tls: Option<String>,
+    /// Who we are to the server; absent: nobody.
+    pub username: Option<String>,
+    /// Why mail has no way now; absent: it has one.
+    pub problem: Option<String>,
 }
 
 /// A client that is banned.

@@ -156,22 +156,20 @@ impl<'a> Attempt<'a> {
             .into_iter()
             .map(|verdict| match verdict {
                 Verdict::Final(outcome) | Verdict::Open(Some(outcome)) => outcome,
-                Verdict::Open(None) => Outcome::Deferred(Report {
-                    status: EnhancedStatus::new(4, 4, 0),
-                    remote: String::new(),
-                    reply: None,
-                    text: "no server could be asked".to_owned(),
-                }),
+                Verdict::Open(None) => Outcome::Deferred(Report::ours(
+                    EnhancedStatus::new(4, 4, 0),
+                    String::new(),
+                    "no server could be asked".to_owned(),
+                )),
             })
             .collect()
     }
 }
 
 fn unreadable(error: &std::io::Error) -> Outcome {
-    Outcome::Deferred(Report {
-        status: EnhancedStatus::new(4, 3, 0),
-        remote: String::new(),
-        reply: None,
-        text: format!("the message can't be read from the spool: {error}"),
-    })
+    Outcome::Deferred(Report::ours(
+        EnhancedStatus::new(4, 3, 0),
+        String::new(),
+        format!("the message can't be read from the spool: {error}"),
+    ))
 }

@@ -22,10 +22,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all};
 use mailguard_core::config::Config;
-use mailguard_core::config::model::HeloName;
+use mailguard_core::config::model::{HeloName, RouteSmarthost, Tls};
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::{NextHop, NoRoute};
+use mailguard_core::route::{NextHop, NoRoute, Route};
 use tokio::time::{Instant, sleep};
 
 pub use self::pool::{IDLE_TIME, MAX_IDLE_SESSIONS, MAX_IDLE_SESSIONS_A_HOP, MAX_SESSION_TIME};
@@ -36,8 +36,9 @@ use self::pool::Pool;
 use self::session::{Identity, Session};
 use crate::lookup::dns::{CurrentDns, Dns};
 use crate::queue::{Deliver, Outgoing};
-use crate::routing::{self, OwnListeners};
+use crate::routing::{self, Destination, OwnListeners};
 use crate::spool::Body;
+use crate::tls::{self, TrustError, Trusts};
 
 /// Most servers that are given the message in one attempt: those that don't take a recipient now will be asked
 /// again soon enough.
@@ -46,6 +47,30 @@ const MAX_SESSIONS_AN_ATTEMPT: usize = 5;
 /// How often waiting sessions are looked at.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What of a configuration can't be used, though it is written rightly.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {source}")]
+pub struct SmarthostError {
+    /// The key path.
+    key: String,
+    source: TrustError,
+}
+
+/// Whether the trust anchors of every smarthost can be used.
+pub fn examine(config: &Config) -> Result<(), SmarthostError> {
+    let general = config.smarthost.iter().map(|smarthost| ("smarthost.ca_file".to_owned(), smarthost));
+    let own = config.domain_routes.iter().enumerate().filter_map(|(index, route)| match &route.smarthost {
+        RouteSmarthost::Own(own) => Some((format!("domain_route[{index}].smarthost.ca_file"), own)),
+        RouteSmarthost::General | RouteSmarthost::Without => None,
+    });
+    for (key, smarthost) in general.chain(own) {
+        if matches!(smarthost.tls, Tls::Required | Tls::Implicit) || smarthost.ca.is_some() {
+            tls::verifying(smarthost.ca.as_deref()).map_err(|source| SmarthostError { key, source })?;
+        }
+    }
+    Ok(())
+}
+
 /// Performs attempts.
 #[derive(Default)]
 pub struct Delivery {
@@ -53,6 +78,7 @@ pub struct Delivery {
     /// Sessions that wait for the next question about a recipient. No message goes by them: what servers hold against
     /// those who try out names must not be held against mail.
     asking: Pool,
+    trusts: Trusts,
     dns: CurrentDns,
     listeners: ArcSwap<OwnListeners>,
 }
@@ -76,17 +102,17 @@ impl Delivery {
         self.listeners.store(Arc::new(listeners));
     }
 
-    /// Tries to hand `body` to a server of `hop` for each recipient of `envelope`: one outcome each, in their
+    /// Tries to hand `body` to a server of `route` for each recipient of `envelope`: one outcome each, in their
     /// order. Takes as long as the servers take; may be dropped at any time, which breaks the session off.
     pub async fn attempt(
         &self,
         config: &Config,
-        hop: &NextHop,
+        route: &Route,
         envelope: &Envelope,
         body: &Body,
     ) -> Vec<Outcome> {
         let terms = self.terms(config);
-        self.attempt_on(&terms, hop, envelope, body).await
+        self.attempt_on(&terms, route, envelope, body).await
     }
 
     fn terms<'a>(&self, config: &'a Config) -> Terms<'a> {
@@ -104,40 +130,41 @@ impl Delivery {
     async fn attempt_on(
         &self,
         terms: &Terms<'_>,
-        hop: &NextHop,
+        route: &Route,
         envelope: &Envelope,
         body: &Body,
     ) -> Vec<Outcome> {
         let recipients = addressed(&envelope.recipients, terms.postmaster);
         let mut attempt = Attempt::new(envelope, &recipients, body);
-        if let Some(mut session) = waiting_session(&self.pool, hop)
+        if let Some(mut session) = waiting_session(&self.pool, route)
             && attempt.send_by_waiting(&mut session).await
         {
-            self.keep(hop, session);
+            self.keep(route, session);
         }
         if !attempt.is_over() {
-            self.try_servers(terms, hop, &mut attempt).await;
+            self.try_servers(terms, route, &mut attempt).await;
         }
         attempt.into_outcomes()
     }
 
     /// Tries the next hop's servers in their order on new connections.
-    async fn try_servers(&self, terms: &Terms<'_>, hop: &NextHop, attempt: &mut Attempt<'_>) {
+    async fn try_servers(&self, terms: &Terms<'_>, route: &Route, attempt: &mut Attempt<'_>) {
         let own = self.listeners.load();
-        let destinations = match routing::destinations(&terms.dns, hop, terms.own_name, &own).await {
-            Ok(destinations) => destinations,
-            Err(no_route) => return attempt.settle(&outcome_of(no_route)),
-        };
-        let identity = identity(terms, hop);
+        let destinations =
+            match routing::destinations(&terms.dns, &route.next_hop, terms.own_name, &own).await {
+                Ok(destinations) => destinations,
+                Err(no_route) => return attempt.settle(&outcome_of(no_route)),
+            };
+        let identity = identity(terms);
         let mut sessions = 0;
         for destination in destinations {
             if attempt.has_asked(destination.address) {
                 continue;
             }
-            match Session::open(&destination, &identity).await {
+            match Session::open(&destination, route, &identity, &self.trusts).await {
                 Ok(mut session) => {
                     attempt.send(&mut session).await;
-                    self.keep(hop, session);
+                    self.keep(route, session);
                     sessions += 1;
                 }
                 Err(outcome) => {
@@ -151,10 +178,16 @@ impl Delivery {
         }
     }
 
+    /// The servers of a next hop in the order in which they would be tried now.
+    pub async fn destinations(&self, config: &Config, hop: &NextHop) -> Result<Vec<Destination>, NoRoute> {
+        let own = self.listeners.load();
+        routing::destinations(&self.dns.get(&config.dns), hop, &config.hostname, &own).await
+    }
+
     /// Keeps a session for the next message, if it is good for one.
-    fn keep(&self, hop: &NextHop, session: Session) {
+    fn keep(&self, route: &Route, session: Session) {
         if session.is_ready()
-            && let Some(session) = self.pool.put(hop, session)
+            && let Some(session) = self.pool.put(route, session)
         {
             tokio::spawn(session.quit());
         }
@@ -185,28 +218,27 @@ impl Deliver for Delivery {
     fn attempt<'a>(
         &'a self,
         config: &'a Arc<Config>,
-        next_hop: &'a NextHop,
+        route: &'a Route,
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>> {
-        Box::pin(self.attempt(config, next_hop, &message.envelope, &message.body))
+        Box::pin(self.attempt(config, route, &message.envelope, &message.body))
     }
 }
 
-/// A session to `hop` that waits, as far as can be told without asking the server.
-fn waiting_session(pool: &Pool, hop: &NextHop) -> Option<Session> {
+/// A session by `route` that waits, as far as can be told without asking the server.
+fn waiting_session(pool: &Pool, route: &Route) -> Option<Session> {
     loop {
-        let mut session = pool.take(hop)?;
+        let mut session = pool.take(route)?;
         if !session.is_stale() {
             return Some(session);
         }
     }
 }
 
-fn identity(terms: &Terms<'_>, hop: &NextHop) -> Identity {
+fn identity(terms: &Terms<'_>) -> Identity {
     Identity {
         helo: terms.helo.cloned(),
         own_names: terms.helo.into_iter().chain([terms.own_name]).cloned().collect(),
-        destination: routing::destination_name(hop),
     }
 }
 
@@ -225,6 +257,6 @@ fn addressed<'a>(recipients: &'a [Recipient], postmaster: Option<&Mailbox>) -> C
 
 fn outcome_of(no_route: NoRoute) -> Outcome {
     let NoRoute { status, transient, reason } = no_route;
-    let report = Report { status, remote: String::new(), reply: None, text: reason };
+    let report = Report::ours(status, String::new(), reason);
     if transient { Outcome::Deferred(report) } else { Outcome::Failed(report) }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailguard_core::route::NextHop;
+use mailguard_core::route::Route;
 use tokio::time::Instant;
 
 use super::session::Session;
@@ -27,7 +27,7 @@ pub(super) struct Pool(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    hops: HashMap<NextHop, Vec<Idle>>,
+    hops: HashMap<Route, Vec<Idle>>,
     total: usize,
 }
 
@@ -38,16 +38,16 @@ struct Idle {
 }
 
 impl Pool {
-    /// The session of `hop` that was used last: the others may then expire.
-    pub(super) fn take(&self, hop: &NextHop) -> Option<Session> {
+    /// The session of `route` that was used last: the others may then expire.
+    pub(super) fn take(&self, route: &Route) -> Option<Session> {
         let mut waiting = self.lock();
-        let idle = waiting.hops.get_mut(hop)?.pop()?;
+        let idle = waiting.hops.get_mut(route)?.pop()?;
         waiting.total -= 1;
         Some(idle.session)
     }
 
     /// Keeps a session that is ready, or gives it back where it is too old or one too many.
-    pub(super) fn put(&self, hop: &NextHop, session: Session) -> Option<Session> {
+    pub(super) fn put(&self, route: &Route, session: Session) -> Option<Session> {
         if session.opened().elapsed() > MAX_SESSION_TIME {
             return Some(session);
         }
@@ -56,11 +56,11 @@ impl Pool {
             return Some(session);
         }
         let idle = Idle { session, since: Instant::now() };
-        match waiting.hops.get_mut(hop) {
+        match waiting.hops.get_mut(route) {
             Some(list) if list.len() >= MAX_IDLE_SESSIONS_A_HOP => return Some(idle.session),
             Some(list) => list.push(idle),
             None => {
-                waiting.hops.insert(hop.clone(), vec![idle]);
+                waiting.hops.insert(route.clone(), vec![idle]);
             }
         }
         waiting.total += 1;

@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+
+use crate::tls::Stream;
 
 /// A server that plays one script a connection, in turn, and remembers what it got.
 pub(crate) struct ScriptedServer {
@@ -19,6 +22,11 @@ impl ScriptedServer {
     /// `data` expects content up to its final dot, `drain` reads to the end, `close` closes at once. A
     /// script's end waits for the client to close. A connection without a script is closed.
     pub(crate) async fn start(address: &str, scripts: &[&str]) -> Self {
+        Self::start_with(address, scripts, None).await
+    }
+
+    /// As [`ScriptedServer::start`]; the line `tls` does a handshake by this configuration, and closes where there is none.
+    pub(crate) async fn start_with(address: &str, scripts: &[&str], tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -29,7 +37,7 @@ impl ScriptedServer {
             while let Ok((stream, _)) = listener.accept().await {
                 let script = scripts.lock().unwrap().pop_front();
                 if let Some(script) = script {
-                    tokio::spawn(play(stream, script, seen.clone()));
+                    tokio::spawn(play(Stream::Plain(stream), script, seen.clone(), tls.clone()));
                 }
             }
         });
@@ -47,7 +55,7 @@ impl ScriptedServer {
     }
 }
 
-async fn play(stream: TcpStream, script: String, seen: Arc<Mutex<Vec<String>>>) {
+async fn play(stream: Stream, script: String, seen: Arc<Mutex<Vec<String>>>, tls: Option<Arc<ServerConfig>>) {
     let note = |text: String| seen.lock().unwrap().push(text);
     let mut stream = BufReader::new(stream);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -55,6 +63,7 @@ async fn play(stream: TcpStream, script: String, seen: Arc<Mutex<Vec<String>>>) 
             ("S:", reply) => {
                 let octets = format!("{}\r\n", reply.replace('|', "\r\n"));
                 stream.write_all(octets.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
             }
             ("C:", expect) => {
                 let mut got = String::new();
@@ -75,6 +84,13 @@ async fn play(stream: TcpStream, script: String, seen: Arc<Mutex<Vec<String>>>) 
             }
             ("drain", _) => {
                 stream.read_to_end(&mut Vec::new()).await.unwrap_or_default();
+            }
+            ("tls", _) => {
+                let (mut inner, Some(tls)) = (stream.into_inner(), tls.clone()) else { return };
+                if let Err(error) = inner.accept(tls).await {
+                    return note(format!("no handshake: {error}"));
+                }
+                stream = BufReader::new(inner);
             }
             ("close", _) => return,
             _ => panic!("no such line: {line}"),

@@ -7,7 +7,7 @@ use mailguard_core::config::Config;
 use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePath};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::policy::verification::Word;
-use mailguard_core::route::NextHop;
+use mailguard_core::route::{self, NextHop, Route};
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Ending, Transaction};
 use tokio::time::timeout;
@@ -27,7 +27,7 @@ impl Delivery {
     /// §4.5.5).
     pub async fn verify(&self, config: &Config, server: SocketAddr, recipient: &ForwardPath) -> Word {
         let terms = self.terms(config);
-        let hop = NextHop::Address(server);
+        let route = route::direct(config, NextHop::Address(server), None);
         let envelope = Envelope {
             reverse_path: ReversePath::Null,
             recipients: vec![Recipient::new(recipient.clone())],
@@ -36,34 +36,34 @@ impl Delivery {
             dsn_return: None,
             envelope_id: None,
         };
-        if let Some(session) = waiting_session(&self.asking, &hop)
-            && let Some(word) = self.ask(&hop, session, &envelope, true).await
+        if let Some(session) = waiting_session(&self.asking, &route)
+            && let Some(word) = self.ask(&route, session, &envelope, true).await
         {
             return word;
         }
-        match timeout(OPENING_TIME, self.open(&terms, &hop)).await {
+        match timeout(OPENING_TIME, self.open(&terms, &route)).await {
             Err(_) => Word::Gone(silent(server)),
             Ok(Err(report)) => Word::Gone(report),
             Ok(Ok(session)) => self
-                .ask(&hop, session, &envelope, false)
+                .ask(&route, session, &envelope, false)
                 .await
                 .unwrap_or_else(|| Word::Nothing(silent(server))),
         }
     }
 
-    async fn open(&self, terms: &Terms<'_>, hop: &NextHop) -> Result<Session, Report> {
+    async fn open(&self, terms: &Terms<'_>, route: &Route) -> Result<Session, Report> {
         let own = self.listeners.load();
-        let destinations = routing::destinations(&terms.dns, hop, terms.own_name, &own).await;
+        let destinations = routing::destinations(&terms.dns, &route.next_hop, terms.own_name, &own).await;
         let destinations = destinations.map_err(|no_route| outcome_of(no_route).into_report())?;
         // An address is one destination, or none that may be used.
-        let Some(destination) = destinations.first() else { return Err(silent(hop)) };
-        Session::open(destination, &identity(terms, hop)).await.map_err(Outcome::into_report)
+        let Some(destination) = destinations.first() else { return Err(silent(&route.next_hop)) };
+        Session::open(destination, route, &identity(terms), &self.trusts).await.map_err(Outcome::into_report)
     }
 
     /// Asks by this session; nothing if it gave no answer, or one that was `waiting` has come to its end.
     async fn ask(
         &self,
-        hop: &NextHop,
+        route: &Route,
         mut session: Session,
         envelope: &Envelope,
         waiting: bool,
@@ -80,7 +80,7 @@ impl Delivery {
         };
         // A server that has refused counts: the next one in this session might not be heard.
         let kept = matches!(word, Word::Taken(_)) && session.is_ready();
-        let over = if kept { self.asking.put(hop, session) } else { Some(session) };
+        let over = if kept { self.asking.put(route, session) } else { Some(session) };
         if let Some(mut session) = over {
             session.say_goodbye();
         }
@@ -90,10 +90,5 @@ impl Delivery {
 
 /// The report of a server that didn't answer in time.
 fn silent(server: impl std::fmt::Display) -> Report {
-    Report {
-        status: EnhancedStatus::new(4, 4, 1),
-        remote: server.to_string(),
-        reply: None,
-        text: format!("no answer of {server} in time"),
-    }
+    Report::ours(EnhancedStatus::new(4, 4, 1), server.to_string(), format!("no answer of {server} in time"))
 }

@@ -7,7 +7,7 @@ use mailguard_core::config::Config;
 use mailguard_core::mail::{Envelope, ForwardPath, QueueId, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Outcome;
-use mailguard_core::route::NextHop;
+use mailguard_core::route::{NextHop, Route};
 use serde::{Deserialize, Serialize};
 
 use crate::store::body::Body;
@@ -30,13 +30,13 @@ pub struct Outgoing {
     pub received_at: UnixTime,
 }
 
-/// Hands messages to next hops. One implementation, `delivery`; tests have their own.
+/// Hands messages to next hops, by their routes. One implementation, `delivery`; tests have their own.
 pub trait Deliver: Send + Sync + 'static {
     /// Tries once, within limits of time of its own. One outcome a recipient, in the envelope's order.
     fn attempt<'a>(
         &'a self,
         config: &'a Arc<Config>,
-        next_hop: &'a NextHop,
+        route: &'a Route,
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>>;
 }

@@ -154,7 +154,13 @@ fn is_told(config: &Config, record: &MessageRecord, index: usize) -> bool {
 
 fn expired(config: &Config, last: &Report) -> Report {
     let text = format!("not delivered within {}: {}", span(config.delivery.max_queue_time), last.text);
-    Report { status: EXPIRED, remote: last.remote.clone(), reply: last.reply.clone(), text }
+    Report {
+        status: EXPIRED,
+        remote: last.remote.clone(),
+        reply: last.reply.clone(),
+        text,
+        transfer: last.transfer.clone(),
+    }
 }
 
 /// `5 days`, `90 minutes`, `30 seconds`.
@@ -182,12 +188,7 @@ mod tests {
     const DAY: u64 = 86_400_000_000;
 
     fn report(class: u8) -> Report {
-        Report {
-            status: EnhancedStatus::new(class, 1, 1),
-            remote: "mx.test".to_owned(),
-            reply: None,
-            text: "no".to_owned(),
-        }
+        Report::ours(EnhancedStatus::new(class, 1, 1), "mx.test".to_owned(), "no".to_owned())
     }
 
     fn record() -> MessageRecord {

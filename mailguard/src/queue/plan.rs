@@ -4,7 +4,7 @@
 
 use mailguard_core::config::Config;
 use mailguard_core::mail::{Envelope, Notify, Recipient, UnixTime};
-use mailguard_core::route::{NextHop, NoRoute, route};
+use mailguard_core::route::{NoRoute, Route, route};
 
 use super::MAX_ATTEMPT_RECIPIENTS;
 use crate::store::record::MessageRecord;
@@ -23,7 +23,7 @@ pub(super) struct Plan {
 /// Recipients of one attempt, by place in the envelope.
 #[derive(Debug, PartialEq)]
 pub(super) struct Group {
-    pub(super) next_hop: NextHop,
+    pub(super) route: Route,
     pub(super) recipients: Vec<usize>,
 }
 
@@ -42,8 +42,9 @@ pub(super) fn plan(
             plan.next_due = Some(earliest);
             continue;
         }
-        match route(config, &record.destination(index), &record.origin) {
-            Ok(found) => plan.add(found.next_hop, index),
+        let sender = &record.envelope.reverse_path;
+        match route(config, sender, &record.destination(index), &record.origin) {
+            Ok(route) => plan.add(route, index),
             Err(no_route) => plan.unroutable.push((index, no_route)),
         }
     }
@@ -51,16 +52,16 @@ pub(super) fn plan(
 }
 
 impl Plan {
-    fn add(&mut self, next_hop: NextHop, index: usize) {
+    fn add(&mut self, route: Route, index: usize) {
         // The last group first: it is the one that isn't full.
         let open = self
             .groups
             .iter_mut()
             .rev()
-            .find(|group| group.next_hop == next_hop && group.recipients.len() < MAX_ATTEMPT_RECIPIENTS);
+            .find(|group| group.route == route && group.recipients.len() < MAX_ATTEMPT_RECIPIENTS);
         match open {
             Some(group) => group.recipients.push(index),
-            None => self.groups.push(Group { next_hop, recipients: vec![index] }),
+            None => self.groups.push(Group { route, recipients: vec![index] }),
         }
     }
 }
@@ -124,7 +125,7 @@ mod tests {
         let record = record(&["a@in.test", "b@out.test", "c@in.test", "d@OUT.test"]);
         let plan = plan(&own_server("in.test"), &record, &[], NOW, false);
         let groups: Vec<_> =
-            plan.groups.iter().map(|g| (g.next_hop.to_string(), g.recipients.clone())).collect();
+            plan.groups.iter().map(|g| (g.route.next_hop.to_string(), g.recipients.clone())).collect();
         assert_eq!(groups, [("10.0.0.25:25".to_owned(), vec![0, 2]), ("mx:out.test".to_owned(), vec![1, 3])]);
     }
 

@@ -88,18 +88,18 @@ impl Shared {
             known.push(Settling { id, record: record.clone(), body: None, next_hop, outcomes });
         };
         let expired = retry_policy(&config).next(record.received_at, 1, now).is_none();
-        for Group { next_hop, recipients } in plan.groups {
+        for Group { route, recipients } in plan.groups {
             live.busy.extend_from_slice(&recipients);
             if forced {
-                state.schedule.wake(&next_hop);
-            } else if expired && state.schedule.is_failing(&next_hop) {
+                state.schedule.wake(&route);
+            } else if expired && state.schedule.is_failing(&route) {
                 // Others are tried in its place; it would wait behind them for ever.
                 let outcomes = recipients.into_iter().map(|index| (index, unanswered(record, index)));
-                settle(Some(next_hop), outcomes.collect());
+                settle(Some(route.next_hop), outcomes.collect());
                 continue;
             }
             let work = Work { id, recipients, config: config.clone(), held: held.cloned() };
-            if let Placed::Resting(until, work) = state.schedule.enqueue(now, &next_hop, work) {
+            if let Placed::Resting(until, work) = state.schedule.enqueue(now, &route, work) {
                 send_back(live, &work);
                 state.schedule.set_due(id, until);
             }
@@ -180,9 +180,9 @@ impl Shared {
             return;
         }
         let mut state = self.lock();
-        while let Some((next_hop, first)) = state.schedule.poll_start() {
+        while let Some((route, first)) = state.schedule.poll_start() {
             let worker = Worker::register(self, &mut state);
-            tokio::spawn(work(worker, next_hop, first));
+            tokio::spawn(work(worker, route, first));
         }
     }
 
@@ -209,7 +209,7 @@ fn send_back(live: &mut Live, work: &Work) {
 /// The outcome for a recipient without a next hop.
 fn unroutable(no_route: NoRoute) -> Outcome {
     let NoRoute { status, transient, reason } = no_route;
-    let report = Report { status, remote: String::new(), reply: None, text: reason };
+    let report = Report::ours(status, String::new(), reason);
     if transient { Outcome::Deferred(report) } else { Outcome::Failed(report) }
 }
 
@@ -219,10 +219,9 @@ fn unanswered(record: &MessageRecord, index: usize) -> Outcome {
         RecipientState::Queued(queued) => queued.last.clone(),
         RecipientState::Ended(_) => None,
     };
-    Outcome::Deferred(last.unwrap_or_else(|| Report {
-        status: NO_ANSWER,
-        remote: String::new(),
-        reply: None,
-        text: "the next hop doesn't answer".to_owned(),
-    }))
+    Outcome::Deferred(
+        last.unwrap_or_else(|| {
+            Report::ours(NO_ANSWER, String::new(), "the next hop doesn't answer".to_owned())
+        }),
+    )
 }

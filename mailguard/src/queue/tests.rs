@@ -12,7 +12,7 @@ use mailguard_core::finding::Threat;
 use mailguard_core::mail::{Domain, ReversePath};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::NextHop;
+use mailguard_core::route::Route;
 use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, mpsc};
@@ -34,6 +34,7 @@ fn report(class: u8, answered: bool, text: &str) -> Report {
         remote: if answered { "mx.test".to_owned() } else { String::new() },
         reply: answered.then(|| Reply::new(code, status, text)),
         text: text.to_owned(),
+        transfer: Default::default(),
     }
 }
 
@@ -77,12 +78,12 @@ impl Deliver for Scripted {
     fn attempt<'a>(
         &'a self,
         _config: &'a Arc<Config>,
-        next_hop: &'a NextHop,
+        route: &'a Route,
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>> {
         async move {
             self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let hop = next_hop.to_string();
+            let hop = route.next_hop.to_string();
             if hop.contains("slow.test") {
                 self.gate.acquire().await.unwrap().forget();
             }

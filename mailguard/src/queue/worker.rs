@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use mailguard_core::mail::QueueId;
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::NextHop;
+use mailguard_core::route::{NextHop, Route};
 use mailguard_core::schedule::Health;
 use mailguard_core::smtp::EnhancedStatus;
 
@@ -25,11 +25,11 @@ use crate::store::writer::WriteError;
 const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
 
 /// Makes attempts until none may start. `first` counts as in flight.
-pub(super) async fn work(worker: Worker, next_hop: NextHop, first: Work) {
+pub(super) async fn work(worker: Worker, route: Route, first: Work) {
     let shared = &worker.0;
-    let mut next = Some((next_hop, first));
-    while let Some((next_hop, work)) = next {
-        shared.attempt(&next_hop, work).await;
+    let mut next = Some((route, first));
+    while let Some((route, work)) = next {
+        shared.attempt(&route, work).await;
         next = shared.next_start();
     }
 }
@@ -45,16 +45,16 @@ pub(super) struct Settling {
 }
 
 impl Shared {
-    fn next_start(&self) -> Option<(NextHop, Work)> {
+    fn next_start(&self) -> Option<(Route, Work)> {
         if *self.stopping.borrow() {
             return None;
         }
         self.lock().schedule.poll_start()
     }
 
-    async fn attempt(&self, next_hop: &NextHop, work: Work) {
+    async fn attempt(&self, route: &Route, work: Work) {
         let Some((record, body)) = self.fetch(&work).await else {
-            self.lock().schedule.abandoned(next_hop);
+            self.lock().schedule.abandoned(route);
             return;
         };
         let id = work.id;
@@ -66,26 +66,26 @@ impl Shared {
             body,
             received_at: record.received_at,
         };
-        let attempt = self.around.deliver.attempt(&work.config, next_hop, &outgoing);
+        let attempt = self.around.deliver.attempt(&work.config, route, &outgoing);
         // A mistake in one delivery must not take a place in the schedule for good.
         let outcomes = AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_default();
         let outcomes = complete(outcomes, outgoing.recipients.len());
         let health =
             if outcomes.iter().all(Outcome::blames_next_hop) { Health::Fails } else { Health::Answers };
-        self.finished(next_hop, health);
+        self.finished(route, health);
         let outcomes: Vec<_> = outgoing.recipients.into_iter().zip(outcomes).collect();
         let body = Some(outgoing.body);
-        let next_hop = Some(next_hop.clone());
+        let next_hop = Some(route.next_hop.clone());
         self.settle(Settling { id, record, body, next_hop, outcomes }).await;
     }
 
     /// The place in the schedule is free before the outcome is on disk: the next attempt needn't wait for that.
-    fn finished(&self, next_hop: &NextHop, health: Health) {
+    fn finished(&self, route: &Route, health: Health) {
         let policy = retry_policy(&self.around.config.load());
         let now = self.now();
-        let sent_back = self.lock().schedule.finished(now, next_hop, health, &policy);
+        let sent_back = self.lock().schedule.finished(now, route, health, &policy);
         if let Some((until, works)) = sent_back {
-            tracing::warn!(%next_hop, waiting = works.len(), until = %until.rfc3339(), "the next hop rests");
+            tracing::warn!(next_hop = %route.next_hop, waiting = works.len(), until = %until.rfc3339(), "the next hop rests");
             self.send_back(until, works);
             self.wake.notify_one();
         }
@@ -233,12 +233,11 @@ impl Shared {
 fn complete(mut outcomes: Vec<Outcome>, recipients: usize) -> Vec<Outcome> {
     if outcomes.len() != recipients {
         tracing::error!(outcomes = outcomes.len(), recipients, "an attempt broke off");
-        let report = Report {
-            status: OUR_FAULT,
-            remote: String::new(),
-            reply: None,
-            text: "the attempt broke off by a mistake of mailguard".to_owned(),
-        };
+        let report = Report::ours(
+            OUR_FAULT,
+            String::new(),
+            "the attempt broke off by a mistake of mailguard".to_owned(),
+        );
         outcomes.resize(recipients, Outcome::Deferred(report));
     }
     outcomes

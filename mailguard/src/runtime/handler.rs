@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
-use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
+use mailguard_core::mail::{ForwardPath, Mailbox, QueueId, ReversePath, UnixTime};
+use mailguard_core::origin::Origin;
+use mailguard_core::route::{self, Explanation};
 
 use super::bans::Bans;
 use super::ipc::{self, Current};
@@ -18,6 +20,7 @@ use crate::control::{
     Answer, ControlError, Done, Edited, ErrorKind, Handler, Listing, MAX_ROWS, Page, Reloaded, Request,
     StatusReport, Stock, Which, ZoneStatus,
 };
+use crate::delivery::Delivery;
 use crate::quarantine::{Filter, QuarantineHandle, Released};
 use crate::queue::QueueHandle;
 use crate::session::Limits;
@@ -35,6 +38,7 @@ pub(super) struct Parts {
     pub(super) services: Arc<MailServices>,
     pub(super) privileged: Privileged,
     pub(super) queue: QueueHandle,
+    pub(super) delivery: Arc<Delivery>,
     pub(super) quarantine: QuarantineHandle,
     pub(super) traces: Recorder,
     pub(super) limits: Arc<Limits>,
@@ -272,6 +276,19 @@ impl ControlHandler {
         Ok(done)
     }
 
+    async fn route(&self, recipient: Mailbox, sender: Option<Mailbox>) -> Result<Answer> {
+        let config = self.parts.config.load_full();
+        let sender = sender.map_or(ReversePath::Null, ReversePath::Mailbox);
+        let path = ForwardPath::Mailbox(recipient);
+        // As if it came to an address of this host: what a client had dialled is known to its session only.
+        let Explanation { steps, route } = route::explain(&config, &sender, &path, &Origin::Own);
+        let servers = match &route {
+            Ok(route) => self.parts.delivery.destinations(&config, &route.next_hop).await,
+            Err(none) => Err(none.clone()),
+        };
+        Ok(Answer::Route(Box::new(rows::route_row(&sender, &path, steps, route.ok(), servers))))
+    }
+
     async fn trace(&self, query: &str) -> Result<Answer> {
         let query =
             Query::parse(query, now()).map_err(|error| ControlError::new(ErrorKind::Invalid, error))?;
@@ -307,6 +324,7 @@ impl Handler for ControlHandler {
             }
             Request::QuarantineDelete { which } => self.delete(which).await.map(Answer::Done),
             Request::Trace { query } => self.trace(&query).await,
+            Request::Route { recipient, sender } => self.route(recipient, sender).await,
             Request::Bans => self.parts.bans.list().await.map(Answer::Bans),
             Request::BanAdd { clients, seconds, reason } => {
                 self.parts.bans.by_hand(clients, seconds, reason).await.map(Answer::Bans)

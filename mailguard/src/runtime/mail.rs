@@ -176,6 +176,7 @@ impl House {
                 services: services.clone(),
                 privileged,
                 queue: queue.handle(),
+                delivery: delivery.clone(),
                 quarantine,
                 traces: traces.clone(),
                 limits: limits.clone(),

@@ -5,17 +5,19 @@ use std::fmt::Display;
 
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::QueueId;
+use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
+use mailguard_core::route::{NoRoute, Route};
 
 use crate::config::ListEntry;
 use crate::control::{
     AttemptRow, CheckRow, EntryRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
-    SourceRow, TraceRecipient, TraceRow,
+    RouteRow, SourceRow, TraceRecipient, TraceRow,
 };
 use crate::datapath::RuleCount;
 use crate::quarantine::Shown;
+use crate::routing::Destination;
 use crate::store::record::{Ending, MessageRecord, QuarantineRecord, RecipientState};
 use crate::trace::{AttemptRecord, Record, TransactionResult};
 
@@ -189,5 +191,32 @@ fn attempt_row(attempt: &AttemptRecord) -> AttemptRow {
         next_hop: attempt.next_hop.as_ref().map(ToString::to_string).unwrap_or_default(),
         outcome: outcome.to_owned(),
         text: said(attempt.outcome.report()),
+        transfer: attempt.outcome.report().transfer.to_string(),
+    }
+}
+
+/// Where mail would go.
+pub(super) fn route_row(
+    sender: &ReversePath,
+    recipient: &ForwardPath,
+    steps: Vec<String>,
+    route: Option<Route>,
+    servers: Result<Vec<Destination>, NoRoute>,
+) -> RouteRow {
+    let (servers, problem) = match servers {
+        Ok(servers) => (servers.iter().map(ToString::to_string).collect(), None),
+        Err(none) => (Vec::new(), Some(format!("{} {}", none.status, none.reason))),
+    };
+    let login = route.as_ref().and_then(|route| route.smarthost.as_ref()?.login.as_ref());
+    RouteRow {
+        recipient: plain(recipient),
+        sender: sender.to_string(),
+        steps,
+        next_hop: route.as_ref().map(|route| route.next_hop.to_string()),
+        servers,
+        outgoing_address: route.as_ref().and_then(|route| Some(route.outgoing.as_ref()?.to_string())),
+        tls: route.as_ref().map(|route| route.tls.to_string()),
+        username: login.map(|login| login.user.clone()),
+        problem,
     }
 }

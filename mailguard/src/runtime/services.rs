@@ -17,6 +17,7 @@ use tracing::{error, info};
 
 use super::bans::Bans;
 use crate::auth::{Authenticator, Failures};
+use crate::delivery;
 use crate::greylist::Greylist;
 use crate::lookup::dns::{CurrentDns, Dns};
 use crate::scan::Scanner;
@@ -86,6 +87,7 @@ impl Made {
         Scanner::new(config)?;
         Identity::configured(config)?;
         config.imap_auth.as_ref().map(Authenticator::new).transpose()?;
+        delivery::examine(config)?;
         Ok(())
     }
 }

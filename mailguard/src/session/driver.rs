@@ -20,9 +20,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::stream::Stream;
 use super::transaction::Transactions;
 use super::{Introduction, Peer, Services, SessionContext};
+use crate::tls::Stream;
 
 /// Most octets of one read. They lie on the stack until the session has taken them.
 const READ_OCTETS: usize = 32 * 1024;
@@ -243,7 +243,7 @@ impl<S: Services> Session<S> {
                 Action::StartTls => {
                     transactions.abandon().await;
                     let Some(tls) = tls.clone() else { return Err(io::ErrorKind::Unsupported.into()) };
-                    stream.encrypt(tls).await?;
+                    stream.accept(tls).await?;
                     server.tls_established(now());
                 }
                 Action::Judge(Question::Data) => {

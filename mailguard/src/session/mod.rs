@@ -10,7 +10,6 @@ mod driver;
 mod incoming_body;
 pub mod limits;
 pub(crate) mod lookups;
-mod stream;
 #[cfg(test)]
 mod tests;
 mod trace_fields;

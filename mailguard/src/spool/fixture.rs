@@ -76,8 +76,13 @@ pub(crate) fn config(state_dir: &Path) -> Config {
             retry_min: Duration::from_secs(300),
             retry_max: Duration::from_secs(3600),
             max_queue_time: Duration::from_secs(5 * 86_400),
+            always_bcc: None,
+            tls: Tls::Off,
+            delay_warning: Duration::from_secs(4 * 3600),
         },
         smarthost: None,
+        domain_routes: Vec::new(),
+        mail_routes: Vec::new(),
         server: Server {
             require_helo: true,
             reject_invalid_hostname: false,

@@ -121,6 +121,15 @@ fn keep(path: &Path, pem: &str) -> io::Result<()> {
     std::fs::rename(&new, path)
 }
 
+/// A certificate and its key for `hostname`, and the server that has them.
+#[cfg(test)]
+pub(crate) fn made_for(hostname: &str) -> (String, Identity) {
+    let hostname = Domain::parse(hostname).unwrap();
+    let pem = make(&hostname).unwrap();
+    let identity = TlsIdentity { certificates: pem.clone(), key: pem.clone() };
+    (pem, from_pem(&identity).unwrap())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

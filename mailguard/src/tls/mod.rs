@@ -2,7 +2,11 @@
 //! become what a handshake needs.
 
 mod identity;
+mod stream;
 mod trust;
 
+#[cfg(test)]
+pub(crate) use identity::made_for;
 pub use identity::{Identity, IdentityError};
-pub use trust::{TrustError, verifying};
+pub use stream::Stream;
+pub use trust::{TrustError, Trusts, verifying};

@@ -5,8 +5,11 @@
 
 pub mod error;
 pub mod model;
+pub mod named;
+mod outbound;
 mod rbl;
 pub mod resolve;
+mod routing;
 mod section;
 mod suggest;
 pub mod syntax;

@@ -4,10 +4,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use super::outbound::{
+    Direction, DomainRoute, Login, MailRoute, Mechanism, Outgoing, RouteSmarthost, Smarthost, Tls,
+};
 use crate::language::Language;
 use crate::mail::{Domain, Mailbox};
 
@@ -53,7 +57,11 @@ pub struct Config {
     /// `[delivery]`
     pub delivery: Delivery,
     /// `[smarthost]`, absent when not enabled.
-    pub smarthost: Option<Smarthost>,
+    pub smarthost: Option<Arc<Smarthost>>,
+    /// `[[domain_route]]`, in the file's order.
+    pub domain_routes: Vec<DomainRoute>,
+    /// `[[mail_route]]`, in the file's order.
+    pub mail_routes: Vec<MailRoute>,
     /// `[imap_auth]`, absent when not enabled.
     pub imap_auth: Option<ImapAuth>,
     /// `[server]`
@@ -400,12 +408,18 @@ pub struct Delivery {
     pub default: DefaultRoute,
     /// `helo_name`, or the host name.
     pub helo_name: HeloName,
+    /// `always_bcc`
+    pub always_bcc: Option<Mailbox>,
+    /// `tls`: of connections that go to no smarthost.
+    pub tls: Tls,
     /// `retry_min`
     pub retry_min: Duration,
     /// `retry_max`
     pub retry_max: Duration,
     /// `max_queue_time`
     pub max_queue_time: Duration,
+    /// `delay_warning`: zero warns nobody.
+    pub delay_warning: Duration,
 }
 
 /// Where mail goes that neither an incoming domain nor a smarthost takes.
@@ -426,17 +440,8 @@ pub enum HeloName {
     AddressLiteral,
 }
 
-/// `[smarthost]`, enabled, without authentication.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Smarthost {
-    /// `address`: a name or an address.
-    pub host: SmarthostAddress,
-    /// `port`
-    pub port: u16,
-}
-
 /// Name or address of a smarthost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SmarthostAddress {
     /// Looked up: A and AAAA, not MX.
     Name(Domain),
@@ -548,6 +553,14 @@ impl Config {
             .iter()
             .filter(|incoming| incoming.matches(domain))
             .max_by_key(|incoming| (!incoming.subdomains, incoming.domain.ascii().len()))
+    }
+
+    /// The domain route for a sender's or a recipient's domain: the longest that holds it.
+    pub fn domain_route(&self, direction: Direction, domain: &Domain) -> Option<&DomainRoute> {
+        self.domain_routes
+            .iter()
+            .filter(|route| route.direction == direction && domain.is_within(&route.domain))
+            .max_by_key(|route| route.domain.ascii().len())
     }
 
     /// The zone of this name.

@@ -4,14 +4,16 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::error::{ConfigError, Problem};
 use super::model::*;
+use super::named::NamedFiles;
 use super::rbl;
+use super::routing;
 use super::section::{Fixed, Section};
 use super::syntax;
 use super::unbuilt;
@@ -65,25 +67,6 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 86_400;
 
-/// The keys whose value is the path of a file with one text.
-pub const TEXT_FILES: [[&str; 2]; 3] =
-    [["server", "tls_certificate"], ["server", "tls_key"], ["imap_auth", "ca_file"]];
-
-/// What was read of the files that a configuration names, lists apart.
-#[derive(Debug, Clone, Default)]
-pub struct NamedFiles {
-    /// The YARA sources found in `virus.signatures.rules_dir`, path and text, in order of path.
-    pub rules: Vec<(PathBuf, String)>,
-    /// Path and text of those that [`TEXT_FILES`] name.
-    pub texts: Vec<(PathBuf, String)>,
-}
-
-impl NamedFiles {
-    fn text(&self, path: &Path) -> Option<String> {
-        self.texts.iter().find(|(named, _)| named == path).map(|(_, text)| text.clone())
-    }
-}
-
 /// Gives the tree of a file its meaning.
 pub fn resolve(root: &Value, files: NamedFiles) -> Result<Config, Vec<ConfigError>> {
     let (config, report) = Section::root(root, |root| config(root, files));
@@ -135,7 +118,9 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
     let rbl = root.table("rbl", rbl::rbl);
     let incoming_domains = incoming_domains(root);
     let delivery = root.table("delivery", |section| delivery(section, hostname.as_ref()));
-    let smarthost = root.table("smarthost", smarthost);
+    let domain_routes = routing::domain_routes(root, &from);
+    let mail_routes = routing::mail_routes(root);
+    let smarthost = root.table("smarthost", |section| routing::smarthost(section, &from));
     let imap_auth = root.table("imap_auth", |section| imap_auth(section, &from));
     let server = root.table("server", |section| server(section, &zones, &from));
     let spam_prevention = root.table("spam_prevention", |section| SpamPrevention {
@@ -173,6 +158,8 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
         incoming_domains,
         delivery: delivery?,
         smarthost,
+        domain_routes,
+        mail_routes,
         imap_auth,
         server,
         spam_prevention,
@@ -216,7 +203,12 @@ fn zones(root: &mut Section<'_>) -> Vec<Zone> {
 }
 
 /// Records an error if `what` stood in an earlier table.
-fn unique(section: &mut Section<'_>, seen: &mut HashMap<String, String>, key: &'static str, what: String) {
+pub(super) fn unique(
+    section: &mut Section<'_>,
+    seen: &mut HashMap<String, String>,
+    key: &'static str,
+    what: String,
+) {
     let here = section.path_of(key);
     if let Some(first) = seen.insert(what.clone(), here) {
         let place = section.ask(key).map_or(section.place(), |value| value.place);
@@ -484,26 +476,24 @@ fn delivery(section: &mut Section<'_>, hostname: Option<&Domain>) -> Option<Deli
     let retry_min = section.seconds("retry_min", 5 * MINUTE, 1..=DAY);
     let retry_max = section.seconds("retry_max", HOUR, 1..=7 * DAY);
     let max_queue_time = section.seconds("max_queue_time", 5 * DAY, 1..=60 * DAY);
-    unbuilt::delivery(section);
+    let delay_warning = section.seconds("delay_warning", 4 * HOUR, 0..=60 * DAY);
+    let always_bcc = section.text_or_empty("always_bcc", &syntax::MAILBOX);
+    let levels = [("off", Tls::Off), ("opportunistic", Tls::Opportunistic), ("required", Tls::Required)];
+    let tls = section.choice("tls", "opportunistic", &levels);
     if retry_min > retry_max {
         section.conflict("retry_min", "retry_min is longer than retry_max", "write a shorter one");
     }
-    Some(Delivery { default, helo_name: helo_name?, retry_min, retry_max, max_queue_time })
-}
-
-fn smarthost(section: &mut Section<'_>) -> Option<Smarthost> {
-    let enabled = section.flag("enabled", false);
-    let host = section.text_or_empty("address", &syntax::SMARTHOST);
-    let port = section.count("port", 25, 1..=65_535) as u16;
-    unbuilt::smarthost(section, enabled);
-    if enabled && !section.has_text("address") {
-        section.conflict(
-            "address",
-            "an enabled smarthost needs an address",
-            "add address = \"NAME OR ADDRESS\"",
-        );
-    }
-    host.filter(|_| enabled).map(|host| Smarthost { host, port })
+    let helo_name = helo_name?;
+    Some(Delivery {
+        default,
+        helo_name,
+        always_bcc,
+        tls,
+        retry_min,
+        retry_max,
+        max_queue_time,
+        delay_warning,
+    })
 }
 
 fn server(section: &mut Section<'_>, zones: &[Zone], from: &NamedFiles) -> Server {

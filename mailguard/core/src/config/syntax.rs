@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::model::{AddressPattern, ClientPattern, SmarthostAddress};
+use super::model::{AddressPattern, ClientPattern, Mechanism, Outgoing, SmarthostAddress};
 use crate::mail::{Domain, Mailbox};
 use crate::rbl;
 
@@ -93,6 +93,20 @@ pub const NAME_SERVER: Syntax<SocketAddr> = Syntax {
 /// Name or address of a smarthost.
 pub const SMARTHOST: Syntax<SmarthostAddress> =
     Syntax { accepted: "a host name like \"relay.example.net\" or an address", parse: parse_smarthost };
+/// A domain.
+pub const DOMAIN: Syntax<Domain> = Syntax {
+    accepted: "a domain like \"example.com\"",
+    parse: |text| Domain::parse(text).map_err(|_| Mismatch::Wrong),
+};
+/// Where connections come from.
+pub const OUTGOING: Syntax<Outgoing> =
+    Syntax { accepted: "an address of this host, or the name of an interface", parse: parse_outgoing };
+/// A user's name or password.
+pub const CREDENTIAL: Syntax<String> =
+    Syntax { accepted: "a text of 1 to 255 octets without control characters", parse: parse_credential };
+/// A SASL mechanism.
+pub const MECHANISM: Syntax<Mechanism> =
+    Syntax { accepted: "\"CRAM-MD5\", \"DIGEST-MD5\", \"PLAIN\" or \"LOGIN\"", parse: parse_mechanism };
 /// A file name extension, a leading dot allowed.
 pub const EXTENSION: Syntax<String> = Syntax {
     accepted: "a file name extension like \"exe\", without wildcards or further dots",
@@ -284,6 +298,26 @@ fn parse_smarthost(text: &str) -> Result<SmarthostAddress, Mismatch> {
         _ if text.contains(':') => Err(Mismatch::Hint("the port goes into `port`".to_owned())),
         _ => Err(Mismatch::Wrong),
     }
+}
+
+fn parse_outgoing(text: &str) -> Result<Outgoing, Mismatch> {
+    match text.parse() {
+        Ok(address) => Ok(Outgoing::Address(address)),
+        Err(_) => parse_interface(text).map(Outgoing::Interface),
+    }
+}
+
+fn parse_credential(text: &str) -> Result<String, Mismatch> {
+    if (1..=255).contains(&text.len()) && !text.contains(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(Mismatch::Wrong)
+    }
+}
+
+fn parse_mechanism(text: &str) -> Result<Mechanism, Mismatch> {
+    let name = text.to_ascii_uppercase();
+    Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == name).ok_or(Mismatch::Wrong)
 }
 
 fn parse_block_list(text: &str) -> Result<String, Mismatch> {

@@ -3,17 +3,14 @@
 //!
 //! Building a feature moves its keys from here to `resolve`.
 
-use super::error::Problem;
 use super::section::Fixed::{Count, Flag, Number, Text, Texts, Time};
 use super::section::{Fixed, Section};
-use super::value::Data;
 
 /// Programs, media and documents whose doubled extensions are watched.
 const DOUBLE_EXTENSIONS: &[&str] = &[
     "jpg", "png", "gif", "pdf", "txt", "doc", "docx", "xls", "xlsx", "exe", "com", "vbs", "pif", "scr",
     "bat", "cmd", "dll",
 ];
-const METHODS: &[&str] = &["CRAM-MD5", "DIGEST-MD5", "PLAIN", "LOGIN"];
 
 /// Keys of the root table and whole sections.
 pub(super) fn root(root: &mut Section<'_>) {
@@ -25,23 +22,11 @@ pub(super) fn root(root: &mut Section<'_>) {
             ("max_per_hour", Count(60)),
         ]);
     });
-    for key in ["domain_route", "mail_route"] {
-        refuse_tables(root, key);
-    }
     root.table("admin", |section| {
         section.unbuilt(&[("password_file", Text("/etc/mailguard/admin.password"))]);
         let what = "there is no web page, REST API or /metrics yet";
         section.protection("listen", Text("127.0.0.1:8025"), Some(Text("")), true, what);
     });
-}
-
-/// Routes that no version has yet: none may stand there, whatever it says.
-fn refuse_tables(root: &mut Section<'_>, key: &'static str) {
-    let Some(value) = root.ask(key) else { return };
-    if !matches!(&value.data, Data::Array(items) if items.is_empty()) {
-        let accepted = "[]".to_owned();
-        root.error(key, value.place, Problem::NotSupportedYet { found: value.describe(), accepted });
-    }
 }
 
 /// Keys of `[spam]`.
@@ -135,26 +120,4 @@ pub(super) fn files(section: &mut Section<'_>, enabled: bool) {
     section.protection("archives", Flag(true), Some(Flag(false)), enabled, what);
     let what = "double extensions are not looked for yet";
     section.protection("double_extensions", Flag(true), Some(Flag(false)), enabled, what);
-}
-
-/// Keys of `[delivery]`.
-pub(super) fn delivery(section: &mut Section<'_>) {
-    section.unbuilt(&[("always_bcc", Text(""))]);
-    let what = "mail is delivered without TLS yet";
-    section.protection("tls", Text("opportunistic"), Some(Text("off")), true, what);
-    let what = "senders are not warned of delayed mail yet; they hear of it when it fails";
-    section.protection("delay_warning", Time("4h"), None, true, what);
-}
-
-/// Keys of `[smarthost]`.
-pub(super) fn smarthost(section: &mut Section<'_>, enabled: bool) {
-    section.unbuilt(&[
-        ("ca_file", Text("")),
-        ("username", Text("")),
-        ("password", Text("")),
-        ("password_file", Text("")),
-        ("methods", Texts(METHODS)),
-    ]);
-    let what = "mail goes to the smarthost without TLS yet";
-    section.protection("tls", Text("opportunistic"), Some(Text("off")), enabled, what);
 }

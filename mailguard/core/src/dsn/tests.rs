@@ -24,6 +24,7 @@ fn report(text: &str) -> Report {
         remote: "mx.d.test[192.0.2.1]:25".to_owned(),
         text: reply.to_string(),
         reply: Some(reply),
+        transfer: Default::default(),
     }
 }
 
@@ -97,12 +98,8 @@ fn a_whole_report() {
     original.original_recipient = Some("rfc822;Carl+2BX@d.test".to_owned());
     let mut envelope = sent_by("a@b.test");
     envelope.envelope_id = Some("QQ+2B1".to_owned());
-    let unreachable = Report {
-        status: EnhancedStatus::new(4, 4, 1),
-        remote: String::new(),
-        reply: None,
-        text: "connection refused".to_owned(),
-    };
+    let unreachable =
+        Report::ours(EnhancedStatus::new(4, 4, 1), String::new(), "connection refused".to_owned());
     let failed = [(&original, &report("no such user")), (&recipient("e@d.test"), &unreachable)];
     let dsn = compose_for(&envelope, &failed, ORIGINAL, DsnReturn::Full);
     assert!(dsn.is_ascii());

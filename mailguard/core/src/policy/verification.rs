@@ -93,6 +93,7 @@ mod tests {
             remote: "[192.0.2.25]:25".to_owned(),
             reply: Some(reply),
             text: text.to_owned(),
+            transfer: Default::default(),
         }
     }
 

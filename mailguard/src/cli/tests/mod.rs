@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
-use mailguard_core::mail::QueueId;
+use mailguard_core::mail::{Mailbox, QueueId};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -160,15 +160,46 @@ fn the_other_processes() {
 }
 
 #[test]
+fn where_mail_goes() {
+    let row = RouteRow {
+        recipient: "b@example.net".to_owned(),
+        sender: "<a@example.com>".to_owned(),
+        steps: vec!["no incoming domain takes example.net".to_owned(), "there is no smarthost".to_owned()],
+        next_hop: Some("mx:example.net".to_owned()),
+        servers: vec!["mx1.example.net[192.0.2.1]:25".to_owned(), "mx2.example.net[192.0.2.2]:25".to_owned()],
+        outgoing_address: Some("wan1".to_owned()),
+        tls: Some("opportunistic".to_owned()),
+        username: None,
+        problem: None,
+    };
+    let request = Request::Route {
+        recipient: Mailbox::parse("b@example.net").unwrap(),
+        sender: Some(Mailbox::parse("a@example.com").unwrap()),
+    };
+    check(
+        "route b@example.net --sender a@example.com",
+        request,
+        Answer::Route(Box::new(row)),
+        "b@example.net from <a@example.com>\n  \
+         - no incoming domain takes example.net\n  \
+         - there is no smarthost\n\
+         next hop  mx:example.net\n\
+         servers   mx1.example.net[192.0.2.1]:25, mx2.example.net[192.0.2.2]:25\n\
+         from      wan1\n\
+         tls       opportunistic\n",
+    );
+}
+
+#[test]
 fn checking_a_file() {
-    let least = "hostname = \"gate.example.org\"\nspam.enabled = false\nadmin.listen = \"\"\n\
-        delivery.tls = \"off\"\nkernel.ban_after_abuse = \"0s\"\nfiles.enabled = false\n\
+    let least = "hostname = \"gate.example.org\"\nspam.enabled = false\n\
+        kernel.ban_after_abuse = \"0s\"\nfiles.enabled = false\n\
         [[zone]]\nname = \"lan\"\nkind = \"green\"\ninterfaces = [\"eth0\"]\nmode = \"active\"\n";
     let good = folder(least);
     let path = good.path().join("m.toml").display().to_string();
     let expect = format!(
         "{path}: OK\n\nConfigured, but not active in this version:\n  \
-         delivery.delay_warning  senders are not warned of delayed mail yet; they hear of it when it fails\n"
+         admin.listen  there is no web page, REST API or /metrics yet\n"
     );
     let shown = typed("check", &good).unwrap();
     assert_eq!(shown.text, expect);
@@ -181,8 +212,8 @@ fn checking_a_file() {
     assert_eq!(
         printed.text,
         format!(
-            "{path}:11:8: zone[0].mode: found \"activ\", accepted: \"transparent\", \"active\" or \"inactive\"\n  \
-             11 | mode = \"activ\"\n     |        ^^^^^^^\n     = did you mean \"active\"?\n\n1 error\n"
+            "{path}:9:8: zone[0].mode: found \"activ\", accepted: \"transparent\", \"active\" or \"inactive\"\n   \
+             9 | mode = \"activ\"\n     |        ^^^^^^^\n     = did you mean \"active\"?\n\n1 error\n"
         )
     );
     let printed = typed("check --json", &bad).unwrap();
@@ -411,6 +442,7 @@ fn traces() {
         next_hop: "10.0.0.25:25".to_owned(),
         outcome: "delivered".to_owned(),
         text: "250 ok".to_owned(),
+        transfer: String::new(),
     };
     let question = |query: &str| Request::Trace { query: query.to_owned() };
     let rows = vec![

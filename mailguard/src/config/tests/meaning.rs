@@ -67,21 +67,17 @@ fn protections_that_are_not_there_yet_are_named() {
         "spam.enabled",
         "spam.builtin.enabled",
         "spam.builtin.bayes",
-        "delivery.tls",
-        "delivery.delay_warning",
         "admin.listen",
     ];
     assert_eq!(keys(&contract()), all);
     let off = least_and(
         "[files]\narchives = false\ndouble_extensions = false\n\
-         [delivery]\ntls = \"off\"\n[spam]\nenabled = false\n[admin]\nlisten = \"\"\n",
+         [spam]\nenabled = false\n[admin]\nlisten = \"\"\n",
     );
-    assert_eq!(keys(&off.unwrap()), ["delivery.delay_warning"]);
-    let no_files =
-        least_and("[files]\nenabled = false\n[smarthost]\nenabled = true\naddress = \"10.0.0.1\"\n");
+    assert_eq!(keys(&off.unwrap()), [""; 0]);
+    let no_files = least_and("[files]\nenabled = false\n");
     let no_files = keys(&no_files.unwrap_or_else(|errors| panic!("{errors}")));
     assert!(!no_files.iter().any(|key| key.starts_with("files.")), "{no_files:?}");
-    assert!(no_files.contains(&"smarthost.tls".to_owned()), "{no_files:?}");
 }
 
 #[test]
@@ -97,22 +93,15 @@ fn keys_not_built_yet_take_their_default_only() {
         &[],
     );
     check(
-        "[delivery]\ntls = \"required\"\n",
-        &[
-            "delivery.tls: found \"required\", not supported yet: only \"opportunistic\" or \"off\" is accepted = remove it, or write \"opportunistic\" or \"off\"",
-        ],
-    );
-    check(
         "[log]\nformat = \"journald\"\n",
         &[
             "log.format: found \"journald\", not supported yet: only \"text\" or \"json\" is accepted = remove it, or write \"text\" or \"json\"",
         ],
     );
     check(
-        "[spam.spamassassin]\nenabled = true\n[[mail_route]]\nbcc = \"a@b.c\"\n",
+        "[spam.spamassassin]\nenabled = true\n",
         &[
             "spam.spamassassin.enabled: found true, not supported yet: only false is accepted = remove it, or write false",
-            "mail_route: found a list of one value, not supported yet: only [] is accepted = remove it, or write []",
         ],
     );
 }

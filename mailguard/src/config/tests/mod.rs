@@ -4,6 +4,7 @@ mod editing;
 mod loading;
 mod meaning;
 mod printing;
+mod routing;
 
 use super::*;
 

@@ -1,9 +1,10 @@
 //! What a server offers: the reply to EHLO (RFC 5321 §4.1.1.1), as far as we make use of it.
 
+use crate::config::model::Mechanism;
 use crate::smtp::Reply;
 
 /// Extensions of one session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// PIPELINING (RFC 2920).
     pub pipelining: bool,
@@ -15,6 +16,12 @@ pub struct Capabilities {
     pub smtputf8: bool,
     /// DSN (RFC 3461).
     pub dsn: bool,
+    /// CHUNKING (RFC 3030).
+    pub chunking: bool,
+    /// STARTTLS (RFC 3207).
+    pub start_tls: bool,
+    /// AUTH (RFC 4954): the mechanisms that we know, too.
+    pub auth: Vec<Mechanism>,
 }
 
 impl Capabilities {
@@ -32,6 +39,12 @@ impl Capabilities {
                 capabilities.smtputf8 = true;
             } else if keyword.eq_ignore_ascii_case("DSN") {
                 capabilities.dsn = true;
+            } else if keyword.eq_ignore_ascii_case("CHUNKING") {
+                capabilities.chunking = true;
+            } else if keyword.eq_ignore_ascii_case("STARTTLS") {
+                capabilities.start_tls = true;
+            } else if let Some(mechanisms) = auth(line) {
+                capabilities.auth = mechanisms;
             } else if keyword.eq_ignore_ascii_case("SIZE") {
                 // A limit that can't be read is no limit: the server will say what it thinks at MAIL.
                 capabilities.size = Some(words.next().and_then(|word| word.parse().ok()).unwrap_or(0));
@@ -46,6 +59,16 @@ impl Capabilities {
     }
 }
 
+/// The known mechanisms of an AUTH line; before RFC 4954 some servers wrote "AUTH=" in front of them.
+fn auth(line: &str) -> Option<Vec<Mechanism>> {
+    let mechanisms = line.get(..5).filter(|start| start[..4].eq_ignore_ascii_case("AUTH"))?;
+    if !mechanisms.ends_with([' ', '=']) {
+        return None;
+    }
+    let known = |word: &str| Mechanism::ALL.into_iter().find(|known| word.eq_ignore_ascii_case(known.name()));
+    Some(line[5..].split_ascii_whitespace().filter_map(known).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,18 +81,21 @@ mod tests {
 
     #[test]
     fn keywords() {
-        let none = Capabilities::default();
-        check(&[], none);
-        check(&["PIPELINING"], Capabilities { pipelining: true, ..none });
-        check(&["pipelining", "8bitMime"], Capabilities { pipelining: true, eight_bit_mime: true, ..none });
-        check(&["SIZE", "XPIPELINING", ""], Capabilities { size: Some(0), ..none });
+        let none = Capabilities::default;
+        check(&[], none());
+        check(&["PIPELINING"], Capabilities { pipelining: true, ..none() });
+        check(&["pipelining", "8bitMime"], Capabilities { pipelining: true, eight_bit_mime: true, ..none() });
+        check(&["SIZE", "XPIPELINING", ""], Capabilities { size: Some(0), ..none() });
         check(
             &["SIZE 35882577", "SMTPUTF8"],
-            Capabilities { size: Some(35_882_577), smtputf8: true, ..none },
+            Capabilities { size: Some(35_882_577), smtputf8: true, ..none() },
         );
-        check(&["DSN"], Capabilities { dsn: true, ..none });
-        check(&["SIZE many"], Capabilities { size: Some(0), ..none });
-        check(&["SIZE 99999999999999999999"], Capabilities { size: Some(0), ..none });
+        check(&["DSN", "CHUNKING"], Capabilities { dsn: true, chunking: true, ..none() });
+        check(&["SIZE many", "starttls"], Capabilities { size: Some(0), start_tls: true, ..none() });
+        check(&["SIZE 99999999999999999999"], Capabilities { size: Some(0), ..none() });
+        let auth = vec![Mechanism::Plain, Mechanism::CramMd5];
+        check(&["AUTH plain GSSAPI CRAM-MD5"], Capabilities { auth: auth.clone(), ..none() });
+        check(&["AUTH=PLAIN CRAM-MD5", "AUTHENTIC é", "AUT"], Capabilities { auth, ..none() });
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! does, each recipient of a transaction gets exactly one outcome, and what we can't know is transient.
 //!
 //! Left to others: which server (`mx`, `routing`), connecting, keeping and sharing sessions (`delivery`), trying
-//! again (`queue`), TLS and authentication.
+//! again (`queue`), and the TLS handshake itself, for which the driver is asked.
 
 mod capabilities;
 pub mod content;
+mod opening;
 mod reply_parser;
+mod sasl;
 mod stage;
 mod transaction;
 
@@ -22,15 +24,17 @@ use std::time::Instant;
 pub use capabilities::Capabilities;
 pub use reply_parser::{MAX_LINE_OCTETS, MAX_REPLY_LINES, MAX_REPLY_OCTETS, ReplyError};
 pub use stage::{
-    BLOCK_TIMEOUT, DATA_TIMEOUT, END_OF_DATA_TIMEOUT, GREETING_TIMEOUT, HELLO_TIMEOUT, MAIL_TIMEOUT,
-    QUIT_TIMEOUT, RCPT_TIMEOUT, Stage,
+    AUTH_TIMEOUT, BLOCK_TIMEOUT, DATA_TIMEOUT, END_OF_DATA_TIMEOUT, GREETING_TIMEOUT, HANDSHAKE_TIMEOUT,
+    HELLO_TIMEOUT, MAIL_TIMEOUT, QUIT_TIMEOUT, RCPT_TIMEOUT, Stage,
 };
 pub use transaction::{MAX_PIPELINED_COMMANDS, MAX_REPORTED_LINE_OCTETS, MAX_REPORTED_LINES};
 
 use self::reply_parser::ReplyParser;
-use self::transaction::{Next, Progress, refusal};
+use self::sasl::Exchange;
+use self::transaction::{Next, Progress};
+use crate::config::model::Login;
 use crate::mail::{Domain, Envelope, Host, Recipient};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Report, Transfer};
 use crate::smtp::{EnhancedStatus, Reply, Severity};
 
 /// What a session is told at its beginning.
@@ -44,6 +48,29 @@ pub struct Settings {
     pub remote: String,
     /// The domain or address that we deliver to, for reports of loops.
     pub destination: String,
+    /// Whether the session is to be encrypted.
+    pub encryption: Encryption,
+    /// Who we are to the server.
+    pub login: Option<Login>,
+    /// The server's name or address, for DIGEST-MD5.
+    pub host: String,
+    /// New for each session and not to be guessed, for DIGEST-MD5.
+    pub cnonce: String,
+}
+
+/// Whether a session is to be encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// No; a password may go in the clear.
+    Off,
+    /// No, though it would have been if the server could.
+    Failed,
+    /// If the server offers it.
+    Offered,
+    /// Yes, or the session doesn't come about.
+    Required,
+    /// It is, from the start.
+    Established,
 }
 
 /// A message to hand over, or the question whether it would be taken.
@@ -77,6 +104,8 @@ pub enum Action {
     /// Write the content as `content` encodes it, calling [`Client::content_progress`] when a block is written
     /// and [`Client::content_sent`] after the last.
     SendContent,
+    /// Do the TLS handshake and call [`Client::tls_established`], or [`Client::tls_failed`].
+    StartTls,
     /// The session stands: [`Client::begin`] may be called.
     Ready,
     /// The session doesn't come about; this holds for each recipient of a message meant for it. A failure
@@ -117,6 +146,9 @@ enum State {
     Greeting,
     Ehlo,
     Helo,
+    StartTls,
+    Handshake,
+    Auth(Exchange),
     Ready,
     Transaction(Box<Progress>),
     Quitting,
@@ -132,6 +164,7 @@ pub struct Client {
     offers: Capabilities,
     /// A MAIL without an end is in force at the server: RSET comes before the next one.
     must_reset: bool,
+    transfer: Transfer,
     deadline: Option<Instant>,
     actions: VecDeque<Action>,
 }
@@ -145,6 +178,7 @@ impl Client {
             parser: ReplyParser::default(),
             offers: Capabilities::default(),
             must_reset: false,
+            transfer: Transfer::default(),
             deadline: Some(now + Stage::Greeting.timeout()),
             actions: VecDeque::with_capacity(4),
         }
@@ -252,56 +286,15 @@ impl Client {
         match &self.state {
             State::Greeting => self.on_greeting(now, &reply),
             State::Ehlo => self.on_ehlo(now, &reply),
-            State::Helo => self.on_helo(&reply),
+            State::Helo => self.on_helo(now, &reply),
+            State::StartTls => self.on_start_tls(now, &reply),
+            State::Auth(_) => self.on_auth(now, &reply),
             State::Transaction(_) => self.on_transaction_reply(now, reply),
+            // It came in the clear, and would be taken for what comes encrypted.
+            State::Handshake => self.broken_ahead(),
             State::Ready | State::Quitting => self.close(),
             State::Closed => {}
         }
-    }
-
-    fn on_greeting(&mut self, now: Instant, reply: &Reply) {
-        match reply.code.severity() {
-            Severity::Completed if self.greets_as_ourselves(reply) => self.loop_found(),
-            Severity::Completed => {
-                self.state = State::Ehlo;
-                let hello = format!("EHLO {}\r\n", self.helo_argument());
-                self.send_alone(now, Stage::Ehlo, hello.into_bytes());
-            }
-            _ => self.unusable(reply, Stage::Greeting),
-        }
-    }
-
-    fn on_ehlo(&mut self, now: Instant, reply: &Reply) {
-        match reply.code.severity() {
-            Severity::Completed if self.greets_as_ourselves(reply) => self.loop_found(),
-            Severity::Completed => {
-                self.offers = Capabilities::of(reply);
-                self.ready();
-            }
-            // A server from before RFC 1869.
-            Severity::Permanent => {
-                self.state = State::Helo;
-                let hello = format!("HELO {}\r\n", self.helo_argument());
-                self.send_alone(now, Stage::Helo, hello.into_bytes());
-            }
-            _ => self.unusable(reply, Stage::Ehlo),
-        }
-    }
-
-    fn on_helo(&mut self, reply: &Reply) {
-        match reply.code.severity() {
-            Severity::Completed => self.ready(),
-            _ => self.unusable(reply, Stage::Helo),
-        }
-    }
-
-    fn ready(&mut self) {
-        if !self.parser.is_empty() {
-            return self.broken_ahead();
-        }
-        self.state = State::Ready;
-        self.deadline = None;
-        self.actions.push_back(Action::Ready);
     }
 
     fn on_transaction_reply(&mut self, now: Instant, reply: Reply) {
@@ -353,7 +346,11 @@ impl Client {
 
     fn conclude(&mut self, progress: Progress, ending: Ending) {
         self.deadline = None;
-        let outcomes = progress.into_outcomes(&self.settings.remote);
+        let mut outcomes = progress.into_outcomes(&self.settings.remote);
+        for outcome in &mut outcomes {
+            let report = outcome.report_mut();
+            report.transfer = Transfer { converted: report.transfer.converted, ..self.transfer.clone() };
+        }
         self.actions.push_back(Action::Concluded(Conclusion { outcomes, ending }));
         if ending != Ending::Settled {
             self.close();
@@ -365,12 +362,15 @@ impl Client {
         let outcome = |stage: Stage| {
             let remote = self.settings.remote.clone();
             let text = format!("{cause} while waiting for the server ({stage})");
-            Outcome::Deferred(Report { status, remote, reply: None, text })
+            Outcome::Deferred(Report::ours(status, remote, text))
         };
         match &mut self.state {
             State::Greeting => self.give_up(outcome(Stage::Greeting)),
             State::Ehlo => self.give_up(outcome(Stage::Ehlo)),
             State::Helo => self.give_up(outcome(Stage::Helo)),
+            State::StartTls => self.give_up(outcome(Stage::StartTls)),
+            State::Handshake => self.give_up(outcome(Stage::Handshake)),
+            State::Auth(_) => self.give_up(outcome(Stage::Auth)),
             State::Transaction(progress) => {
                 let ending = match (progress.stage(), progress.heard()) {
                     (Stage::EndOfData, _) => Ending::InDoubt,
@@ -386,20 +386,8 @@ impl Client {
         }
     }
 
-    fn unusable(&mut self, reply: &Reply, stage: Stage) {
-        self.give_up(refusal(reply, stage, &self.settings.remote));
-    }
-
-    fn loop_found(&mut self) {
-        let Settings { remote, destination, .. } = &self.settings;
-        self.give_up(Outcome::Failed(loop_report(
-            destination,
-            remote,
-            "it greets with our own name. Change the route, or the name of one of the two",
-        )));
-    }
-
-    fn give_up(&mut self, outcome: Outcome) {
+    fn give_up(&mut self, mut outcome: Outcome) {
+        outcome.report_mut().transfer = self.transfer.clone();
         self.actions.push_back(Action::Unusable(outcome));
         self.close();
     }
@@ -428,28 +416,13 @@ impl Client {
     fn broken_ahead(&mut self) {
         self.break_off(EnhancedStatus::new(4, 5, 0), "a reply to nothing that was asked");
     }
-
-    fn helo_argument(&self) -> String {
-        match &self.settings.helo {
-            Host::Domain(domain) => domain.ascii().to_owned(),
-            Host::Literal(literal) => literal.to_string(),
-        }
-    }
-
-    /// The first word of a greeting or of the reply to EHLO is the server's name (RFC 5321 §4.2).
-    fn greets_as_ourselves(&self, reply: &Reply) -> bool {
-        let word =
-            reply.lines.first().and_then(|line| line.split_ascii_whitespace().next()).unwrap_or_default();
-        Domain::parse(word).is_ok_and(|name| self.settings.own_names.contains(&name))
-    }
 }
 
 /// The report of a next hop that is ourselves (RFC 3463: 5.4.6). `why` says how it was seen and what to change.
 pub fn loop_report(destination: &str, remote: &str, why: &str) -> Report {
-    Report {
-        status: EnhancedStatus::new(5, 4, 6),
-        remote: remote.to_owned(),
-        reply: None,
-        text: format!("Mail for {destination} loops back to myself: {why}"),
-    }
+    Report::ours(
+        EnhancedStatus::new(5, 4, 6),
+        remote.to_owned(),
+        format!("Mail for {destination} loops back to myself: {why}"),
+    )
 }

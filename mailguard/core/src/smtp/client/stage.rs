@@ -17,6 +17,10 @@ pub const DATA_TIMEOUT: Duration = Duration::from_secs(2 * 60);
 pub const BLOCK_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 /// For the reply to the final dot.
 pub const END_OF_DATA_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// For each reply to AUTH, which may ask elsewhere (RFC 4954 §4); that of MAIL.
+pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// For the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the reply to QUIT. Nothing depends on it, so we don't wait as long as we might.
 pub const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -29,6 +33,12 @@ pub enum Stage {
     Ehlo,
     /// HELO.
     Helo,
+    /// STARTTLS.
+    StartTls,
+    /// The TLS handshake.
+    Handshake,
+    /// AUTH and what belongs to it.
+    Auth,
     /// RSET.
     Reset,
     /// MAIL.
@@ -50,7 +60,9 @@ impl Stage {
     pub const fn timeout(self) -> Duration {
         match self {
             Stage::Greeting => GREETING_TIMEOUT,
-            Stage::Ehlo | Stage::Helo | Stage::Reset => HELLO_TIMEOUT,
+            Stage::Ehlo | Stage::Helo | Stage::StartTls | Stage::Reset => HELLO_TIMEOUT,
+            Stage::Handshake => HANDSHAKE_TIMEOUT,
+            Stage::Auth => AUTH_TIMEOUT,
             Stage::Mail => MAIL_TIMEOUT,
             Stage::Rcpt => RCPT_TIMEOUT,
             Stage::Data => DATA_TIMEOUT,
@@ -67,6 +79,9 @@ impl fmt::Display for Stage {
             Stage::Greeting => "connection",
             Stage::Ehlo => "EHLO",
             Stage::Helo => "HELO",
+            Stage::StartTls => "STARTTLS",
+            Stage::Handshake => "TLS handshake",
+            Stage::Auth => "AUTH",
             Stage::Reset => "RSET",
             Stage::Mail => "MAIL FROM",
             Stage::Rcpt => "RCPT TO",

@@ -10,7 +10,7 @@ use super::stage::Stage;
 use super::{ContentForm, Transaction};
 use crate::dsn::wants_success;
 use crate::mail::{DsnReturn, ForwardPath, Mailbox, Notify, Recipient, ReversePath};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Report, Transfer};
 use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
 
 /// Most commands sent ahead of their replies: their replies, at 512 octets each, stay within the smallest
@@ -282,19 +282,18 @@ impl Progress {
 
     /// The outcomes, in the order of the recipients.
     pub(super) fn into_outcomes(mut self, remote: &str) -> Vec<Outcome> {
-        self.settle_rest(Outcome::Deferred(Report {
-            status: EnhancedStatus::new(4, 5, 0),
-            remote: remote.to_owned(),
-            reply: None,
-            text: "the session ended before the server said anything of this recipient".to_owned(),
-        }));
+        self.settle_rest(Outcome::Deferred(Report::ours(
+            EnhancedStatus::new(4, 5, 0),
+            remote.to_owned(),
+            "the session ended before the server said anything of this recipient".to_owned(),
+        )));
         self.results.into_iter().flatten().collect()
     }
 }
 
 /// Why this server can't be given the message at all.
 fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) -> Option<Report> {
-    let report = |status, text| Some(Report { status, remote: remote.to_owned(), reply: None, text });
+    let report = |status, text| Some(Report::ours(status, remote.to_owned(), text));
     if let Some(ContentForm { size, eight_bit, .. }) = transaction.content {
         if offers.excludes_size(size) {
             let limit = offers.size.unwrap_or_default();
@@ -317,12 +316,11 @@ fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) 
 }
 
 fn needs_smtputf8(address: impl std::fmt::Display, remote: &str) -> Report {
-    Report {
-        status: EnhancedStatus::new(5, 6, 7),
-        remote: remote.to_owned(),
-        reply: None,
-        text: format!("{address} needs SMTPUTF8 and the server doesn't offer it"),
-    }
+    Report::ours(
+        EnhancedStatus::new(5, 6, 7),
+        remote.to_owned(),
+        format!("{address} needs SMTPUTF8 and the server doesn't offer it"),
+    )
 }
 
 /// A domain can be written in A-labels, a local part can't.
@@ -409,7 +407,13 @@ pub(super) fn refusal(reply: &Reply, stage: Stage, remote: &str) -> Outcome {
 fn delivered(reply: &Reply, remote: &str) -> Report {
     let kept = bounded(reply);
     let status = reply.status.unwrap_or(EnhancedStatus::new(2, 0, 0));
-    Report { status, remote: remote.to_owned(), text: kept.to_string(), reply: Some(kept) }
+    Report {
+        status,
+        remote: remote.to_owned(),
+        text: kept.to_string(),
+        reply: Some(kept),
+        transfer: Transfer::default(),
+    }
 }
 
 /// A report of what the server refused.
@@ -424,6 +428,7 @@ fn report(reply: &Reply, stage: Stage, remote: &str) -> Report {
         remote: remote.to_owned(),
         text: format!("{kept} (in reply to {stage})"),
         reply: Some(kept),
+        transfer: Transfer::default(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Sessions with servers good, odd and hostile, as transcripts in virtual time.
 //!
 //! Inputs are `S:` (the server's octets of one read, `|` between lines, CRLF at the end), `> begin ...`, `> wait`,
-//! `> lost`, `> quit`, `> sent`, `> block`; every other line is what the client does in answer.
+//! `> lost`, `> quit`, `> sent`, `> block`, `> encrypted`, `> failed`; every other line is what the client does in answer.
 
+mod opening;
 mod parameters;
 
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mail::{AddressLiteral, BodyType, DsnReturn, ForwardPath, Mailbox, Notify, ReversePath};
+use crate::outcome::TlsUsed;
 
 struct Harness {
     client: Client,
@@ -24,6 +26,10 @@ fn settings() -> Settings {
         own_names: vec![Domain::parse("guard.test").unwrap()],
         remote: "mx.test[192.0.2.1]:25".to_owned(),
         destination: "d.test".to_owned(),
+        encryption: Encryption::Off,
+        login: None,
+        host: "mx.test".to_owned(),
+        cnonce: "OA6MHXh6VqTrRk".to_owned(),
     }
 }
 
@@ -45,6 +51,11 @@ impl Harness {
                 self.now += Duration::from_secs(words.next().unwrap().parse().unwrap());
                 self.client.handle_timeout(self.now);
             }
+            Some("encrypted") => {
+                let (version, cipher) = ("TLSv1.3".to_owned(), "AES".to_owned());
+                self.client.tls_established(self.now, TlsUsed { version, cipher, verified: false });
+            }
+            Some("failed") => self.client.tls_failed("no certificate"),
             Some("lost") => self.client.handle_lost("connection reset"),
             Some("quit") => self.client.quit(self.now),
             Some("sent") => self.client.content_sent(self.now),
@@ -111,6 +122,7 @@ impl Harness {
                     self.transcript.push(format!("C: {}", text.trim_end().replace("\r\n", "|")));
                 }
                 Action::SendContent => self.transcript.push("content".to_owned()),
+                Action::StartTls => self.transcript.push("handshake".to_owned()),
                 Action::Ready => self.transcript.push("ready".to_owned()),
                 Action::Close => self.transcript.push("close".to_owned()),
                 Action::Unusable(outcome) => self.transcript.push(format!("unusable {}", show(&outcome))),

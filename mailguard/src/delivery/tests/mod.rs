@@ -1,12 +1,19 @@
 //! Attempts against servers on loopback, judged by the outcomes and by what the servers got.
 
+mod security;
+
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use std::net::SocketAddr;
+
+use mailguard_core::config::model::Tls;
 use mailguard_core::mail::{BodyType, ReversePath};
 use mailguard_core::policy::verification::Word;
+use mailguard_core::route::NextHop;
 
 use super::scripted::ScriptedServer;
+use super::session::Identity;
 use super::*;
 use crate::lookup::dns_server::DnsServer;
 use crate::store::body::BodyDirectory;
@@ -44,6 +51,14 @@ fn envelope(recipients: &[&str]) -> Envelope {
     }
 }
 
+fn plainly(next_hop: NextHop) -> Route {
+    Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None }
+}
+
+fn to(server: SocketAddr) -> Route {
+    plainly(NextHop::Address(server))
+}
+
 fn short_body() -> Body {
     Body::Memory(Bytes::from_static(b"hello\r\n"))
 }
@@ -62,7 +77,7 @@ impl Sender {
     }
 
     /// The outcomes as words and status codes.
-    async fn attempt(&self, hop: &NextHop, envelope: &Envelope, body: &Body) -> String {
+    async fn attempt(&self, route: &Route, envelope: &Envelope, body: &Body) -> String {
         let own_name = Domain::parse("guard.test").unwrap();
         let postmaster = Mailbox::parse("boss@d.test").unwrap();
         let terms = Terms {
@@ -71,7 +86,7 @@ impl Sender {
             helo: Some(&own_name),
             postmaster: Some(&postmaster),
         };
-        let outcomes = self.delivery.attempt_on(&terms, hop, envelope, body).await;
+        let outcomes = self.delivery.attempt_on(&terms, route, envelope, body).await;
         outcomes.iter().map(show).collect::<Vec<_>>().join(", ")
     }
 }
@@ -90,7 +105,7 @@ fn show(outcome: &Outcome) -> String {
 async fn check(scripts: &[&str], outcome: &str, seen: &[&str]) {
     let server = ScriptedServer::start("127.0.0.1:0", scripts).await;
     let sender = Sender::new(&[]).await;
-    let hop = NextHop::Address(server.address);
+    let hop = to(server.address);
     assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
     assert_eq!(
         (server.seen(), server.scripts_left()),
@@ -121,11 +136,11 @@ async fn nobody_there_and_ourselves_there() {
     for (address, outcome) in
         [(unused, "deferred 4.4.1"), ("127.0.0.1:10025".parse().unwrap(), "failed 5.4.6")]
     {
-        let hop = NextHop::Address(address);
+        let hop = to(address);
         assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
     }
     sender.delivery.set_listeners(OwnListeners::new(vec![unused]));
-    let hop = NextHop::Address(unused);
+    let hop = to(unused);
     assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "failed 5.4.6");
 }
 
@@ -133,7 +148,7 @@ async fn nobody_there_and_ourselves_there() {
 async fn check_two(scripts: &[&str], outcomes: [&str; 2], messages_seen: usize) {
     let server = ScriptedServer::start("127.0.0.1:0", scripts).await;
     let sender = Sender::new(&[]).await;
-    let hop = NextHop::Address(server.address);
+    let hop = to(server.address);
     for outcome in outcomes {
         assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
     }
@@ -170,7 +185,7 @@ async fn a_server_is_asked_once_an_attempt() {
     let again = format!("{OPENING}\n{}", one_message());
     let server = ScriptedServer::start("127.0.0.1:0", &[&both, &again]).await;
     let sender = Sender::new(&[]).await;
-    let hop = NextHop::Address(server.address);
+    let hop = to(server.address);
     for outcome in ["delivered 2.0.0", "deferred 4.2.1"] {
         assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
     }
@@ -183,7 +198,7 @@ async fn check_pair(first: &[&str], second: &[&str], outcome: &str, contents: Ra
         let sender = Sender::new(&["relay.test A 127.0.0.1", "relay.test A 127.0.0.2"]).await;
         let one = ScriptedServer::start("127.0.0.1:0", first).await;
         let two = ScriptedServer::start(&format!("127.0.0.2:{}", one.address.port()), second).await;
-        let hop = NextHop::Host(Domain::parse("relay.test").unwrap(), one.address.port());
+        let hop = plainly(NextHop::Host(Domain::parse("relay.test").unwrap(), one.address.port()));
         assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
         let seen = [one.seen(), two.seen()].concat();
         assert!(contents.contains(&seen.len()) && seen.iter().all(|text| text == "hello\r\n"), "{seen:?}");
@@ -236,8 +251,8 @@ async fn mixed_recipients_and_the_postmaster() {
     );
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
     let sender = Sender::new(&[]).await;
-    let to = envelope(&["postmaster", "no@d.test", "full@d.test"]);
-    let outcomes = sender.attempt(&NextHop::Address(server.address), &to, &short_body()).await;
+    let message = envelope(&["postmaster", "no@d.test", "full@d.test"]);
+    let outcomes = sender.attempt(&to(server.address), &message, &short_body()).await;
     assert_eq!(outcomes, "delivered 2.0.0, failed 5.1.1, deferred 4.2.2");
     assert_eq!(server.seen(), ["hello\r\n"]);
 }
@@ -260,9 +275,8 @@ async fn more_recipients_than_a_transaction_holds() {
     };
     let script = format!("{OPENING}\n{}{}", transaction(&recipients[..100]), transaction(&recipients[100..]));
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
-    let to = envelope(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
-    let outcomes =
-        Sender::new(&[]).await.attempt(&NextHop::Address(server.address), &to, &short_body()).await;
+    let message = envelope(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
+    let outcomes = Sender::new(&[]).await.attempt(&to(server.address), &message, &short_body()).await;
     assert_eq!(outcomes, vec!["delivered 2.0.0"; 150].join(", "));
     assert_eq!(server.seen(), ["hello\r\n", "hello\r\n"]);
 }
@@ -289,8 +303,7 @@ async fn bodies_in_memory_and_in_files_are_stuffed() {
         let script = format!("{OPENING}\n{}\ndata\nS: 250 ok", envelope_accepted(content.len()));
         let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
         let sender = Sender::new(&[]).await;
-        let outcome =
-            sender.attempt(&NextHop::Address(server.address), &envelope(&["c@d.test"]), &body).await;
+        let outcome = sender.attempt(&to(server.address), &envelope(&["c@d.test"]), &body).await;
         assert_eq!(outcome, "delivered 2.0.0");
         let stuffed = format!("\r\n{content}\r\n").replace("\r\n.", "\r\n..");
         assert_eq!(server.seen(), [&stuffed[2..]]);
@@ -305,7 +318,7 @@ async fn a_refusal_amid_a_large_message_is_heard() {
     let script = format!("{OPENING}\n{}\nS: 552 5.3.4 enough\ndrain", envelope_accepted(content.len()));
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
     let sender = Sender::new(&[]).await;
-    let outcome = sender.attempt(&NextHop::Address(server.address), &envelope(&["c@d.test"]), &body).await;
+    let outcome = sender.attempt(&to(server.address), &envelope(&["c@d.test"]), &body).await;
     assert_eq!(outcome, "failed 5.3.4");
 }
 
@@ -342,7 +355,7 @@ async fn eight_bit_content_needs_a_server_that_takes_it() {
     ] {
         let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
         let sender = Sender::new(&[]).await;
-        let outcome = sender.attempt(&NextHop::Address(server.address), &envelope(&["c@d.test"]), body).await;
+        let outcome = sender.attempt(&to(server.address), &envelope(&["c@d.test"]), body).await;
         assert_eq!(outcome, expect, "{:?}", server.seen());
     }
 }
@@ -354,7 +367,7 @@ async fn we_may_greet_with_our_address() {
     let Sender { delivery, dns } = Sender::new(&[]).await;
     let own_name = Domain::parse("guard.test").unwrap();
     let terms = Terms { dns, own_name: &own_name, helo: None, postmaster: None };
-    let hop = NextHop::Address(server.address);
+    let hop = to(server.address);
     let outcomes = delivery.attempt_on(&terms, &hop, &envelope(&["c@d.test"]), &short_body()).await;
     assert_eq!(show(&outcomes[0]), "delivered 2.0.0");
 }
@@ -365,11 +378,11 @@ async fn waiting_sessions_are_bounded() {
     let server = ScriptedServer::start("127.0.0.1:0", &scripts).await;
     let destination = routing::Destination { name: None, address: server.address };
     let name = Domain::parse("guard.test").unwrap();
-    let identity = Identity { helo: Some(name), own_names: Vec::new(), destination: String::new() };
-    let (pool, hop) = (Pool::default(), NextHop::Address(server.address));
+    let identity = Identity { helo: Some(name), own_names: Vec::new() };
+    let (pool, hop) = (Pool::default(), to(server.address));
     let begin = Instant::now();
     for number in 0..=MAX_IDLE_SESSIONS_A_HOP {
-        let session = Session::open(&destination, &identity).await.unwrap();
+        let session = Session::open(&destination, &hop, &identity, &Trusts::default()).await.unwrap();
         assert_eq!(pool.put(&hop, session).is_some(), number == MAX_IDLE_SESSIONS_A_HOP, "{number}");
     }
     assert_eq!(pool.take_idle_since(begin).len(), 0);
@@ -383,7 +396,7 @@ async fn sessions_end_when_nobody_needs_them() {
     let script = format!("{OPENING}\n{}\nC: QUIT\nS: 221 bye\nclose", one_message());
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
     let sender = Sender::new(&[]).await;
-    let hop = NextHop::Address(server.address);
+    let hop = to(server.address);
     assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "delivered 2.0.0");
     sender.delivery.close().await;
     assert!(sender.delivery.pool.take(&hop).is_none());

@@ -1,0 +1,119 @@
+//! `[smarthost]`, `[[domain_route]]`, `[[mail_route]]` and what `[delivery]` says of routing.
+
+use std::path::Path;
+
+use mailguard_core::config::model::*;
+
+use super::*;
+
+fn errors(text: &str) -> Vec<String> {
+    match parse(&Source::of_text("m.toml", format!("{LEAST}{text}"))) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| format!("{}: {}", error.key, error.message)).collect(),
+    }
+}
+
+/// As the daemon reads it: with the files that it names.
+fn loaded(directory: &Path, text: &str) -> Result<Config, String> {
+    let path = directory.join("mailguard.toml");
+    std::fs::write(&path, format!("{LEAST}{text}")).unwrap();
+    parse(&load(&path).unwrap()).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn a_smarthost_with_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let (ca, password) = (directory.path().join("ca.pem"), directory.path().join("password"));
+    std::fs::write(&ca, "PEM").unwrap();
+    std::fs::write(&password, "geheim ß\nsecond line\n").unwrap();
+    let text = format!(
+        "[smarthost]\nenabled = true\naddress = \"relay.example.net\"\ntls = \"implicit\"\nca_file = \"{}\"\n\
+         username = \"me\"\npassword_file = \"{}\"\nmethods = [\"plain\", \"CRAM-MD5\"]\n",
+        ca.display(),
+        password.display()
+    );
+    let config = loaded(directory.path(), &text).unwrap();
+    let smarthost = config.smarthost.unwrap();
+    let login = smarthost.login.as_ref().unwrap();
+    assert_eq!((smarthost.port, smarthost.tls, smarthost.ca.as_deref()), (465, Tls::Implicit, Some("PEM")));
+    assert_eq!((login.user.as_str(), login.password.as_str()), ("me", "geheim ß"));
+    assert_eq!(login.methods, [Mechanism::Plain, Mechanism::CramMd5]);
+    assert!(!format!("{smarthost:?}").contains("geheim"));
+}
+
+#[test]
+fn what_is_wrong_with_a_smarthost() {
+    let on = "[smarthost]\nenabled = true\naddress = \"10.0.0.1\"\n";
+    for (more, expect) in [
+        ("username = \"me\"\n", "smarthost.username: a username needs a password"),
+        (
+            "username = \"me\"\npassword = \"a\"\npassword_file = \"/dev/null/x\"\n",
+            "smarthost.password_file: there is a password, too",
+        ),
+        (
+            "methods = [\"GSSAPI\"]\n",
+            "smarthost.methods[0]: found \"GSSAPI\", accepted: \"CRAM-MD5\", \"DIGEST-MD5\", \"PLAIN\" or \"LOGIN\"",
+        ),
+        ("methods = []\n", "smarthost.methods: no method is allowed"),
+    ] {
+        let found = errors(&format!("{on}{more}"));
+        assert!(found.contains(&expect.to_owned()), "{more}: {found:?}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().join("empty");
+    std::fs::write(&empty, "\n").unwrap();
+    let named = format!("{on}username = \"me\"\npassword_file = \"{}\"\n", empty.display());
+    let refused = loaded(directory.path(), &named).unwrap_err();
+    assert!(refused.contains("holds no password of 1 to 255 octets"), "{refused}");
+    let absent = loaded(directory.path(), &named.replace("/empty", "/absent")).unwrap_err();
+    assert!(absent.contains("smarthost.password_file") && absent.contains("/absent"), "{absent}");
+}
+
+#[test]
+fn domain_routes_and_their_smarthosts() {
+    let directory = tempfile::tempdir().unwrap();
+    let password = directory.path().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let text = format!(
+        "[[domain_route]]\ndirection = \"sender\"\ndomain = \"a.example\"\noutgoing_address = \"192.0.2.7\"\n\
+         [domain_route.smarthost]\naddress = \"relay.example.net\"\nusername = \"me\"\npassword_file = \"{}\"\n\
+         [[domain_route]]\ndirection = \"recipient\"\ndomain = \"b.example\"\noutgoing_address = \"wan1\"\n\
+         [[domain_route]]\ndirection = \"recipient\"\ndomain = \"c.example\"\nsmarthost = {{ enabled = false }}\n",
+        password.display()
+    );
+    let routes = loaded(directory.path(), &text).unwrap().domain_routes;
+    let RouteSmarthost::Own(own) = &routes[0].smarthost else { panic!("{routes:?}") };
+    assert_eq!((own.port, own.login.as_ref().unwrap().password.as_str()), (25, "secret"));
+    assert_eq!(routes[0].outgoing, Some(Outgoing::Address("192.0.2.7".parse().unwrap())));
+    assert_eq!(
+        (&routes[1].outgoing, &routes[1].smarthost),
+        (&Some(Outgoing::Interface("wan1".to_owned())), &RouteSmarthost::General,)
+    );
+    assert_eq!(routes[2].smarthost, RouteSmarthost::Without);
+    let twice = "[[domain_route]]\ndirection = \"sender\"\ndomain = \"a.example\"\n".repeat(2);
+    assert_eq!(errors(&twice), ["domain_route[1].domain: the sender domain \"a.example\" stands here twice"]);
+    assert_eq!(
+        errors("[[domain_route]]\ndomain = \"a.example\"\n"),
+        ["domain_route[0].direction: missing: \"sender\" or \"recipient\""]
+    );
+    assert_eq!(
+        errors("[[domain_route]]\ndirection = \"sender\"\ndomain = \"a.example\"\nsmarthost = {}\n"),
+        ["domain_route[0].smarthost.address: an enabled smarthost needs an address"]
+    );
+}
+
+#[test]
+fn copies() {
+    let text = "[[mail_route]]\ndirection = \"recipient\"\naddress = \"boss@example.com\"\nbcc = \"archive@example.com\"\n\
+                [delivery]\nalways_bcc = \"all@example.com\"\ndelay_warning = \"0s\"\ntls = \"required\"\n";
+    let config = parse(&Source::of_text("m.toml", format!("{LEAST}{text}"))).unwrap();
+    assert_eq!(config.mail_routes[0].bcc.to_string(), "archive@example.com");
+    assert_eq!(config.delivery.always_bcc.unwrap().to_string(), "all@example.com");
+    assert!(config.delivery.delay_warning.is_zero());
+    assert_eq!(config.delivery.tls, Tls::Required);
+    assert_eq!(
+        errors("[[mail_route]]\ndirection = \"recipient\"\naddress = \"example.com\"\nbcc = \"a@b.c\"\n")
+            .len(),
+        1
+    );
+}
