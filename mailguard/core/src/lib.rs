@@ -6,8 +6,10 @@
 // What a peer sends ends no process.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod bcc;
 pub mod config;
 pub mod credentials;
+pub mod destination;
 pub mod disposition;
 pub mod dsn;
 pub mod finding;

@@ -30,4 +30,7 @@ pub struct ClientOrigin {
     pub destination_is_ours: bool,
     /// The argument of HELO or EHLO, empty if there was none.
     pub helo: String,
+    /// The name by which the client had logged in.
+    #[serde(default)]
+    pub user: Option<String>,
 }

@@ -280,6 +280,7 @@ mod tests {
             destination: destination.parse().unwrap(),
             destination_is_ours,
             helo: "client.test".to_owned(),
+            user: None,
         })
     }
 

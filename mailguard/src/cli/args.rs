@@ -155,7 +155,12 @@ Exit codes of check: 0 not listed, 1 listed or failed."
 Examples:
   mailguard queue list
   mailguard queue show 1PAV3QX7K2M
-  mailguard queue retry --all"
+  mailguard queue retry --to example.com
+  mailguard queue hold 1PAV3QX7K2M
+  mailguard queue pause 10.0.0.25
+
+A destination is a domain (recipients in it and its subdomains), an address, a next hop as lists show it
+(10.0.0.25:25, relay.example.net:587, mx:example.com), or \"all\"."
     )]
     Queue(QueueCommand),
     /// Messages that are withheld.
@@ -394,9 +399,51 @@ pub(super) enum QueueCommand {
     /// Show one message: recipients, attempts, header.
     Show(One),
     /// Make an attempt now.
-    Retry(Chosen),
+    Retry(QueueChosen),
+    /// Make no attempt from now on, also after a restart.
+    Hold(QueueChosen),
+    /// Make attempts at messages that are held again.
+    Release(QueueChosen),
     /// Give messages up; nobody is notified.
-    Remove(Chosen),
+    Remove(QueueChosen),
+    /// Make no attempt at a destination from now on, also after a restart. Mail is taken, and waits.
+    Pause(Paused),
+    /// Make attempts at a destination again.
+    Resume(Paused),
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Paused {
+    /// The destination.
+    pub(super) destination: String,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct QueueChosen {
+    /// The messages, as `list` names them.
+    #[arg(required_unless_present_any = ["all", "to"], value_name = "ID")]
+    ids: Vec<QueueId>,
+    /// All that are there.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    /// Those of which a recipient is at this destination.
+    #[arg(long, value_name = "DESTINATION", conflicts_with_all = ["ids", "all"])]
+    to: Option<String>,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+impl QueueChosen {
+    /// The choice as the daemon takes it.
+    pub(super) fn which(&self) -> Which {
+        match &self.to {
+            Some(destination) => Which::To(destination.clone()),
+            None if self.all => Which::All,
+            None => Which::Ids(self.ids.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Context;
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
-use super::args::{Chosen, Listed, One, QuarantineCommand, QueueCommand};
+use super::args::{Listed, One, Output, Paused, QuarantineCommand, QueueCommand};
 use super::layout::{Table, ago, messages, plain, plain_lines, size, until};
 use super::{Printed, wrong_answer};
 use crate::control::{
@@ -29,16 +29,34 @@ pub(super) fn queue(client: &mut Client, command: QueueCommand, now: UnixTime) -
             }
             _ => wrong_answer(),
         },
-        QueueCommand::Retry(chosen) => change(
-            client,
-            &chosen,
-            Request::QueueRetry { which: chosen.which() },
-            "is due now",
-            "are due now",
-        ),
-        QueueCommand::Remove(chosen) => {
-            change(client, &chosen, Request::QueueRemove { which: chosen.which() }, "removed", "removed")
+        QueueCommand::Retry(chosen) => {
+            let request = Request::QueueRetry { which: chosen.which() };
+            change(client, chosen.output, request, "is due now", "are due now")
         }
+        QueueCommand::Hold(chosen) => {
+            let request = Request::QueueHold { which: chosen.which(), held: true };
+            change(client, chosen.output, request, "is held", "are held")
+        }
+        QueueCommand::Release(chosen) => {
+            let request = Request::QueueHold { which: chosen.which(), held: false };
+            change(client, chosen.output, request, "is no longer held", "are no longer held")
+        }
+        QueueCommand::Remove(chosen) => {
+            let request = Request::QueueRemove { which: chosen.which() };
+            change(client, chosen.output, request, "removed", "removed")
+        }
+        QueueCommand::Pause(Paused { destination, output }) => pause(client, destination, true, output),
+        QueueCommand::Resume(Paused { destination, output }) => pause(client, destination, false, output),
+    }
+}
+
+fn pause(client: &mut Client, destination: String, paused: bool, output: Output) -> anyhow::Result<Printed> {
+    match client.ask(&Request::QueuePause { destination, paused })? {
+        Answer::Paused(all) => Printed::result(output, &all, || match all.as_slice() {
+            [] => "no destination is paused\n".to_owned(),
+            all => format!("paused: {}\n", plain(&all.join(" "))),
+        }),
+        _ => wrong_answer(),
     }
 }
 
@@ -65,11 +83,15 @@ pub(super) fn quarantine(
         QuarantineCommand::Release { chosen, to, with_virus } => {
             let to = to.map(|text| Mailbox::parse(&text).context(text)).transpose()?;
             let request = Request::QuarantineRelease { which: chosen.which(), to, with_virus };
-            change(client, &chosen, request, "released", "released")
+            change(client, chosen.output, request, "released", "released")
         }
-        QuarantineCommand::Delete(chosen) => {
-            change(client, &chosen, Request::QuarantineDelete { which: chosen.which() }, "deleted", "deleted")
-        }
+        QuarantineCommand::Delete(chosen) => change(
+            client,
+            chosen.output,
+            Request::QuarantineDelete { which: chosen.which() },
+            "deleted",
+            "deleted",
+        ),
     }
 }
 
@@ -94,7 +116,7 @@ fn gather<T>(
 /// Does something to messages. Those that aren't there are a failure, the others are done nevertheless.
 fn change(
     client: &mut Client,
-    chosen: &Chosen,
+    output: Output,
     request: Request,
     one: &str,
     many: &str,
@@ -104,8 +126,7 @@ fn change(
         _ => return wrong_answer(),
     };
     let verb = if done.messages == 1 { one } else { many };
-    let mut printed =
-        Printed::result(chosen.output, &done, || format!("{} {verb}\n", messages(done.messages)))?;
+    let mut printed = Printed::result(output, &done, || format!("{} {verb}\n", messages(done.messages)))?;
     for id in &done.missing {
         let _ = writeln!(printed.complaint, "mailguard: there is no message {id}");
     }
@@ -129,7 +150,7 @@ fn print_queue(listing: &Listing<QueueRow>, now: UnixTime) -> String {
             row.sender.clone(),
             to,
             row.attempts.to_string(),
-            until(now, row.next_attempt),
+            if row.held { "held".to_owned() } else { until(now, row.next_attempt) },
             row.last.clone(),
         ]);
     }

@@ -68,6 +68,9 @@ fn print_status(report: &StatusReport, now: UnixTime) -> String {
     stock.row(["sessions".to_owned(), format!("{} of {}", report.sessions, report.max_sessions)]);
     let queue = format!("{}, {}", messages(report.queue.messages), size(report.queue.octets));
     stock.row(["queue".to_owned(), queue]);
+    if !report.paused.is_empty() {
+        stock.row(["paused".to_owned(), report.paused.join(" ")]);
+    }
     let (count, octets) = (messages(report.quarantine.messages), size(report.quarantine.octets));
     let quarantine = format!("{count}, {octets} of {}", size(report.quarantine_max_octets));
     stock.row(["quarantine".to_owned(), quarantine]);

@@ -44,6 +44,20 @@ pub enum Request {
         /// Which.
         which: Which,
     },
+    /// Make no attempt at them from now on, or make attempts again. Answered by [`Answer::Done`].
+    QueueHold {
+        /// Which.
+        which: Which,
+        /// Whether they are held.
+        held: bool,
+    },
+    /// Make no attempt at a destination from now on, or make attempts again. Answered by [`Answer::Paused`].
+    QueuePause {
+        /// As [`mailguard_core::destination::Destination`] is written.
+        destination: String,
+        /// Whether it is paused.
+        paused: bool,
+    },
     /// Messages that are withheld, oldest first. Answered by [`Answer::Quarantine`].
     QuarantineList(Page),
     /// One of them. Answered by [`Answer::QuarantineMessage`].
@@ -112,6 +126,8 @@ pub enum Which {
     All,
     /// These.
     Ids(Vec<QueueId>),
+    /// Of the queue, those of which a recipient is at this destination.
+    To(String),
 }
 
 /// The answer line.
@@ -177,6 +193,8 @@ pub enum Answer {
     QuarantineMessage(Box<QuarantineMessage>),
     /// Something was done to messages.
     Done(Done),
+    /// The destinations that are paused now.
+    Paused(Vec<String>),
     /// What happened to messages.
     Traces(Vec<TraceRow>),
     /// Where mail would go.
@@ -212,6 +230,8 @@ pub struct StatusReport {
     pub max_sessions: u64,
     /// Messages that wait.
     pub queue: Stock,
+    /// Destinations at which no attempt is made, at an administrator's word.
+    pub paused: Vec<String>,
     /// Messages that are withheld.
     pub quarantine: Stock,
     /// `quarantine.max_size`, octets.
@@ -301,6 +321,16 @@ pub struct Done {
     pub missing: Vec<QueueId>,
 }
 
+impl Done {
+    /// Notes one message, which `was` there or not.
+    pub fn note(&mut self, id: QueueId, was: bool) {
+        match was {
+            true => self.messages += 1,
+            false => self.missing.push(id),
+        }
+    }
+}
+
 /// A message that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueRow {
@@ -322,6 +352,8 @@ pub struct QueueRow {
     pub attempts: u32,
     /// What the last attempt came to; empty before the first.
     pub last: String,
+    /// No attempt is made, at an administrator's word.
+    pub held: bool,
 }
 
 /// A message that waits, with everything that is known of it.

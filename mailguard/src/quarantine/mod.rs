@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use mailguard_core::bcc;
 use mailguard_core::config::Config;
 use mailguard_core::finding::Threat;
 use mailguard_core::mail::{ForwardPath, Mailbox, QueueId, Recipient, UnixTime, header, shown};
@@ -159,8 +160,17 @@ impl QuarantineHandle {
         if !confirmed && record.withheld.iter().any(|withheld| is_virus(&withheld.reason)) {
             return Ok(Released::NeedsConfirmation);
         }
+        let copies = match to {
+            Some(_) => Vec::new(),
+            None => {
+                let recipients = record.envelope.recipients.iter().map(|recipient| &recipient.forward_path);
+                let recipients: Vec<_> = recipients.collect();
+                let config = self.config.load();
+                bcc::copies(&config, &record.envelope.reverse_path, &recipients, &record.copied)
+            }
+        };
         let to = to.map(|mailbox| vec![Recipient::new(ForwardPath::Mailbox(mailbox.clone()))]);
-        let release = Release { id, to, at: SystemTime::now().into() };
+        let release = Release { id, to, copies, at: SystemTime::now().into() };
         match self.db.submit(Job::Release(Box::new(release))).await? {
             Answer::Absent => Ok(Released::Absent),
             _ => Ok(Released::Queued),

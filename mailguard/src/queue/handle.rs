@@ -1,19 +1,32 @@
-//! The queue for control and command line: look at it, try a message now, remove one.
+//! The queue for control and command line: look at it, try a message now, hold or remove one, pause a destination.
 
 use std::sync::Arc;
 
+use mailguard_core::destination::Destination;
 use mailguard_core::mail::{QueueId, shown};
+use mailguard_core::route::route;
 
-use super::Shared;
+use super::{Live, MAX_PAUSED, Shared, State};
 use crate::store::record::{DamagedRecord, MessageRecord};
 use crate::store::rows::{Answer, Job};
 use crate::store::spool_db::ReadError;
 use crate::store::stock::Stock;
-use crate::store::view::{Listing, page};
+use crate::store::view::{Listing, View, page};
 use crate::store::writer::WriteError;
 
 /// How much of a message is shown, octets.
 const SHOWN_OCTETS: usize = 16 * 1024;
+
+/// Why a destination isn't paused.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// [`MAX_PAUSED`] are.
+    #[error("{MAX_PAUSED} destinations are paused already: resume some, or pause \"all\"")]
+    TooMany,
+    /// The store couldn't be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
 
 /// Looks at and steers the queue; cheap to clone.
 #[derive(Clone)]
@@ -61,12 +74,75 @@ impl QueueHandle {
 
     /// Tries a message now, though its next hop may rest; false if it isn't in the queue.
     pub fn retry(&self, id: QueueId) -> bool {
-        self.shared.force(Some(id)) > 0
+        self.shared.make_due(Some(id), true) > 0
     }
 
-    /// Tries every message now and says how many.
-    pub fn retry_all(&self) -> usize {
-        self.shared.force(None)
+    /// The ids of all messages.
+    pub fn ids(&self) -> Vec<QueueId> {
+        self.shared.lock().live.keys().copied().collect()
+    }
+
+    /// Makes no attempt at a message from now on, or makes attempts again; false if it isn't in the queue. An attempt that
+    /// runs goes on.
+    pub async fn hold(&self, id: QueueId, held: bool) -> Result<bool, WriteError> {
+        if self.shared.around.db.submit(Job::Hold(id, held)).await? != Answer::Done {
+            return Ok(false);
+        }
+        match held {
+            true => self.shared.lock().schedule.forget(id),
+            false => drop(self.shared.make_due(Some(id), false)),
+        }
+        Ok(true)
+    }
+
+    /// Makes no attempt at a destination from now on, also after a restart. Attempts that run go on.
+    pub async fn pause(&self, destination: Destination) -> Result<(), PauseError> {
+        if self.shared.lock().paused.len() >= MAX_PAUSED {
+            return Err(PauseError::TooMany);
+        }
+        self.shared.around.db.submit(Job::Pause(destination.to_string(), true)).await?;
+        let mut state = self.shared.lock();
+        if !state.paused.contains(&destination) {
+            state.paused.push(destination);
+        }
+        Ok(())
+    }
+
+    /// Makes attempts at a destination again; false if it wasn't paused.
+    pub async fn resume(&self, destination: &Destination) -> Result<bool, WriteError> {
+        let answer = self.shared.around.db.submit(Job::Pause(destination.to_string(), false)).await?;
+        self.shared.lock().paused.retain(|paused| paused != destination);
+        // Nobody noted whom it concerns: each is looked at once.
+        self.shared.make_due(None, false);
+        Ok(answer == Answer::Done)
+    }
+
+    /// Where no attempt is made.
+    pub fn paused(&self) -> Vec<Destination> {
+        self.shared.lock().paused.clone()
+    }
+
+    /// The messages of which a recipient that waits is at a destination. Reads every message that waits.
+    pub async fn ids_to(&self, destination: Destination) -> Result<Vec<QueueId>, ReadError> {
+        let config = self.shared.around.config.load_full();
+        let is_there = move |record: &MessageRecord| {
+            record.queued().any(|(index, _)| {
+                let recipient = record.destination(index);
+                route(&config, &record.envelope.reverse_path, &recipient, &record.origin)
+                    .is_ok_and(|route| destination.covers(&recipient, &route))
+            })
+        };
+        let look = move |view: &View| {
+            let mut found = Vec::new();
+            for row in view.messages(None)? {
+                let (id, record) = row?;
+                if is_there(&record) {
+                    found.push(id);
+                }
+            }
+            Ok(found)
+        };
+        self.shared.around.db.read(look).await
     }
 
     /// Removes a message, also one that is kept aside, without telling anybody; false if there is none. An attempt
@@ -76,29 +152,24 @@ impl QueueHandle {
         self.shared.forget_unless_released(id).await;
         Ok(answer == Answer::Done)
     }
-
-    /// Removes every message that waits and says how many.
-    pub async fn remove_all(&self) -> Result<usize, WriteError> {
-        let ids: Vec<_> = self.shared.lock().live.keys().copied().collect();
-        let mut removed = 0;
-        for id in ids {
-            removed += usize::from(self.remove(id).await?);
-        }
-        Ok(removed)
-    }
 }
 
 impl Shared {
-    /// Makes one message, or all, due now.
-    fn force(&self, id: Option<QueueId>) -> usize {
+    /// Makes one message, or all, due now; `forced`: whatever its recipients wait for.
+    fn make_due(&self, id: Option<QueueId>, forced: bool) -> usize {
         let now = self.now();
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut found = 0;
-        for (&live_id, live) in state.live.iter_mut().filter(|(live, _)| id.is_none_or(|id| id == **live)) {
-            live.forced = true;
-            state.schedule.set_due(live_id, now);
+        let State { live, schedule, .. } = state;
+        let mut wake = |id: QueueId, live: &mut Live| {
+            live.forced |= forced;
+            schedule.set_due(id, now);
             found += 1;
+        };
+        match id {
+            Some(id) => live.get_mut(&id).into_iter().for_each(|live| wake(id, live)),
+            None => live.iter_mut().for_each(|(&id, live)| wake(id, live)),
         }
         drop(guard);
         self.wake.notify_one();

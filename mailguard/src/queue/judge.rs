@@ -1,13 +1,14 @@
 //! What follows from the outcomes of an attempt: done, again later, or the end, and then who is told. Pure.
 //!
-//! A failure is reported to the sender only where its zone gets reports (`server.dsn_zones`); from other zones the
-//! sender may be forged, so that the message is withheld and the administrator decides. A report that fails
+//! A failure or a long delay is reported to the sender only where its zone gets reports (`server.dsn_zones`), or where it had
+//! logged in; from other zones the sender may be forged, so that a message that fails is withheld, and the administrator, who
+//! is told, decides. A report that fails
 //! itself is dropped: reports about reports never end (RFC 5321 §4.5.5, §6.1; RFC 3461 §4.1).
 
 use std::time::Duration;
 
 use mailguard_core::config::Config;
-use mailguard_core::dsn::{Action, wants_failure};
+use mailguard_core::dsn::{Action, wants_delay, wants_failure};
 use mailguard_core::mail::{ReversePath, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
@@ -61,7 +62,20 @@ pub(super) fn judge(
             Outcome::Deferred(report) => {
                 let attempts = queued.attempts.saturating_add(1);
                 match retry_policy(config).next(record.received_at, attempts, now) {
-                    Some(at) => judgement.again(*index, queued, attempts, at, report.clone()),
+                    Some(at) => {
+                        let warned = warning_is_due(config, record, *index, now);
+                        if warned {
+                            judgement.reported.push((*index, Action::Delayed, report.clone()));
+                        }
+                        let state = Queued {
+                            redirected_to: queued.redirected_to.clone(),
+                            attempts,
+                            next_attempt: at,
+                            last: Some(report.clone()),
+                            warned: queued.warned || warned,
+                        };
+                        judgement.again(*index, state)
+                    }
                     None => judgement.failed(config, record, *index, expired(config, report)),
                 }
             }
@@ -77,20 +91,8 @@ impl Judgement {
         consequence
     }
 
-    fn again(
-        &mut self,
-        index: usize,
-        queued: &Queued,
-        attempts: u32,
-        at: UnixTime,
-        report: Report,
-    ) -> Consequence {
-        let state = Queued {
-            redirected_to: queued.redirected_to.clone(),
-            attempts,
-            next_attempt: at,
-            last: Some(report),
-        };
+    fn again(&mut self, index: usize, state: Queued) -> Consequence {
+        let at = state.next_attempt;
         self.states.push((index, RecipientState::Queued(state)));
         self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
         Consequence::Retry(at)
@@ -144,12 +146,24 @@ fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Conseque
     Consequence::Report
 }
 
+/// Whether the sender is to be told now that the message waits for recipient `index`.
+pub(super) fn warning_is_due(config: &Config, record: &MessageRecord, index: usize, now: UnixTime) -> bool {
+    let RecipientState::Queued(queued) = &record.states[index] else { return false };
+    let after = config.delivery.delay_warning;
+    !after.is_zero()
+        && !queued.warned
+        && now >= record.received_at.plus(after)
+        && record.envelope.reverse_path != ReversePath::Null
+        && wants_delay(&record.envelope.recipients[index])
+        && is_told(config, record, index)
+}
+
 /// Whether the sender is one to whom reports go. What was redirected to somebody else is not the sender's to hear of.
 fn is_told(config: &Config, record: &MessageRecord, index: usize) -> bool {
     let Origin::Client(client) = &record.origin else { return false };
     let redirected =
         matches!(&record.states[index], RecipientState::Queued(Queued { redirected_to: Some(_), .. }));
-    !redirected && config.server.dsn_zones.contains(&client.zone)
+    !redirected && (client.user.is_some() || config.server.dsn_zones.contains(&client.zone))
 }
 
 fn expired(config: &Config, last: &Report) -> Report {
@@ -193,13 +207,13 @@ mod tests {
 
     fn record() -> MessageRecord {
         let new = message(QueueId(1), &["a@b.test"], Body::Memory("".into()));
-        MessageRecord {
-            origin: new.origin,
-            received_at: UnixTime(0),
-            body: StoredBody::Row { octets: 0 },
-            states: first_states(&new.dispositions, UnixTime(0)),
-            envelope: new.envelope,
-        }
+        MessageRecord::new(
+            new.origin,
+            new.envelope,
+            UnixTime(0),
+            StoredBody::Row { octets: 0 },
+            first_states(&new.dispositions, UnixTime(0)),
+        )
     }
 
     fn check(change: impl FnOnce(&mut MessageRecord), outcome: Outcome, now: u64, expect: Consequence) {
@@ -240,12 +254,48 @@ mod tests {
             queued.redirected_to = Some(mailbox("admin@y.test"));
         };
         check(redirected, failed(), 1, Consequence::Quarantine);
+        let logged_in = |r: &mut MessageRecord| {
+            r.origin = client("red");
+            let Origin::Client(client) = &mut r.origin else { panic!("a client") };
+            client.user = Some("alice".to_owned());
+        };
+        check(logged_in, failed(), 1, Consequence::Report);
         let relayed = || Outcome::Relayed(report(2));
         check(|_| {}, relayed(), 1, Consequence::Report);
         check(|r| r.origin = client("red"), relayed(), 1, Consequence::Done);
         check(|r| r.origin = Origin::Own, relayed(), 1, Consequence::Done);
         check(|r| r.envelope.reverse_path = ReversePath::Null, relayed(), 1, Consequence::Done);
         check(redirected, relayed(), 1, Consequence::Done);
+    }
+
+    /// A warning is due once, when `delay_warning` has passed, to who gets reports and wants this one.
+    #[test]
+    fn a_delay_is_told_once() {
+        const HOURS: u64 = 3_600_000_000;
+        type Change = fn(&mut MessageRecord);
+        let warned = |change: Change, now: u64| {
+            let mut record = record();
+            change(&mut record);
+            let outcomes = [(0, Outcome::Deferred(report(4)))];
+            let judgement = judge(&config(Path::new("/")), &record, &outcomes, UnixTime(now));
+            let RecipientState::Queued(state) = &judgement.states[0].1 else { panic!("waits") };
+            (judgement.reported.iter().map(|told| told.1).collect::<Vec<_>>(), state.warned)
+        };
+        let nobody: Change = |_| {};
+        let already: Change = |r| {
+            let RecipientState::Queued(queued) = &mut r.states[0] else { panic!("queued") };
+            queued.warned = true;
+        };
+        let stranger: Change = |r| r.origin = client("red");
+        let silent: Change = |r| r.envelope.recipients[0].notify = Some(Notify::NEVER);
+        let null: Change = |r| r.envelope.reverse_path = ReversePath::Null;
+        let own: Change = |r| r.origin = Origin::Own;
+        assert_eq!(warned(nobody, 4 * HOURS - 1), (vec![], false));
+        assert_eq!(warned(nobody, 4 * HOURS), (vec![Action::Delayed], true));
+        assert_eq!(warned(already, 5 * HOURS), (vec![], true));
+        for change in [stranger, silent, null, own] {
+            assert_eq!(warned(change, 5 * HOURS), (vec![], false));
+        }
     }
 
     #[test]

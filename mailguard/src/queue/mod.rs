@@ -21,16 +21,19 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
+use mailguard_core::destination::Destination;
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::schedule::{Limits, Schedule};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 pub use self::attempt::{Attempted, Consequence, Deliver, Outgoing, Witness};
-pub use self::handle::QueueHandle;
+pub use self::handle::{PauseError, QueueHandle};
 
+use self::notice::AdministratorNotices;
 use crate::spool::IdMint;
 use crate::store::intake::Held;
+use crate::store::recover::Recovered;
 use crate::store::spool_db::SpoolDb;
 
 /// Most recipients of one attempt: what every server must take (RFC 5321 §4.5.3.1.8).
@@ -41,6 +44,9 @@ pub const MAX_ATTEMPTS_IN_FLIGHT: usize = 200;
 
 /// Attempts at once to one next hop.
 pub const MAX_ATTEMPTS_PER_HOP: usize = 20;
+
+/// Destinations that may be paused at one time.
+pub const MAX_PAUSED: usize = 1_000;
 
 /// Messages whose records are read from the store at once.
 const LOAD_BATCH: usize = 256;
@@ -72,15 +78,22 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Starts with what recovery found: `Recovered::queued`.
-    pub fn start(surroundings: Surroundings, queued: &[(QueueId, UnixTime)]) -> Self {
-        Self::start_with(surroundings, queued, Arc::new(|| SystemTime::now().into()))
+    /// Starts with what recovery found.
+    pub fn start(surroundings: Surroundings, recovered: &Recovered) -> Self {
+        Self::start_with(surroundings, recovered, Arc::new(|| SystemTime::now().into()))
     }
 
-    fn start_with(surroundings: Surroundings, queued: &[(QueueId, UnixTime)], clock: Clock) -> Self {
+    fn start_with(surroundings: Surroundings, recovered: &Recovered, clock: Clock) -> Self {
         let limits = Limits { in_flight: MAX_ATTEMPTS_IN_FLIGHT, per_hop: MAX_ATTEMPTS_PER_HOP };
-        let mut state = State { schedule: Schedule::new(limits), live: HashMap::new(), workers: 0 };
-        for &(id, due) in queued {
+        let mut state = State {
+            schedule: Schedule::new(limits),
+            live: HashMap::with_capacity(recovered.queued.len()),
+            workers: 0,
+            // A row is written by us from what was parsed before.
+            paused: recovered.paused.iter().filter_map(|text| text.parse().ok()).collect(),
+            administrator_notices: AdministratorNotices::default(),
+        };
+        for &(id, due) in &recovered.queued {
             state.live.insert(id, Live::default());
             state.schedule.set_due(id, due);
         }
@@ -170,6 +183,9 @@ struct State {
     live: HashMap<QueueId, Live>,
     /// Tasks that make attempts or note their outcomes.
     workers: usize,
+    /// Where no attempt is made; at most [`MAX_PAUSED`].
+    paused: Vec<Destination>,
+    administrator_notices: AdministratorNotices,
 }
 
 /// What is known in memory of a message that waits.

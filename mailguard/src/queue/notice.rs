@@ -1,7 +1,12 @@
-//! The report to the sender as a new message: composed in core, committed together with the states that it tells of.
+//! Notices as new messages: the report to the sender, and what the administrator is told of mail of which no sender hears.
+//! Composed in core, committed together with the states that they tell of.
+
+use std::time::Duration;
 
 use mailguard_core::config::Config;
-use mailguard_core::dsn::{self, Action, DsnRequest, MAX_RETURNED_HEADER_OCTETS, MAX_RETURNED_OCTETS, Told};
+use mailguard_core::dsn::{
+    self, Action, DsnRequest, MAX_RETURNED_HEADER_OCTETS, MAX_RETURNED_OCTETS, Reader, Told,
+};
 use mailguard_core::mail::{DsnReturn, Mailbox, QueueId, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Report;
@@ -11,13 +16,38 @@ use crate::store::intake::Committed;
 use crate::store::record::{MessageRecord, Queued, RecipientState, StoredBody};
 use crate::store::rows::Accept;
 
+/// Most notices to the administrator an hour: a flood of them hides what it tells. What exceeds it is in the log, and in
+/// `mailguard quarantine list` as everything else.
+const MAX_ADMINISTRATOR_NOTICES_AN_HOUR: u32 = 60;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// The message that is reported of.
 pub(super) struct Reported<'a> {
     pub(super) id: QueueId,
     pub(super) record: &'a MessageRecord,
+    pub(super) reader: Reader<'a>,
     /// The recipients to report, by place in the envelope.
-    pub(super) reported: &'a [(usize, Action, Report)],
+    pub(super) told: &'a [(usize, Action, Report)],
     pub(super) body: &'a Body,
+}
+
+/// How many notices the administrator got lately.
+#[derive(Debug, Default)]
+pub(super) struct AdministratorNotices {
+    since: UnixTime,
+    count: u32,
+}
+
+impl AdministratorNotices {
+    /// Whether one more may go out at `now`; it counts.
+    pub(super) fn allow(&mut self, now: UnixTime) -> bool {
+        if now.since(self.since) >= HOUR {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= MAX_ADMINISTRATOR_NOTICES_AN_HOUR
+    }
 }
 
 /// The report as a message named `id`; none where there is nobody to tell.
@@ -27,11 +57,15 @@ pub(super) async fn notice(
     id: QueueId,
     now: UnixTime,
 ) -> Option<Accept> {
-    let Reported { record, body, .. } = message;
+    let Reported { record, body, reader, .. } = message;
     let octets = usize::try_from(body.octets()).unwrap_or(usize::MAX);
-    let failed = message.reported.iter().any(|(_, action, _)| *action == Action::Failed);
-    // Of what is on its way nobody needs another copy (RFC 3461 §4.3).
-    let ret = if failed { dsn::returned(&record.envelope, octets) } else { DsnReturn::Headers };
+    let failed = message.told.iter().any(|(_, action, _)| *action == Action::Failed);
+    // Of what is on its way, or in the quarantine, nobody needs another copy (RFC 3461 §4.3).
+    let ret = if failed && reader == Reader::Sender {
+        dsn::returned(&record.envelope, octets)
+    } else {
+        DsnReturn::Headers
+    };
     let limit = match ret {
         DsnReturn::Full => MAX_RETURNED_OCTETS,
         DsnReturn::Headers => MAX_RETURNED_HEADER_OCTETS,
@@ -40,7 +74,7 @@ pub(super) async fn notice(
         tracing::error!(id = %message.id, %error, "a failed message can't be read: its report says only why");
         bytes::Bytes::new()
     });
-    let told = message.reported.iter().map(|(index, action, report)| Told {
+    let told = message.told.iter().map(|(index, action, report)| Told {
         recipient: &record.envelope.recipients[*index],
         action: *action,
         report,
@@ -48,24 +82,21 @@ pub(super) async fn notice(
     let content = dsn::compose(&DsnRequest {
         reporting_mta: &config.hostname,
         sender: &sender(config)?,
+        reader,
+        language: config.language,
         id: message.id,
         arrival: record.received_at,
         now,
+        retry_until: record.received_at.plus(config.delivery.max_queue_time),
         envelope: &record.envelope,
         told: &told.collect::<Vec<_>>(),
         original: &original,
         ret,
     });
-    let envelope = dsn::envelope(&record.envelope, &content)?;
+    let envelope = dsn::envelope(&record.envelope, reader, &content)?;
     let body = Body::Memory(content.into());
-    let state = Queued { redirected_to: None, attempts: 0, next_attempt: now, last: None };
-    let record = MessageRecord {
-        origin: Origin::Own,
-        envelope,
-        received_at: now,
-        body: StoredBody::of(&body),
-        states: vec![RecipientState::Queued(state)],
-    };
+    let states = vec![RecipientState::Queued(Queued::first(None, now))];
+    let record = MessageRecord::new(Origin::Own, envelope, now, StoredBody::of(&body), states);
     let row = serde_json::to_vec(&record).ok()?;
     let handover = Some(Committed { id, held: None });
     Some(Accept { id, message: Some(row), quarantine: None, body, handover })

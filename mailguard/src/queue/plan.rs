@@ -3,6 +3,7 @@
 //! Routing is asked anew for every attempt, so that a changed configuration holds for what waits already.
 
 use mailguard_core::config::Config;
+use mailguard_core::destination::Destination;
 use mailguard_core::mail::{Envelope, Notify, Recipient, UnixTime};
 use mailguard_core::route::{NoRoute, Route, route};
 
@@ -16,8 +17,17 @@ pub(super) struct Plan {
     pub(super) groups: Vec<Group>,
     /// Recipients without a next hop.
     pub(super) unroutable: Vec<(usize, NoRoute)>,
-    /// When the next of the others is due; those in an attempt aren't counted.
+    /// When the next of the others is due; those in an attempt, and those whose destination is paused, aren't counted.
     pub(super) next_due: Option<UnixTime>,
+}
+
+/// What an administrator says of a message's attempts.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Orders<'a> {
+    /// Try it now.
+    pub(super) forced: bool,
+    /// Make no attempt at these.
+    pub(super) paused: &'a [Destination],
 }
 
 /// Recipients of one attempt, by place in the envelope.
@@ -27,23 +37,29 @@ pub(super) struct Group {
     pub(super) recipients: Vec<usize>,
 }
 
-/// Plans for the recipients that wait, aren't `busy`, and are due at `now`, or all of them if `forced`.
+/// Plans for the recipients that wait, aren't `busy`, and are due at `now`, or all of them where that is ordered. One of a message
+/// that is held makes no plan.
 pub(super) fn plan(
     config: &Config,
     record: &MessageRecord,
     busy: &[usize],
     now: UnixTime,
-    forced: bool,
+    orders: Orders<'_>,
 ) -> Plan {
     let mut plan = Plan::default();
+    if record.held {
+        return plan;
+    }
     for (index, queued) in record.queued().filter(|(index, _)| !busy.contains(index)) {
-        if queued.next_attempt > now && !forced {
+        if queued.next_attempt > now && !orders.forced {
             let earliest = plan.next_due.map_or(queued.next_attempt, |due| due.min(queued.next_attempt));
             plan.next_due = Some(earliest);
             continue;
         }
         let sender = &record.envelope.reverse_path;
-        match route(config, sender, &record.destination(index), &record.origin) {
+        let recipient = record.destination(index);
+        match route(config, sender, &recipient, &record.origin) {
+            Ok(route) if orders.paused.iter().any(|paused| paused.covers(&recipient, &route)) => {}
             Ok(route) => plan.add(route, index),
             Err(no_route) => plan.unroutable.push((index, no_route)),
         }
@@ -103,13 +119,13 @@ mod tests {
 
     fn record(recipients: &[&str]) -> MessageRecord {
         let new = message(mailguard_core::mail::QueueId(1), recipients, Body::Memory("".into()));
-        MessageRecord {
-            origin: new.origin,
-            received_at: NOW,
-            body: StoredBody::Row { octets: 0 },
-            states: crate::store::record::first_states(&new.dispositions, NOW),
-            envelope: new.envelope,
-        }
+        MessageRecord::new(
+            new.origin,
+            new.envelope,
+            NOW,
+            StoredBody::Row { octets: 0 },
+            crate::store::record::first_states(&new.dispositions, NOW),
+        )
     }
 
     fn own_server(domain: &str) -> Config {
@@ -123,7 +139,7 @@ mod tests {
     #[test]
     fn recipients_are_grouped_by_next_hop() {
         let record = record(&["a@in.test", "b@out.test", "c@in.test", "d@OUT.test"]);
-        let plan = plan(&own_server("in.test"), &record, &[], NOW, false);
+        let plan = plan(&own_server("in.test"), &record, &[], NOW, Orders::default());
         let groups: Vec<_> =
             plan.groups.iter().map(|g| (g.route.next_hop.to_string(), g.recipients.clone())).collect();
         assert_eq!(groups, [("10.0.0.25:25".to_owned(), vec![0, 2]), ("mx:out.test".to_owned(), vec![1, 3])]);
@@ -138,6 +154,7 @@ mod tests {
                 attempts: 1,
                 next_attempt: UnixTime(at),
                 last: None,
+                warned: false,
             })
         };
         record.states[1] = later(3_000);
@@ -148,17 +165,33 @@ mod tests {
             (vec![0, 1, 2], false, None, None),
             (vec![0], true, Some(vec![1, 2]), None),
         ] {
-            let plan = plan(&config(Path::new("/")), &record, &busy, NOW, forced);
+            let plan = plan(&config(Path::new("/")), &record, &busy, NOW, Orders { forced, paused: &[] });
             assert_eq!(plan.groups.first().map(|group| group.recipients.clone()), recipients, "{busy:?}");
             assert_eq!(plan.next_due, next_due.map(UnixTime), "{busy:?}");
         }
     }
 
     #[test]
+    fn what_is_held_or_paused_is_left_alone() {
+        let mut record = record(&["a@in.test", "b@out.test"]);
+        let config = own_server("in.test");
+        let groups = |record: &MessageRecord, paused: &[&str]| -> Vec<String> {
+            let paused: Vec<Destination> = paused.iter().map(|text| text.parse().unwrap()).collect();
+            let plan = plan(&config, record, &[], NOW, Orders { forced: true, paused: &paused });
+            plan.groups.iter().map(|group| group.route.next_hop.to_string()).collect()
+        };
+        assert_eq!(groups(&record, &["out.test"]), ["10.0.0.25:25"]);
+        assert_eq!(groups(&record, &["10.0.0.25", "other.test"]), ["mx:out.test"]);
+        assert!(groups(&record, &["all"]).is_empty());
+        record.held = true;
+        assert!(groups(&record, &[]).is_empty());
+    }
+
+    #[test]
     fn no_attempt_has_more_recipients_than_every_server_takes() {
         let many: Vec<_> = (0..250).map(|n| format!("r{n}@x.test")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
-        let plan = plan(&config(Path::new("/")), &record(&many), &[], NOW, false);
+        let plan = plan(&config(Path::new("/")), &record(&many), &[], NOW, Orders::default());
         assert_eq!(plan.groups.iter().map(|g| g.recipients.len()).collect::<Vec<_>>(), [100, 100, 50]);
     }
 

@@ -11,8 +11,8 @@ use mailguard_core::route::NoRoute;
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::EnhancedStatus;
 
-use super::judge::retry_policy;
-use super::plan::{Group, plan};
+use super::judge::{retry_policy, warning_is_due};
+use super::plan::{Group, Orders, plan};
 use super::worker::{Settling, work};
 use super::{LOAD_BATCH, Live, STORE_RETRY, Shared, Work, Worker};
 use crate::store::intake::{Committed, Held};
@@ -79,7 +79,8 @@ impl Shared {
         let state = &mut *guard;
         let live = state.live.entry(id).or_default();
         let forced = std::mem::take(&mut live.forced);
-        let plan = plan(&config, record, &live.busy, now, forced);
+        let orders = Orders { forced, paused: &state.paused };
+        let plan = plan(&config, record, &live.busy, now, orders);
         if let Some(due) = plan.next_due {
             state.schedule.set_due(id, due);
         }
@@ -92,7 +93,9 @@ impl Shared {
             live.busy.extend_from_slice(&recipients);
             if forced {
                 state.schedule.wake(&route);
-            } else if expired && state.schedule.is_failing(&route) {
+            } else if state.schedule.is_failing(&route)
+                && (expired || recipients.iter().any(|&index| warning_is_due(&config, record, index, now)))
+            {
                 // Others are tried in its place; it would wait behind them for ever.
                 let outcomes = recipients.into_iter().map(|index| (index, unanswered(record, index)));
                 settle(Some(route.next_hop), outcomes.collect());

@@ -4,7 +4,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use mailguard_core::mail::QueueId;
+use mailguard_core::config::Config;
+use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
 use mailguard_core::schedule::Health;
@@ -17,9 +18,11 @@ use super::plan::envelope;
 use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::store::body::Body;
 use crate::store::record::MessageRecord;
-use crate::store::rows::{Answer, Job, Record};
+use crate::store::record::Reason;
+use crate::store::rows::{Accept, Answer, Job, Record};
 use crate::store::spool_db::ReadError;
 use crate::store::writer::WriteError;
+use mailguard_core::dsn::{Action, Reader};
 
 /// Other or undefined mail system status (RFC 3463 §3.4): ours.
 const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
@@ -180,28 +183,17 @@ impl Shared {
 
     async fn record(
         &self,
-        config: &mailguard_core::config::Config,
+        config: &Config,
         settling: &Settling,
         judgement: Judgement,
-        now: mailguard_core::mail::UnixTime,
+        now: UnixTime,
     ) -> Result<(), WriteError> {
         let id = settling.id;
         let recipients: Vec<_> = settling.outcomes.iter().map(|(index, _)| *index).collect();
         let Judgement { states, withhold, reported, next_due, .. } = judgement;
-        let mut notice_to_sender = None;
-        if !reported.is_empty() {
-            let body = self.body_for_report(settling).await;
-            let message = Reported { id, record: &settling.record, reported: &reported, body: &body };
-            notice_to_sender = notice(config, message, self.around.ids.mint(), now).await;
-        }
-        let record = Record {
-            id,
-            recipients: settling.record.states.len(),
-            states,
-            withhold,
-            at: now,
-            notice: notice_to_sender,
-        };
+        let notices = self.notices(config, settling, &reported, &withhold, now).await;
+        let record =
+            Record { id, recipients: settling.record.states.len(), states, withhold, at: now, notices };
         match self.around.db.submit(Job::Record(Box::new(record))).await? {
             Answer::Recorded(Some(_)) => {
                 let mut state = self.lock();
@@ -216,6 +208,45 @@ impl Shared {
             _ => self.forget_unless_released(id).await,
         }
         Ok(())
+    }
+
+    /// What sender and administrator are told.
+    async fn notices(
+        &self,
+        config: &Config,
+        settling: &Settling,
+        reported: &[(usize, Action, Report)],
+        withhold: &[(usize, Reason)],
+        now: UnixTime,
+    ) -> Vec<Accept> {
+        let withheld: Vec<_> = withhold
+            .iter()
+            .filter_map(|(index, reason)| match reason {
+                Reason::Undeliverable(report) => Some((*index, Action::Failed, report.clone())),
+                Reason::Threat(_) => None,
+            })
+            .collect();
+        let mut readers = Vec::new();
+        if !reported.is_empty() {
+            readers.push((Reader::Sender, reported));
+        }
+        if let Some(postmaster) = config.postmaster.as_ref().filter(|_| !withheld.is_empty()) {
+            if self.lock().administrator_notices.allow(now) {
+                readers.push((Reader::Administrator(postmaster), &withheld[..]));
+            } else {
+                tracing::warn!(id = %settling.id, "undeliverable, withheld; the administrator got too many notices to be told");
+            }
+        }
+        let mut notices = Vec::new();
+        if readers.is_empty() {
+            return notices;
+        }
+        let body = self.body_for_report(settling).await;
+        for (reader, told) in readers {
+            let message = Reported { id: settling.id, record: &settling.record, reader, told, body: &body };
+            notices.extend(notice(config, message, self.around.ids.mint(), now).await);
+        }
+        notices
     }
 
     async fn body_for_report(&self, settling: &Settling) -> Body {
@@ -243,11 +274,7 @@ fn complete(mut outcomes: Vec<Outcome>, recipients: usize) -> Vec<Outcome> {
     outcomes
 }
 
-fn attempted(
-    settling: &Settling,
-    judgement: &Judgement,
-    at: mailguard_core::mail::UnixTime,
-) -> Vec<Attempted> {
+fn attempted(settling: &Settling, judgement: &Judgement, at: UnixTime) -> Vec<Attempted> {
     settling
         .outcomes
         .iter()

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
+use mailguard_core::destination::Destination;
 use mailguard_core::mail::{ForwardPath, Mailbox, QueueId, ReversePath, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::route::{self, Explanation};
@@ -73,6 +74,10 @@ pub(super) fn refused(error: impl ToString) -> ControlError {
 
 fn not_found(id: QueueId) -> ControlError {
     ControlError::new(ErrorKind::NotFound, format!("there is no message {id} here"))
+}
+
+fn destination(text: &str) -> Result<Destination> {
+    text.parse().map_err(|error| ControlError::new(ErrorKind::Invalid, error))
 }
 
 fn limit(page: Page) -> usize {
@@ -172,6 +177,7 @@ impl ControlHandler {
             sessions: self.parts.limits.sessions() as u64,
             max_sessions: config.server.max_sessions as u64,
             queue: stock(self.parts.queue.stock()),
+            paused: self.paused(),
             quarantine: stock(self.parts.quarantine.stock()),
             quarantine_max_octets: config.quarantine.max_size,
             kernel,
@@ -200,30 +206,48 @@ impl ControlHandler {
         Ok(Answer::QueueMessage(Box::new(rows::queue_message(id, &record, header))))
     }
 
-    fn queue_retry(&self, which: Which) -> Done {
+    async fn queued(&self, which: Which) -> Result<Vec<QueueId>> {
         match which {
-            Which::All => Done { messages: self.parts.queue.retry_all() as u64, missing: Vec::new() },
-            Which::Ids(ids) => {
-                let (there, missing): (Vec<_>, Vec<_>) =
-                    ids.into_iter().partition(|id| self.parts.queue.retry(*id));
-                Done { messages: there.len() as u64, missing }
-            }
+            Which::All => Ok(self.parts.queue.ids()),
+            Which::Ids(ids) => Ok(ids),
+            Which::To(text) => self.parts.queue.ids_to(destination(&text)?).await.map_err(failed),
         }
     }
 
-    async fn queue_remove(&self, which: Which) -> Result<Done> {
-        let Which::Ids(ids) = which else {
-            let messages = self.parts.queue.remove_all().await.map_err(failed)? as u64;
-            return Ok(Done { messages, missing: Vec::new() });
-        };
+    async fn queue_retry(&self, which: Which) -> Result<Done> {
+        let ids = self.queued(which).await?;
+        let (there, missing): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| self.parts.queue.retry(*id));
+        Ok(Done { messages: there.len() as u64, missing })
+    }
+
+    async fn queue_hold(&self, which: Which, held: bool) -> Result<Done> {
         let mut done = Done { messages: 0, missing: Vec::new() };
-        for id in ids {
-            match self.parts.queue.remove(id).await.map_err(failed)? {
-                true => done.messages += 1,
-                false => done.missing.push(id),
-            }
+        for id in self.queued(which).await? {
+            done.note(id, self.parts.queue.hold(id, held).await.map_err(failed)?);
         }
         Ok(done)
+    }
+
+    async fn queue_remove(&self, which: Which) -> Result<Done> {
+        let mut done = Done { messages: 0, missing: Vec::new() };
+        for id in self.queued(which).await? {
+            done.note(id, self.parts.queue.remove(id).await.map_err(failed)?);
+        }
+        Ok(done)
+    }
+
+    async fn queue_pause(&self, text: &str, paused: bool) -> Result<Answer> {
+        let destination = destination(text)?;
+        if paused {
+            self.parts.queue.pause(destination).await.map_err(refused)?;
+        } else if !self.parts.queue.resume(&destination).await.map_err(failed)? {
+            return Err(ControlError::new(ErrorKind::NotFound, format!("{destination} isn't paused")));
+        }
+        Ok(Answer::Paused(self.paused()))
+    }
+
+    fn paused(&self) -> Vec<String> {
+        self.parts.queue.paused().iter().map(ToString::to_string).collect()
     }
 
     async fn quarantine_list(&self, page: Page) -> Result<Answer> {
@@ -245,6 +269,9 @@ impl ControlHandler {
         match which {
             Which::Ids(ids) => Ok(ids),
             Which::All => self.parts.quarantine.ids().await.map_err(failed),
+            Which::To(_) => {
+                Err(ControlError::new(ErrorKind::Invalid, "what is withheld isn't chosen by destination"))
+            }
         }
     }
 
@@ -315,7 +342,9 @@ impl Handler for ControlHandler {
             Request::Edit(edit) => self.edit(edit).await,
             Request::QueueList(page) => self.queue_list(page).await,
             Request::QueueShow { id } => self.queue_show(id).await,
-            Request::QueueRetry { which } => Ok(Answer::Done(self.queue_retry(which))),
+            Request::QueueRetry { which } => self.queue_retry(which).await.map(Answer::Done),
+            Request::QueueHold { which, held } => self.queue_hold(which, held).await.map(Answer::Done),
+            Request::QueuePause { destination, paused } => self.queue_pause(&destination, paused).await,
             Request::QueueRemove { which } => self.queue_remove(which).await.map(Answer::Done),
             Request::QuarantineList(page) => self.quarantine_list(page).await,
             Request::QuarantineShow { id } => self.quarantine_show(id).await,

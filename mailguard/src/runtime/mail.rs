@@ -162,7 +162,7 @@ impl House {
             deliver: delivery.clone(),
             witness: Arc::new(traces.clone()),
         };
-        let queue = Queue::start(surroundings, &recovered.queued);
+        let queue = Queue::start(surroundings, &recovered);
         let quarantine = QuarantineHandle::new(db.clone(), config.clone());
         let limits = Arc::new(Limits::default());
         tokio::spawn(quarantine.clone().sweep());

@@ -70,6 +70,7 @@ pub(super) fn queue_row(id: QueueId, record: &MessageRecord) -> QueueRow {
         first_recipient: first.unwrap_or_default(),
         next_attempt: record.due().unwrap_or(record.received_at),
         attempts: latest.map_or(0, |(_, queued)| queued.attempts),
+        held: record.held,
         last: latest.and_then(|(_, queued)| queued.last.as_ref()).map(said).unwrap_or_default(),
     }
 }

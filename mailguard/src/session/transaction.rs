@@ -18,7 +18,7 @@ use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, Un
 use mailguard_core::origin::{ClientOrigin, Origin};
 use mailguard_core::policy::rcpt::{Inquiry, Next, Verdict};
 use mailguard_core::policy::{self, Trust};
-use mailguard_core::smtp::server::{Greeting, LoginRefused};
+use mailguard_core::smtp::server::LoginRefused;
 use mailguard_core::smtp::{MailCommand, Refusal};
 
 use tokio::time::{Instant, timeout};
@@ -319,7 +319,7 @@ impl<S: Services> Transactions<S> {
             (Decision::Accept(dispositions), Some(body)) => {
                 let message = NewMessage {
                     id: transaction.id,
-                    origin: Origin::Client(self.origin(&transaction.client.greeting)),
+                    origin: Origin::Client(self.origin(&transaction.client)),
                     envelope: transaction.envelope.clone(),
                     dispositions: dispositions.clone(),
                     body,
@@ -376,7 +376,7 @@ impl<S: Services> Transactions<S> {
         Record {
             id,
             at,
-            origin: Origin::Client(self.origin(&client.greeting)),
+            origin: Origin::Client(self.origin(&client)),
             reverse_path: Some(envelope.reverse_path),
             recipients: envelope.recipients.into_iter().map(|recipient| recipient.forward_path).collect(),
             refused_recipients: refused,
@@ -388,14 +388,15 @@ impl<S: Services> Transactions<S> {
         }
     }
 
-    fn origin(&self, greeting: &Greeting) -> ClientOrigin {
+    fn origin(&self, client: &Introduction) -> ClientOrigin {
         ClientOrigin {
             zone: self.zone.clone(),
             kind: self.kind,
             client: self.peer.client.ip(),
             destination: self.peer.destination,
             destination_is_ours: self.peer.destination_is_ours,
-            helo: greeting.name().map(ToString::to_string).unwrap_or_default(),
+            helo: client.greeting.name().map(ToString::to_string).unwrap_or_default(),
+            user: client.user.clone(),
         }
     }
 }

@@ -128,6 +128,7 @@ pub(crate) fn client(zone: &str) -> Origin {
         destination: "192.0.2.2:25".parse().unwrap(),
         destination_is_ours: true,
         helo: "client.test".to_owned(),
+        user: None,
     })
 }
 

@@ -15,9 +15,10 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use mailguard_core::bcc;
 use mailguard_core::config::Config;
 use mailguard_core::disposition::Disposition;
-use mailguard_core::mail::{Envelope, QueueId, UnixTime};
+use mailguard_core::mail::{Envelope, Mailbox, QueueId, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::smtp::Refusal;
 
@@ -156,6 +157,16 @@ impl Spool {
         }
     }
 
+    /// Who gets a copy of what is delivered now.
+    fn copies(&self, envelope: &Envelope, dispositions: &[Disposition]) -> Vec<Mailbox> {
+        let recipients = envelope.recipients.iter().zip(dispositions);
+        let delivered: Vec<_> = recipients
+            .filter(|(_, disposition)| **disposition == Disposition::Deliver)
+            .map(|(recipient, _)| &recipient.forward_path)
+            .collect();
+        bcc::copies(&self.config.load(), &envelope.reverse_path, &delivered, &[])
+    }
+
     /// The rows of a message; none if nothing is to be kept.
     fn accept(&self, message: NewMessage) -> Result<Option<Accept>, CommitError> {
         let NewMessage { id, origin, envelope, dispositions, body, received_at } = message;
@@ -163,8 +174,12 @@ impl Spool {
             return Err(CommitError::Failed("each recipient needs one disposition".into()));
         }
         let states = first_states(&dispositions, received_at);
-        let record = MessageRecord { origin, envelope, received_at, body: StoredBody::of(&body), states };
+        let mut record = MessageRecord::new(origin, envelope, received_at, StoredBody::of(&body), states);
+        let copies = self.copies(&record.envelope, &dispositions);
+        record.copied.clone_from(&copies);
         let quarantine = withheld(&record, &dispositions);
+        record.copied.clear();
+        record.copy_to(copies, received_at);
         if quarantine.is_some() {
             // Commits under way aren't counted: the limit may be exceeded by what a few sessions hold.
             let octets = self.db.quarantine_stock().octets.saturating_add(body.octets());

@@ -3,6 +3,7 @@
 //! JSON, so that an administrator with nothing but the file can read them and a later version can add fields.
 //! Who changes them: `spool` writes the first version, `queue` and `quarantine` go on.
 
+use mailguard_core::bcc;
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Threat;
 use mailguard_core::mail::{Envelope, ForwardPath, Mailbox, Recipient, UnixTime};
@@ -25,6 +26,12 @@ pub struct MessageRecord {
     pub body: StoredBody,
     /// One a recipient, in the envelope's order.
     pub states: Vec<RecipientState>,
+    /// Who has got a copy, or gets one: recipients that nobody else knows of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<Mailbox>,
+    /// An administrator wants no attempt made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// Where a body is kept.
@@ -83,6 +90,16 @@ pub struct Queued {
     pub next_attempt: UnixTime,
     /// What the last attempt came to.
     pub last: Option<Report>,
+    /// The sender was told of the delay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warned: bool,
+}
+
+impl Queued {
+    /// Waits for its first attempt, which is due at `now`.
+    pub fn first(redirected_to: Option<Mailbox>, now: UnixTime) -> Self {
+        Self { redirected_to, attempts: 0, next_attempt: now, last: None, warned: false }
+    }
 }
 
 /// Why nothing more is done for a recipient.
@@ -102,6 +119,31 @@ pub enum Ending {
 }
 
 impl MessageRecord {
+    /// A message of which nobody has a copy.
+    pub fn new(
+        origin: Origin,
+        envelope: Envelope,
+        received_at: UnixTime,
+        body: StoredBody,
+        states: Vec<RecipientState>,
+    ) -> Self {
+        Self { origin, envelope, received_at, body, states, copied: Vec::new(), held: false }
+    }
+
+    /// One more recipient, due at `now`.
+    pub fn add(&mut self, recipient: Recipient, now: UnixTime) {
+        self.envelope.recipients.push(recipient);
+        self.states.push(RecipientState::Queued(Queued::first(None, now)));
+    }
+
+    /// Copies for these, due at `now`.
+    pub fn copy_to(&mut self, copies: Vec<Mailbox>, now: UnixTime) {
+        for bcc in copies {
+            self.add(bcc::recipient(bcc.clone()), now);
+            self.copied.push(bcc);
+        }
+    }
+
     /// When the next of its recipients is due; none when every recipient is ended.
     pub fn due(&self) -> Option<UnixTime> {
         self.queued().map(|(_, queued)| queued.next_attempt).min()
@@ -129,9 +171,7 @@ impl MessageRecord {
 /// The first states of a message: what the dispositions say, due at `now`.
 pub fn first_states(dispositions: &[Disposition], now: UnixTime) -> Vec<RecipientState> {
     let mut redirected: Vec<&Mailbox> = Vec::new();
-    let queued = |redirected_to| {
-        RecipientState::Queued(Queued { redirected_to, attempts: 0, next_attempt: now, last: None })
-    };
+    let queued = |redirected_to| RecipientState::Queued(Queued::first(redirected_to, now));
     dispositions
         .iter()
         .map(|disposition| match disposition {
@@ -162,6 +202,9 @@ pub struct QuarantineRecord {
     pub body: StoredBody,
     /// One a recipient, in the envelope's order.
     pub withheld: Vec<Withheld>,
+    /// Who has got a copy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<Mailbox>,
 }
 
 /// Why one recipient hasn't got the message.
@@ -201,6 +244,7 @@ impl QuarantineRecord {
             received_at: message.received_at,
             body: message.body,
             withheld: Vec::new(),
+            copied: message.copied.clone(),
         }
     }
 

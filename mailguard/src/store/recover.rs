@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::OpenError;
 use super::body::BodyDirectory;
 use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
-use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE, RECORD_OCTETS};
+use super::rows::{BODIES, DAMAGED, MESSAGES, PAUSED, QUARANTINE, RECORD_OCTETS};
 use super::stock::Stock;
 
 /// What was found at the start.
@@ -35,6 +35,8 @@ pub struct Recovered {
     pub damaged: Vec<(QueueId, DamagedRecord)>,
     /// Body files without a row, removed now.
     pub orphans: usize,
+    /// Destinations at which no attempts are made.
+    pub paused: Vec<String>,
 }
 
 /// Looks at everything in `database` and `bodies`; `path` is for messages only.
@@ -80,8 +82,11 @@ impl Search {
 
     /// Whether anything was written.
     fn tables(&mut self, transaction: &WriteTransaction) -> Result<bool, redb::Error> {
-        let fresh = transaction.list_tables()?.count() < 5;
+        let fresh = transaction.list_tables()?.count() < 6;
         transaction.open_table(BODIES)?;
+        for row in transaction.open_table(PAUSED)?.iter()? {
+            self.recovered.paused.push(row?.0.value().to_owned());
+        }
         let mut damaged = transaction.open_table(DAMAGED)?;
         let returned = self.bring_back(transaction, &mut damaged)?;
         let mut bad = Vec::new();
@@ -216,7 +221,8 @@ impl Row for MessageRecord {
     fn note(&self, id: QueueId, recovered: &mut Recovered) {
         recovered.row_octets += weight(self.body);
         recovered.queue_stock.add(self.body.octets());
-        recovered.queued.push((id, self.due().unwrap_or(self.received_at)));
+        let due = if self.held { UnixTime::NEVER } else { self.due().unwrap_or(self.received_at) };
+        recovered.queued.push((id, due));
     }
 }
 

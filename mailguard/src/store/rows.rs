@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use mailguard_core::mail::{Envelope, QueueId, Recipient, UnixTime};
+use mailguard_core::mail::{Envelope, Mailbox, QueueId, Recipient, UnixTime};
 use redb::{ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,8 +14,7 @@ use serde::de::DeserializeOwned;
 use super::body::{Body, BodyDirectory};
 use super::intake::{Committed, Intake};
 use super::record::{
-    DamagedRecord, DamagedTable, Ending, MessageRecord, QuarantineRecord, Queued, Reason, RecipientState,
-    StoredBody,
+    DamagedRecord, DamagedTable, Ending, MessageRecord, QuarantineRecord, Reason, RecipientState, StoredBody,
 };
 use super::stock::{Change, SharedStock};
 use super::writer::Rows;
@@ -28,6 +27,9 @@ pub(super) const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 pub(super) const QUARANTINE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("quarantine");
 /// Rows that can't be used: id and the table it stood in ▶ [`DamagedRecord`].
 pub(super) const DAMAGED: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinition::new("damaged");
+
+/// Destinations at which no attempts are made, as [`mailguard_core::destination`] writes them ▶ 0.
+pub(super) const PAUSED: TableDefinition<'_, &str, u64> = TableDefinition::new("paused");
 
 /// What a record adds to the octets of a body, roughly.
 pub(super) const RECORD_OCTETS: u64 = 1024;
@@ -49,6 +51,10 @@ pub enum Job {
     Release(Box<Release>),
     /// A row that turned out to be unusable is put aside.
     PutAside(QueueId, String),
+    /// No attempt is made at a message from now on, or attempts are made again.
+    Hold(QueueId, bool),
+    /// No attempt is made at a destination from now on, or attempts are made again.
+    Pause(String, bool),
 }
 
 /// A new message; at least one of `message` and `quarantine` is there.
@@ -80,8 +86,8 @@ pub struct Record {
     pub withhold: Vec<(usize, Reason)>,
     /// When.
     pub at: UnixTime,
-    /// The notice to the sender.
-    pub notice: Option<Accept>,
+    /// The notices of it, to sender and administrator.
+    pub notices: Vec<Accept>,
 }
 
 /// A withheld message that goes back to the queue.
@@ -91,6 +97,8 @@ pub struct Release {
     pub id: QueueId,
     /// To whom; none: to those it is withheld from.
     pub to: Option<Vec<Recipient>>,
+    /// Who gets a copy.
+    pub copies: Vec<Mailbox>,
     /// When.
     pub at: UnixTime,
 }
@@ -170,6 +178,7 @@ impl Rows for SpoolRows {
             bodies: transaction.open_table(BODIES)?,
             quarantine: transaction.open_table(QUARANTINE)?,
             damaged: transaction.open_table(DAMAGED)?,
+            paused: transaction.open_table(PAUSED)?,
             weight: &mut self.weight,
             after: &mut self.after,
         };
@@ -198,6 +207,7 @@ struct Tables<'a, 't> {
     bodies: Table<'t, u64, &'static [u8]>,
     quarantine: Table<'t, u64, &'static [u8]>,
     damaged: Table<'t, (u64, u8), &'static [u8]>,
+    paused: Table<'t, &'static str, u64>,
     weight: &'a mut Weight,
     after: &'a mut After,
 }
@@ -221,6 +231,15 @@ impl Tables<'_, '_> {
             }
             Job::Release(release) => self.release(*release),
             Job::PutAside(id, cause) => self.put_aside(id, cause),
+            Job::Hold(id, held) => self.hold(id, held),
+            Job::Pause(destination, true) => {
+                self.paused.insert(&*destination, 0)?;
+                Ok(Answer::Done)
+            }
+            Job::Pause(destination, false) => {
+                let was = self.paused.remove(&*destination)?.is_some();
+                Ok(if was { Answer::Done } else { Answer::Absent })
+            }
         }
     }
 
@@ -260,7 +279,7 @@ impl Tables<'_, '_> {
         if !record.withhold.is_empty() {
             self.withhold(record.id, &mut message, record.withhold, record.at)?;
         }
-        if let Some(notice) = record.notice {
+        for notice in record.notices {
             self.accept(notice)?;
         }
         let due = message.due();
@@ -317,7 +336,7 @@ impl Tables<'_, '_> {
 
     /// The recipients join those who still wait for the same message, if there are any.
     fn release(&mut self, release: Release) -> Result<Answer, StorageError> {
-        let Release { id, to, at } = release;
+        let Release { id, to, copies, at } = release;
         let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(Answer::Absent) };
         let body = entry.body;
         let recipients = to.unwrap_or_else(|| entry.envelope.recipients.clone());
@@ -326,23 +345,27 @@ impl Tables<'_, '_> {
             None => {
                 self.after.queued.add(body.octets());
                 let envelope = Envelope { recipients: Vec::new(), ..entry.envelope };
-                MessageRecord { origin: entry.origin, envelope, received_at: at, body, states: Vec::new() }
+                let mut message = MessageRecord::new(entry.origin, envelope, at, body, Vec::new());
+                message.copied = entry.copied;
+                message
             }
         };
         for recipient in recipients {
-            message.envelope.recipients.push(recipient);
-            message.states.push(RecipientState::Queued(Queued {
-                redirected_to: None,
-                attempts: 0,
-                next_attempt: at,
-                last: None,
-            }));
+            message.add(recipient, at);
         }
+        message.copy_to(copies, at);
         write(&mut self.messages, id, &message)?;
         self.quarantine.remove(id.0)?;
         self.after.withheld.remove(body.octets());
         self.after.handover.push(Committed { id, held: None });
         Ok(Answer::Recorded(message.due()))
+    }
+
+    fn hold(&mut self, id: QueueId, held: bool) -> Result<Answer, StorageError> {
+        let Some(mut message) = read::<MessageRecord>(&self.messages, id)? else { return Ok(Answer::Absent) };
+        message.held = held;
+        write(&mut self.messages, id, &message)?;
+        Ok(Answer::Done)
     }
 
     fn put_aside(&mut self, id: QueueId, cause: String) -> Result<Answer, StorageError> {

@@ -228,7 +228,7 @@ impl Job {
         ROW_OCTETS
             + match self {
                 Job::Accept(accept) => body(accept),
-                Job::Record(record) => record.notice.as_ref().map_or(0, body),
+                Job::Record(record) => record.notices.iter().map(body).sum(),
                 _ => 0,
             }
     }

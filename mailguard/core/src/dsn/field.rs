@@ -1,5 +1,12 @@
 //! Lines of a report: header and status fields and paragraphs, folded, with nothing in them that ends a line.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Octets of an encoded word before encoding: with it, it has 60 characters of 75 (RFC 2047 §2), and a field's name fits
+/// before it.
+const MAX_ENCODED_OCTETS: usize = 36;
+
 /// Octets after which a line is folded at the next chance.
 const FOLD_OCTETS: usize = 76;
 
@@ -11,6 +18,21 @@ const MAX_WORD_OCTETS: usize = 900;
 pub(super) fn push_field(name: &str, value: &str, out: &mut Vec<u8>) {
     let value: String = if name == "To" { printable(value) } else { ascii(value) };
     push_folded(&format!("{name}:"), "\t", value.split(' '), out);
+}
+
+/// A field's text, as encoded words where it isn't ASCII (RFC 2047).
+pub(super) fn encoded_words(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_owned();
+    }
+    let mut words: Vec<String> = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, more) = rest.split_at(rest.floor_char_boundary(MAX_ENCODED_OCTETS));
+        words.push(format!("=?utf-8?B?{}?=", STANDARD.encode(word)));
+        rest = more;
+    }
+    words.join(" ")
 }
 
 /// Appends a paragraph of wrapped lines and an empty line.
@@ -80,6 +102,22 @@ mod tests {
         check("Jörg", "X: J\\x{F6}rg\r\n");
         let word = "w".repeat(40);
         check(&format!("{word} {word}  {word}"), &format!("X: {word}\r\n\t{word} \r\n\t{word}\r\n"));
+    }
+
+    #[test]
+    fn what_is_not_ascii_becomes_encoded_words() {
+        assert_eq!(encoded_words("plain text"), "plain text");
+        let text = "Unzustellbar: für Sie, ".repeat(4);
+        let words = encoded_words(&text);
+        let decoded: String = words
+            .split(' ')
+            .map(|word| {
+                assert!(word.len() <= 75, "{word}");
+                let inner = word.strip_prefix("=?utf-8?B?").unwrap().strip_suffix("?=").unwrap();
+                String::from_utf8(STANDARD.decode(inner).unwrap()).unwrap()
+            })
+            .collect();
+        assert_eq!(decoded, text);
     }
 
     #[test]

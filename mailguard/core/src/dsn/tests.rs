@@ -53,6 +53,9 @@ fn compose_of(envelope: &Envelope, told: &[Told<'_>], original: &[u8], ret: DsnR
     compose(&DsnRequest {
         reporting_mta: &Domain::parse("guard.test").unwrap(),
         sender: &mailbox("postmaster@guard.test"),
+        reader: Reader::Sender,
+        language: Language::English,
+        retry_until: UnixTime(1_795_930_236_000_000),
         id: QueueId(1_795_498_176_000_000),
         arrival: UnixTime(1_795_498_176_000_000),
         now: UnixTime(1_795_498_236_000_000),
@@ -174,6 +177,81 @@ fn what_was_passed_on_is_told_apart_from_what_failed() {
 }
 
 #[test]
+fn a_delay_says_until_when() {
+    let (to, report) =
+        (recipient("c@d.test"), Report::ours(EnhancedStatus::new(4, 4, 1), "", "nobody answers"));
+    let told = [Told { recipient: &to, action: Action::Delayed, report: &report }];
+    let dsn = compose_of(&sent_by("a@b.test"), &told, ORIGINAL, DsnReturn::Headers);
+    assert!(split(&dsn).0.contains(&"Subject: Delayed: your message has not been delivered yet".to_owned()));
+    let explanation = text(&parts(&dsn)[0].1).replace("\r\n", " ");
+    assert!(explanation.contains("attempts go on until Sun, 29 Nov 2026 05:30:36 +0000."), "{explanation}");
+    let status = text(&parts(&dsn)[1].1);
+    assert!(status.contains("Action: delayed\r\nStatus: 4.4.1\r\n"), "{status}");
+    assert!(status.ends_with("Will-Retry-Until: Sun, 29 Nov 2026 05:30:36 +0000\r\n"), "{status}");
+    for (notify, expect) in [
+        (None, true),
+        (Some(Notify::NEVER), false),
+        (Some(Notify { failure: true, ..Notify::NEVER }), false),
+        (Some(Notify { delay: true, ..Notify::NEVER }), true),
+    ] {
+        assert_eq!(wants_delay(&Recipient { notify, ..recipient("c@d.test") }), expect, "{notify:?}");
+    }
+}
+
+/// What people read is in their language; what programs read isn't, and all of it is ASCII on the wire.
+#[test]
+fn every_language_for_the_sender_and_the_administrator() {
+    let (to, no, boss) = (recipient("c@d.test"), report("no such user"), mailbox("boss@guard.test"));
+    let told = [Action::Failed, Action::Delayed, Action::Relayed].map(|action| Told {
+        recipient: &to,
+        action,
+        report: &no,
+    });
+    for (language, failed, withheld) in [
+        (Language::English, "could not be delivered", "withheld in the quarantine"),
+        (Language::German, "konnte den folgenden Empfängern", "in der Quarantäne"),
+        (Language::Italian, "non è stato consegnato ai", "in quarantena"),
+        (Language::Japanese, "再試行は行いません", "隔離されています"),
+    ] {
+        for (reader, expect) in [(Reader::Sender, failed), (Reader::Administrator(&boss), withheld)] {
+            let envelope_of = sent_by("a@b.test");
+            let dsn = compose(&DsnRequest {
+                reporting_mta: &Domain::parse("guard.test").unwrap(),
+                sender: &mailbox("postmaster@guard.test"),
+                reader,
+                language,
+                id: QueueId(1_795_498_176_000_000),
+                arrival: UnixTime(1_795_498_176_000_000),
+                now: UnixTime(1_795_498_236_000_000),
+                retry_until: UnixTime(1_795_930_236_000_000),
+                envelope: &envelope_of,
+                told: if reader == Reader::Sender { &told } else { &told[..1] },
+                original: ORIGINAL,
+                ret: DsnReturn::Headers,
+            });
+            assert!(dsn.is_ascii());
+            let (fields, content) = parts(&dsn).swap_remove(0);
+            let content = match fields.iter().any(|field| field.ends_with("base64")) {
+                true => STANDARD.decode(String::from_utf8(content).unwrap().replace("\r\n", "")).unwrap(),
+                false => content,
+            };
+            let content = String::from_utf8(content).unwrap().replace("\r\n", " ");
+            assert!(
+                content.contains(expect) && content.contains(&QueueId(1_795_498_176_000_000).to_string()),
+                "{language:?}: {content}"
+            );
+            assert!(!content.contains("{}"), "{content}");
+            let status = text(&parts(&dsn)[1].1);
+            assert!(status.contains("Action: failed"), "{status}");
+            let to = if reader == Reader::Sender { "a@b.test" } else { "boss@guard.test" };
+            assert!(split(&dsn).0.contains(&format!("To: <{to}>")));
+            let recipients = envelope(&envelope_of, reader, &dsn).unwrap().recipients;
+            assert_eq!(recipients, [recipient(to)]);
+        }
+    }
+}
+
+#[test]
 fn what_is_returned() {
     let (to, no) = (recipient("c@d.test"), report("no"));
     let envelope = sent_by("a@b.test");
@@ -211,7 +289,7 @@ fn eight_bit_content_is_declared() {
     assert!(split(&dsn).0.contains(&declared));
     let parts = parts(&dsn);
     assert!(parts[2].0.contains(&declared) && !parts[1].0.contains(&declared));
-    assert_eq!(envelope(&sent_by("a@b.test"), &dsn).unwrap().body, BodyType::EightBitMime);
+    assert_eq!(envelope(&sent_by("a@b.test"), Reader::Sender, &dsn).unwrap().body, BodyType::EightBitMime);
 }
 
 #[test]
@@ -240,10 +318,13 @@ fn a_message_that_guesses_the_boundary() {
 
 #[test]
 fn the_envelope_of_a_report() {
-    let to_sender = envelope(&sent_by("a@b.test"), b"x").unwrap();
+    let to_sender = envelope(&sent_by("a@b.test"), Reader::Sender, b"x").unwrap();
     assert_eq!((&to_sender.reverse_path, to_sender.body), (&ReversePath::Null, BodyType::SevenBit));
     assert_eq!(to_sender.recipients, [recipient("a@b.test")]);
-    assert_eq!(envelope(&Envelope { reverse_path: ReversePath::Null, ..sent_by("a@b.test") }, b"x"), None);
+    assert_eq!(
+        envelope(&Envelope { reverse_path: ReversePath::Null, ..sent_by("a@b.test") }, Reader::Sender, b"x"),
+        None
+    );
     for (notify, expect) in [
         (None, true),
         (Some(Notify::NEVER), false),

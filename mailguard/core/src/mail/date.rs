@@ -6,11 +6,14 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 /// Microseconds since 1970-01-01 00:00:00 UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(pub u64);
 
 impl UnixTime {
+    /// Later than any other.
+    pub const NEVER: UnixTime = UnixTime(u64::MAX);
+
     /// Whole seconds since 1970.
     pub fn seconds(self) -> u64 {
         self.0 / 1_000_000

@@ -1,0 +1,137 @@
+//! Where mail goes, as an administrator names it: a domain, a next hop, or everything.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::mail::{Domain, ForwardPath};
+use crate::route::{NextHop, Route};
+
+/// What `mailguard queue` steers by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// `all`
+    All,
+    /// `example.com`: recipients in the domain and its subdomains, and what goes by the server of this name.
+    Domain(Domain),
+    /// `10.0.0.25`: the servers at this address.
+    Address(IpAddr),
+    /// `10.0.0.25:25`, `relay.example.net:587`, `mx:example.com`: one next hop, as lists show it.
+    NextHop(String),
+}
+
+/// A text that names no destination.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} names no destination: expected a domain like \"example.com\", an address, a next hop as lists show it, or \"all\""
+)]
+pub struct NoDestination(String);
+
+impl Destination {
+    /// Whether mail for `recipient` by `route` goes there.
+    pub fn covers(&self, recipient: &ForwardPath, route: &Route) -> bool {
+        match self {
+            Destination::All => true,
+            Destination::Domain(domain) => {
+                let to = recipient.mailbox().and_then(|mailbox| mailbox.domain());
+                let by_name = matches!(&route.next_hop, NextHop::Host(name, _) if name == domain);
+                by_name || to.is_some_and(|to| to.is_within(domain))
+            }
+            Destination::Address(address) => {
+                matches!(&route.next_hop, NextHop::Address(server) if server.ip() == *address)
+            }
+            Destination::NextHop(text) => route.next_hop.to_string() == *text,
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = NoDestination;
+
+    fn from_str(text: &str) -> Result<Self, NoDestination> {
+        if text == "all" {
+            return Ok(Destination::All);
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Destination::Address(address));
+        }
+        let name = text.strip_prefix("mx:").or_else(|| Some(text.rsplit_once(':')?.0));
+        match (name, Domain::parse(text)) {
+            (None, Ok(domain)) => Ok(Destination::Domain(domain)),
+            (Some(name), _)
+                if text.parse::<std::net::SocketAddr>().is_ok() || Domain::parse(name).is_ok() =>
+            {
+                Ok(Destination::NextHop(text.to_owned()))
+            }
+            _ => Err(NoDestination(text.to_owned())),
+        }
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::All => f.write_str("all"),
+            Destination::Domain(domain) => f.write_str(domain.as_str()),
+            Destination::Address(address) => address.fmt(f),
+            Destination::NextHop(text) => f.write_str(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Tls;
+    use crate::mail::Mailbox;
+
+    fn covers(destination: &str, recipient: &str, next_hop: NextHop) -> bool {
+        let destination: Destination = destination.parse().unwrap();
+        let route = Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None };
+        destination.covers(&ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap()), &route)
+    }
+
+    #[test]
+    fn what_a_destination_covers() {
+        let domain = |name: &str| Domain::parse(name).unwrap();
+        let (mx, address) =
+            (NextHop::Mx(domain("d.test")), NextHop::Address("192.0.2.1:25".parse().unwrap()));
+        let relay = NextHop::Host(domain("relay.test"), 587);
+        for (destination, next_hop, expect) in [
+            ("all", &mx, true),
+            ("d.test", &mx, true),
+            ("D.TEST", &address, true),
+            ("test", &relay, true),
+            ("other.test", &mx, false),
+            ("relay.test", &relay, true),
+            ("relay.test:587", &relay, true),
+            ("relay.test:25", &relay, false),
+            ("mx:d.test", &mx, true),
+            ("mx:d.test", &relay, false),
+            ("192.0.2.1", &address, true),
+            ("192.0.2.1:25", &address, true),
+            ("192.0.2.1:26", &address, false),
+            ("192.0.2.2", &address, false),
+        ] {
+            assert_eq!(covers(destination, "a@d.test", next_hop.clone()), expect, "{destination} {next_hop}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        for text in [
+            "all",
+            "example.com",
+            "2001:db8::1",
+            "[2001:db8::1]:25",
+            "mx:example.com",
+            "relay.example.net:587",
+        ] {
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
+        }
+        for text in ["", "a b", "mx:", ":25", "-", "a@b.c"] {
+            assert!(text.parse::<Destination>().is_err(), "{text}");
+        }
+    }
+}
