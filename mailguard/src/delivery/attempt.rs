@@ -1,18 +1,22 @@
 //! One attempt: which recipients are still to be decided, and what the servers said of them so far.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mailguard_core::mail::{Envelope, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Conclusion, ContentForm, Ending, Transaction};
 
-use super::content::{eight_bit, utf8_header};
+use super::content::{eight_bit, seven_bit, utf8_header};
 use super::session::Session;
-use crate::spool::Body;
+use crate::spool::{Body, BodyWriter};
 
 /// Most recipients of one transaction: as many as every server takes (RFC 5321 §4.5.3.1.8).
 const MAX_RECIPIENTS: usize = 100;
+
+/// Makes a writer for a body that lives as long as an attempt.
+pub type Scratch = Arc<dyn Fn() -> BodyWriter + Send + Sync>;
 
 /// The state of an attempt.
 pub(super) struct Attempt<'a> {
@@ -20,6 +24,9 @@ pub(super) struct Attempt<'a> {
     /// In place of the envelope's.
     recipients: &'a [Recipient],
     body: &'a Body,
+    /// The body made 7-bit, once a server needed it; none: it can't be.
+    seven_bit: Option<Option<Body>>,
+    scratch: Option<&'a Scratch>,
     verdicts: Vec<Verdict>,
     /// The servers that have answered.
     asked: Vec<SocketAddr>,
@@ -37,9 +44,15 @@ enum Verdict {
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(envelope: &'a Envelope, recipients: &'a [Recipient], body: &'a Body) -> Self {
+    pub(super) fn new(
+        envelope: &'a Envelope,
+        recipients: &'a [Recipient],
+        body: &'a Body,
+        scratch: Option<&'a Scratch>,
+    ) -> Self {
         let verdicts = vec![Verdict::Open(None); recipients.len()];
-        Self { envelope, recipients, body, verdicts, asked: Vec::new(), over: false }
+        let (asked, over) = (Vec::new(), false);
+        Self { envelope, recipients, body, seven_bit: None, scratch, verdicts, asked, over }
     }
 
     /// Whether no other server needs to be asked.
@@ -73,11 +86,12 @@ impl<'a> Attempt<'a> {
         let is_open = |index: &usize| matches!(self.verdicts[*index], Verdict::Open(_));
         let open: Vec<usize> = (0..self.recipients.len()).filter(is_open).collect();
         for (number, indices) in open.chunks(MAX_RECIPIENTS).enumerate() {
-            let conclusion = self.transaction(session, indices, form).await;
-            if waited && number == 0 && conclusion.ending == Ending::Unanswered {
+            let conclusion = self.transaction(session, indices, &form).await;
+            if waited && number == 0 && was_over(&conclusion) {
                 return false;
             }
-            for (&index, outcome) in indices.iter().zip(conclusion.outcomes) {
+            for (&index, mut outcome) in indices.iter().zip(conclusion.outcomes) {
+                outcome.report_mut().transfer.converted = form.converted;
                 self.note(index, outcome);
             }
             // Another server might deliver what this one has, too.
@@ -90,17 +104,36 @@ impl<'a> Attempt<'a> {
         true
     }
 
-    /// How the body must be declared to this server.
-    async fn form(&self, session: &Session) -> std::io::Result<ContentForm> {
+    /// What this server is given, and how that must be declared to it.
+    async fn form(&mut self, session: &Session) -> std::io::Result<Form> {
         let in_question = self.envelope.smtputf8 && !session.takes_utf8();
-        Ok(ContentForm {
-            size: self.body.octets(),
-            eight_bit: eight_bit(self.body, session.takes_eight_bit()).await?,
-            utf8_header: in_question && utf8_header(self.body).await?,
+        let utf8_header = in_question && utf8_header(self.body).await?;
+        let eight_bit = eight_bit(self.body, session.takes_eight_bit()).await?;
+        let converted = match eight_bit && !session.takes_eight_bit() && !utf8_header {
+            true => self.seven_bit().await?,
+            false => None,
+        };
+        Ok(match converted {
+            Some(body) => {
+                let content = ContentForm { size: body.octets(), eight_bit: false, utf8_header };
+                Form { content, body, converted: true }
+            }
+            None => {
+                let content = ContentForm { size: self.body.octets(), eight_bit, utf8_header };
+                Form { content, body: self.body.clone(), converted: false }
+            }
         })
     }
 
-    async fn transaction(&self, session: &mut Session, indices: &[usize], form: ContentForm) -> Conclusion {
+    async fn seven_bit(&mut self) -> std::io::Result<Option<Body>> {
+        let Some(scratch) = self.scratch else { return Ok(None) };
+        if self.seven_bit.is_none() {
+            self.seven_bit = Some(seven_bit(self.body, scratch()).await?);
+        }
+        Ok(self.seven_bit.clone().flatten())
+    }
+
+    async fn transaction(&self, session: &mut Session, indices: &[usize], form: &Form) -> Conclusion {
         let chosen: Vec<Recipient>;
         let recipients = if indices.len() == self.recipients.len() {
             self.recipients
@@ -108,8 +141,8 @@ impl<'a> Attempt<'a> {
             chosen = indices.iter().map(|&index| self.recipients[index].clone()).collect();
             &chosen
         };
-        let transaction = Transaction { envelope: self.envelope, recipients, content: Some(form) };
-        session.send(&transaction, Some(self.body)).await
+        let transaction = Transaction { envelope: self.envelope, recipients, content: Some(form.content) };
+        session.send(&transaction, Some(&form.body)).await
     }
 
     fn note(&mut self, index: usize, outcome: Outcome) {
@@ -163,6 +196,23 @@ impl<'a> Attempt<'a> {
                 )),
             })
             .collect()
+    }
+}
+
+/// What a server is given.
+struct Form {
+    content: ContentForm,
+    body: Body,
+    converted: bool,
+}
+
+/// Whether a session that had waited had come to its end before it did anything for this message: the server didn't answer,
+/// or took leave (RFC 5321 §3.8) and refused nobody.
+fn was_over(conclusion: &Conclusion) -> bool {
+    match conclusion.ending {
+        Ending::Unanswered => true,
+        Ending::Interrupted => conclusion.outcomes.iter().all(Outcome::blames_next_hop),
+        Ending::Settled | Ending::InDoubt => false,
     }
 }
 

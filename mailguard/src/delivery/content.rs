@@ -3,11 +3,12 @@
 use std::io;
 
 use mailguard_core::mail::header::MAX_HEADER_OCTETS;
+use mailguard_core::mime::seven_bit::{Conversion, Survey};
 use mailguard_core::smtp::client::content::{ContentEncoder, END_OF_DATA, is_wire_ready};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use crate::spool::Body;
+use crate::spool::{Body, BodyWriter};
 
 /// Octets read from a body file at a time.
 const PIECE_OCTETS: usize = 64 * 1024;
@@ -18,16 +19,14 @@ pub(super) async fn eight_bit(body: &Body, offered: bool) -> io::Result<bool> {
     match body {
         Body::Memory(octets) => Ok(!octets.is_ascii()),
         Body::File(_) if offered => Ok(true),
-        Body::File(file) => {
-            let mut file = File::open(file.path()).await?;
-            let mut piece = vec![0; PIECE_OCTETS];
-            loop {
-                match file.read(&mut piece).await? {
-                    0 => return Ok(false),
-                    octets if !piece[..octets].is_ascii() => return Ok(true),
-                    _ => {}
+        Body::File(_) => {
+            let mut octets = Octets::of(body).await?;
+            while let Some(piece) = octets.next().await? {
+                if !piece.is_ascii() {
+                    return Ok(true);
                 }
             }
+            Ok(false)
         }
     }
 }
@@ -37,6 +36,58 @@ pub(super) async fn utf8_header(body: &Body) -> io::Result<bool> {
     let head = body.head(MAX_HEADER_OCTETS).await?;
     let end = memchr::memmem::find(&head, b"\r\n\r\n").unwrap_or(head.len());
     Ok(!head[..end].is_ascii())
+}
+
+/// The body made 7-bit, written by `writer`. None where that can't be done without a guess.
+pub(super) async fn seven_bit(body: &Body, mut writer: BodyWriter) -> io::Result<Option<Body>> {
+    let mut survey = Survey::new();
+    let mut octets = Octets::of(body).await?;
+    while let Some(piece) = octets.next().await? {
+        survey.push(piece);
+    }
+    let plan = match survey.finish() {
+        Ok(plan) => plan,
+        Err(why) => {
+            tracing::debug!(%why, "the message can't be made 7-bit");
+            return Ok(None);
+        }
+    };
+    let mut conversion = Conversion::new(plan);
+    let mut converted = Vec::new();
+    let mut octets = Octets::of(body).await?;
+    while let Some(piece) = octets.next().await? {
+        conversion.push(piece, &mut converted);
+        writer.push(&converted).await?;
+        converted.clear();
+    }
+    conversion.finish(&mut converted);
+    writer.push(&converted).await?;
+    writer.finish().await.map(Some)
+}
+
+/// The octets of a body, in pieces of at most [`PIECE_OCTETS`].
+enum Octets<'a> {
+    Memory(std::slice::Chunks<'a, u8>),
+    File(File, Vec<u8>),
+}
+
+impl<'a> Octets<'a> {
+    async fn of(body: &'a Body) -> io::Result<Self> {
+        Ok(match body {
+            Body::Memory(octets) => Octets::Memory(octets.chunks(PIECE_OCTETS)),
+            Body::File(file) => Octets::File(File::open(file.path()).await?, vec![0; PIECE_OCTETS]),
+        })
+    }
+
+    async fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        match self {
+            Octets::Memory(chunks) => Ok(chunks.next()),
+            Octets::File(file, piece) => match file.read(piece).await? {
+                0 => Ok(None),
+                octets => Ok(Some(&piece[..octets])),
+            },
+        }
+    }
 }
 
 /// The wire form of a body, in pieces.

@@ -28,6 +28,7 @@ use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, NoRoute, Route};
 use tokio::time::{Instant, sleep};
 
+pub use self::attempt::Scratch;
 pub use self::pool::{IDLE_TIME, MAX_IDLE_SESSIONS, MAX_IDLE_SESSIONS_A_HOP, MAX_SESSION_TIME};
 pub use self::session::CONNECT_TIMEOUT;
 
@@ -81,6 +82,8 @@ pub struct Delivery {
     trusts: Trusts,
     dns: CurrentDns,
     listeners: ArcSwap<OwnListeners>,
+    /// Where bodies are converted; none: nowhere.
+    scratch: Option<Scratch>,
 }
 
 /// What an attempt needs of the configuration.
@@ -95,6 +98,11 @@ impl Delivery {
     /// A delivery without waiting sessions. `listeners`: the addresses on which we accept mail ourselves.
     pub fn new(listeners: OwnListeners) -> Self {
         Self { listeners: ArcSwap::from_pointee(listeners), ..Self::default() }
+    }
+
+    /// The same, able to convert bodies for servers that don't take them as they are.
+    pub fn with_scratch(self, scratch: Scratch) -> Self {
+        Self { scratch: Some(scratch), ..self }
     }
 
     /// The listeners have changed.
@@ -135,7 +143,7 @@ impl Delivery {
         body: &Body,
     ) -> Vec<Outcome> {
         let recipients = addressed(&envelope.recipients, terms.postmaster);
-        let mut attempt = Attempt::new(envelope, &recipients, body);
+        let mut attempt = Attempt::new(envelope, &recipients, body, self.scratch.as_ref());
         if let Some(mut session) = waiting_session(&self.pool, route)
             && attempt.send_by_waiting(&mut session).await
         {

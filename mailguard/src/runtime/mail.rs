@@ -146,7 +146,10 @@ impl House {
         let bans = Bans::open(facts, privileged.clone(), config.clone()).await?;
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
-        let delivery = Arc::new(Delivery::new(OwnListeners::new(own)));
+        let scratch = spool.clone();
+        let delivery =
+            Delivery::new(OwnListeners::new(own)).with_scratch(Arc::new(move || scratch.body_writer()));
+        let delivery = Arc::new(delivery);
         let services = Arc::new(MailServices::new(
             spool,
             ids.clone(),

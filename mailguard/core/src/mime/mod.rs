@@ -35,6 +35,7 @@ mod encoding;
 mod header;
 pub mod names;
 mod parameter;
+pub mod seven_bit;
 #[cfg(test)]
 mod tests;
 mod uuencode;

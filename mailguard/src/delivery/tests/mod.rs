@@ -1,5 +1,6 @@
 //! Attempts against servers on loopback, judged by the outcomes and by what the servers got.
 
+mod conversion;
 mod security;
 
 use std::ops::RangeInclusive;

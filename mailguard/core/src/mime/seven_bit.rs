@@ -1,0 +1,617 @@
+//! 8-bit content made 7-bit for a server that takes nothing else (RFC 6152 §3, RFC 2045 §6): line by line, in pieces of any
+//! size, with little memory.
+//!
+//! Twice over the message: a [`Survey`] finds which parts hold octets above 127, and whether they can be encoded at all;
+//! a [`Conversion`] then encodes those and leaves the others as they are. Text becomes quoted-printable, the rest base64.
+//! What can't be done without a guess isn't: header fields that aren't ASCII, multiparts without a boundary, base64 with
+//! 8-bit octets in it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::MAX_MESSAGE_NESTING;
+use super::parameter::Parameters;
+use crate::mail::header::MAX_HEADER_OCTETS;
+
+/// Longest piece of a line that is looked at as one, octets; a boundary has at most 70 (RFC 2046 §5.1.1).
+const MAX_LINE_OCTETS: usize = 4096;
+
+/// Most entities of a message that is converted.
+const MAX_ENTITIES: usize = 10_000;
+
+/// Longest line of quoted-printable, without its soft break (RFC 2045 §6.7).
+const QUOTED_LINE_OCTETS: usize = 75;
+
+/// Octets whose base64 is a line (RFC 2045 §6.8).
+const BASE64_LINE_OCTETS: usize = 57;
+
+/// Why a message can't be made 7-bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Impossible {
+    /// A header field holds 8-bit octets.
+    #[error("a header field isn't ASCII")]
+    Header,
+    /// More header, entities or nesting than is looked at.
+    #[error("it has too many parts, or too large a header")]
+    TooMuch,
+    /// 8-bit octets where none may be encoded.
+    #[error("a part that may not be encoded holds 8-bit octets")]
+    Part,
+}
+
+/// Which entities, in the order of their headers, hold 8-bit octets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan(Vec<bool>);
+
+/// The first pass.
+#[derive(Debug)]
+pub struct Survey(Machine);
+
+/// The second pass.
+#[derive(Debug)]
+pub struct Conversion(Machine);
+
+impl Survey {
+    /// A survey before the first octet.
+    pub fn new() -> Self {
+        Self(Machine::new(None))
+    }
+
+    /// Takes the next octets.
+    pub fn push(&mut self, octets: &[u8]) {
+        self.0.push(octets, &mut Vec::new());
+    }
+
+    /// What is to be done.
+    pub fn finish(mut self) -> Result<Plan, Impossible> {
+        self.0.finish(&mut Vec::new());
+        match self.0.failure {
+            Some(failure) => Err(failure),
+            None => Ok(Plan(self.0.found)),
+        }
+    }
+}
+
+impl Default for Survey {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Conversion {
+    /// A conversion of the message of which `plan` was made.
+    pub fn new(plan: Plan) -> Self {
+        Self(Machine::new(Some(plan.0)))
+    }
+
+    /// Takes the next octets and appends what is ready to `out`: at most some three times as many.
+    pub fn push(&mut self, octets: &[u8], out: &mut Vec<u8>) {
+        self.0.push(octets, out);
+    }
+
+    /// Appends the rest.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        self.0.finish(out);
+    }
+}
+
+/// How the body of an entity is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    AsItIs,
+    Quoted,
+    /// Quoted-printable already, with 8-bit octets among it.
+    QuoteRest,
+    Base64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Header,
+    Body(Form),
+}
+
+#[derive(Debug)]
+struct Machine {
+    /// None: the first pass.
+    plan: Option<Vec<bool>>,
+    found: Vec<bool>,
+    /// The boundaries of the multiparts that are open, the innermost last; none: a message within a message.
+    open: Vec<Vec<u8>>,
+    place: Place,
+    nesting: usize,
+    line: Vec<u8>,
+    /// The piece at hand goes on with a line.
+    continued: bool,
+    header: Vec<u8>,
+    /// Entities whose 8-bit octets nobody may encode.
+    untouchable: bool,
+    base64: Vec<u8>,
+    /// A line end that belongs to the content only if no delimiter follows.
+    line_end_due: bool,
+    failure: Option<Impossible>,
+}
+
+impl Machine {
+    fn new(plan: Option<Vec<bool>>) -> Self {
+        Self {
+            plan,
+            found: Vec::new(),
+            open: Vec::new(),
+            place: Place::Header,
+            nesting: 0,
+            line: Vec::new(),
+            continued: false,
+            header: Vec::new(),
+            untouchable: false,
+            base64: Vec::new(),
+            line_end_due: false,
+            failure: None,
+        }
+    }
+
+    fn push(&mut self, mut octets: &[u8], out: &mut Vec<u8>) {
+        while !octets.is_empty() && self.failure.is_none() {
+            let room = MAX_LINE_OCTETS - self.line.len();
+            let end = memchr::memchr(b'\n', octets).map_or(octets.len(), |at| at + 1).min(room);
+            self.line.extend_from_slice(&octets[..end]);
+            octets = &octets[end..];
+            let ended = self.line.ends_with(b"\n");
+            if ended || self.line.len() == MAX_LINE_OCTETS {
+                self.take_line(out);
+                self.continued = !ended;
+            }
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        if !self.line.is_empty() {
+            self.take_line(out);
+        }
+        if self.place == Place::Header {
+            self.end_header(out);
+        }
+        self.end_body(true, out);
+    }
+
+    fn take_line(&mut self, out: &mut Vec<u8>) {
+        let line = std::mem::take(&mut self.line);
+        if !self.continued && line.starts_with(b"--") && self.delimiter(&line, out) {
+            return;
+        }
+        match self.place {
+            Place::Header if line == b"\r\n" && !self.continued => self.end_header(out),
+            Place::Header => self.header_line(&line),
+            Place::Body(form) => self.body_line(form, &line, out),
+        }
+        self.line = line;
+        self.line.clear();
+    }
+
+    /// Whether the line delimits a part of an open multipart: what is within ends here.
+    fn delimiter(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
+        let said = line[2..].trim_ascii_end();
+        let is =
+            |boundary: &Vec<u8>| said == boundary.as_slice() || said.strip_suffix(b"--") == Some(boundary);
+        let Some(depth) = self.open.iter().rposition(is) else { return false };
+        if self.place == Place::Header {
+            self.end_header(out);
+        }
+        self.end_body(false, out);
+        self.open.truncate(depth + 1);
+        self.write(line, out);
+        if said == self.open[depth].as_slice() {
+            self.place = Place::Header;
+        } else {
+            self.open.pop();
+            self.place = Place::Body(Form::AsItIs);
+            // The epilogue; nobody reads it.
+            self.untouchable = true;
+        }
+        true
+    }
+
+    fn header_line(&mut self, line: &[u8]) {
+        if !line.is_ascii() {
+            self.failure = Some(Impossible::Header);
+        } else if self.header.len() + line.len() > MAX_HEADER_OCTETS {
+            self.failure = Some(Impossible::TooMuch);
+        } else {
+            self.header.extend_from_slice(line);
+        }
+    }
+
+    /// An entity's header is whole: writes it, changed where its body will be.
+    fn end_header(&mut self, out: &mut Vec<u8>) {
+        let header = std::mem::take(&mut self.header);
+        let index = self.found.len();
+        if index >= MAX_ENTITIES {
+            self.failure = Some(Impossible::TooMuch);
+            return;
+        }
+        self.found.push(false);
+        let entity = Entity::of(&header);
+        let encode = self.plan.as_ref().is_some_and(|plan| plan.get(index).copied().unwrap_or(false));
+        let encoding = entity.encoding.as_str();
+        self.untouchable = false;
+        let form = match entity.kind {
+            Kind::Leaf | Kind::Text if encoding == "base64" => {
+                self.untouchable = true;
+                Form::AsItIs
+            }
+            Kind::Leaf | Kind::Text if !encode => Form::AsItIs,
+            Kind::Leaf | Kind::Text if encoding == "quoted-printable" => Form::QuoteRest,
+            Kind::Text => Form::Quoted,
+            Kind::Leaf => Form::Base64,
+            Kind::Multipart(_) | Kind::Message | Kind::Opaque => {
+                self.untouchable = true;
+                Form::AsItIs
+            }
+        };
+        if self.plan.is_some() {
+            write_header(&header, &entity, form, index == 0, out);
+        }
+        self.write(b"\r\n", out);
+        self.place = Place::Body(form);
+        match entity.kind {
+            Kind::Multipart(boundary) => self.open.push(boundary),
+            Kind::Message => {
+                self.place = Place::Header;
+                self.nesting += 1;
+            }
+            Kind::Leaf | Kind::Text | Kind::Opaque => {}
+        }
+        if self.open.len() + self.nesting > MAX_MESSAGE_NESTING {
+            self.failure = Some(Impossible::TooMuch);
+        }
+    }
+
+    fn body_line(&mut self, form: Form, line: &[u8], out: &mut Vec<u8>) {
+        if !line.is_ascii() {
+            if self.untouchable {
+                self.failure = Some(Impossible::Part);
+            }
+            if let Some(last) = self.found.last_mut() {
+                *last = true;
+            }
+        }
+        match form {
+            Form::AsItIs => self.write(line, out),
+            Form::Quoted => quote(line, out),
+            Form::QuoteRest => quote_rest(line, out),
+            Form::Base64 => {
+                if std::mem::take(&mut self.line_end_due) {
+                    self.base64.extend_from_slice(b"\r\n");
+                }
+                let content = line.strip_suffix(b"\r\n");
+                self.line_end_due = content.is_some();
+                self.base64.extend_from_slice(content.unwrap_or(line));
+                let whole = self.base64.len() / BASE64_LINE_OCTETS * BASE64_LINE_OCTETS;
+                write_base64(&self.base64[..whole], out);
+                self.base64.drain(..whole);
+            }
+        }
+    }
+
+    /// The body ends: with the message, or at a delimiter, to which the last line end belongs.
+    fn end_body(&mut self, with_message: bool, out: &mut Vec<u8>) {
+        if self.place != Place::Body(Form::Base64) {
+            return;
+        }
+        if std::mem::take(&mut self.line_end_due) && with_message {
+            self.base64.extend_from_slice(b"\r\n");
+        }
+        write_base64(&std::mem::take(&mut self.base64), out);
+    }
+
+    fn write(&self, octets: &[u8], out: &mut Vec<u8>) {
+        if self.plan.is_some() {
+            out.extend_from_slice(octets);
+        }
+    }
+}
+
+/// What an entity is, as far as its body's encoding goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Leaf,
+    Multipart(Vec<u8>),
+    /// message/rfc822, in which another header follows.
+    Message,
+    /// A composite that can't be looked into: its octets are as they are (RFC 2045 §6.4).
+    Opaque,
+}
+
+#[derive(Debug)]
+struct Entity {
+    kind: Kind,
+    encoding: String,
+    typed: bool,
+    mime: bool,
+}
+
+impl Entity {
+    fn of(header: &[u8]) -> Self {
+        let (mut kind, mut encoding, mut typed, mut mime) = (Kind::Text, String::new(), false, false);
+        for (name, value) in fields(header) {
+            match name.to_ascii_lowercase().as_slice() {
+                b"content-type" if !typed => {
+                    typed = true;
+                    kind = Kind::of(value);
+                }
+                b"content-transfer-encoding" if encoding.is_empty() => {
+                    encoding = Parameters::parse(value).first.to_ascii_lowercase();
+                }
+                b"mime-version" => mime = true,
+                _ => {}
+            }
+        }
+        Self { kind, encoding, typed, mime }
+    }
+}
+
+impl Kind {
+    fn of(value: &[u8]) -> Self {
+        let parameters = Parameters::parse(value);
+        let media = parameters.first.to_ascii_lowercase();
+        match media.split_once('/').map_or(media.as_str(), |(top, _)| top) {
+            "multipart" => match parameters.values("boundary").into_iter().next() {
+                Some(boundary) if !boundary.octets.is_empty() => Kind::Multipart(boundary.octets),
+                _ => Kind::Opaque,
+            },
+            "message" if media == "message/rfc822" || media == "message/global" => Kind::Message,
+            "message" => Kind::Opaque,
+            "text" | "" => Kind::Text,
+            _ => Kind::Leaf,
+        }
+    }
+}
+
+/// The fields of a header: name, and all of its lines but the name.
+fn fields(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    split_fields(header).filter_map(|field| {
+        let colon = memchr::memchr(b':', field)?;
+        Some((field[..colon].trim_ascii_end(), &field[colon + 1..]))
+    })
+}
+
+/// The header's fields with their folds.
+fn split_fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = header;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut end = 0;
+        loop {
+            end += memchr::memchr(b'\n', &rest[end..]).map_or(rest.len() - end, |at| at + 1);
+            if !rest[end..].starts_with(b" ") && !rest[end..].starts_with(b"\t") {
+                break;
+            }
+        }
+        let (field, after) = rest.split_at(end);
+        rest = after;
+        Some(field)
+    })
+}
+
+/// The header with the encoding that the body has now.
+fn write_header(header: &[u8], entity: &Entity, form: Form, is_message: bool, out: &mut Vec<u8>) {
+    let composite = matches!(entity.kind, Kind::Multipart(_) | Kind::Message | Kind::Opaque);
+    let wide = matches!(entity.encoding.as_str(), "8bit" | "binary");
+    let said = match form {
+        Form::Quoted => Some("quoted-printable"),
+        Form::Base64 => Some("base64"),
+        // What is below has become 7-bit; a leaf that holds no 8-bit octet is it already.
+        Form::AsItIs if composite || wide => wide.then_some("7bit"),
+        Form::AsItIs | Form::QuoteRest => None,
+    };
+    let Some(said) = said else { return out.extend_from_slice(header) };
+    for field in split_fields(header) {
+        let name = field.split(|&octet| octet == b':').next().unwrap_or_default().trim_ascii_end();
+        if !name.eq_ignore_ascii_case(b"content-transfer-encoding") {
+            out.extend_from_slice(field);
+        }
+    }
+    if is_message && !entity.mime {
+        out.extend_from_slice(b"MIME-Version: 1.0\r\n");
+    }
+    if form != Form::AsItIs && !entity.typed {
+        // Nobody said in which character set it is (RFC 1428).
+        out.extend_from_slice(b"Content-Type: text/plain; charset=unknown-8bit\r\n");
+    }
+    out.extend_from_slice(format!("Content-Transfer-Encoding: {said}\r\n").as_bytes());
+}
+
+/// A line, or a piece of one, in quoted-printable.
+fn quote(line: &[u8], out: &mut Vec<u8>) {
+    let content = line.strip_suffix(b"\r\n").unwrap_or(line);
+    let ended = content.len() < line.len();
+    let mut column = 0;
+    for (at, &octet) in content.iter().enumerate() {
+        let last = at + 1 == content.len();
+        let plain = match octet {
+            b'=' => false,
+            b' ' | b'\t' => !last,
+            33..=126 => true,
+            _ => false,
+        };
+        let width = if plain { 1 } else { 3 };
+        if column + width > QUOTED_LINE_OCTETS {
+            out.extend_from_slice(b"=\r\n");
+            column = 0;
+        }
+        column += width;
+        if plain {
+            out.push(octet);
+        } else {
+            out.extend_from_slice(format!("={octet:02X}").as_bytes());
+        }
+    }
+    out.extend_from_slice(if ended { b"\r\n" } else { b"=\r\n" });
+}
+
+/// A line of quoted-printable: what it shouldn't hold is encoded, the rest stays.
+fn quote_rest(line: &[u8], out: &mut Vec<u8>) {
+    for &octet in line {
+        if octet.is_ascii() {
+            out.push(octet);
+        } else {
+            out.extend_from_slice(format!("={octet:02X}").as_bytes());
+        }
+    }
+}
+
+fn write_base64(octets: &[u8], out: &mut Vec<u8>) {
+    for line in octets.chunks(BASE64_LINE_OCTETS) {
+        out.extend_from_slice(STANDARD.encode(line).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Limits, walk};
+    use super::*;
+
+    fn convert(message: &[u8], size: usize) -> Result<Vec<u8>, Impossible> {
+        let mut survey = Survey::new();
+        message.chunks(size).for_each(|piece| survey.push(piece));
+        let mut conversion = Conversion::new(survey.finish()?);
+        let mut out = Vec::new();
+        message.chunks(size).for_each(|piece| conversion.push(piece, &mut out));
+        conversion.finish(&mut out);
+        Ok(out)
+    }
+
+    fn check(message: &str, expect: &str) {
+        for size in [1, 7, 4096] {
+            let converted = convert(message.replace('\n', "\r\n").as_bytes(), size).unwrap();
+            let text = String::from_utf8(converted).unwrap().replace("\r\n", "\n");
+            assert_eq!(text, expect, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn text_becomes_quoted_printable() {
+        check(
+            "Subject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\
+             Content-Transfer-Encoding: 8bit\n\nGrüße = 1 \nplain\n",
+            "Subject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\
+             Content-Transfer-Encoding: quoted-printable\n\nGr=C3=BC=C3=9Fe =3D 1=20\nplain\n",
+        );
+        check(
+            "Subject: x\n\nü\n",
+            "Subject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset=unknown-8bit\n\
+             Content-Transfer-Encoding: quoted-printable\n\n=C3=BC\n",
+        );
+    }
+
+    #[test]
+    fn only_the_parts_that_need_it_change() {
+        let multipart = |encoding: &str, first: &str, second: &str| {
+            format!(
+                "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"b b\"\n\
+                 Content-Transfer-Encoding: {encoding}\n\npreamble\n--b b\n{first}\n--b b\n{second}\n--b b--\nend\n"
+            )
+        };
+        check(
+            &multipart(
+                "8bit",
+                "Content-Type: text/plain\n\nplain = text",
+                "Content-Type: application/x\nContent-Transfer-Encoding: binary\n\nä\nö",
+            ),
+            &multipart(
+                "7bit",
+                "Content-Type: text/plain\n\nplain = text",
+                "Content-Type: application/x\nContent-Transfer-Encoding: base64\n\nw6QNCsO2",
+            ),
+        );
+    }
+
+    #[test]
+    fn a_message_within_is_looked_into() {
+        check(
+            "MIME-Version: 1.0\nContent-Type: message/rfc822\nContent-Transfer-Encoding: 8bit\n\nSubject: y\n\
+             MIME-Version: 1.0\nContent-Type: text/plain\n\nü\n",
+            "MIME-Version: 1.0\nContent-Type: message/rfc822\nContent-Transfer-Encoding: 7bit\n\nSubject: y\n\
+             MIME-Version: 1.0\nContent-Type: text/plain\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n",
+        );
+    }
+
+    #[test]
+    fn what_needs_nothing_stays_octet_for_octet() {
+        for message in ["Subject: x\n\nplain\n", "Subject: x\n", "", "no header at all\n\n\n.\n"] {
+            let message = message.replace('\n', "\r\n");
+            let expect =
+                if message.contains("\r\n\r\n") { message.clone() } else { format!("{message}\r\n") };
+            assert_eq!(convert(message.as_bytes(), 5).unwrap(), expect.as_bytes(), "{message:?}");
+        }
+        check(
+            "MIME-Version: 1.0\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC and ü=\n\n",
+            "MIME-Version: 1.0\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC and =C3=BC=\n\n",
+        );
+    }
+
+    #[test]
+    fn what_would_be_a_guess_is_not_done() {
+        for (message, expect) in [
+            ("Subject: ü\n\nx\n", Impossible::Header),
+            ("Content-Type: multipart/mixed\n\nü\n", Impossible::Part),
+            ("Content-Transfer-Encoding: base64\n\nü\n", Impossible::Part),
+            ("Content-Type: message/partial\n\nü\n", Impossible::Part),
+            (
+                "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n--b\nX-Y: ü\n\n\n--b--\n",
+                Impossible::Header,
+            ),
+        ] {
+            assert_eq!(convert(message.replace('\n', "\r\n").as_bytes(), 9), Err(expect), "{message}");
+        }
+        let deep = "Content-Type: message/rfc822\r\n\r\n".repeat(MAX_MESSAGE_NESTING + 1);
+        assert_eq!(convert(deep.as_bytes(), 100), Err(Impossible::TooMuch));
+        let endless = format!("X-Y: {}\r\n", "y".repeat(100)).repeat(MAX_HEADER_OCTETS / 100);
+        assert_eq!(convert(endless.as_bytes(), 1000), Err(Impossible::TooMuch));
+    }
+
+    /// Every part's content as the walk decodes it.
+    fn contents(message: &[u8]) -> Vec<Vec<u8>> {
+        let limits = Limits { max_depth: 8, max_entries: 100, max_unpacked: 1 << 20 };
+        let mut found = Vec::new();
+        walk(message, limits, &mut |part| {
+            if !part.is_container {
+                found.push(part.content.to_vec());
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_7_bit_and_says_the_same(
+            text in "([a-zü= .]{0,30}\r\n){0,8}",
+            other in "([a-zü= .]{0,90}\r\n){0,8}",
+            size in 1usize..64,
+        ) {
+            let message = format!(
+                "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=bound\r\n\r\n--bound\r\n\
+                 Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{text}\r\n--bound\r\n\
+                 Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{other}\r\n--bound--\r\n"
+            );
+            let converted = convert(message.as_bytes(), size).unwrap();
+            prop_assert!(converted.is_ascii());
+            prop_assert!(converted.split(|&octet| octet == b'\n').all(|line| line.len() <= 998));
+            prop_assert_eq!(contents(&converted), contents(message.as_bytes()));
+        }
+
+        #[test]
+        fn anything_ends(octets in proptest::collection::vec(any::<u8>(), 0..400), size in 1usize..32) {
+            if let Ok(converted) = convert(&octets, size) {
+                prop_assert!(converted.is_ascii());
+            }
+        }
+    }
+}
