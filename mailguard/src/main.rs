@@ -8,6 +8,7 @@ use mailguard::cli::{self, Processes};
 use mailguard::datapath::Unloaded;
 use mailguard::doctor::{self, Report};
 use mailguard::runtime::{self, mail, supervisor};
+use mailguard::store::inspect::{self, Exported, Inspection};
 use mailguard_core::config::Config;
 
 struct Program;
@@ -34,6 +35,14 @@ impl Processes for Program {
 
     fn examine(&self, config: &Config) -> anyhow::Result<()> {
         runtime::examine(config)
+    }
+
+    fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection> {
+        Ok(inspect::check(state_dir)?)
+    }
+
+    fn export_store(&self, state_dir: &Path, to: &Path) -> anyhow::Result<Exported> {
+        Ok(inspect::export(state_dir, to)?)
     }
 
     fn doctor(&self, config: &Path) -> anyhow::Result<Report> {

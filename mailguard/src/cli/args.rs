@@ -191,6 +191,20 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// The store on disk, while the daemon doesn't run: is everything there, and everything as files.
+    #[command(
+        subcommand,
+        after_help = "\
+Changes nothing, but finishes what an unclean end left undone, as the next start would. Needs the rights of
+`user` or root, and a daemon that is stopped.
+
+Examples:
+  mailguard store check
+  mailguard store export /root/rescued
+
+Exit codes: 0 all is well, 1 something is missing or failed."
+    )]
+    Store(StoreCommand),
     /// What happened to messages: checks, disposition, attempts; newest first.
     #[command(after_help = "\
 Examples:
@@ -390,6 +404,22 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     (DURATION.parse)(text).map_err(|_| format!("expected {}", DURATION.accepted))
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Look at every row and body.
+    Check {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Write every message as ID.eml, with its envelope in ID.json.
+    Export {
+        /// A new folder, or an empty one.
+        folder: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Debug, Subcommand)]

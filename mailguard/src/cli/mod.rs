@@ -1,5 +1,5 @@
 //! The command line. It holds no state and reads no database: it asks the running daemon over the control socket
-//! and prints the answer. `run`, `mail`, `unload` and `doctor` are [`Processes`], which `main` hands in.
+//! and prints the answer. `run`, `mail`, `unload`, `doctor` and `store` are [`Processes`], which `main` hands in.
 
 mod args;
 mod bans;
@@ -11,6 +11,7 @@ mod messages;
 mod rbl;
 mod route;
 mod status;
+mod store;
 mod traces;
 mod values;
 
@@ -29,6 +30,7 @@ use serde::Serialize;
 use crate::config;
 use crate::control::{Answer, Client, Request, socket_path};
 use crate::doctor::Report;
+use crate::store::inspect::{Exported, Inspection};
 use args::{Args, Command, Output};
 
 /// What the program can be besides a client of the daemon.
@@ -41,6 +43,10 @@ pub trait Processes {
     fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
     /// What only the modules themselves can find wrong with a configuration: YARA rules that don't compile.
     fn examine(&self, config: &Config) -> anyhow::Result<()>;
+    /// Looks at everything in the spool in this `state_dir`.
+    fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection>;
+    /// Writes every message of it into the folder `to`.
+    fn export_store(&self, state_dir: &Path, to: &Path) -> anyhow::Result<Exported>;
     /// What on this machine would break interception under the configuration at this path.
     fn doctor(&self, config: &Path) -> anyhow::Result<Report>;
 }
@@ -133,6 +139,7 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Route { recipient, sender, output } => {
             route::route(&mut connect()?, recipient, sender, output)
         }
+        Command::Store(command) => store::store(processes, &config::places(&args.config)?.state_dir, command),
         Command::Trace { query, full, output } => {
             let request = Request::Trace { query: query.join(" ") };
             match connect()?.ask(&request)? {

@@ -24,7 +24,7 @@ pub use write::{WriteError, write};
 use std::path::{Path, PathBuf};
 
 use mailguard_core::config::named::{NamedFiles, TextFile, text_files};
-use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR};
+use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
 use mailguard_core::config::{Config, ConfigError, Place, Problem, Value, resolve};
 
 /// Where the file is unless the command line says otherwise.
@@ -57,6 +57,8 @@ pub struct Places {
     pub runtime_dir: PathBuf,
     /// `kernel.pin_dir`
     pub pin_dir: PathBuf,
+    /// `state_dir`
+    pub state_dir: PathBuf,
 }
 
 /// Reads the places of a configuration that may be under repair. Fails only if the file can't be read.
@@ -70,6 +72,7 @@ pub fn places(path: &Path) -> Result<Places, LoadError> {
     Ok(Places {
         runtime_dir: place(&["runtime_dir"], DEFAULT_RUNTIME_DIR),
         pin_dir: place(&["kernel", "pin_dir"], DEFAULT_PIN_DIR),
+        state_dir: place(&["state_dir"], DEFAULT_STATE_DIR),
     })
 }
 

@@ -8,6 +8,7 @@
 pub mod body;
 pub mod facts;
 mod files;
+pub mod inspect;
 pub mod intake;
 #[cfg(test)]
 pub(crate) mod lossy;

@@ -242,7 +242,7 @@ impl Row for QuarantineRecord {
 
 impl DamagedRecord {
     /// The body that the row names, where the row can be read.
-    fn body(&self) -> Option<StoredBody> {
+    pub(super) fn body(&self) -> Option<StoredBody> {
         match self.table {
             DamagedTable::Messages => {
                 serde_json::from_str::<MessageRecord>(&self.row).ok().map(|row| row.body)

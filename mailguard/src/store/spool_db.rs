@@ -27,16 +27,16 @@ use super::{OpenError, create_directory, look_aside, open_file};
 use super::{files::Files, open_backend};
 
 /// The version of the rows' layout.
-const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 1;
 
 /// Memory for redb's page cache, octets.
-const CACHE_OCTETS: usize = 64 * 1024 * 1024;
+pub(super) const CACHE_OCTETS: usize = 64 * 1024 * 1024;
 
 /// The file's name in the spool directory.
-const FILE_NAME: &str = "spool.redb";
+pub(super) const FILE_NAME: &str = "spool.redb";
 
 /// The body files' directory in the spool directory.
-const BODIES_NAME: &str = "bodies";
+pub(super) const BODIES_NAME: &str = "bodies";
 
 /// Every answer is waited for.
 const LINGER: Duration = Duration::ZERO;

@@ -38,6 +38,8 @@ pub const MAX_EXTENSIONS: usize = 1_024;
 /// Name servers: what a resolver asks in turn.
 pub const MAX_NAME_SERVERS: usize = 8;
 
+/// `state_dir` unless the file says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/mailguard";
 /// `runtime_dir` unless the file says otherwise.
 pub const DEFAULT_RUNTIME_DIR: &str = "/run/mailguard";
 /// `kernel.pin_dir` unless the file says otherwise.
@@ -86,7 +88,7 @@ pub fn resolve(root: &Value, files: NamedFiles) -> Result<Config, Vec<ConfigErro
 fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
     let hostname = root.require("hostname", &syntax::HOST_NAME);
     let enabled = root.flag("enabled", true);
-    let state_dir = path(root, "state_dir", "/var/lib/mailguard");
+    let state_dir = path(root, "state_dir", DEFAULT_STATE_DIR);
     let runtime_dir = path(root, "runtime_dir", DEFAULT_RUNTIME_DIR);
     let language = root.choice(
         "language",

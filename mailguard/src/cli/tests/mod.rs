@@ -36,6 +36,15 @@ impl Processes for Alone {
     fn examine(&self, config: &Config) -> anyhow::Result<()> {
         if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(()) }
     }
+    fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection> {
+        let problems = vec!["1: its body is missing".to_owned()];
+        let database = state_dir.join("spool.redb");
+        Ok(Inspection { database, problems, orphans: vec!["/f".into()], ..Inspection::default() })
+    }
+    fn export_store(&self, state_dir: &Path, _to: &Path) -> anyhow::Result<Exported> {
+        let problems = if state_dir == Path::new("/ok") { Vec::new() } else { vec!["2: no body".to_owned()] };
+        Ok(Exported { messages: 7, problems })
+    }
     fn doctor(&self, config: &Path) -> anyhow::Result<Report> {
         let finding = |severity, check: &str, why: &str| Finding {
             check: check.to_owned(),
@@ -158,6 +167,19 @@ fn the_other_processes() {
     assert_eq!(typed("unload", &folder).unwrap(), Printed::text("removed: /pins for /run/x\n"));
     let json = "{\n  \"removed\": [\n    \"/pins for /run/x\"\n  ]\n}\n";
     assert_eq!(typed("unload --json", &folder).unwrap(), Printed::text(json));
+}
+
+#[test]
+fn the_store_without_the_daemon() {
+    let good = folder("state_dir = \"/ok\"\n[broken\n");
+    let shown = typed("store check", &good).unwrap();
+    let expect = "/ok/spool.redb\nqueue       0 messages, 0 B\nquarantine  0 messages, 0 B\n\
+        half received: /f: the next start removes it\nPROBLEM: 1: its body is missing\n";
+    assert_eq!((shown.text.as_str(), shown.failed), (expect, true));
+    let exported = typed("store export /out", &good).unwrap();
+    assert_eq!((exported.text.as_str(), exported.failed), ("7 messages written to /out\n", false));
+    let bad = typed("store export /out", &folder("state_dir = \"/bad\"\n")).unwrap();
+    assert_eq!((bad.text.ends_with("PROBLEM: 2: no body\n"), bad.failed), (true, true));
 }
 
 #[test]

@@ -155,7 +155,8 @@ fn places_of_a_broken_file() {
     let path = dir.path().join("m.toml");
     let check = |text: &str, runtime_dir: &str, pin_dir: &str| {
         fs::write(&path, text).unwrap();
-        let expect = Places { runtime_dir: runtime_dir.into(), pin_dir: pin_dir.into() };
+        let state_dir = "/var/lib/mailguard".into();
+        let expect = Places { runtime_dir: runtime_dir.into(), pin_dir: pin_dir.into(), state_dir };
         assert_eq!(places(&path).unwrap(), expect, "{text}");
     };
     check("", "/run/mailguard", "/sys/fs/bpf/mailguard");

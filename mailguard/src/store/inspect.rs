@@ -1,0 +1,446 @@
+//! Looking at a spool without serving mail: is everything there, and everything as files that any program can read. For
+//! `mailguard store`, while no daemon runs.
+//!
+//! Neither changes what is stored; opening the database finishes what an unclean end left undone, as the next start would.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use mailguard_core::mail::QueueId;
+use redb::{Database, ReadableDatabase, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::body::BodyDirectory;
+use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
+use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE};
+use super::spool_db::{BODIES_NAME, CACHE_OCTETS, FILE_NAME, SCHEMA};
+use super::stock::Stock;
+use super::{OpenError, open_file, sync_directory};
+
+/// What a spool holds, and what is wrong with it.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// The database's file.
+    pub database: PathBuf,
+    /// Messages that wait.
+    pub queue: Stock,
+    /// Messages that are withheld.
+    pub quarantine: Stock,
+    /// What can't be used, one line each; empty when all is well.
+    pub problems: Vec<String>,
+    /// Body files that no row names: what was being received at an unclean end. The next start removes them.
+    pub orphans: Vec<PathBuf>,
+}
+
+/// What became files.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Messages written, each as `ID.eml` with its envelope in `ID.json`.
+    pub messages: u64,
+    /// What couldn't be written whole, one line each.
+    pub problems: Vec<String>,
+}
+
+/// Why there is no export.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store can't be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The folder isn't ours to fill.
+    #[error("{0}: isn't empty: name a new folder, or an empty one")]
+    NotEmpty(PathBuf),
+    /// A file can't be written.
+    #[error("{path}: {source}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The envelope of an exported message, as its `.json` says it.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    id: QueueId,
+    /// `queue` or `quarantine`; one that is in both has two records.
+    queue: Option<&'a MessageRecord>,
+    quarantine: Option<&'a QuarantineRecord>,
+    /// A row that can't be used, as it is.
+    damaged: Vec<&'a DamagedRecord>,
+}
+
+/// What is known of one message.
+#[derive(Default)]
+struct Known {
+    queue: Option<MessageRecord>,
+    quarantine: Option<QuarantineRecord>,
+    damaged: Vec<DamagedRecord>,
+}
+
+impl Known {
+    fn body(&self) -> Option<StoredBody> {
+        let damaged = || self.damaged.iter().find_map(DamagedRecord::body);
+        self.queue
+            .as_ref()
+            .map(|record| record.body)
+            .or_else(|| self.quarantine.as_ref().map(|record| record.body))
+            .or_else(damaged)
+    }
+}
+
+/// A spool that was opened to be looked at.
+struct Opened {
+    database: Database,
+    bodies: BodyDirectory,
+    /// Number and length of each body file.
+    files: HashMap<u64, u64>,
+    path: PathBuf,
+}
+
+/// Looks at everything in the spool at `directory`.
+pub fn check(directory: &Path) -> Result<Inspection, OpenError> {
+    let mut opened = Opened::open(directory)?;
+    let path = opened.path.clone();
+    let mut inspection = Inspection { database: path.clone(), ..Inspection::default() };
+    if !guarded(&path, || Ok(opened.database.check_integrity()?))? {
+        inspection.problems.push("the database failed its checksums and was repaired".to_owned());
+    }
+    let mut named = Vec::new();
+    let problems = &mut inspection.problems;
+    let mut stocks = (Stock::default(), Stock::default());
+    opened.each(problems, |id, known, problems| {
+        for record in &known.damaged {
+            problems.push(format!("{id}: kept aside: {}", record.cause));
+        }
+        if let Some(record) = &known.queue {
+            stocks.0.add(record.body.octets());
+        }
+        if let Some(record) = &known.quarantine {
+            stocks.1.add(record.body.octets());
+        }
+        let Some(stored) = known.body() else { return Ok(()) };
+        if let StoredBody::File { number, .. } = stored {
+            named.push(number);
+        }
+        if known.damaged.is_empty() && opened.body(id, stored)?.is_none() {
+            problems.push(format!(
+                "{id}: its body of {} octets is missing or has another length",
+                stored.octets()
+            ));
+        }
+        Ok(())
+    })?;
+    (inspection.queue, inspection.quarantine) = stocks;
+    named.sort_unstable();
+    let orphans = opened.files.keys().filter(|number| named.binary_search(number).is_err());
+    inspection.orphans = orphans.map(|&number| opened.bodies.path_of(number)).collect();
+    inspection.orphans.sort();
+    Ok(inspection)
+}
+
+/// Writes every message of the spool at `directory` into the folder `to`. Of a database that can't be read the body files are
+/// left, which are written without envelopes.
+pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
+    let write_error = |path: &Path, source| ExportError::Write { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(|e| write_error(to, e))?;
+    if fs::read_dir(to).map_err(|e| write_error(to, e))?.next().is_some() {
+        return Err(ExportError::NotEmpty(to.to_owned()));
+    }
+    let mut exported = Exported::default();
+    match Opened::open(directory) {
+        Ok(opened) => opened.export(to, &mut exported)?,
+        Err(error @ OpenError::Damaged { .. }) => {
+            exported.problems.push(error.to_string());
+            let bodies = directory.join(BODIES_NAME);
+            let listed = BodyDirectory::new(bodies.clone()).list();
+            for (number, _) in listed.map_err(|e| write_error(&bodies, e))? {
+                let (from, name) =
+                    (BodyDirectory::new(bodies.clone()).path_of(number), format!("{number:016x}.eml"));
+                copy(&from, &to.join(name)).map_err(|e| write_error(&from, e))?;
+                exported.messages += 1;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    sync_directory(to).map_err(|e| write_error(to, e))?;
+    Ok(exported)
+}
+
+/// An octet string of a message.
+enum Octets {
+    Row(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Opened {
+    fn open(directory: &Path) -> Result<Self, OpenError> {
+        let path = directory.join(FILE_NAME);
+        // Opening one that isn't there would make it.
+        fs::metadata(&path).map_err(|e| OpenError::io(&path, e))?;
+        let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
+        let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
+        let files = bodies.list().map_err(|e| OpenError::io(&directory.join(BODIES_NAME), e))?;
+        Ok(Self { database, bodies, files: files.into_iter().collect(), path })
+    }
+
+    /// Hands each message to `visit`, in the order of ids. A row that can't be read is a problem, and the next one follows.
+    fn each(
+        &self,
+        problems: &mut Vec<String>,
+        mut visit: impl FnMut(QueueId, Known, &mut Vec<String>) -> Result<(), OpenError>,
+    ) -> Result<(), OpenError> {
+        let ids = guarded(&self.path, || self.ids())?;
+        for id in ids {
+            let known = guarded(&self.path, || self.known(id, problems))?;
+            visit(id, known, problems)?;
+        }
+        Ok(())
+    }
+
+    fn ids(&self) -> Result<Vec<QueueId>, redb::Error> {
+        let reading = self.database.begin_read()?;
+        let mut ids = Vec::new();
+        for definition in [MESSAGES, QUARANTINE] {
+            match reading.open_table(definition) {
+                Ok(table) => {
+                    for row in table.range::<u64>(..)? {
+                        ids.push(QueueId(row?.0.value()));
+                    }
+                }
+                Err(redb::TableError::TableDoesNotExist(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Ok(table) = reading.open_table(DAMAGED) {
+            for row in table.range::<(u64, u8)>(..)? {
+                ids.push(QueueId(row?.0.value().0));
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    fn known(&self, id: QueueId, problems: &mut Vec<String>) -> Result<Known, redb::Error> {
+        let mut known = Known {
+            queue: self.record(MESSAGES, id, problems)?,
+            quarantine: self.record(QUARANTINE, id, problems)?,
+            damaged: Vec::new(),
+        };
+        let reading = self.database.begin_read()?;
+        if let Ok(table) = reading.open_table(DAMAGED) {
+            for which in [DamagedTable::Messages, DamagedTable::Quarantine] {
+                if let Some(row) = table.get((id.0, which as u8))?
+                    && let Ok(record) = serde_json::from_slice(row.value())
+                {
+                    known.damaged.push(record);
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    fn record<T: DeserializeOwned>(
+        &self,
+        definition: TableDefinition<'_, u64, &'static [u8]>,
+        id: QueueId,
+        problems: &mut Vec<String>,
+    ) -> Result<Option<T>, redb::Error> {
+        let reading = self.database.begin_read()?;
+        let Ok(table) = reading.open_table(definition) else { return Ok(None) };
+        let Some(row) = table.get(id.0)? else { return Ok(None) };
+        match serde_json::from_slice(row.value()) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) => {
+                problems.push(format!("{id}: its row can't be read: {error}"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Where the octets are; none if they aren't there whole.
+    fn body(&self, id: QueueId, stored: StoredBody) -> Result<Option<Octets>, OpenError> {
+        match stored {
+            StoredBody::File { number, octets } => {
+                let there = self.files.get(&number) == Some(&octets);
+                Ok(there.then(|| Octets::File(self.bodies.path_of(number))))
+            }
+            StoredBody::Row { octets } => {
+                let row = guarded(&self.path, || {
+                    let reading = self.database.begin_read()?;
+                    let Ok(table) = reading.open_table(BODIES) else { return Ok(None) };
+                    Ok(table.get(id.0)?.map(|row| row.value().to_vec()))
+                })?;
+                Ok(row.filter(|row| row.len() as u64 == octets).map(Octets::Row))
+            }
+        }
+    }
+
+    fn export(&self, to: &Path, exported: &mut Exported) -> Result<(), ExportError> {
+        let mut problems = std::mem::take(&mut exported.problems);
+        let mut failure = None;
+        self.each(&mut problems, |id, known, problems| {
+            if failure.is_some() {
+                return Ok(());
+            }
+            let octets = match known.body() {
+                Some(stored) => self.body(id, stored)?,
+                None => None,
+            };
+            match write_message(to, id, &known, octets.as_ref()) {
+                Ok(()) if octets.is_some() => exported.messages += 1,
+                Ok(()) => problems.push(format!("{id}: without its body, which is missing")),
+                Err(error) => failure = Some(error),
+            }
+            Ok(())
+        })?;
+        exported.problems = problems;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn write_message(to: &Path, id: QueueId, known: &Known, octets: Option<&Octets>) -> Result<(), ExportError> {
+    let name = |end: &str| to.join(format!("{id}.{end}"));
+    let failed = |path: PathBuf| move |source| ExportError::Write { path, source };
+    let Known { queue, quarantine, damaged } = known;
+    let envelope = Envelope {
+        id,
+        queue: queue.as_ref(),
+        quarantine: quarantine.as_ref(),
+        damaged: damaged.iter().collect(),
+    };
+    let json = serde_json::to_vec_pretty(&envelope).map_err(io::Error::other);
+    let json = json.and_then(|json| create(&name("json"))?.write_all(&json));
+    json.map_err(failed(name("json")))?;
+    match octets {
+        None => Ok(()),
+        Some(Octets::Row(octets)) => create(&name("eml")).and_then(|mut file| file.write_all(octets)),
+        Some(Octets::File(from)) => copy(from, &name("eml")),
+    }
+    .map_err(failed(name("eml")))
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    io::copy(&mut File::open(from)?, &mut create(to)?).map(drop)
+}
+
+/// redb panics on some damaged files; an administrator needs the file's name instead.
+fn guarded<T>(path: &Path, look: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, OpenError> {
+    match catch_unwind(AssertUnwindSafe(look)) {
+        Ok(outcome) => outcome.map_err(|error| OpenError::redb(path, error)),
+        Err(_) => Err(OpenError::Damaged { path: path.to_owned(), cause: "redb can't read it".to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use mailguard_core::disposition::Disposition;
+    use mailguard_core::finding::Threat;
+
+    use super::*;
+    use crate::spool::fixture::{config, message, shared};
+    use crate::spool::{IdMint, SPILL_OCTETS, Spool};
+    use crate::store::spool_db::SpoolDb;
+
+    /// A spool with a small message, a large one and one that is withheld; their ids in this order.
+    async fn filled(directory: &Path) -> [QueueId; 3] {
+        let (db, _) = SpoolDb::open(directory).unwrap();
+        let ids = std::sync::Arc::new(IdMint::above(0));
+        let spool = Spool::new(db.clone(), shared(config(directory)), ids.clone());
+        let named = [ids.mint(), ids.mint(), ids.mint()];
+        for (number, id) in named.into_iter().enumerate() {
+            let mut writer = spool.body_writer();
+            let octets = if number == 1 { SPILL_OCTETS + 1 } else { 10 };
+            writer.push(&vec![b'a' + number as u8; octets]).await.unwrap();
+            let mut new = message(id, &["a@x.test"], writer.finish().await.unwrap());
+            if number == 2 {
+                new.dispositions = vec![Disposition::Quarantine(Threat::Virus("EICAR".to_owned()))];
+            }
+            spool.commit(new).await.unwrap();
+        }
+        drop(spool);
+        db.close().await;
+        named
+    }
+
+    #[tokio::test]
+    async fn everything_is_there_and_becomes_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, out) = (folder.path().join("spool"), folder.path().join("out"));
+        let ids = filled(&spool).await;
+        let inspection = check(&spool).unwrap();
+        assert_eq!((inspection.queue.messages, inspection.quarantine.messages), (2, 1));
+        assert_eq!((inspection.problems.len(), inspection.orphans.len()), (0, 0), "{inspection:?}");
+        let exported = export(&spool, &out).unwrap();
+        assert_eq!((exported.messages, exported.problems.len()), (3, 0), "{exported:?}");
+        for (number, id) in ids.into_iter().enumerate() {
+            let eml = fs::read(out.join(format!("{id}.eml"))).unwrap();
+            assert_eq!((eml[0], eml.len() > 10), (b'a' + number as u8, number == 1));
+            let json: serde_json::Value =
+                serde_json::from_slice(&fs::read(out.join(format!("{id}.json"))).unwrap()).unwrap();
+            let table = if number == 2 { "quarantine" } else { "queue" };
+            let sender = json[table]["envelope"]["reverse_path"].to_string();
+            assert!(sender.contains("sender@green.test"), "{json}");
+        }
+        let mode = out.join(format!("{}.eml", ids[0])).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let again = export(&spool, &out).unwrap_err().to_string();
+        assert!(again.ends_with("isn't empty: name a new folder, or an empty one"), "{again}");
+        // Nothing was changed by looking.
+        assert_eq!(check(&spool).unwrap(), inspection);
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_told_and_the_rest_is_exported() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, out) = (folder.path().join("spool"), folder.path().join("out"));
+        let ids = filled(&spool).await;
+        let large = fs::read_dir(spool.join(BODIES_NAME)).unwrap().next().unwrap().unwrap().path();
+        let orphan = spool.join(BODIES_NAME).join("00000000000000ff");
+        fs::write(&orphan, "half a mess").unwrap();
+        fs::remove_file(&large).unwrap();
+        let inspection = check(&spool).unwrap();
+        assert!(inspection.problems[0].starts_with(&format!("{}: its body of", ids[1])), "{inspection:?}");
+        assert_eq!((inspection.problems.len(), inspection.orphans), (1, vec![orphan.clone()]));
+        let exported = export(&spool, &out).unwrap();
+        assert_eq!((exported.messages, exported.problems.len()), (2, 1), "{exported:?}");
+        assert!(out.join(format!("{}.json", ids[1])).exists(), "its envelope is left");
+        assert!(orphan.exists(), "looking removes nothing");
+    }
+
+    #[tokio::test]
+    async fn of_a_damaged_database_the_body_files_are_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, out) = (folder.path().join("spool"), folder.path().join("out"));
+        filled(&spool).await;
+        fs::write(spool.join(FILE_NAME), vec![0x5a; 20_000]).unwrap();
+        let error = check(&spool).unwrap_err().to_string();
+        assert!(error.contains("spool.redb: damaged"), "{error}");
+        let exported = export(&spool, &out).unwrap();
+        assert_eq!((exported.messages, exported.problems), (1, vec![error]));
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_spool_that_is_in_use_or_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(check(&folder.path().join("absent")).unwrap_err().to_string().contains("spool.redb"));
+        assert!(!folder.path().join("absent").exists());
+        let (_db, _) = SpoolDb::open(folder.path()).unwrap();
+        let error = check(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+    }
+}
