@@ -33,6 +33,8 @@ struct State {
     operations: u64,
     /// The operation that fails, and with which error; later ones succeed again.
     fail_at: Option<(u64, i32)>,
+    /// The write that fails is half done.
+    half_way: bool,
     /// Reports syncs that it doesn't make.
     lies: bool,
 }
@@ -58,6 +60,12 @@ impl LossyDisk {
     pub(crate) fn fail_in(&self, operation: u64, errno: i32) {
         let mut state = self.lock();
         state.fail_at = Some((state.operations + operation, errno));
+    }
+
+    /// As [`LossyDisk::fail_in`]; if it is a write, half of it is done.
+    pub(crate) fn fail_half_way_in(&self, operation: u64, errno: i32) {
+        self.fail_in(operation, errno);
+        self.lock().half_way = true;
     }
 
     /// Writes, length changes and syncs so far.
@@ -89,6 +97,12 @@ impl LossyDisk {
         if let Some((at, errno)) = state.fail_at
             && state.operations == at
         {
+            if let Some(Change::Write(offset, mut data)) = change.filter(|_| state.half_way) {
+                data.truncate(data.len() / 2);
+                let half = Change::Write(offset, data);
+                half.apply(&mut state.current);
+                state.unsynced.push(half);
+            }
             return Err(io::Error::from_raw_os_error(errno));
         }
         match change {
@@ -158,6 +172,7 @@ struct FilesState {
     files: BTreeMap<PathBuf, Kept>,
     operations: u64,
     fail_at: Option<(u64, i32)>,
+    off: bool,
 }
 
 #[derive(Debug, Default)]
@@ -178,6 +193,11 @@ impl LossyFiles {
         self.0.lock().unwrap().operations
     }
 
+    /// Nothing can be done to the files from now on.
+    pub(crate) fn switch_off(&self) {
+        self.0.lock().unwrap().off = true;
+    }
+
     /// Removes every file that a power cut now would not leave whole.
     pub(crate) fn cut_power(&self) {
         for (path, kept) in &self.0.lock().unwrap().files {
@@ -193,6 +213,7 @@ impl LossyFiles {
         state.operations += 1;
         match state.fail_at {
             Some((at, errno)) if state.operations == at => Err(io::Error::from_raw_os_error(errno)),
+            _ if state.off => Err(io::Error::from_raw_os_error(EIO)),
             _ => Ok(state),
         }
     }
@@ -212,7 +233,10 @@ impl Files for LossyFiles {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
+        match self.0.lock().unwrap().off {
+            true => Err(io::Error::from_raw_os_error(EIO)),
+            false => Disk.remove(path),
+        }
     }
 }
 

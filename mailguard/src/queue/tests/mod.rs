@@ -1,5 +1,6 @@
 //! The queue from commit to last outcome, with a delivery that does as it is told and a clock that is set by hand.
 
+mod faults;
 mod notices;
 mod orders;
 
