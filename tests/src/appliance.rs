@@ -69,13 +69,24 @@ impl<'a> Appliance<'a> {
         Ok(fs::write(self.config(), text)?)
     }
 
-    /// Starts the program and waits until it answers.
-    pub fn run(&mut self) -> Result<()> {
+    /// Starts the program, lets it live so long, and kills it.
+    pub fn run_for(&mut self, time: std::time::Duration) -> Result<()> {
+        let process = self.spawn()?;
+        std::thread::sleep(time);
+        process.signal(Signal::SIGKILL)
+    }
+
+    fn spawn(&self) -> Result<Process> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut command = (self.place)(&program().to_string_lossy());
         command.arg("--config").arg(self.config()).arg("run");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Process(command.spawn().context("can't start mailguard: cargo xtask build")?);
+        Ok(Process(command.spawn().context("can't start mailguard: cargo xtask build")?))
+    }
+
+    /// Starts the program and waits until it answers.
+    pub fn run(&mut self) -> Result<()> {
+        let mut process = self.spawn()?;
         let started = wait_until("mailguard answers", || {
             self.cli(&["status"]).is_ok_and(|output| output.status.success())
                 || process.0.try_wait().is_ok_and(|status| status.is_some())

@@ -26,25 +26,40 @@ pub struct Witness {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What is sent: `{}` in an address is the message's number.
+#[derive(Debug, Clone, Copy)]
+pub struct Letter {
+    /// Octets of text.
+    pub octets: usize,
+    /// The number of the first message.
+    pub first: u64,
+    /// MAIL FROM, without brackets.
+    pub sender: &'static str,
+    /// RCPT TO, without brackets.
+    pub recipients: &'static [&'static str],
+}
+
 struct Ledger {
     file: Mutex<File>,
     path: PathBuf,
     next: AtomicU64,
+    letter: Letter,
 }
 
 impl Witness {
     /// Starts `connections` clients of `server`. `enter` is called first in each thread, to go where the clients
-    /// belong. Each message has `octets` of text and the subject `ledger-N`.
+    /// belong. Each message has the subject `ledger-N`.
     pub fn start(
         folder: &Path,
         server: SocketAddr,
         connections: usize,
-        octets: usize,
+        letter: Letter,
         enter: impl Fn() + Clone + Send + 'static,
     ) -> Result<Self> {
         let path = folder.join("ledger");
         let file = File::options().create(true).append(true).open(&path)?;
-        let ledger = Arc::new(Ledger { file: Mutex::new(file), path, next: AtomicU64::new(0) });
+        let ledger =
+            Arc::new(Ledger { file: Mutex::new(file), path, next: AtomicU64::new(letter.first), letter });
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..connections)
             .map(|_| {
@@ -53,7 +68,7 @@ impl Witness {
                     enter();
                     while !stop.load(Ordering::Relaxed) {
                         // A session that ends early is what is being provoked; what it sent without a 250 isn't owed.
-                        if session(server, &ledger, octets, &stop).is_err() {
+                        if session(server, &ledger, &stop).is_err() {
                             std::thread::sleep(PAUSE);
                         }
                     }
@@ -85,7 +100,7 @@ fn read(path: &Path) -> Result<BTreeSet<u64>> {
     text.lines().map(|line| line.parse().context("a line of the ledger")).collect()
 }
 
-fn session(server: SocketAddr, ledger: &Ledger, octets: usize, stop: &AtomicBool) -> Result<()> {
+fn session(server: SocketAddr, ledger: &Ledger, stop: &AtomicBool) -> Result<()> {
     let stream = TcpStream::connect_timeout(&server, REPLY_PATIENCE)?;
     stream.set_read_timeout(Some(REPLY_PATIENCE))?;
     stream.set_nodelay(true)?;
@@ -95,8 +110,12 @@ fn session(server: SocketAddr, ledger: &Ledger, octets: usize, stop: &AtomicBool
     command(&mut stream, &mut replies, "EHLO witness.example.test", "250")?;
     while !stop.load(Ordering::Relaxed) {
         let number = ledger.next.fetch_add(1, Ordering::Relaxed);
-        command(&mut stream, &mut replies, "MAIL FROM:<witness@client.example.test>", "250")?;
-        command(&mut stream, &mut replies, "RCPT TO:<ledger@inside.example.test>", "250")?;
+        let Letter { octets, sender, recipients, .. } = ledger.letter;
+        let address = |text: &str| text.replace("{}", &number.to_string());
+        command(&mut stream, &mut replies, &format!("MAIL FROM:<{}>", address(sender)), "250")?;
+        for recipient in recipients {
+            command(&mut stream, &mut replies, &format!("RCPT TO:<{}>", address(recipient)), "250")?;
+        }
         command(&mut stream, &mut replies, "DATA", "354")?;
         stream.write_all(text(number, octets).as_bytes())?;
         expect(&mut replies, "250")?;
@@ -112,11 +131,16 @@ const LINE: &str = "0123456789 abcdefghijklmnopqrstuvwxyz\r\n";
 
 /// Whether a message of `octets` of text, with whatever line ends, is there to its last line.
 pub fn is_complete(content: &str, octets: usize) -> bool {
-    content.lines().filter(|line| *line == LINE.trim_end()).count() == octets.div_ceil(LINE.len())
+    content.lines().filter(|line| *line == LINE.trim_end()).count() == lines_of(octets)
+}
+
+/// Lines of a text of `octets`.
+pub fn lines_of(octets: usize) -> usize {
+    octets.div_ceil(LINE.len())
 }
 
 fn text(number: u64, octets: usize) -> String {
-    let body = LINE.repeat(octets.div_ceil(LINE.len()));
+    let body = LINE.repeat(lines_of(octets));
     format!("Subject: ledger-{number}\r\nFrom: <witness@client.example.test>\r\n\r\n{body}.\r\n")
 }
 

@@ -2,6 +2,7 @@
 //! an independent witness.
 
 pub mod appliance;
+pub mod crash;
 pub mod crowd;
 pub mod frames;
 pub mod ledger;

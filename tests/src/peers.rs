@@ -2,6 +2,7 @@
 //! system, and how it is stopped again, by its own process id.
 
 pub mod dovecot;
+pub mod fickle;
 pub mod postfix;
 pub mod smtp_sink;
 pub mod smtp_source;

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use mailguard_tests::appliance::Appliance;
-use mailguard_tests::ledger::{Witness, is_complete};
+use mailguard_tests::crash::{Zone, play};
+use mailguard_tests::ledger::{Letter, Witness, is_complete};
 use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::wait_at_most;
@@ -51,8 +52,14 @@ fn check(octets: usize, kills: usize) {
     let enter = move || {
         nix::sched::setns(&*client, nix::sched::CloneFlags::CLONE_NEWNET).expect("enters the namespace");
     };
+    let letter = Letter {
+        octets,
+        first: 0,
+        sender: "witness@client.example.test",
+        recipients: &["ledger@inside.example.test"],
+    };
     let server = SocketAddr::new(FIREWALL4.into(), 25);
-    let witness = Witness::start(appliance.folder(), server, CONNECTIONS, octets, enter).expect("a witness");
+    let witness = Witness::start(appliance.folder(), server, CONNECTIONS, letter, enter).expect("a witness");
     for kill in 0..kills {
         std::thread::sleep(pause(kill));
         if kill % 3 == 2 {
@@ -99,4 +106,17 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
 #[test]
 fn nothing_acknowledged_is_lost_of_messages_in_files() {
     check(LARGE, KILLS / 2);
+}
+
+/// Rounds of chance in each zone; `cargo xtask crash` plays many more.
+const ROUNDS: u64 = 5;
+
+#[test]
+fn each_recipient_comes_to_one_end_where_senders_get_reports() {
+    println!("{:?}", play(Zone::Green, 1..=ROUNDS).expect("every round holds"));
+}
+
+#[test]
+fn each_recipient_comes_to_one_end_where_failed_mail_is_withheld() {
+    println!("{:?}", play(Zone::Red, 1..=ROUNDS).expect("every round holds"));
 }

@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod ci;
+mod crash;
 mod demo;
 mod fuzz;
 mod load;
@@ -48,6 +49,8 @@ enum Command {
     Vm,
     /// Send real mail through mailguard between namespaces and judge it from outside
     Demo,
+    /// Take disk and processes away from under a busy mailguard, in rounds of chance
+    Crash(crash::Arguments),
     /// Measure, and print raw samples
     Bench(bench::Arguments),
     /// Break each promise in a scratch copy and expect its test to fail
@@ -79,6 +82,7 @@ fn main() -> anyhow::Result<()> {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Vm => vm::run(),
         Command::Demo => demo::run(),
+        Command::Crash(arguments) => crash::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Sabotage { name } => sabotage::run(name.as_deref()),
         Command::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),

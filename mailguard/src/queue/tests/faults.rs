@@ -1,8 +1,8 @@
 //! Spool and queue over disks that fail and forget, in many rounds of chance: whatever is acknowledged comes to one end for
 //! each recipient.
 //!
-//! A round is repeated by its seed: `MAILGUARD_SEED=17 cargo nextest run -p mailguard faults`. `MAILGUARD_ROUNDS` says how
-//! many are played.
+//! `cargo xtask crash` plays many of them: `MAILGUARD_ROUNDS`, from the seed `MAILGUARD_FIRST` on. One round is repeated by its
+//! seed: `MAILGUARD_SEED=17 cargo nextest run -p mailguard failing_disks`.
 
 use super::*;
 use crate::spool::CommitError;
@@ -141,7 +141,7 @@ async fn every_acknowledged_recipient_comes_to_one_end_over_failing_disks() {
     if let Some(seed) = number("MAILGUARD_SEED") {
         return round(seed).await;
     }
-    let first = 1;
+    let first = number("MAILGUARD_FIRST").unwrap_or(1);
     for seed in first..first + number("MAILGUARD_ROUNDS").unwrap_or(ROUNDS) {
         if let Err(error) = tokio::spawn(round(seed)).await {
             panic!("the round of seed {seed} fails; again: MAILGUARD_SEED={seed}: {error}");
