@@ -28,7 +28,7 @@ const LONGEST_PAUSE: u64 = 500;
 /// Longest time between a start and another kill in the midst of it, milliseconds.
 const LONGEST_START: u64 = 150;
 /// Recipients that one kill may make a server take a second time: those under way, and those whose note waits for its commit.
-const UNDER_WAY: u64 = 160;
+const UNDER_WAY: u64 = 80;
 /// Longest wait for the queue to empty.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -204,5 +204,10 @@ fn judge(
         };
         ensure!(one_end, "b{number}@inside.example.test: {reports} reports, withheld {kept} times");
     }
-    Ok(times.values().map(|times| times - 1).sum())
+    // What the administrator is told, he is told often.
+    Ok(times
+        .iter()
+        .filter(|(address, _)| !address.starts_with("postmaster@"))
+        .map(|(_, times)| times - 1)
+        .sum())
 }

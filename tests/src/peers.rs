@@ -3,6 +3,7 @@
 
 pub mod dovecot;
 pub mod fickle;
+pub mod mail_server;
 pub mod postfix;
 pub mod smtp_sink;
 pub mod smtp_source;

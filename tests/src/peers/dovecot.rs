@@ -17,6 +17,9 @@ pub const IMAP_PORT: u16 = 10_143;
 /// Where it listens encrypted.
 pub const IMAPS_PORT: u16 = 10_993;
 
+/// Where it says to a Postfix whether a login is right.
+pub const SASL_PORT: u16 = 10_994;
+
 /// A running Dovecot on loopback of its place; stopped when dropped.
 pub struct Dovecot<'a> {
     place: Place<'a>,
@@ -78,12 +81,13 @@ fn configuration(folder: &Path, certificate: &Path, key: &Path) -> String {
     let (folder, certificate, key) = (folder.display(), certificate.display(), key.display());
     format!(
         "base_dir = {folder}/run\nstate_dir = {folder}/state\nlog_path = {folder}/dovecot.log\n\
-         protocols = imap\nlisten = 127.0.0.1\nauth_mechanisms = plain login\n\
+         protocols = imap\nlisten = 127.0.0.1\nauth_mechanisms = plain login cram-md5 digest-md5\n\
          mail_location = maildir:{folder}/mail\nssl = yes\nssl_cert = <{certificate}\nssl_key = <{key}\n\
          passdb {{\n  driver = passwd-file\n  args = {folder}/users\n}}\n\
          userdb {{\n  driver = static\n  args = uid=65534 gid=65534 home={folder}/home\n}}\n\
          first_valid_uid = 1\nauth_failure_delay = 0\n\
          service anvil {{\n  unix_listener anvil-auth-penalty {{\n    mode = 0\n  }}\n}}\n\
+         service auth {{\n  inet_listener {{\n    address = 127.0.0.1\n    port = {SASL_PORT}\n  }}\n}}\n\
          service imap-login {{\n  inet_listener imap {{\n    port = {IMAP_PORT}\n  }}\n  \
          inet_listener imaps {{\n    port = {IMAPS_PORT}\n    ssl = yes\n  }}\n}}\n"
     )

@@ -33,6 +33,18 @@ impl Postfix {
     /// Starts a Postfix that listens on `host`:`port`, with these `settings` beside our own. `folder` must outlive it: it is
     /// stopped by what lies there.
     pub fn start(place: Place<'_>, folder: &Path, host: &str, port: u16, settings: &str) -> Result<Self> {
+        Self::start_with(place, folder, host, port, settings, "")
+    }
+
+    /// As [`Postfix::start`], with further lines of master.cf.
+    pub fn start_with(
+        place: Place<'_>,
+        folder: &Path,
+        host: &str,
+        port: u16,
+        settings: &str,
+        services: &str,
+    ) -> Result<Self> {
         let config = folder.join("postfix");
         let (queue, data) = (folder.join("postfix-queue"), folder.join("postfix-data"));
         for path in [&config, &queue, &data] {
@@ -42,7 +54,7 @@ impl Postfix {
         if !status.success() {
             bail!("there is no user postfix: install the package");
         }
-        fs::write(config.join("master.cf"), master(host, port)?)?;
+        fs::write(config.join("master.cf"), master(host, port)? + services)?;
         fs::write(config.join("main.cf"), main(&queue, &data, folder, settings))?;
         allow_folder(&config)?;
         let postfix = Self { config, queue };

@@ -1,0 +1,119 @@
+//! What an administrator orders at the command line, and a dead server beside one that works.
+
+use mailguard_tests::netns::{SERVER4, port25};
+use mailguard_tests::peers::smtp_sink::SmtpSink;
+
+use super::*;
+
+fn domains() -> String {
+    config(&format!(
+        "[[incoming_domain]]\ndomain = \"alive.example.test\"\nserver = \"{SERVER4}\"\n\
+         [[incoming_domain]]\ndomain = \"dead.example.test\"\nserver = \"{SERVER4}:2599\"\n\
+         [delivery]\nretry_min = \"1h\"\n"
+    ))
+}
+
+fn listed(appliance: &Appliance<'_>) -> Vec<Value> {
+    appliance.json(&["queue", "list"]).expect("a list").as_array().expect("rows").clone()
+}
+
+#[test]
+fn a_message_is_held_and_a_destination_paused_until_somebody_says_otherwise() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::start(&firewall, &domains()).expect("mailguard runs");
+    let sink = SmtpSink::start(
+        &|program| topology.server.command(program),
+        appliance.folder(),
+        &port25(SERVER4),
+        true,
+    )
+    .expect("smtp-sink runs");
+    assert_eq!(
+        appliance.ok(&["queue", "pause", "alive.example.test"]).expect("paused"),
+        "paused: alive.example.test\n"
+    );
+    send(&topology, "alice@client.example.test", "bob@alive.example.test", "paused");
+    send(&topology, "alice@client.example.test", "bob@dead.example.test", "dead");
+    assert_eq!(text(&attempts(&appliance, "bob@dead.example.test")[0], "outcome"), "deferred");
+    assert!(appliance.ok(&["status"]).expect("a status").contains("paused      alive.example.test\n"));
+    // Both outlive a restart.
+    let rows = listed(&appliance);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let dead =
+        rows.iter().find(|row| text(row, "first_recipient") == "bob@dead.example.test").expect("it waits");
+    let id = text(dead, "id").to_owned();
+    appliance.ok(&["queue", "hold", &id]).expect("held");
+    appliance.kill().expect("killed");
+    appliance.run().expect("runs again");
+    assert!(listed(&appliance).iter().any(|row| row["held"] == true));
+    send(&topology, "alice@client.example.test", "bob@alive.example.test", "also paused");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(sink.received().is_empty(), "nothing goes there");
+    assert!(!appliance.cli(&["queue", "resume", "other.example.test"]).expect("runs").status.success());
+    let resumed = appliance.ok(&["queue", "resume", "alive.example.test"]).expect("resumed");
+    assert_eq!(resumed, "no destination is paused\n");
+    sink.wait_for("paused").expect("it arrives");
+    sink.wait_for("also paused").expect("it arrives");
+    let done = appliance.ok(&["queue", "release", "--to", "dead.example.test"]).expect("released");
+    assert_eq!(done, "1 message is no longer held\n");
+    let done = appliance.ok(&["queue", "remove", "--to", &format!("{SERVER4}:2599")]).expect("removed");
+    assert_eq!(done, "1 message removed\n");
+    assert!(listed(&appliance).is_empty());
+    let refused = appliance.cli(&["queue", "retry", "--to", "a b"]).expect("runs");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("names no destination"));
+}
+
+#[test]
+fn a_dead_server_holds_up_nobody() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::start(&firewall, &domains()).expect("mailguard runs");
+    // It answers no SYN: each attempt takes its whole time.
+    let drop = "add rule inet filter input tcp dport 2599 drop";
+    let nft = |words: &str| {
+        let status = topology.server.command("nft").args(words.split(' ')).status().expect("nft runs");
+        assert!(status.success(), "{words}");
+    };
+    nft("add table inet filter");
+    nft("add chain inet filter input { type filter hook input priority 0 ; }");
+    nft(drop);
+    let sink = SmtpSink::start(
+        &|program| topology.server.command(program),
+        appliance.folder(),
+        &port25(SERVER4),
+        true,
+    )
+    .expect("smtp-sink runs");
+    for number in 0..30 {
+        send(&topology, "alice@client.example.test", &format!("bob{number}@dead.example.test"), "to nobody");
+    }
+    send(&topology, "alice@client.example.test", "bob@alive.example.test", "in time");
+    sink.wait_for("in time").expect("it arrives while the others wait");
+    assert_eq!(listed(&appliance).len(), 30);
+    // A stop would wait for what is under way.
+    appliance.kill().expect("killed");
+}
+
+#[test]
+fn the_store_is_looked_at_and_exported_when_nothing_runs() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::start(&firewall, &domains()).expect("mailguard runs");
+    send(&topology, "alice@client.example.test", "bob@dead.example.test", "kept");
+    let busy = appliance.cli(&["store", "check"]).expect("runs");
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("in use by another process"));
+    appliance.kill().expect("killed");
+    wait_until("the store is free", || {
+        appliance.cli(&["store", "check"]).is_ok_and(|output| output.status.success())
+    })
+    .expect("all is there");
+    let folder = appliance.folder().join("rescued");
+    let said = appliance.ok(&["store", "export", &folder.display().to_string()]).expect("exported");
+    assert!(said.starts_with("1 message written to "), "{said}");
+    let mut files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path());
+    let eml = files.find(|path| path.extension().is_some_and(|end| end == "eml")).expect("a message");
+    assert!(std::fs::read_to_string(eml).expect("read").contains("Subject: kept\r\n"));
+    appliance.run().expect("runs again");
+    assert_eq!(listed(&appliance).len(), 1, "and nothing was changed by it");
+}
