@@ -10,3 +10,4 @@ pub mod memory;
 pub mod netns;
 pub mod peers;
 pub mod programs;
+pub mod stopwatch;

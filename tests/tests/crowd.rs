@@ -59,6 +59,7 @@ fn who_is_slow_or_silent_costs_little_and_stalls_nobody() {
         sessions: 20,
         messages: MESSAGES,
         octets: 1000,
+        recipients: 1,
         sender: "alice@client.example.test",
         recipient: "bob@inside.example.test",
     };

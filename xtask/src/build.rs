@@ -69,12 +69,13 @@ pub(crate) fn release() -> anyhow::Result<PathBuf> {
     Ok(repository().join("target/release/mailguard"))
 }
 
-/// Builds mailguard's kernel side by itself, optimised, with the object that [`ebpf`] made, and returns the program.
-pub(crate) fn bench_firewall() -> anyhow::Result<PathBuf> {
+/// Builds one of the programs in tests/examples that measure a part of mailguard by itself, optimised, with the object that
+/// [`ebpf`] made, and returns it.
+pub(crate) fn example(name: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(repository()).args(["build", "--quiet", "--release", "--package", "mailguard-tests"]);
-    run_process(cargo.args(["--example", "bench_firewall"]))?;
-    Ok(repository().join("target/release/examples/bench_firewall"))
+    run_process(cargo.args(["--example", name]))?;
+    Ok(repository().join("target/release/examples").join(name))
 }
 
 /// Builds the eBPF object and returns where it lies.

@@ -19,7 +19,7 @@ pub struct Postfix {
 }
 
 /// The processes a service may have, and the concurrency towards one destination: as a busy relay sets them.
-const PROCESS_LIMIT: u32 = 100;
+const PROCESS_LIMIT: u32 = 250;
 
 /// Lines of the log that are shown when something fails.
 const SHOWN_LINES: usize = 20;

@@ -21,6 +21,8 @@ pub struct Load<'a> {
     pub messages: u64,
     /// Octets of each message's text.
     pub octets: u32,
+    /// Recipients of each message, told apart by a number before the name.
+    pub recipients: u32,
     /// MAIL FROM.
     pub sender: &'a str,
     /// RCPT TO.
@@ -45,6 +47,9 @@ fn command(place: Place<'_>, load: &Load<'_>) -> Command {
     command.args(["-A", "-M", load.helo]);
     if load.kept {
         command.arg("-d");
+    }
+    if load.recipients > 1 {
+        command.args(["-r", &load.recipients.to_string()]);
     }
     command.args(["-l", &load.octets.to_string(), "-f", load.sender, "-t", load.recipient, load.server]);
     command.stdin(Stdio::null()).stdout(Stdio::null());

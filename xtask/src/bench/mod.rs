@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: measurements, each with its raw samples, against a baseline in the same run.
 
+mod delivery;
 mod kernel;
 mod packet;
+mod queue;
 mod receive;
 mod relay;
 mod samples;
@@ -25,6 +27,10 @@ enum What {
     Receive,
     /// Messages a second, end to end, against Postfix
     Relay,
+    /// The same by size and number of connections, with many recipients, and how long the 250 takes
+    Delivery,
+    /// Start, memory and pace beside up to a million messages that wait
+    Queue,
 }
 
 /// Builds the program that is measured, and has the tests' library start that one.
@@ -49,6 +55,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if wanted(What::Relay) {
         relay::run()?;
+    }
+    if wanted(What::Delivery) {
+        delivery::run()?;
+    }
+    if wanted(What::Queue) {
+        queue::run()?;
     }
     Ok(())
 }

@@ -166,6 +166,7 @@ fn measure(
             sessions: SESSIONS,
             messages: MESSAGES,
             octets: OCTETS,
+            recipients: 1,
             sender: "alice@client.example.test",
             recipient: clients.recipient,
         };

@@ -90,6 +90,7 @@ fn measure(topology: &Topology, sink: &SmtpSink, server: &str) -> Result<(f64, S
         sessions: SESSIONS,
         messages: MESSAGES,
         octets: OCTETS,
+        recipients: 1,
         sender: "bench@client.example.test",
         recipient: "bench@server.example.test",
     };

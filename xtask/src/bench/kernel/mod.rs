@@ -31,7 +31,7 @@ struct Aim {
 pub(crate) fn run() -> Result<()> {
     setup::everything()?;
     build::ebpf()?;
-    let program = build::bench_firewall()?;
+    let program = build::example("bench_firewall")?;
     println!("kernel: load average before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
     let mut aims = connections::run(&program)?;
     aims.extend(drops::run(&program)?);
