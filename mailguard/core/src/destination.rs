@@ -1,23 +1,23 @@
 //! Where mail goes, as an administrator names it: a domain, a next hop, or everything.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use crate::mail::{Domain, ForwardPath};
 use crate::route::{NextHop, Route};
 
-/// What `mailguard queue` steers by.
+/// What `mailguard queue` steers by. Equal ones are written alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// `all`
     All,
-    /// `example.com`: recipients in the domain and its subdomains, and what goes by the server of this name.
+    /// `example.com`: recipients in the domain and its subdomains, and what goes by the smarthost of this name.
     Domain(Domain),
-    /// `10.0.0.25`: the servers at this address.
+    /// `10.0.0.25`: what goes to this address because it is configured, or was dialled.
     Address(IpAddr),
     /// `10.0.0.25:25`, `relay.example.net:587`, `mx:example.com`: one next hop, as lists show it.
-    NextHop(String),
+    NextHop(NextHop),
 }
 
 /// A text that names no destination.
@@ -40,7 +40,7 @@ impl Destination {
             Destination::Address(address) => {
                 matches!(&route.next_hop, NextHop::Address(server) if server.ip() == *address)
             }
-            Destination::NextHop(text) => route.next_hop.to_string() == *text,
+            Destination::NextHop(next_hop) => route.next_hop == *next_hop,
         }
     }
 }
@@ -55,27 +55,31 @@ impl FromStr for Destination {
         if let Ok(address) = text.parse() {
             return Ok(Destination::Address(address));
         }
-        let name = text.strip_prefix("mx:").or_else(|| Some(text.rsplit_once(':')?.0));
-        match (name, Domain::parse(text)) {
-            (None, Ok(domain)) => Ok(Destination::Domain(domain)),
-            (Some(name), _)
-                if text.parse::<std::net::SocketAddr>().is_ok() || Domain::parse(name).is_ok() =>
-            {
-                Ok(Destination::NextHop(text.to_owned()))
-            }
-            _ => Err(NoDestination(text.to_owned())),
+        let domain = |text: &str| Domain::parse(text).map_err(|_| NoDestination(text.to_owned()));
+        if let Some(name) = text.strip_prefix("mx:") {
+            return Ok(Destination::NextHop(NextHop::Mx(domain(name)?)));
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Destination::NextHop(NextHop::Address(address)));
+        }
+        match text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) {
+            None => Ok(Destination::Domain(domain(text)?)),
+            Some((name, Ok(port))) => Ok(Destination::NextHop(NextHop::Host(domain(name)?, port))),
+            Some(_) => Err(NoDestination(text.to_owned())),
         }
     }
 }
 
-/// As it is written.
+/// In A-labels and small letters.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Destination::All => f.write_str("all"),
-            Destination::Domain(domain) => f.write_str(domain.as_str()),
+            Destination::Domain(domain) => f.write_str(domain.ascii()),
             Destination::Address(address) => address.fmt(f),
-            Destination::NextHop(text) => f.write_str(text),
+            Destination::NextHop(NextHop::Address(address)) => address.fmt(f),
+            Destination::NextHop(NextHop::Host(name, port)) => write!(f, "{}:{port}", name.ascii()),
+            Destination::NextHop(NextHop::Mx(domain)) => write!(f, "mx:{}", domain.ascii()),
         }
     }
 }
@@ -108,6 +112,8 @@ mod tests {
             ("relay.test:587", &relay, true),
             ("relay.test:25", &relay, false),
             ("mx:d.test", &mx, true),
+            ("mx:D.Test", &mx, true),
+            ("Relay.Test:587", &relay, true),
             ("mx:d.test", &relay, false),
             ("192.0.2.1", &address, true),
             ("192.0.2.1:25", &address, true),
@@ -130,7 +136,12 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
         }
-        for text in ["", "a b", "mx:", ":25", "-", "a@b.c"] {
+        for (text, expect) in
+            [("Example.COM", "example.com"), ("mx:BÜCHER.example", "mx:xn--bcher-kva.example")]
+        {
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), expect);
+        }
+        for text in ["relay.test:abc", "", "a b", "mx:", ":25", "-", "a@b.c"] {
             assert!(text.parse::<Destination>().is_err(), "{text}");
         }
     }

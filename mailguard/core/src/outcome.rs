@@ -116,9 +116,11 @@ impl Outcome {
     /// (RFC 5321 §3.8).
     pub fn blames_next_hop(&self) -> bool {
         match self {
-            Outcome::Deferred(report) => {
-                report.reply.as_ref().is_none_or(|reply| reply.code == ReplyCode::NOT_AVAILABLE)
-            }
+            // A mail system status without a reply is our own (RFC 3463 §3.4): a body that can't be read.
+            Outcome::Deferred(report) => match &report.reply {
+                None => report.status.subject != 3,
+                Some(reply) => reply.code == ReplyCode::NOT_AVAILABLE,
+            },
             Outcome::Delivered(_) | Outcome::Relayed(_) | Outcome::Failed(_) => false,
         }
     }

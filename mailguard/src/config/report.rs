@@ -117,7 +117,8 @@ impl<'a> Text<'a> {
             message: error.problem.to_string(),
             remedy: error.problem.remedy(),
             key: error.key.replace(char::is_control, " "),
-            excerpt: (end > 0).then(|| excerpt(content, column, marked)),
+            // Nobody's password goes to a log by a slip beside it.
+            excerpt: (end > 0 && !content.contains("password")).then(|| excerpt(content, column, marked)),
         }
     }
 }

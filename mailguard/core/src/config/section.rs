@@ -13,6 +13,9 @@ use super::suggest;
 use super::syntax::{self, Mismatch, Syntax};
 use super::value::{Data, Entry, Place, Value};
 
+/// The key whose value no message may hold.
+pub(super) const SECRET_KEY: &str = "password";
+
 /// What was learnt while reading.
 #[derive(Default)]
 pub(super) struct Report {
@@ -336,7 +339,9 @@ impl<'v> Section<'v> {
 
     fn parse<T>(&mut self, key: &str, value: &Value, syntax: &Syntax<T>) -> Option<T> {
         let result = value.as_text().map_or(Err(Mismatch::Wrong), syntax.parse);
-        let (found, accepted) = (value.describe(), syntax.accepted.to_owned());
+        // A password is shown nowhere, nor is what was meant to be one.
+        let found = if key == SECRET_KEY { "something else".to_owned() } else { value.describe() };
+        let accepted = syntax.accepted.to_owned();
         let problem = match result {
             Ok(parsed) => return Some(parsed),
             Err(Mismatch::Wrong) => Problem::Invalid { found, accepted, remedy: None },

@@ -111,15 +111,23 @@ enum Place {
     Body(Form),
 }
 
+/// Something that holds entities.
+#[derive(Debug)]
+enum Level {
+    /// A multipart, by its boundary; `digest`: of messages, unless a part says otherwise (RFC 2046 §5.1.5).
+    Multipart { boundary: Vec<u8>, digest: bool },
+    /// A message.
+    Message,
+}
+
 #[derive(Debug)]
 struct Machine {
     /// None: the first pass.
     plan: Option<Vec<bool>>,
     found: Vec<bool>,
-    /// The boundaries of the multiparts that are open, the innermost last; none: a message within a message.
-    open: Vec<Vec<u8>>,
+    /// What is open, the innermost last.
+    open: Vec<Level>,
     place: Place,
-    nesting: usize,
     line: Vec<u8>,
     /// The piece at hand goes on with a line.
     continued: bool,
@@ -139,7 +147,6 @@ impl Machine {
             found: Vec::new(),
             open: Vec::new(),
             place: Place::Header,
-            nesting: 0,
             line: Vec::new(),
             continued: false,
             header: Vec::new(),
@@ -191,8 +198,11 @@ impl Machine {
     /// Whether the line delimits a part of an open multipart: what is within ends here.
     fn delimiter(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let said = line[2..].trim_ascii_end();
-        let is =
-            |boundary: &Vec<u8>| said == boundary.as_slice() || said.strip_suffix(b"--") == Some(boundary);
+        let ends = |boundary: &[u8]| said.strip_suffix(b"--") == Some(boundary);
+        let is = |level: &Level| match level {
+            Level::Multipart { boundary, .. } => said == boundary.as_slice() || ends(boundary),
+            Level::Message => false,
+        };
         let Some(depth) = self.open.iter().rposition(is) else { return false };
         if self.place == Place::Header {
             self.end_header(out);
@@ -200,7 +210,9 @@ impl Machine {
         self.end_body(false, out);
         self.open.truncate(depth + 1);
         self.write(line, out);
-        if said == self.open[depth].as_slice() {
+        let last =
+            matches!(&self.open[depth], Level::Multipart { boundary, .. } if said != boundary.as_slice());
+        if !last {
             self.place = Place::Header;
         } else {
             self.open.pop();
@@ -230,38 +242,44 @@ impl Machine {
             return;
         }
         self.found.push(false);
-        let entity = Entity::of(&header);
+        let within = self.open.last();
+        let digest = matches!(within, Some(Level::Multipart { digest: true, .. }));
+        let is_message = within.is_none_or(|level| matches!(level, Level::Message));
+        let entity = Entity::of(&header, digest);
         let encode = self.plan.as_ref().is_some_and(|plan| plan.get(index).copied().unwrap_or(false));
         let encoding = entity.encoding.as_str();
         self.untouchable = false;
         let form = match entity.kind {
-            Kind::Leaf | Kind::Text if encoding == "base64" => {
+            Kind::Leaf | Kind::Text if encoding == "quoted-printable" && encode => Form::QuoteRest,
+            // Of base64, or an encoding that nobody knows, 8-bit octets are no part.
+            Kind::Leaf | Kind::Text
+                if !matches!(encoding, "" | "7bit" | "8bit" | "binary" | "quoted-printable") =>
+            {
                 self.untouchable = true;
                 Form::AsItIs
             }
             Kind::Leaf | Kind::Text if !encode => Form::AsItIs,
-            Kind::Leaf | Kind::Text if encoding == "quoted-printable" => Form::QuoteRest,
             Kind::Text => Form::Quoted,
             Kind::Leaf => Form::Base64,
-            Kind::Multipart(_) | Kind::Message | Kind::Opaque => {
+            Kind::Multipart { .. } | Kind::Message | Kind::Opaque => {
                 self.untouchable = true;
                 Form::AsItIs
             }
         };
         if self.plan.is_some() {
-            write_header(&header, &entity, form, index == 0, out);
+            write_header(&header, &entity, form, is_message, out);
         }
         self.write(b"\r\n", out);
         self.place = Place::Body(form);
         match entity.kind {
-            Kind::Multipart(boundary) => self.open.push(boundary),
+            Kind::Multipart { boundary, digest } => self.open.push(Level::Multipart { boundary, digest }),
             Kind::Message => {
                 self.place = Place::Header;
-                self.nesting += 1;
+                self.open.push(Level::Message);
             }
             Kind::Leaf | Kind::Text | Kind::Opaque => {}
         }
-        if self.open.len() + self.nesting > MAX_MESSAGE_NESTING {
+        if self.open.len() > MAX_MESSAGE_NESTING {
             self.failure = Some(Impossible::TooMuch);
         }
     }
@@ -316,7 +334,10 @@ impl Machine {
 enum Kind {
     Text,
     Leaf,
-    Multipart(Vec<u8>),
+    Multipart {
+        boundary: Vec<u8>,
+        digest: bool,
+    },
     /// message/rfc822, in which another header follows.
     Message,
     /// A composite that can't be looked into: its octets are as they are (RFC 2045 §6.4).
@@ -332,8 +353,10 @@ struct Entity {
 }
 
 impl Entity {
-    fn of(header: &[u8]) -> Self {
-        let (mut kind, mut encoding, mut typed, mut mime) = (Kind::Text, String::new(), false, false);
+    /// `digest`: it is a part of a digest.
+    fn of(header: &[u8], digest: bool) -> Self {
+        let usual = if digest { Kind::Message } else { Kind::Text };
+        let (mut kind, mut encoding, mut typed, mut mime) = (usual, String::new(), false, false);
         for (name, value) in fields(header) {
             match name.to_ascii_lowercase().as_slice() {
                 b"content-type" if !typed => {
@@ -347,6 +370,10 @@ impl Entity {
                 _ => {}
             }
         }
+        // A message that is encoded in spite of RFC 2045 §6.4 can't be looked into as it stands.
+        if kind == Kind::Message && matches!(encoding.as_str(), "base64" | "quoted-printable") {
+            kind = Kind::Opaque;
+        }
         Self { kind, encoding, typed, mime }
     }
 }
@@ -357,7 +384,9 @@ impl Kind {
         let media = parameters.first.to_ascii_lowercase();
         match media.split_once('/').map_or(media.as_str(), |(top, _)| top) {
             "multipart" => match parameters.values("boundary").into_iter().next() {
-                Some(boundary) if !boundary.octets.is_empty() => Kind::Multipart(boundary.octets),
+                Some(boundary) if !boundary.octets.is_empty() => {
+                    Kind::Multipart { boundary: boundary.octets, digest: media == "multipart/digest" }
+                }
                 _ => Kind::Opaque,
             },
             "message" if media == "message/rfc822" || media == "message/global" => Kind::Message,
@@ -398,7 +427,7 @@ fn split_fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The header with the encoding that the body has now.
 fn write_header(header: &[u8], entity: &Entity, form: Form, is_message: bool, out: &mut Vec<u8>) {
-    let composite = matches!(entity.kind, Kind::Multipart(_) | Kind::Message | Kind::Opaque);
+    let composite = matches!(entity.kind, Kind::Multipart { .. } | Kind::Message | Kind::Opaque);
     let wide = matches!(entity.encoding.as_str(), "8bit" | "binary");
     let said = match form {
         Form::Quoted => Some("quoted-printable"),
@@ -414,7 +443,7 @@ fn write_header(header: &[u8], entity: &Entity, form: Form, is_message: bool, ou
             out.extend_from_slice(field);
         }
     }
-    if is_message && !entity.mime {
+    if is_message && !entity.mime && said != "7bit" {
         out.extend_from_slice(b"MIME-Version: 1.0\r\n");
     }
     if form != Form::AsItIs && !entity.typed {
@@ -540,6 +569,27 @@ mod tests {
             "MIME-Version: 1.0\nContent-Type: message/rfc822\nContent-Transfer-Encoding: 7bit\n\nSubject: y\n\
              MIME-Version: 1.0\nContent-Type: text/plain\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n",
         );
+        let digest = |within: &str| {
+            format!(
+                "MIME-Version: 1.0\nContent-Type: multipart/digest; boundary=b\n\n--b\n\n{within}\n--b\n\n\
+                 Subject: z\n\nplain\n--b--\n"
+            )
+        };
+        check(
+            &digest("Subject: y\n\nü"),
+            &digest(
+                "Subject: y\nMIME-Version: 1.0\nContent-Type: text/plain; charset=unknown-8bit\n\
+                 Content-Transfer-Encoding: quoted-printable\n\n=C3=BC",
+            ),
+        );
+    }
+
+    #[test]
+    fn many_messages_side_by_side_are_not_nested() {
+        let part = "--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\nplain\r\n";
+        let many = part.repeat(MAX_MESSAGE_NESTING + 10);
+        let message = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{many}--b--\r\n");
+        assert_eq!(convert(message.as_bytes(), 100).unwrap(), message.as_bytes());
     }
 
     #[test]
@@ -563,6 +613,8 @@ mod tests {
             ("Content-Type: multipart/mixed\n\nü\n", Impossible::Part),
             ("Content-Transfer-Encoding: base64\n\nü\n", Impossible::Part),
             ("Content-Type: message/partial\n\nü\n", Impossible::Part),
+            ("Content-Transfer-Encoding: x-uuencode\n\nü\n", Impossible::Part),
+            ("Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nü\n", Impossible::Part),
             (
                 "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n--b\nX-Y: ü\n\n\n--b--\n",
                 Impossible::Header,

@@ -70,6 +70,20 @@ fn what_is_wrong_with_a_smarthost() {
 }
 
 #[test]
+fn no_message_holds_a_password() {
+    let on = "[smarthost]\nenabled = true\naddress = \"10.0.0.1\"\nusername = \"me\"\n";
+    for password in ["123456", "\"geheim\\t\"", "\"ge\"heim\"", "[\"geheim\"]"] {
+        let text = format!("{LEAST}{on}password = {password}\n");
+        let errors = parse(&Source::of_text("m.toml", text)).unwrap_err();
+        let (said, json) = (errors.to_string(), serde_json::to_string(&errors).unwrap());
+        for secret in ["123456", "geheim"] {
+            assert!(!said.contains(secret) && !json.contains(secret), "{said}");
+        }
+        assert!(said.contains("m.toml:11:"), "the line is named: {said}");
+    }
+}
+
+#[test]
 fn domain_routes_and_their_smarthosts() {
     let directory = tempfile::tempdir().unwrap();
     let password = directory.path().join("password");

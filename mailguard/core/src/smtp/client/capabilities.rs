@@ -61,12 +61,10 @@ impl Capabilities {
 
 /// The known mechanisms of an AUTH line; before RFC 4954 some servers wrote "AUTH=" in front of them.
 fn auth(line: &str) -> Option<Vec<Mechanism>> {
-    let mechanisms = line.get(..5).filter(|start| start[..4].eq_ignore_ascii_case("AUTH"))?;
-    if !mechanisms.ends_with([' ', '=']) {
-        return None;
-    }
+    let keyword = line.get(..4).filter(|keyword| keyword.eq_ignore_ascii_case("AUTH"))?;
+    let mechanisms = line[keyword.len()..].strip_prefix([' ', '='])?;
     let known = |word: &str| Mechanism::ALL.into_iter().find(|known| word.eq_ignore_ascii_case(known.name()));
-    Some(line[5..].split_ascii_whitespace().filter_map(known).collect())
+    Some(mechanisms.split_ascii_whitespace().filter_map(known).collect())
 }
 
 #[cfg(test)]
@@ -95,7 +93,17 @@ mod tests {
         check(&["SIZE 99999999999999999999"], Capabilities { size: Some(0), ..none() });
         let auth = vec![Mechanism::Plain, Mechanism::CramMd5];
         check(&["AUTH plain GSSAPI CRAM-MD5"], Capabilities { auth: auth.clone(), ..none() });
-        check(&["AUTH=PLAIN CRAM-MD5", "AUTHENTIC é", "AUT"], Capabilities { auth, ..none() });
+        check(
+            &["AUTH=PLAIN CRAM-MD5", "AUTHENTIC é", "AUT", "AUTé", "abcé", "é", "AUTH"],
+            Capabilities { auth, ..none() },
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_read(line in "(AUTH|[a-zé=]{0,5})[ =]?.{0,20}") {
+            Capabilities::of(&Reply::bare(ReplyCode::OK, vec!["mx".to_owned(), line]));
+        }
     }
 
     #[test]

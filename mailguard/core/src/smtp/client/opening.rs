@@ -17,6 +17,9 @@ const NO_SECURITY: EnhancedStatus = EnhancedStatus::new(4, 7, 4);
 /// Authentication credentials invalid (RFC 4954 §6), for now: the administrator mends it.
 const WRONG_CREDENTIALS: EnhancedStatus = EnhancedStatus::new(4, 7, 8);
 
+/// Replies to AUTH that are about the mechanism, not about name and password (RFC 4954 §6).
+const MECHANISM_REFUSED: [u16; 2] = [504, 534];
+
 impl Client {
     /// The connection is encrypted: nothing counts that was said before (RFC 3207 §4.2).
     pub fn tls_established(&mut self, now: Instant, used: TlsUsed) {
@@ -123,14 +126,16 @@ impl Client {
         let may_tell = matches!(self.settings.encryption, Encryption::Off | Encryption::Established);
         let Some(mechanism) = sasl::choose(login, &self.offers.auth, may_tell) else {
             let offered: Vec<_> = self.offers.auth.iter().map(|mechanism| mechanism.name()).collect();
-            let clear =
-                if may_tell { "" } else { "; PLAIN and LOGIN go over TLS only, unless tls = \"off\"" };
-            let text = match offered.as_slice() {
-                [] => format!("the server offers no way to log in that is known{clear}"),
-                offered => format!(
-                    "the server offers to log in by {} only, and `methods` allows none of it{clear}",
-                    offered.join(" and ")
-                ),
+            let offered = offered.join(" and ");
+            let text = if offered.is_empty() {
+                "the server offers no way to log in that is known".to_owned()
+            } else if may_tell {
+                format!("the server offers to log in by {offered} only, and `methods` allows none of it")
+            } else {
+                format!(
+                    "the server offers to log in by {offered} only, and the session isn't encrypted: PLAIN and LOGIN go \
+                     over TLS only, unless tls = \"off\""
+                )
             };
             let remote = self.settings.remote.clone();
             return self.give_up(Outcome::Deferred(Report::ours(NO_SECURITY, remote, text)));
@@ -165,8 +170,23 @@ impl Client {
             }
             Severity::Completed => self.logged_in(mechanism),
             _ if reply.code == ReplyCode::NOT_AVAILABLE => self.unusable(reply, Stage::Auth),
-            Severity::Transient | Severity::Permanent => {
-                self.not_logged_in(mechanism, &format!("the server answers {}", reply.code));
+            // Only the code: a server may repeat what it was told.
+            Severity::Transient => {
+                self.not_logged_in(
+                    mechanism,
+                    &format!("the server can't check it now, it answers {}", reply.code),
+                );
+            }
+            Severity::Permanent if MECHANISM_REFUSED.contains(&reply.code.get()) => {
+                let why = format!(
+                    "the server can't do it after all, it answers {}: leave it out of `methods`",
+                    reply.code
+                );
+                self.not_logged_in(mechanism, &why);
+            }
+            Severity::Permanent => {
+                let why = format!("the server answers {}. Look at username and password", reply.code);
+                self.not_logged_in(mechanism, &why);
             }
         }
     }
@@ -179,10 +199,7 @@ impl Client {
     /// A wrong password is the administrator's to mend: no mail fails by it.
     fn not_logged_in(&mut self, mechanism: Mechanism, why: &str) {
         let user = self.settings.login.as_ref().map(|login| login.user.as_str()).unwrap_or_default();
-        let text = format!(
-            "can't log in as {user} by {}: {why}. Look at username and password of the smarthost",
-            mechanism.name()
-        );
+        let text = format!("can't log in as {user} by {}: {why}", mechanism.name());
         let remote = self.settings.remote.clone();
         self.give_up(Outcome::Deferred(Report::ours(WRONG_CREDENTIALS, remote, text)));
     }

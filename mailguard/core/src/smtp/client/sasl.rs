@@ -76,11 +76,22 @@ impl Exchange {
         host: &str,
         cnonce: &str,
     ) -> Result<Vec<u8>, &'static str> {
+        let response = self.response(login, challenge, host, cnonce)?;
+        Ok(format!("{}\r\n", STANDARD.encode(response)).into_bytes())
+    }
+
+    fn response(
+        &mut self,
+        login: &Login,
+        challenge: &str,
+        host: &str,
+        cnonce: &str,
+    ) -> Result<Vec<u8>, &'static str> {
         let decoded = STANDARD.decode(challenge.trim()).map_err(|_| "a challenge that isn't base64")?;
-        let response = match (self.mechanism, &self.step) {
+        Ok(match (self.mechanism, &self.step) {
             (Mechanism::CramMd5, Step::First) => {
                 self.step = Step::Done;
-                format!("{} {}", login.user, keyed(&login.password, &decoded))
+                format!("{} {}", login.user, keyed(&login.password, &decoded)).into_bytes()
             }
             (Mechanism::DigestMd5, Step::First) => {
                 let challenge = Challenge::of(&decoded)?;
@@ -94,19 +105,18 @@ impl Exchange {
                     return Err("no proof that it knows the password");
                 }
                 self.step = Step::Done;
-                String::new()
+                Vec::new()
             }
             (Mechanism::Login, Step::First) => {
                 self.step = Step::Password;
-                login.user.clone()
+                login.user.clone().into_bytes()
             }
             (Mechanism::Login, Step::Password) => {
                 self.step = Step::Done;
-                login.password.clone()
+                login.password.clone().into_bytes()
             }
             _ => return Err("a challenge too many"),
-        };
-        Ok(format!("{}\r\n", STANDARD.encode(response)).into_bytes())
+        })
     }
 }
 
@@ -155,7 +165,7 @@ impl Challenge {
     }
 
     /// The response (§2.1.2), and what the server will say if it knows the password (§2.1.3).
-    fn answer(&self, login: &Login, host: &str, cnonce: &str) -> (String, String) {
+    fn answer(&self, login: &Login, host: &str, cnonce: &str) -> (Vec<u8>, String) {
         let realm = self.realm.as_deref().unwrap_or_default();
         let uri = format!("smtp/{host}");
         let nonce = &self.nonce;
@@ -177,6 +187,8 @@ impl Challenge {
             quoted(&uri),
             digest("AUTHENTICATE"),
         );
+        // Who doesn't say UTF-8 reads ISO 8859-1 (§2.1.2).
+        let response = if self.utf8 { response.into_bytes() } else { latin(&response) };
         (response, digest(""))
     }
 }
@@ -287,6 +299,16 @@ mod tests {
             &chris,
             &[(challenge, response), ("rspauth=0", "! no proof that it knows the password")],
         );
+    }
+
+    #[test]
+    fn a_server_that_does_not_say_utf_8_reads_latin_1() {
+        let login = login("älice", "geheim ß");
+        let challenge = STANDARD.encode("nonce=\"a\",algorithm=md5-sess");
+        let mut exchange = Exchange::new(Mechanism::DigestMd5);
+        let line = exchange.respond(&login, &challenge, "mx.test", "b").unwrap();
+        let response = STANDARD.decode(line.trim_ascii_end()).unwrap();
+        assert!(response.starts_with(b"username=\"\xe4lice\",nonce="), "{response:?}");
     }
 
     #[test]
