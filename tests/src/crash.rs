@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::appliance::Appliance;
 use crate::ledger::{Letter, Witness, lines_of};
@@ -39,6 +40,16 @@ pub enum Zone {
     Green,
     /// Red: the quarantine.
     Red,
+}
+
+impl Zone {
+    /// Seeds in a row that have the same zone.
+    pub const SEEDS: u64 = 25;
+
+    /// In which the round of this seed is played.
+    pub fn of(seed: u64) -> Self {
+        if (seed / Self::SEEDS).is_multiple_of(2) { Zone::Green } else { Zone::Red }
+    }
 }
 
 /// What was seen.
@@ -79,6 +90,7 @@ pub fn play(zone: Zone, seeds: impl Iterator<Item = u64>) -> Result<Summary> {
             format!("the round of seed {seed} in the {zone:?} zone fails; again: cargo xtask crash 1 --seed {seed}")
         })?;
     }
+    ensure!(summary.acknowledged > summary.rounds, "hardly anything was acknowledged: {summary:?}");
     Ok(summary)
 }
 
@@ -161,10 +173,15 @@ fn kill_mail_process(appliance: &Appliance<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Senders of what is withheld.
+/// Senders of what is withheld, from those who were refused and from nobody else.
 fn withheld(appliance: &Appliance<'_>) -> Result<Vec<String>> {
     let list = appliance.json(&["quarantine", "list", "--limit", "1000000"])?;
     let rows = list.as_array().context("a list")?;
+    for row in rows {
+        let recipients = row["recipients"].as_array().context("recipients")?;
+        let refused = |address: &Value| address.as_str().is_some_and(|address| address.starts_with('b'));
+        ensure!(recipients.len() == 1 && recipients.iter().all(refused), "withheld from others: {row}");
+    }
     Ok(rows
         .iter()
         .filter_map(|row| row["sender"].as_str())
@@ -184,6 +201,9 @@ fn judge(
     for message in taken {
         if !message.sender.is_empty() && message.lines < lines {
             bail!("{message:?} was answered 250 and isn't whole: {lines} lines of text");
+        }
+        if let Some(other) = message.reported.iter().find(|address| !address.starts_with('b')) {
+            bail!("{other} was served, or will be, and is reported: {message:?}");
         }
         for recipient in &message.recipients {
             *times.entry(recipient).or_default() += 1;

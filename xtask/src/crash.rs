@@ -10,9 +10,6 @@ use mailguard_tests::crash::{Summary, Zone, play};
 use crate::process::{self, repository};
 use crate::{build, setup};
 
-/// Rounds between two that begin with an empty store.
-const BATCH: u64 = 25;
-
 /// Options of `crash`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -38,9 +35,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!("── {rounds} rounds of kill -9 under load, from seed {seed} ──");
     let (start, mut sum) = (Instant::now(), Summary::default());
     let end = seed + rounds;
-    for (batch, first) in (seed..end).step_by(BATCH as usize).enumerate() {
-        let zone = if batch % 2 == 0 { Zone::Green } else { Zone::Red };
-        let Summary { rounds, kills, acknowledged, repeated } = play(zone, first..end.min(first + BATCH))?;
+    let mut first = seed;
+    while first < end {
+        let next = end.min((first / Zone::SEEDS + 1) * Zone::SEEDS);
+        let zone = Zone::of(first);
+        let Summary { rounds, kills, acknowledged, repeated } = play(zone, first..next)?;
+        first = next;
         sum.rounds += rounds;
         sum.kills += kills;
         sum.acknowledged += acknowledged;

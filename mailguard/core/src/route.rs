@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::config::model::{
-    DefaultRoute, Direction, DomainRoute, IncomingDomain, Outgoing, RouteSmarthost, Smarthost,
+    DefaultRoute, Direction, DomainRoute, IncomingDomain, OutgoingAddress, RouteSmarthost, Smarthost,
     SmarthostAddress, Tls,
 };
 use crate::mail::{Domain, ForwardPath, Host, Mailbox, ReversePath};
@@ -46,7 +46,7 @@ pub struct Route {
     /// Where to.
     pub next_hop: NextHop,
     /// Where connections come from; none: the system chooses.
-    pub outgoing: Option<Outgoing>,
+    pub outgoing: Option<OutgoingAddress>,
     /// How connections are encrypted.
     pub tls: Tls,
     /// The smarthost that the next hop is: whom it trusts and who we are to it.
@@ -76,6 +76,8 @@ pub struct Explanation {
 /// The rules that speak for a message's way, as far as they were asked.
 struct Rules<'a> {
     recipient: &'a Mailbox,
+    /// The address stands in the configuration: no client has dialled a server for it.
+    is_ours: bool,
     incoming: Option<&'a IncomingDomain>,
     by_sender: Option<&'a DomainRoute>,
     by_recipient: Option<&'a DomainRoute>,
@@ -113,6 +115,7 @@ fn rules<'a>(
     sender: &ReversePath,
     recipient: &'a ForwardPath,
 ) -> Result<Rules<'a>, NoRoute> {
+    let is_ours = *recipient == ForwardPath::Postmaster;
     let recipient = match recipient {
         ForwardPath::Mailbox(mailbox) => mailbox,
         ForwardPath::Postmaster => config.postmaster.as_ref().ok_or_else(|| NoRoute {
@@ -127,6 +130,7 @@ fn rules<'a>(
     };
     Ok(Rules {
         recipient,
+        is_ours,
         incoming: recipient.domain().and_then(|domain| config.incoming_domain(domain)),
         by_sender: rule(Direction::Sender, sender.mailbox()),
         by_recipient: rule(Direction::Recipient, Some(recipient)),
@@ -151,6 +155,7 @@ impl Rules<'_> {
         };
         match smarthost {
             Some(smarthost) => by_smarthost(smarthost, outgoing),
+            None if self.is_ours => direct(config, by_domain(self.recipient), outgoing),
             None => direct(config, default_hop(config.delivery.default, self.recipient, origin), outgoing),
         }
     }
@@ -197,7 +202,7 @@ impl Rules<'_> {
     }
 }
 
-fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<Outgoing>) -> Route {
+fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<OutgoingAddress>) -> Route {
     let next_hop = match &smarthost.host {
         SmarthostAddress::Name(name) => NextHop::Host(name.clone(), smarthost.port),
         SmarthostAddress::Ip(address) => NextHop::Address(SocketAddr::new(*address, smarthost.port)),
@@ -206,7 +211,7 @@ fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<Outgoing>) -> Route
 }
 
 /// To a next hop that is no smarthost. What a domain says of its own encryption belongs here.
-pub fn direct(config: &Config, next_hop: NextHop, outgoing: Option<Outgoing>) -> Route {
+pub fn direct(config: &Config, next_hop: NextHop, outgoing: Option<OutgoingAddress>) -> Route {
     Route { next_hop, outgoing, tls: config.delivery.tls, smarthost: None }
 }
 
@@ -216,6 +221,10 @@ fn default_hop(default: DefaultRoute, mailbox: &Mailbox, origin: &Origin) -> Nex
     {
         return NextHop::Address(client.destination);
     }
+    by_domain(mailbox)
+}
+
+fn by_domain(mailbox: &Mailbox) -> NextHop {
     match &mailbox.host {
         Host::Domain(domain) => NextHop::Mx(domain.clone()),
         Host::Literal(literal) => NextHop::Address(SocketAddr::new(literal.0, SMTP_PORT)),
@@ -356,6 +365,7 @@ mod tests {
         check(&nobody, "-", &remote, "deferred 4.3.5");
         let mut somebody = Config { postmaster: Some(Mailbox::parse("boss@d.test").unwrap()), ..defaults() };
         check(&somebody, "-", &remote, "mx:d.test");
+        check(&original(somebody.clone()), "-", &dialled("198.51.100.7:25", false), "mx:d.test");
         somebody.incoming_domains = vec![incoming("d.test", "192.0.2.10:25")];
         check(&somebody, "-", &remote, "192.0.2.10:25");
     }
@@ -366,7 +376,7 @@ mod tests {
         outgoing: Option<&str>,
         smarthost: RouteSmarthost,
     ) -> DomainRoute {
-        let outgoing = outgoing.map(|name| Outgoing::Interface(name.to_owned()));
+        let outgoing = outgoing.map(|name| OutgoingAddress::Interface(name.to_owned()));
         DomainRoute { direction, domain: Domain::parse(domain).unwrap(), outgoing, smarthost }
     }
 

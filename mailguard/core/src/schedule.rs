@@ -242,9 +242,9 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Whether the last that was heard of the next hop is a failure.
-    pub fn is_failing(&self, next_hop: &Route) -> bool {
-        self.hops.get(next_hop).is_some_and(|hop| hop.failures > 0)
+    /// Whether the next hop failed, and no attempt at it is due yet.
+    pub fn rests(&self, next_hop: &Route, now: UnixTime) -> bool {
+        self.hops.get(next_hop).is_some_and(|hop| now < hop.rests_until)
     }
 
     /// Attempts that run.

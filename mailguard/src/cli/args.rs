@@ -195,8 +195,9 @@ Examples:
     #[command(
         subcommand,
         after_help = "\
-Changes nothing, but finishes what an unclean end left undone, as the next start would. Needs the rights of
-`user` or root, and a daemon that is stopped.
+Finishes what an unclean end left undone, as the next start would; check repairs a database that fails its
+checksums, so copy state_dir first if the disk is broken. Needs the rights of `user` or root, and a daemon
+that is stopped.
 
 Examples:
   mailguard store check

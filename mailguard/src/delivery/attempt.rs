@@ -173,10 +173,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Decides everything that is open.
+    /// Decides what is open, unless a server has said something of it.
     pub(super) fn settle(&mut self, outcome: &Outcome) {
         for verdict in &mut self.verdicts {
-            if let Verdict::Open(None) = verdict {
+            // What a server said that could not be used counts for that server only.
+            let overrides = match verdict {
+                Verdict::Open(None) => true,
+                Verdict::Open(Some(before)) => {
+                    matches!((&*before, outcome), (Outcome::Failed(_), Outcome::Deferred(_)))
+                }
+                Verdict::Final(_) => false,
+            };
+            if overrides {
                 *verdict = Verdict::Final(outcome.clone());
             }
         }
@@ -220,6 +228,6 @@ fn unreadable(error: &std::io::Error) -> Outcome {
     Outcome::Deferred(Report::ours(
         EnhancedStatus::new(4, 3, 0),
         String::new(),
-        format!("the message can't be read from the spool: {error}"),
+        format!("the message can't be read from the spool, or converted there: {error}"),
     ))
 }

@@ -16,16 +16,18 @@ pub(crate) mod scripted;
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all};
 use mailguard_core::config::Config;
-use mailguard_core::config::model::{HeloName, RouteSmarthost, Tls};
+use mailguard_core::config::model::{HeloName, OutgoingAddress, RouteSmarthost, Tls};
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, NoRoute, Route};
+use mailguard_core::smtp::EnhancedStatus;
 use tokio::time::{Instant, sleep};
 
 pub use self::attempt::Scratch;
@@ -64,10 +66,15 @@ pub fn examine(config: &Config) -> Result<(), SmarthostError> {
         RouteSmarthost::Own(own) => Some((format!("domain_route[{index}].smarthost.ca_file"), own)),
         RouteSmarthost::General | RouteSmarthost::Without => None,
     });
-    for (key, smarthost) in general.chain(own) {
-        if matches!(smarthost.tls, Tls::Required | Tls::Implicit) || smarthost.ca.is_some() {
-            tls::verifying(smarthost.ca.as_deref()).map_err(|source| SmarthostError { key, source })?;
-        }
+    let required = (config.delivery.tls == Tls::Required).then(|| ("delivery.tls".to_owned(), None));
+    let named = general.chain(own).filter_map(|(key, smarthost)| {
+        let verifies = matches!(smarthost.tls, Tls::Required | Tls::Implicit) || smarthost.ca.is_some();
+        verifies.then(|| (key, smarthost.ca.as_deref()))
+    });
+    // Reading the system's anchors takes a while: each set once.
+    let mut seen = HashSet::new();
+    for (key, ca) in required.into_iter().chain(named).filter(|(_, ca)| seen.insert(*ca)) {
+        tls::verifying(ca).map_err(|source| SmarthostError { key, source })?;
     }
     Ok(())
 }
@@ -158,11 +165,11 @@ impl Delivery {
     /// Tries the next hop's servers in their order on new connections.
     async fn try_servers(&self, terms: &Terms<'_>, route: &Route, attempt: &mut Attempt<'_>) {
         let own = self.listeners.load();
-        let destinations =
-            match routing::destinations(&terms.dns, &route.next_hop, terms.own_name, &own).await {
-                Ok(destinations) => destinations,
-                Err(no_route) => return attempt.settle(&outcome_of(no_route)),
-            };
+        let found = routing::destinations(&terms.dns, &route.next_hop, terms.own_name, &own).await;
+        let destinations = match found.and_then(|found| reachable(found, route)) {
+            Ok(destinations) => destinations,
+            Err(no_route) => return attempt.settle(&outcome_of(no_route)),
+        };
         let identity = identity(terms);
         let mut sessions = 0;
         for destination in destinations {
@@ -241,6 +248,18 @@ fn waiting_session(pool: &Pool, route: &Route) -> Option<Session> {
             return Some(session);
         }
     }
+}
+
+/// The servers that can be reached from the route's address.
+fn reachable(mut destinations: Vec<Destination>, route: &Route) -> Result<Vec<Destination>, NoRoute> {
+    let Some(OutgoingAddress::Address(from)) = &route.outgoing else { return Ok(destinations) };
+    destinations.retain(|destination| destination.address.is_ipv4() == from.is_ipv4());
+    if !destinations.is_empty() {
+        return Ok(destinations);
+    }
+    let (have, want) = if from.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+    let reason = format!("outgoing_address {from} is {have}, and {} has {want} only", route.next_hop);
+    Err(NoRoute { status: EnhancedStatus::new(4, 4, 1), transient: true, reason })
 }
 
 fn identity(terms: &Terms<'_>) -> Identity {

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use mailguard_core::config::model::{Outgoing, Tls};
+use mailguard_core::config::model::{OutgoingAddress, Tls};
 use mailguard_core::mail::{AddressLiteral, Domain, Host};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::Route;
@@ -83,8 +83,15 @@ impl Session {
             Ok(session) => Ok(session),
             Err(Failure::Other(outcome)) => Err(outcome),
             // Who can't encrypt is written to in the clear, where that is allowed at all (RFC 7435 §3).
-            Err(Failure::Handshake(_)) if encryption == Encryption::Offered => {
-                opening.open(Encryption::Failed).await.map_err(Failure::into_outcome)
+            Err(Failure::Handshake(failed)) if encryption == Encryption::Offered => {
+                let cause = failed.into_report().text;
+                tracing::info!(%destination, cause, "the server can't encrypt: tried in the clear");
+                opening.open(Encryption::Failed).await.map_err(|failure| {
+                    let mut outcome = failure.into_outcome();
+                    let report = outcome.report_mut();
+                    report.text = format!("{} (after: {cause})", report.text);
+                    outcome
+                })
             }
             Err(Failure::Handshake(outcome)) => Err(outcome),
         }
@@ -398,24 +405,17 @@ fn cnonce() -> String {
     format!("{:016x}{:016x}", random(), random())
 }
 
-async fn connect(address: SocketAddr, outgoing: Option<&Outgoing>) -> io::Result<TcpStream> {
+async fn connect(address: SocketAddr, outgoing: Option<&OutgoingAddress>) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    let from = |error: io::Error, outgoing: &Outgoing| {
+    let from = |error: io::Error, outgoing: &OutgoingAddress| {
         io::Error::new(error.kind(), format!("from {outgoing}: {error}"))
     };
     match outgoing {
         None => {}
-        Some(outgoing @ Outgoing::Address(ip)) if ip.is_ipv4() != address.is_ipv4() => {
-            let error = io::Error::new(
-                io::ErrorKind::AddrNotAvailable,
-                "the server's address is of the other family",
-            );
-            return Err(from(error, outgoing));
-        }
-        Some(outgoing @ Outgoing::Address(ip)) => {
+        Some(outgoing @ OutgoingAddress::Address(ip)) => {
             socket.bind(SocketAddr::new(*ip, 0)).map_err(|error| from(error, outgoing))?;
         }
-        Some(outgoing @ Outgoing::Interface(name)) => {
+        Some(outgoing @ OutgoingAddress::Interface(name)) => {
             socket.bind_device(Some(name.as_bytes())).map_err(|error| from(error, outgoing))?;
         }
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use mailguard_core::destination::Destination;
 use mailguard_core::mail::{QueueId, shown};
-use mailguard_core::route::route;
 
 use super::{Live, MAX_PAUSED, Shared, State};
 use crate::store::record::{DamagedRecord, MessageRecord};
@@ -88,6 +87,9 @@ impl QueueHandle {
         if self.shared.around.db.submit(Job::Hold(id, held)).await? != Answer::Done {
             return Ok(false);
         }
+        if let Some(live) = self.shared.lock().live.get_mut(&id) {
+            live.held = held;
+        }
         match held {
             true => self.shared.lock().schedule.forget(id),
             false => drop(self.shared.make_due(Some(id), false)),
@@ -95,9 +97,17 @@ impl QueueHandle {
         Ok(true)
     }
 
+    /// What is paused may go by other ways now: each message that waits is looked at once.
+    pub fn reconsider(&self) {
+        if !self.shared.lock().paused.is_empty() {
+            self.shared.make_due(None, false);
+        }
+    }
+
     /// Makes no attempt at a destination from now on, also after a restart. Attempts that run go on.
     pub async fn pause(&self, destination: Destination) -> Result<(), PauseError> {
-        if self.shared.lock().paused.len() >= MAX_PAUSED {
+        let paused = self.paused();
+        if paused.len() >= MAX_PAUSED && destination != Destination::All && !paused.contains(&destination) {
             return Err(PauseError::TooMany);
         }
         self.shared.around.db.submit(Job::Pause(destination.to_string(), true)).await?;
@@ -127,9 +137,8 @@ impl QueueHandle {
         let config = self.shared.around.config.load_full();
         let is_there = move |record: &MessageRecord| {
             record.queued().any(|(index, _)| {
-                let recipient = record.destination(index);
-                route(&config, &record.envelope.reverse_path, &recipient, &record.origin)
-                    .is_ok_and(|route| destination.covers(&recipient, &route))
+                let route = record.route(&config, index);
+                route.is_ok_and(|route| destination.covers(&record.destination(index), &route))
             })
         };
         let look = move |view: &View| {

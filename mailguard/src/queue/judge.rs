@@ -73,6 +73,7 @@ pub(super) fn judge(
                             next_attempt: at,
                             last: Some(report.clone()),
                             warned: queued.warned || warned,
+                            ours: queued.ours,
                         };
                         judgement.again(*index, state)
                     }
@@ -136,6 +137,9 @@ impl Judgement {
 /// What is done when a recipient can't be reached for good.
 fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Consequence {
     let Origin::Client(_) = &record.origin else { return Consequence::Drop };
+    if record.is_copy(index) {
+        return Consequence::Drop;
+    }
     if !is_told(config, record, index) {
         return Consequence::Quarantine;
     }
@@ -147,7 +151,7 @@ fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Conseque
 }
 
 /// Whether the sender is to be told now that the message waits for recipient `index`.
-pub(super) fn warning_is_due(config: &Config, record: &MessageRecord, index: usize, now: UnixTime) -> bool {
+fn warning_is_due(config: &Config, record: &MessageRecord, index: usize, now: UnixTime) -> bool {
     let RecipientState::Queued(queued) = &record.states[index] else { return false };
     let after = config.delivery.delay_warning;
     !after.is_zero()
@@ -156,6 +160,16 @@ pub(super) fn warning_is_due(config: &Config, record: &MessageRecord, index: usi
         && record.envelope.reverse_path != ReversePath::Null
         && wants_delay(&record.envelope.recipients[index])
         && is_told(config, record, index)
+}
+
+/// When somebody is told if a message still waits for these recipients: its time is up, or its sender is warned.
+pub(super) fn told_at(config: &Config, record: &MessageRecord, recipients: &[usize]) -> UnixTime {
+    let warned_at = record.received_at.plus(config.delivery.delay_warning);
+    let expires = record.received_at.plus(config.delivery.max_queue_time);
+    match recipients.iter().any(|&index| warning_is_due(config, record, index, warned_at)) {
+        true => warned_at.min(expires),
+        false => expires,
+    }
 }
 
 /// Whether the sender is one to whom reports go. What was redirected to somebody else is not the sender's to hear of.
@@ -254,6 +268,13 @@ mod tests {
             queued.redirected_to = Some(mailbox("admin@y.test"));
         };
         check(redirected, failed(), 1, Consequence::Quarantine);
+        let copy = |r: &mut MessageRecord| {
+            r.origin = client("red");
+            r.copy_to(vec![mailbox("bcc@b.test")], UnixTime(0));
+            r.envelope.recipients.remove(0);
+            r.states.remove(0);
+        };
+        check(copy, failed(), 1, Consequence::Drop);
         let logged_in = |r: &mut MessageRecord| {
             r.origin = client("red");
             let Origin::Client(client) = &mut r.origin else { panic!("a client") };

@@ -195,6 +195,8 @@ struct Live {
     busy: Vec<usize>,
     /// An administrator wants it tried now.
     forced: bool,
+    /// An administrator wants no attempt, since it was put in line.
+    held: bool,
 }
 
 /// One attempt to be made.
@@ -205,6 +207,8 @@ struct Work {
     config: Arc<Config>,
     /// Record and body, if they are in memory.
     held: Option<Arc<Held>>,
+    /// From then on a next hop that doesn't answer is told of: the time is up, or a warning is due.
+    told_at: UnixTime,
 }
 
 impl State {

@@ -7,7 +7,7 @@ use mailguard_core::config::Config;
 use mailguard_core::dsn::{
     self, Action, DsnRequest, MAX_RETURNED_HEADER_OCTETS, MAX_RETURNED_OCTETS, Reader, Told,
 };
-use mailguard_core::mail::{DsnReturn, Mailbox, QueueId, UnixTime};
+use mailguard_core::mail::{DsnReturn, Mailbox, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Report;
 
@@ -74,11 +74,17 @@ pub(super) async fn notice(
         tracing::error!(id = %message.id, %error, "a failed message can't be read: its report says only why");
         bytes::Bytes::new()
     });
-    let told = message.told.iter().map(|(index, action, report)| Told {
-        recipient: &record.envelope.recipients[*index],
-        action: *action,
-        report,
-    });
+    // The administrator is told where it went, the sender what he had written.
+    let recipients: Vec<Recipient> = message
+        .told
+        .iter()
+        .map(|(index, ..)| match reader {
+            Reader::Sender => record.envelope.recipients[*index].clone(),
+            Reader::Administrator(_) => Recipient::new(record.destination(*index)),
+        })
+        .collect();
+    let told = message.told.iter().zip(&recipients);
+    let told = told.map(|((_, action, report), recipient)| Told { recipient, action: *action, report });
     let content = dsn::compose(&DsnRequest {
         reporting_mta: &config.hostname,
         sender: &sender(config)?,

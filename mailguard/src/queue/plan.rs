@@ -4,8 +4,8 @@
 
 use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
-use mailguard_core::mail::{Envelope, Notify, Recipient, UnixTime};
-use mailguard_core::route::{NoRoute, Route, route};
+use mailguard_core::mail::{Envelope, ForwardPath, Notify, Recipient, UnixTime};
+use mailguard_core::route::{NoRoute, Route};
 
 use super::MAX_ATTEMPT_RECIPIENTS;
 use crate::store::record::MessageRecord;
@@ -56,15 +56,18 @@ pub(super) fn plan(
             plan.next_due = Some(earliest);
             continue;
         }
-        let sender = &record.envelope.reverse_path;
-        let recipient = record.destination(index);
-        match route(config, sender, &recipient, &record.origin) {
-            Ok(route) if orders.paused.iter().any(|paused| paused.covers(&recipient, &route)) => {}
+        match record.route(config, index) {
+            Ok(route) if is_paused(orders.paused, &record.destination(index), &route) => {}
             Ok(route) => plan.add(route, index),
             Err(no_route) => plan.unroutable.push((index, no_route)),
         }
     }
     plan
+}
+
+/// Whether no attempt is to be made for this recipient by this route.
+pub(super) fn is_paused(paused: &[Destination], recipient: &ForwardPath, route: &Route) -> bool {
+    paused.iter().any(|paused| paused.covers(recipient, route))
 }
 
 impl Plan {
@@ -155,6 +158,7 @@ mod tests {
                 next_attempt: UnixTime(at),
                 last: None,
                 warned: false,
+                ours: false,
             })
         };
         record.states[1] = later(3_000);

@@ -11,7 +11,7 @@ use mailguard_core::route::NoRoute;
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::EnhancedStatus;
 
-use super::judge::{retry_policy, warning_is_due};
+use super::judge::told_at;
 use super::plan::{Group, Orders, plan};
 use super::worker::{Settling, work};
 use super::{LOAD_BATCH, Live, STORE_RETRY, Shared, Work, Worker};
@@ -88,20 +88,19 @@ impl Shared {
         let mut settle = |next_hop, outcomes| {
             known.push(Settling { id, record: record.clone(), body: None, next_hop, outcomes });
         };
-        let expired = retry_policy(&config).next(record.received_at, 1, now).is_none();
         for Group { route, recipients } in plan.groups {
             live.busy.extend_from_slice(&recipients);
             if forced {
                 state.schedule.wake(&route);
-            } else if state.schedule.is_failing(&route)
-                && (expired || recipients.iter().any(|&index| warning_is_due(&config, record, index, now)))
-            {
-                // Others are tried in its place; it would wait behind them for ever.
+            }
+            let told_at = told_at(&config, record, &recipients);
+            if !forced && now >= told_at && state.schedule.rests(&route, now) {
+                // Others were tried in its place just now; it would wait behind them for ever.
                 let outcomes = recipients.into_iter().map(|index| (index, unanswered(record, index)));
                 settle(Some(route.next_hop), outcomes.collect());
                 continue;
             }
-            let work = Work { id, recipients, config: config.clone(), held: held.cloned() };
+            let work = Work { id, recipients, config: config.clone(), held: held.cloned(), told_at };
             if let Placed::Resting(until, work) = state.schedule.enqueue(now, &route, work) {
                 send_back(live, &work);
                 state.schedule.set_due(id, until);
@@ -189,14 +188,16 @@ impl Shared {
         }
     }
 
-    /// A next hop rests: what was in line for it is due when the rest is over, and routed anew then.
+    /// A next hop rests: what was in line for it is due when the rest is over, and routed anew then. Somebody may have to be
+    /// told of it now.
     pub(super) fn send_back(&self, until: UnixTime, works: VecDeque<Work>) {
+        let now = self.now();
         let mut state = self.lock();
         let state = &mut *state;
         for work in works {
             if let Some(live) = state.live.get_mut(&work.id) {
                 send_back(live, &work);
-                state.schedule.set_due(work.id, until);
+                state.schedule.set_due(work.id, if now >= work.told_at { now } else { until });
             }
         }
     }

@@ -14,7 +14,7 @@ use mailguard_core::smtp::EnhancedStatus;
 use super::attempt::{Attempted, Consequence, Outgoing};
 use super::judge::{Judgement, judge, retry_policy};
 use super::notice::{Reported, notice};
-use super::plan::envelope;
+use super::plan::{envelope, is_paused};
 use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::store::body::Body;
 use crate::store::record::MessageRecord;
@@ -56,7 +56,7 @@ impl Shared {
     }
 
     async fn attempt(&self, route: &Route, work: Work) {
-        let Some((record, body)) = self.fetch(&work).await else {
+        let Some((record, body)) = self.fetch(route, &work).await else {
             self.lock().schedule.abandoned(route);
             return;
         };
@@ -95,7 +95,27 @@ impl Shared {
     }
 
     /// Record and body, unless there is a reason to make no attempt now.
-    async fn fetch(&self, work: &Work) -> Option<(MessageRecord, Body)> {
+    async fn fetch(&self, route: &Route, work: &Work) -> Option<(MessageRecord, Body)> {
+        let (record, body) = self.take(work).await?;
+        // Since it was put in line.
+        if self.is_stopped(route, work, &record) {
+            self.lock().not_busy(work.id, &work.recipients);
+            return None;
+        }
+        Some((record, body))
+    }
+
+    /// Whether an administrator wants no attempt at it.
+    fn is_stopped(&self, route: &Route, work: &Work, record: &MessageRecord) -> bool {
+        let state = self.lock();
+        let held = record.held || state.live.get(&work.id).is_some_and(|live| live.held);
+        held || work
+            .recipients
+            .iter()
+            .any(|&index| is_paused(&state.paused, &record.destination(index), route))
+    }
+
+    async fn take(&self, work: &Work) -> Option<(MessageRecord, Body)> {
         if self.around.db.failure().is_some() {
             // The outcome couldn't be noted: the message would go out again after the restart, and again.
             self.stopping.send_replace(true);
@@ -229,6 +249,9 @@ impl Shared {
         let mut readers = Vec::new();
         if !reported.is_empty() {
             readers.push((Reader::Sender, reported));
+        }
+        if !withheld.is_empty() && config.postmaster.is_none() {
+            tracing::warn!(id = %settling.id, "undeliverable, withheld; there is no postmaster to be told");
         }
         if let Some(postmaster) = config.postmaster.as_ref().filter(|_| !withheld.is_empty()) {
             if self.lock().administrator_notices.allow(now) {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
 use mailguard_core::mail::{ForwardPath, Mailbox, QueueId, ReversePath, UnixTime};
@@ -26,10 +27,14 @@ use crate::quarantine::{Filter, QuarantineHandle, Released};
 use crate::queue::QueueHandle;
 use crate::session::Limits;
 use crate::store;
+use crate::store::writer::WriteError;
 use crate::trace::{Query, Recorder};
 
 /// The two processes are of one program: it can't happen, and isn't taken for an answer if it does.
 const OTHER_QUESTION: &str = "the datapath process answered another question";
+
+/// Messages that one commit holds or removes.
+const COMMIT_BATCH: usize = 512;
 
 type Result<T> = std::result::Result<T, ControlError>;
 
@@ -112,6 +117,7 @@ impl ControlHandler {
         self.parts.services.set_made(made);
         self.parts.config.store(Arc::new(config));
         self.parts.bans.look_again();
+        self.parts.queue.reconsider();
         *loaded = Loaded { source, revision, at: now() };
         Ok(())
     }
@@ -214,6 +220,25 @@ impl ControlHandler {
         }
     }
 
+    /// Does something to messages, many in one commit, and to its end whether or not somebody waits for it.
+    async fn each_queued<F>(&self, which: Which, act: impl Fn(QueueId) -> F + Send + 'static) -> Result<Done>
+    where
+        F: Future<Output = std::result::Result<bool, WriteError>> + Send + 'static,
+    {
+        let ids = self.queued(which).await?;
+        let work = async move {
+            let mut done = Done { messages: 0, missing: Vec::new() };
+            for batch in ids.chunks(COMMIT_BATCH) {
+                let outcomes = join_all(batch.iter().map(|id| act(*id))).await;
+                for (id, outcome) in batch.iter().zip(outcomes) {
+                    done.note(*id, outcome.map_err(failed)?);
+                }
+            }
+            Ok(done)
+        };
+        tokio::spawn(work).await.map_err(failed)?
+    }
+
     async fn queue_retry(&self, which: Which) -> Result<Done> {
         let ids = self.queued(which).await?;
         let (there, missing): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| self.parts.queue.retry(*id));
@@ -221,19 +246,21 @@ impl ControlHandler {
     }
 
     async fn queue_hold(&self, which: Which, held: bool) -> Result<Done> {
-        let mut done = Done { messages: 0, missing: Vec::new() };
-        for id in self.queued(which).await? {
-            done.note(id, self.parts.queue.hold(id, held).await.map_err(failed)?);
-        }
-        Ok(done)
+        let queue = self.parts.queue.clone();
+        self.each_queued(which, move |id| {
+            let queue = queue.clone();
+            async move { queue.hold(id, held).await }
+        })
+        .await
     }
 
     async fn queue_remove(&self, which: Which) -> Result<Done> {
-        let mut done = Done { messages: 0, missing: Vec::new() };
-        for id in self.queued(which).await? {
-            done.note(id, self.parts.queue.remove(id).await.map_err(failed)?);
-        }
-        Ok(done)
+        let queue = self.parts.queue.clone();
+        self.each_queued(which, move |id| {
+            let queue = queue.clone();
+            async move { queue.remove(id).await }
+        })
+        .await
     }
 
     async fn queue_pause(&self, text: &str, paused: bool) -> Result<Answer> {

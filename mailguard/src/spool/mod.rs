@@ -164,7 +164,14 @@ impl Spool {
             .filter(|(_, disposition)| **disposition == Disposition::Deliver)
             .map(|(recipient, _)| &recipient.forward_path)
             .collect();
-        bcc::copies(&self.config.load(), &envelope.reverse_path, &delivered, &[])
+        // Who has the message withheld gets it when it is released; who gets it redirected, has it.
+        let named = envelope.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());
+        let redirected = dispositions.iter().filter_map(|disposition| match disposition {
+            Disposition::Redirect(mailbox) => Some(mailbox),
+            _ => None,
+        });
+        let served: Vec<_> = named.chain(redirected).cloned().collect();
+        bcc::copies(&self.config.load(), &envelope.reverse_path, &delivered, &served)
     }
 
     /// The rows of a message; none if nothing is to be kept.
@@ -176,9 +183,7 @@ impl Spool {
         let states = first_states(&dispositions, received_at);
         let mut record = MessageRecord::new(origin, envelope, received_at, StoredBody::of(&body), states);
         let copies = self.copies(&record.envelope, &dispositions);
-        record.copied.clone_from(&copies);
-        let quarantine = withheld(&record, &dispositions);
-        record.copied.clear();
+        let quarantine = withheld(&record, &dispositions, &copies);
         record.copy_to(copies, received_at);
         if quarantine.is_some() {
             // Commits under way aren't counted: the limit may be exceeded by what a few sessions hold.
@@ -209,8 +214,12 @@ fn encode(record: &impl serde::Serialize) -> Result<Vec<u8>, CommitError> {
     serde_json::to_vec(record).map_err(|error| CommitError::Failed(error.to_string().into()))
 }
 
-/// The quarantine entry that the dispositions ask for.
-fn withheld(record: &MessageRecord, dispositions: &[Disposition]) -> Option<QuarantineRecord> {
+/// The quarantine entry that the dispositions ask for; `copies` are sent now.
+fn withheld(
+    record: &MessageRecord,
+    dispositions: &[Disposition],
+    copies: &[Mailbox],
+) -> Option<QuarantineRecord> {
     let mut entry = None;
     for (recipient, disposition) in record.envelope.recipients.iter().zip(dispositions) {
         if let Disposition::Quarantine(threat) = disposition {
@@ -220,6 +229,9 @@ fn withheld(record: &MessageRecord, dispositions: &[Disposition]) -> Option<Quar
                 record.received_at,
             );
         }
+    }
+    if let Some(entry) = &mut entry {
+        entry.copied = copies.to_vec();
     }
     entry
 }

@@ -1,9 +1,10 @@
 //! Looking at a spool without serving mail: is everything there, and everything as files that any program can read. For
 //! `mailguard store`, while no daemon runs.
 //!
-//! Neither changes what is stored; opening the database finishes what an unclean end left undone, as the next start would.
+//! Neither removes anything. Opening the database finishes what an unclean end left undone, as the next start would, and a check
+//! repairs what fails its checksums: of a damaged disk, copy the file first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -154,20 +155,24 @@ pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
         return Err(ExportError::NotEmpty(to.to_owned()));
     }
     let mut exported = Exported::default();
-    match Opened::open(directory) {
-        Ok(opened) => opened.export(to, &mut exported)?,
-        Err(error @ OpenError::Damaged { .. }) => {
-            exported.problems.push(error.to_string());
-            let bodies = directory.join(BODIES_NAME);
-            let listed = BodyDirectory::new(bodies.clone()).list();
-            for (number, _) in listed.map_err(|e| write_error(&bodies, e))? {
-                let (from, name) =
-                    (BodyDirectory::new(bodies.clone()).path_of(number), format!("{number:016x}.eml"));
-                copy(&from, &to.join(name)).map_err(|e| write_error(&from, e))?;
-                exported.messages += 1;
-            }
+    let mut written = HashSet::new();
+    let outcome = Opened::open(directory).map_err(ExportError::from);
+    match outcome.and_then(|opened| opened.export(to, &mut exported, &mut written)) {
+        Ok(()) => {}
+        Err(ExportError::Open(error @ OpenError::Damaged { .. })) => {
+            exported.problems.push(error.to_string())
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
+    }
+    // What no row names that can be read: without an envelope, but not lost.
+    let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
+    let listed = bodies.list().map_err(|e| write_error(&directory.join(BODIES_NAME), e))?;
+    for (number, _) in listed.into_iter().filter(|(number, _)| !written.contains(number)) {
+        let from = bodies.path_of(number);
+        let name = to.join(format!("body-{number:016x}.eml"));
+        copy(&from, &name).map_err(|e| write_error(&from, e))?;
+        exported.problems.push(format!("{}: no envelope belongs to it", name.display()));
+        exported.messages += 1;
     }
     sync_directory(to).map_err(|e| write_error(to, e))?;
     Ok(exported)
@@ -198,8 +203,10 @@ impl Opened {
     ) -> Result<(), OpenError> {
         let ids = guarded(&self.path, || self.ids())?;
         for id in ids {
-            let known = guarded(&self.path, || self.known(id, problems))?;
-            visit(id, known, problems)?;
+            match guarded(&self.path, || self.known(id, problems)) {
+                Ok(known) => visit(id, known, problems)?,
+                Err(error) => problems.push(format!("{id}: {error}")),
+            }
         }
         Ok(())
     }
@@ -283,25 +290,38 @@ impl Opened {
         }
     }
 
-    fn export(&self, to: &Path, exported: &mut Exported) -> Result<(), ExportError> {
+    /// `written` takes the numbers of the body files that became messages.
+    fn export(
+        &self,
+        to: &Path,
+        exported: &mut Exported,
+        written: &mut HashSet<u64>,
+    ) -> Result<(), ExportError> {
         let mut problems = std::mem::take(&mut exported.problems);
         let mut failure = None;
-        self.each(&mut problems, |id, known, problems| {
+        let outcome = self.each(&mut problems, |id, known, problems| {
             if failure.is_some() {
                 return Ok(());
             }
             let octets = match known.body() {
-                Some(stored) => self.body(id, stored)?,
+                Some(stored) => self.body(id, stored).unwrap_or_else(|error| {
+                    problems.push(format!("{id}: {error}"));
+                    None
+                }),
                 None => None,
             };
+            if let Some(StoredBody::File { number, .. }) = known.body() {
+                written.insert(number);
+            }
             match write_message(to, id, &known, octets.as_ref()) {
                 Ok(()) if octets.is_some() => exported.messages += 1,
                 Ok(()) => problems.push(format!("{id}: without its body, which is missing")),
                 Err(error) => failure = Some(error),
             }
             Ok(())
-        })?;
+        });
         exported.problems = problems;
+        outcome?;
         failure.map_or(Ok(()), Err)
     }
 }
@@ -317,11 +337,11 @@ fn write_message(to: &Path, id: QueueId, known: &Known, octets: Option<&Octets>)
         damaged: damaged.iter().collect(),
     };
     let json = serde_json::to_vec_pretty(&envelope).map_err(io::Error::other);
-    let json = json.and_then(|json| create(&name("json"))?.write_all(&json));
+    let json = json.and_then(|json| write_all(&name("json"), &json));
     json.map_err(failed(name("json")))?;
     match octets {
         None => Ok(()),
-        Some(Octets::Row(octets)) => create(&name("eml")).and_then(|mut file| file.write_all(octets)),
+        Some(Octets::Row(octets)) => write_all(&name("eml"), octets),
         Some(Octets::File(from)) => copy(from, &name("eml")),
     }
     .map_err(failed(name("eml")))
@@ -331,8 +351,16 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
+fn write_all(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let mut file = create(path)?;
+    file.write_all(octets)?;
+    file.sync_all()
+}
+
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    io::copy(&mut File::open(from)?, &mut create(to)?).map(drop)
+    let mut file = create(to)?;
+    io::copy(&mut File::open(from)?, &mut file)?;
+    file.sync_all()
 }
 
 /// redb panics on some damaged files; an administrator needs the file's name instead.
@@ -416,7 +444,8 @@ mod tests {
         assert!(inspection.problems[0].starts_with(&format!("{}: its body of", ids[1])), "{inspection:?}");
         assert_eq!((inspection.problems.len(), inspection.orphans), (1, vec![orphan.clone()]));
         let exported = export(&spool, &out).unwrap();
-        assert_eq!((exported.messages, exported.problems.len()), (2, 1), "{exported:?}");
+        // The two that are whole, and what was half received.
+        assert_eq!((exported.messages, exported.problems.len()), (3, 2), "{exported:?}");
         assert!(out.join(format!("{}.json", ids[1])).exists(), "its envelope is left");
         assert!(orphan.exists(), "looking removes nothing");
     }
@@ -430,7 +459,7 @@ mod tests {
         let error = check(&spool).unwrap_err().to_string();
         assert!(error.contains("spool.redb: damaged"), "{error}");
         let exported = export(&spool, &out).unwrap();
-        assert_eq!((exported.messages, exported.problems), (1, vec![error]));
+        assert_eq!((exported.messages, &exported.problems[0]), (1, &error));
         assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
     }
 

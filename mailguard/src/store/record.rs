@@ -4,11 +4,13 @@
 //! Who changes them: `spool` writes the first version, `queue` and `quarantine` go on.
 
 use mailguard_core::bcc;
+use mailguard_core::config::Config;
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Threat;
 use mailguard_core::mail::{Envelope, ForwardPath, Mailbox, Recipient, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Report;
+use mailguard_core::route::{NoRoute, Route, route};
 use serde::{Deserialize, Serialize};
 
 use super::body::Body;
@@ -93,12 +95,16 @@ pub struct Queued {
     /// The sender was told of the delay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
+    /// The address is ours, not one that the client gave: the server that it had dialled has nothing to do with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ours: bool,
 }
 
 impl Queued {
     /// Waits for its first attempt, which is due at `now`.
     pub fn first(redirected_to: Option<Mailbox>, now: UnixTime) -> Self {
-        Self { redirected_to, attempts: 0, next_attempt: now, last: None, warned: false }
+        let ours = redirected_to.is_some();
+        Self { redirected_to, attempts: 0, next_attempt: now, last: None, warned: false, ours }
     }
 }
 
@@ -130,16 +136,16 @@ impl MessageRecord {
         Self { origin, envelope, received_at, body, states, copied: Vec::new(), held: false }
     }
 
-    /// One more recipient, due at `now`.
-    pub fn add(&mut self, recipient: Recipient, now: UnixTime) {
+    /// One more recipient, due at `now`; `ours`: of whom the client knows nothing.
+    pub fn add(&mut self, recipient: Recipient, ours: bool, now: UnixTime) {
         self.envelope.recipients.push(recipient);
-        self.states.push(RecipientState::Queued(Queued::first(None, now)));
+        self.states.push(RecipientState::Queued(Queued { ours, ..Queued::first(None, now) }));
     }
 
     /// Copies for these, due at `now`.
     pub fn copy_to(&mut self, copies: Vec<Mailbox>, now: UnixTime) {
         for bcc in copies {
-            self.add(bcc::recipient(bcc.clone()), now);
+            self.add(bcc::recipient(bcc.clone()), true, now);
             self.copied.push(bcc);
         }
     }
@@ -155,6 +161,20 @@ impl MessageRecord {
             RecipientState::Queued(queued) => Some((index, queued)),
             RecipientState::Ended(_) => None,
         })
+    }
+
+    /// Whether recipient `index` is one who gets a copy.
+    pub fn is_copy(&self, index: usize) -> bool {
+        let mailbox = self.envelope.recipients[index].forward_path.mailbox();
+        let is_ours = matches!(&self.states[index], RecipientState::Queued(Queued { ours: true, .. }));
+        is_ours && mailbox.is_some_and(|mailbox| self.copied.iter().any(|bcc| bcc.same_as(mailbox)))
+    }
+
+    /// By which way the mail for recipient `index` goes.
+    pub fn route(&self, config: &Config, index: usize) -> Result<Route, NoRoute> {
+        let ours = matches!(&self.states[index], RecipientState::Queued(Queued { ours: true, .. }));
+        let origin = if ours { &Origin::Own } else { &self.origin };
+        route(config, &self.envelope.reverse_path, &self.destination(index), origin)
     }
 
     /// Where the mail for recipient `index` goes, redirection considered.

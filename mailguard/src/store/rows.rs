@@ -339,6 +339,7 @@ impl Tables<'_, '_> {
         let Release { id, to, copies, at } = release;
         let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(Answer::Absent) };
         let body = entry.body;
+        let elsewhere = to.is_some();
         let recipients = to.unwrap_or_else(|| entry.envelope.recipients.clone());
         let mut message = match read::<MessageRecord>(&self.messages, id)? {
             Some(message) => message,
@@ -351,7 +352,7 @@ impl Tables<'_, '_> {
             }
         };
         for recipient in recipients {
-            message.add(recipient, at);
+            message.add(recipient, elsewhere, at);
         }
         message.copy_to(copies, at);
         write(&mut self.messages, id, &message)?;

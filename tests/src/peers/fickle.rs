@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_LINE_OCTETS: usize = 4096;
 
 /// A message that was answered 250.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Taken {
     /// MAIL FROM, without brackets; empty for a report.
     pub sender: String,
@@ -29,6 +29,8 @@ pub struct Taken {
     pub lines: usize,
     /// The first Subject field.
     pub subject: String,
+    /// Whom a report is about.
+    pub reported: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +111,7 @@ impl Fickle {
                 "DATA" if recipients.is_empty() => say("554 5.5.1 no recipients")?,
                 "DATA" => {
                     say("354 go")?;
-                    let Some((lines, subject)) = content(&mut lines)? else { return Ok(()) };
+                    let Some(content) = content(&mut lines)? else { return Ok(()) };
                     let dropped = |address: &&String| address.starts_with('d');
                     if recipients.iter().filter(dropped).any(|address| self.first(address)) {
                         return Ok(());
@@ -117,8 +119,7 @@ impl Fickle {
                     let taken = Taken {
                         sender: std::mem::take(&mut sender),
                         recipients: std::mem::take(&mut recipients),
-                        lines,
-                        subject,
+                        ..content
                     };
                     self.lock().taken.push(taken);
                     say("250 2.0.0 taken")?;
@@ -145,17 +146,20 @@ fn address(line: &str) -> String {
     inner.split('>').next().unwrap_or_default().to_owned()
 }
 
-/// The number of lines up to the final dot, and the subject; none if the connection ends before it.
-fn content(lines: &mut impl BufRead) -> Result<Option<(usize, String)>> {
-    let (mut count, mut subject) = (0, String::new());
+/// What stands in the content up to the final dot; none if the connection ends before it.
+fn content(lines: &mut impl BufRead) -> Result<Option<Taken>> {
+    let mut taken = Taken::default();
     while let Some(line) = next_line(lines)? {
         if line == "." {
-            return Ok(Some((count, subject)));
+            return Ok(Some(taken));
         }
-        if let Some(text) = line.strip_prefix("Subject: ").filter(|_| subject.is_empty()) {
-            subject = text.to_owned();
+        if let Some(text) = line.strip_prefix("Subject: ").filter(|_| taken.subject.is_empty()) {
+            text.clone_into(&mut taken.subject);
         }
-        count += 1;
+        if let Some(text) = line.strip_prefix("Final-Recipient: rfc822; ") {
+            taken.reported.push(text.to_owned());
+        }
+        taken.lines += 1;
     }
     Ok(None)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use super::outbound::{
-    Direction, DomainRoute, Login, MailRoute, Mechanism, Outgoing, RouteSmarthost, Smarthost, Tls,
+    Direction, DomainRoute, Login, MailRoute, Mechanism, OutgoingAddress, RouteSmarthost, Smarthost, Tls,
 };
 use crate::language::Language;
 use crate::mail::{Domain, Mailbox};

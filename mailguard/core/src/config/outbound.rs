@@ -120,18 +120,18 @@ impl fmt::Display for Direction {
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Outgoing {
+pub enum OutgoingAddress {
     /// This address of ours.
     Address(IpAddr),
     /// Whatever address this interface gives it.
     Interface(String),
 }
 
-impl fmt::Display for Outgoing {
+impl fmt::Display for OutgoingAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outgoing::Address(address) => address.fmt(f),
-            Outgoing::Interface(name) => f.write_str(name),
+            OutgoingAddress::Address(address) => address.fmt(f),
+            OutgoingAddress::Interface(name) => f.write_str(name),
         }
     }
 }
@@ -144,7 +144,7 @@ pub struct DomainRoute {
     /// `domain`, and its subdomains.
     pub domain: Domain,
     /// `outgoing_address`
-    pub outgoing: Option<Outgoing>,
+    pub outgoing: Option<OutgoingAddress>,
     /// `smarthost`
     pub smarthost: RouteSmarthost,
 }

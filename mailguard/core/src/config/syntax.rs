@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::model::{AddressPattern, ClientPattern, Mechanism, Outgoing, SmarthostAddress};
+use super::model::{AddressPattern, ClientPattern, Mechanism, OutgoingAddress, SmarthostAddress};
 use crate::mail::{Domain, Mailbox};
 use crate::rbl;
 
@@ -99,7 +99,7 @@ pub const DOMAIN: Syntax<Domain> = Syntax {
     parse: |text| Domain::parse(text).map_err(|_| Mismatch::Wrong),
 };
 /// Where connections come from.
-pub const OUTGOING: Syntax<Outgoing> =
+pub const OUTGOING: Syntax<OutgoingAddress> =
     Syntax { accepted: "an address of this host, or the name of an interface", parse: parse_outgoing };
 /// A user's name or password.
 pub const CREDENTIAL: Syntax<String> =
@@ -300,10 +300,10 @@ fn parse_smarthost(text: &str) -> Result<SmarthostAddress, Mismatch> {
     }
 }
 
-fn parse_outgoing(text: &str) -> Result<Outgoing, Mismatch> {
+fn parse_outgoing(text: &str) -> Result<OutgoingAddress, Mismatch> {
     match text.parse() {
-        Ok(address) => Ok(Outgoing::Address(address)),
-        Err(_) => parse_interface(text).map(Outgoing::Interface),
+        Ok(address) => Ok(OutgoingAddress::Address(address)),
+        Err(_) => parse_interface(text).map(OutgoingAddress::Interface),
     }
 }
 

@@ -93,10 +93,10 @@ pub(super) const WITHHELD_SUBJECT: Texts = Texts {
 
 /// What the administrator is told of the recipients that follow.
 pub(super) const WITHHELD: Texts = Texts {
-    en: "The message below could not be delivered to the following recipients. Its sender gets no reports and may be forged, so that it is withheld in the quarantine.",
-    de: "Die folgende Nachricht konnte diesen Empfängern nicht zugestellt werden. Ihr Absender bekommt keine Berichte und ist vielleicht gefälscht; deshalb liegt sie in der Quarantäne.",
-    it: "Il messaggio qui sotto non è stato consegnato ai seguenti destinatari. Il mittente non riceve notifiche e potrebbe essere falsificato: il messaggio è trattenuto in quarantena.",
-    ja: "次のメッセージは以下の宛先に配信できませんでした。差出人には通知されず、詐称の可能性もあるため、隔離されています。",
+    en: "The message below could not be delivered to the following recipients. Its sender was not told, and it is withheld in the quarantine.",
+    de: "Die folgende Nachricht konnte diesen Empfängern nicht zugestellt werden. Ihr Absender wurde nicht benachrichtigt; sie liegt in der Quarantäne.",
+    it: "Il messaggio qui sotto non è stato consegnato ai seguenti destinatari. Il mittente non è stato avvisato; il messaggio è trattenuto in quarantena.",
+    ja: "次のメッセージは以下の宛先に配信できませんでした。差出人には通知されておらず、メッセージは隔離されています。",
 };
 
 /// What the administrator can do.

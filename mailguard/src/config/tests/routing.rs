@@ -98,10 +98,10 @@ fn domain_routes_and_their_smarthosts() {
     let routes = loaded(directory.path(), &text).unwrap().domain_routes;
     let RouteSmarthost::Own(own) = &routes[0].smarthost else { panic!("{routes:?}") };
     assert_eq!((own.port, own.login.as_ref().unwrap().password.as_str()), (25, "secret"));
-    assert_eq!(routes[0].outgoing, Some(Outgoing::Address("192.0.2.7".parse().unwrap())));
+    assert_eq!(routes[0].outgoing, Some(OutgoingAddress::Address("192.0.2.7".parse().unwrap())));
     assert_eq!(
         (&routes[1].outgoing, &routes[1].smarthost),
-        (&Some(Outgoing::Interface("wan1".to_owned())), &RouteSmarthost::General,)
+        (&Some(OutgoingAddress::Interface("wan1".to_owned())), &RouteSmarthost::General,)
     );
     assert_eq!(routes[2].smarthost, RouteSmarthost::Without);
     let twice = "[[domain_route]]\ndirection = \"sender\"\ndomain = \"a.example\"\n".repeat(2);

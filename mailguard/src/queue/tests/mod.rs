@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mailguard_core::config::model::{Direction, IncomingDomain, MailRoute};
+use mailguard_core::config::model::{DefaultRoute, Direction, IncomingDomain, MailRoute};
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Threat;
 use mailguard_core::mail::{Domain, ReversePath};
