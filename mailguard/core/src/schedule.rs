@@ -1,8 +1,9 @@
 //! When which message is tried, and how many attempts run at once, in all and to one next hop.
 //!
 //! Pure: time is handed in, nothing is started here. `queue` does what it says: asks what is due, routes it, puts it
-//! in line for its next hop, starts what may start, and reports how the next hop did. A next hop that fails
-//! rests as a whole and is then tried with one attempt; nothing in line for it holds up anybody else.
+//! in line for its next hop, starts what may start, and reports how the next hop did. A next hop that turns some away while
+//! it serves others gets as many at once as it serves, and one more now and then. One that serves nobody rests as a whole and
+//! is then tried with one attempt; nothing in line for it holds up anybody else.
 //! (RFC 5321 §4.5.4.1: retries by next hop, spaced out, given up after days.)
 
 use std::cmp::Reverse;
@@ -14,6 +15,9 @@ use crate::route::Route;
 
 /// Next hops whose failures are remembered; beyond it those that rested long enough are forgotten.
 const MAX_REMEMBERED_HOPS: usize = 10_000;
+
+/// So many attempts at a next hop that wants fewer at once must be answered, for each that it gets, before it gets one more.
+const ANSWERS_BEFORE_MORE: usize = 10;
 
 /// When to try again, and when no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,14 +90,26 @@ struct Hop<T> {
     waiting: VecDeque<T>,
     in_flight: usize,
     in_turn: bool,
+    /// So many attempts at once, as it has shown.
+    allowed: usize,
+    /// Since `allowed` changed.
+    answers: usize,
     /// In a row.
     failures: u32,
     rests_until: UnixTime,
 }
 
 impl<T> Hop<T> {
-    fn new() -> Self {
-        Self { waiting: VecDeque::new(), in_flight: 0, in_turn: false, failures: 0, rests_until: UnixTime(0) }
+    fn new(limits: Limits) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            in_turn: false,
+            allowed: limits.per_hop,
+            answers: 0,
+            failures: 0,
+            rests_until: UnixTime(0),
+        }
     }
 
     /// Nothing waits or runs.
@@ -102,9 +118,24 @@ impl<T> Hop<T> {
     }
 
     /// One attempt tells whether a next hop that failed is back.
-    fn may_start(&self, per_hop: usize) -> bool {
-        let allowed = if self.failures > 0 { 1 } else { per_hop };
+    fn may_start(&self) -> bool {
+        let allowed = if self.failures > 0 { 1 } else { self.allowed };
         !self.waiting.is_empty() && self.in_flight < allowed
+    }
+
+    /// It answered.
+    fn grow(&mut self, limits: Limits) {
+        self.answers += 1;
+        if self.allowed < limits.per_hop && self.answers >= ANSWERS_BEFORE_MORE * self.allowed {
+            self.allowed += 1;
+            self.answers = 0;
+        }
+    }
+
+    /// It turned one away while others are under way.
+    fn shrink(&mut self) {
+        self.allowed = self.in_flight;
+        self.answers = 0;
     }
 }
 
@@ -164,7 +195,7 @@ impl<T> Schedule<T> {
         if self.hops.len() >= MAX_REMEMBERED_HOPS {
             self.hops.retain(|_, hop| !hop.is_idle() || now < hop.rests_until);
         }
-        let hop = self.hops.entry(next_hop.clone()).or_insert_with(Hop::new);
+        let hop = self.hops.entry(next_hop.clone()).or_insert_with(|| Hop::new(self.limits));
         if now < hop.rests_until {
             return Placed::Resting(hop.rests_until, work);
         }
@@ -181,7 +212,7 @@ impl<T> Schedule<T> {
         while let Some(next_hop) = self.turn.pop_front() {
             let Some(hop) = self.hops.get_mut(&next_hop) else { continue };
             hop.in_turn = false;
-            if !hop.may_start(self.limits.per_hop) {
+            if !hop.may_start() {
                 self.forget_hop(&next_hop);
                 continue;
             }
@@ -194,7 +225,7 @@ impl<T> Schedule<T> {
         None
     }
 
-    /// An attempt ended. When the next hop failed it rests now, and everything in line for it comes back, to be due
+    /// An attempt ended. When the next hop failed, and no other attempt is under way that may say otherwise, it rests now, and everything in line for it comes back, to be due
     /// when the rest is over.
     pub fn finished(
         &mut self,
@@ -211,11 +242,15 @@ impl<T> Schedule<T> {
             Health::Answers => {
                 hop.failures = 0;
                 hop.rests_until = UnixTime(0);
+                hop.grow(self.limits);
             }
             // Attempts that began before the rest say nothing new.
             Health::Fails if now < hop.rests_until => {}
+            Health::Fails if hop.failures == 0 && hop.in_flight > 0 => hop.shrink(),
             Health::Fails => {
                 hop.failures = hop.failures.saturating_add(1);
+                // Of how many it serves at once this says nothing.
+                (hop.allowed, hop.answers) = (self.limits.per_hop, 0);
                 hop.rests_until = now.plus(policy.interval(hop.failures));
                 sent_back = Some((hop.rests_until, std::mem::take(&mut hop.waiting)));
             }
@@ -255,7 +290,7 @@ impl<T> Schedule<T> {
     fn take_turn(&mut self, next_hop: &Route) {
         if let Some(hop) = self.hops.get_mut(next_hop)
             && !hop.in_turn
-            && hop.may_start(self.limits.per_hop)
+            && hop.may_start()
         {
             hop.in_turn = true;
             self.turn.push_back(next_hop.clone());
@@ -264,7 +299,11 @@ impl<T> Schedule<T> {
 
     /// Forgets a next hop of which there is nothing to remember.
     fn forget_hop(&mut self, next_hop: &Route) {
-        if self.hops.get(next_hop).is_some_and(|hop| hop.is_idle() && hop.failures == 0) {
+        if self
+            .hops
+            .get(next_hop)
+            .is_some_and(|hop| hop.is_idle() && hop.failures == 0 && hop.allowed == self.limits.per_hop)
+        {
             self.hops.remove(next_hop);
         }
     }
@@ -365,9 +404,10 @@ mod tests {
             schedule.enqueue(at(0), &dead, work);
         }
         assert!(schedule.poll_start().is_some() && schedule.poll_start().is_some());
+        assert_eq!(schedule.finished(at(1), &dead, Health::Fails, &POLICY), None, "another is under way");
+        assert_eq!(schedule.poll_start(), None, "and no more are made until it says something");
         let back = schedule.finished(at(1), &dead, Health::Fails, &POLICY);
         assert_eq!(back, Some((at(6), VecDeque::from([2, 3]))));
-        assert_eq!(schedule.finished(at(1), &dead, Health::Fails, &POLICY), None, "the same failure again");
         assert_eq!(schedule.enqueue(at(2), &dead, 2), Placed::Resting(at(6), 2));
         assert_eq!(schedule.enqueue(at(2), &hop("other.test"), 9), Placed::Waiting);
         assert_eq!(schedule.poll_start(), Some((hop("other.test"), 9)));
@@ -388,6 +428,36 @@ mod tests {
         assert_eq!(schedule.finished(at(7), &dead, Health::Answers, &POLICY), None);
         assert_eq!(schedule.poll_start().map(|(_, work)| work), Some(3));
         assert_eq!(schedule.poll_start().map(|(_, work)| work), Some(4), "back to its limit");
+    }
+
+    /// A server that serves four at once and turns away who comes beyond.
+    #[test]
+    fn a_server_that_takes_few_at_once_gets_few_and_does_not_rest() {
+        const SERVES: usize = 4;
+        const MESSAGES: usize = 1_000;
+        let few = hop("few.test");
+        let mut schedule = Schedule::new(Limits { in_flight: 200, per_hop: 20 });
+        for work in 0..MESSAGES {
+            assert_eq!(schedule.enqueue(at(0), &few, work), Placed::Waiting);
+        }
+        let (mut served, mut turned_away) = (0, 0);
+        loop {
+            let running = std::iter::from_fn(|| schedule.poll_start()).count();
+            if running == 0 {
+                break;
+            }
+            for _ in SERVES..running {
+                turned_away += 1;
+                assert_eq!(schedule.finished(at(0), &few, Health::Fails, &POLICY), None, "it rests");
+            }
+            for _ in 0..running.min(SERVES) {
+                served += 1;
+                schedule.finished(at(0), &few, Health::Answers, &POLICY);
+            }
+        }
+        assert_eq!(served + turned_away, MESSAGES);
+        // Sixteen at the beginning, then one for each forty that are served.
+        assert!((17..45).contains(&turned_away), "{turned_away} of {MESSAGES} were turned away");
     }
 
     #[derive(Debug, Clone)]
@@ -461,7 +531,8 @@ mod tests {
                 schedule.finished(at(now), &to, Health::Answers, &POLICY);
             }
             prop_assert_eq!(seen.len(), works);
-            prop_assert!(schedule.hops.values().all(|hop| hop.is_idle() && hop.failures > 0), "only failures are remembered");
+            let is_remembered = |hop: &Hop<usize>| hop.failures > 0 || hop.allowed < limits.per_hop;
+            prop_assert!(schedule.hops.values().all(|hop| hop.is_idle() && is_remembered(hop)), "and nothing else");
         }
     }
 }

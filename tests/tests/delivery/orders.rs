@@ -1,7 +1,9 @@
 //! What an administrator orders at the command line, and a dead server beside one that works.
 
-use mailguard_tests::netns::{SERVER4, port25};
+use mailguard_tests::netns::{FIREWALL4, SERVER4, port25};
+use mailguard_tests::peers::postfix::Postfix;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
+use mailguard_tests::peers::smtp_source::{self, Load};
 
 use super::*;
 
@@ -116,4 +118,39 @@ fn the_store_is_looked_at_and_exported_when_nothing_runs() {
     assert!(std::fs::read_to_string(eml).expect("read").contains("Subject: kept\r\n"));
     appliance.run().expect("runs again");
     assert_eq!(listed(&appliance).len(), 1, "and nothing was changed by it");
+}
+
+/// Postfix serves three connections of ours and answers the fourth with 421: mail goes on by as many as it serves.
+#[test]
+fn a_server_that_takes_few_connections_is_not_left_alone() {
+    const MESSAGES: u64 = 120;
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let server = |program: &str| topology.server.command(program);
+    let folder = tempfile::Builder::new().prefix("few-").tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("ours");
+    let settings = "default_transport = discard:\nsmtpd_peername_lookup = no\nsmtpd_client_connection_count_limit = 3\n\
+                    smtpd_client_event_limit_exceptions =\n";
+    let postfix =
+        Postfix::start(&server, folder.path(), &SERVER4.to_string(), 25, settings).expect("Postfix runs");
+    let appliance =
+        Appliance::start(&firewall, &domains().replace("\"1h\"", "\"1s\"")).expect("mailguard runs");
+    let load = Load {
+        server: &port25(FIREWALL4),
+        helo: "client.example.test",
+        kept: true,
+        sessions: 20,
+        messages: MESSAGES,
+        octets: 2_000,
+        recipients: 1,
+        sender: "alice@client.example.test",
+        recipient: "bob@alive.example.test",
+    };
+    smtp_source::run(&|program| topology.client.command(program), &load).expect("all are taken");
+    wait_until("the queue is empty", || listed(&appliance).is_empty()).expect("everything is delivered");
+    let log = appliance.log();
+    assert!(!log.contains("the next hop rests"), "{log}");
+    let full = std::fs::read_to_string(folder.path().join("postfix.log")).expect("a log");
+    assert!(full.contains("Connection concurrency limit exceeded"), "{}", postfix.log());
 }
