@@ -15,7 +15,7 @@ use crate::spool::{Body, BodyWriter};
 /// Most recipients of one transaction: as many as every server takes (RFC 5321 §4.5.3.1.8).
 const MAX_RECIPIENTS: usize = 100;
 
-/// Makes a writer for a body that lives as long as an attempt.
+/// Makes a writer for a body that lives no longer than an attempt.
 pub type Scratch = Arc<dyn Fn() -> BodyWriter + Send + Sync>;
 
 /// The state of an attempt.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use mailguard_core::config::Config;
+use mailguard_core::dsn::{Action, Reader};
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
@@ -17,12 +18,10 @@ use super::notice::{Reported, notice};
 use super::plan::{envelope, is_paused};
 use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::store::body::Body;
-use crate::store::record::MessageRecord;
-use crate::store::record::Reason;
+use crate::store::record::{MessageRecord, Reason};
 use crate::store::rows::{Accept, Answer, Job, Record};
 use crate::store::spool_db::ReadError;
 use crate::store::writer::WriteError;
-use mailguard_core::dsn::{Action, Reader};
 
 /// Other or undefined mail system status (RFC 3463 §3.4): ours.
 const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);

@@ -33,12 +33,8 @@ impl Client {
 
     /// The handshake failed; why, in one line.
     pub fn tls_failed(&mut self, cause: &str) {
-        let remote = self.settings.remote.clone();
-        self.give_up(Outcome::Deferred(Report::ours(
-            NO_SECURITY,
-            remote,
-            format!("TLS handshake failed: {cause}"),
-        )));
+        let (remote, text) = (self.settings.remote.clone(), format!("TLS handshake failed: {cause}"));
+        self.give_up(Outcome::Deferred(Report::ours(NO_SECURITY, remote, text)));
     }
 
     fn say_ehlo(&mut self, now: Instant) {
@@ -50,9 +46,7 @@ impl Client {
     pub(super) fn on_greeting(&mut self, now: Instant, reply: &Reply) {
         match reply.code.severity() {
             Severity::Completed if self.greets_as_ourselves(reply) => self.loop_found(),
-            Severity::Completed => {
-                self.say_ehlo(now);
-            }
+            Severity::Completed => self.say_ehlo(now),
             _ => self.unusable(reply, Stage::Greeting),
         }
     }

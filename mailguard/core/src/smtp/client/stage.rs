@@ -19,8 +19,8 @@ pub const BLOCK_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 pub const END_OF_DATA_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// For each reply to AUTH, which may ask elsewhere (RFC 4954 §4); that of MAIL.
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// For the TLS handshake.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the TLS handshake: who takes longer takes mail in the clear sooner.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the reply to QUIT. Nothing depends on it, so we don't wait as long as we might.
 pub const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 

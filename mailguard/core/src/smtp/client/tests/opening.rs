@@ -76,7 +76,7 @@ fn a_handshake_that_fails_or_never_ends() {
         S: 220 go ahead
         handshake";
     check_greeted(with(Encryption::Required), &format!("{begun}\n> failed\nunusable deferred 4.7.4\nclose"));
-    check_greeted(with(Encryption::Required), &format!("{begun}\n> wait 60\nunusable deferred 4.4.2\nclose"));
+    check_greeted(with(Encryption::Required), &format!("{begun}\n> wait 30\nunusable deferred 4.4.2\nclose"));
 }
 
 #[test]
