@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::peers::{Place, Process, wait_until};
+use crate::peers::{Place, Process, open_folder, wait_until};
 
 /// The user that handles mail in tests: there on every Debian.
 const MAIL_USER: &str = "nobody";
@@ -42,9 +42,7 @@ impl<'a> Appliance<'a> {
     /// As [`Appliance::start`], without starting it.
     pub fn prepare(place: Place<'a>, config: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let folder = tempfile::Builder::new().prefix("mailguard-").tempdir()?;
-        // The mail user must reach its folders within.
-        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let folder = open_folder("mailguard-")?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pin_dir = PathBuf::from(format!("/sys/fs/bpf/mailguard-{}-{number}", std::process::id()));
         let appliance = Self { place, folder, pin_dir, process: None };

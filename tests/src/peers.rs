@@ -10,12 +10,14 @@ pub mod smtp_source;
 pub mod swaks;
 pub mod unbound;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 /// Longest wait for a peer to come up, or to go.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +40,13 @@ pub fn wait_at_most(patience: Duration, what: &str, mut ready: impl FnMut() -> b
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// A folder of a test's own that peers of other users may enter.
+pub fn open_folder(prefix: &str) -> Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir()?;
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+    Ok(folder)
 }
 
 /// A process of ours that ends with its owner.

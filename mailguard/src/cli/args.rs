@@ -201,7 +201,7 @@ that is stopped.
 
 Examples:
   mailguard store check
-  mailguard store export /root/rescued
+  mailguard store export rescued
 
 Exit codes: 0 all is well, 1 something is missing or failed."
     )]

@@ -164,9 +164,8 @@ impl QuarantineHandle {
             Some(_) => Vec::new(),
             None => {
                 let recipients = record.envelope.recipients.iter().map(|recipient| &recipient.forward_path);
-                let recipients: Vec<_> = recipients.collect();
-                let config = self.config.load();
-                bcc::copies(&config, &record.envelope.reverse_path, &recipients, &record.copied)
+                let served = |bcc: &Mailbox| record.copied.iter().any(|copied| copied.same_as(bcc));
+                bcc::copies(&self.config.load(), &record.envelope.reverse_path, recipients, served)
             }
         };
         let to = to.map(|mailbox| vec![Recipient::new(ForwardPath::Mailbox(mailbox.clone()))]);

@@ -160,18 +160,19 @@ impl Spool {
     /// Who gets a copy of what is delivered now.
     fn copies(&self, envelope: &Envelope, dispositions: &[Disposition]) -> Vec<Mailbox> {
         let recipients = envelope.recipients.iter().zip(dispositions);
-        let delivered: Vec<_> = recipients
+        let delivered = recipients
             .filter(|(_, disposition)| **disposition == Disposition::Deliver)
-            .map(|(recipient, _)| &recipient.forward_path)
-            .collect();
+            .map(|(recipient, _)| &recipient.forward_path);
         // Who has the message withheld gets it when it is released; who gets it redirected, has it.
-        let named = envelope.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());
-        let redirected = dispositions.iter().filter_map(|disposition| match disposition {
-            Disposition::Redirect(mailbox) => Some(mailbox),
-            _ => None,
-        });
-        let served: Vec<_> = named.chain(redirected).cloned().collect();
-        bcc::copies(&self.config.load(), &envelope.reverse_path, &delivered, &served)
+        let named = |bcc: &Mailbox| {
+            envelope.recipients.iter().filter_map(|to| to.forward_path.mailbox()).any(|to| to.same_as(bcc))
+        };
+        let redirected = |bcc: &Mailbox| {
+            let is_to = |disposition: &Disposition| matches!(disposition, Disposition::Redirect(mailbox) if mailbox.same_as(bcc));
+            dispositions.iter().any(is_to)
+        };
+        let served = |bcc: &Mailbox| named(bcc) || redirected(bcc);
+        bcc::copies(&self.config.load(), &envelope.reverse_path, delivered, served)
     }
 
     /// The rows of a message; none if nothing is to be kept.

@@ -11,16 +11,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use mailguard_core::mail::QueueId;
-use redb::{Database, ReadableDatabase, TableDefinition};
-use serde::de::DeserializeOwned;
+use redb::{Database, ReadableDatabase};
 use serde::{Deserialize, Serialize};
 
 use super::body::BodyDirectory;
-use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
-use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE};
+use super::record::{DamagedRecord, MessageRecord, QuarantineRecord, StoredBody};
 use super::spool_db::{BODIES_NAME, CACHE_OCTETS, FILE_NAME, SCHEMA};
 use super::stock::Stock;
+use super::view::View;
 use super::{OpenError, open_file, sync_directory};
 
 /// What a spool holds, and what is wrong with it.
@@ -78,11 +78,12 @@ struct Envelope<'a> {
 }
 
 /// What is known of one message.
-#[derive(Default)]
 struct Known {
     queue: Option<MessageRecord>,
     quarantine: Option<QuarantineRecord>,
     damaged: Vec<DamagedRecord>,
+    /// None if they aren't there whole.
+    octets: Option<Octets>,
 }
 
 impl Known {
@@ -126,17 +127,16 @@ pub fn check(directory: &Path) -> Result<Inspection, OpenError> {
         if let Some(record) = &known.quarantine {
             stocks.1.add(record.body.octets());
         }
-        let Some(stored) = known.body() else { return Ok(()) };
+        let Some(stored) = known.body() else { return };
         if let StoredBody::File { number, .. } = stored {
             named.push(number);
         }
-        if known.damaged.is_empty() && opened.body(id, stored)?.is_none() {
+        if known.damaged.is_empty() && known.octets.is_none() {
             problems.push(format!(
                 "{id}: its body of {} octets is missing or has another length",
                 stored.octets()
             ));
         }
-        Ok(())
     })?;
     (inspection.queue, inspection.quarantine) = stocks;
     named.sort_unstable();
@@ -178,9 +178,9 @@ pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
     Ok(exported)
 }
 
-/// An octet string of a message.
+/// Where a message's octets are.
 enum Octets {
-    Row(Vec<u8>),
+    Row(Bytes),
     File(PathBuf),
 }
 
@@ -195,99 +195,63 @@ impl Opened {
         Ok(Self { database, bodies, files: files.into_iter().collect(), path })
     }
 
-    /// Hands each message to `visit`, in the order of ids. A row that can't be read is a problem, and the next one follows.
+    /// Hands each message to `visit`, in the order of ids. What can't be read of one is a problem, and the next one follows.
     fn each(
         &self,
         problems: &mut Vec<String>,
-        mut visit: impl FnMut(QueueId, Known, &mut Vec<String>) -> Result<(), OpenError>,
+        mut visit: impl FnMut(QueueId, Known, &mut Vec<String>),
     ) -> Result<(), OpenError> {
-        let ids = guarded(&self.path, || self.ids())?;
-        for id in ids {
-            match guarded(&self.path, || self.known(id, problems)) {
-                Ok(known) => visit(id, known, problems)?,
-                Err(error) => problems.push(format!("{id}: {error}")),
-            }
+        let view = match guarded(&self.path, || View::of(&self.database)) {
+            Ok(view) => view,
+            // It came to its end before anything was stored.
+            Err(_) if self.is_new() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for id in guarded(&self.path, || view.ids())? {
+            let known = self.known(&view, id, problems);
+            visit(id, known, problems);
         }
         Ok(())
     }
 
-    fn ids(&self) -> Result<Vec<QueueId>, redb::Error> {
-        let reading = self.database.begin_read()?;
-        let mut ids = Vec::new();
-        for definition in [MESSAGES, QUARANTINE] {
-            match reading.open_table(definition) {
-                Ok(table) => {
-                    for row in table.range::<u64>(..)? {
-                        ids.push(QueueId(row?.0.value()));
-                    }
-                }
-                Err(redb::TableError::TableDoesNotExist(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if let Ok(table) = reading.open_table(DAMAGED) {
-            for row in table.range::<(u64, u8)>(..)? {
-                ids.push(QueueId(row?.0.value().0));
-            }
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+    /// Whether no start has come so far as to make the tables.
+    fn is_new(&self) -> bool {
+        let tables = || Ok(self.database.begin_read()?.list_tables()?.count());
+        guarded(&self.path, tables).is_ok_and(|count| count <= 1)
     }
 
-    fn known(&self, id: QueueId, problems: &mut Vec<String>) -> Result<Known, redb::Error> {
+    fn known(&self, view: &View, id: QueueId, problems: &mut Vec<String>) -> Known {
         let mut known = Known {
-            queue: self.record(MESSAGES, id, problems)?,
-            quarantine: self.record(QUARANTINE, id, problems)?,
-            damaged: Vec::new(),
+            queue: self.look(id, problems, || view.message(id)),
+            quarantine: self.look(id, problems, || view.withheld(id)),
+            damaged: self.look(id, problems, || view.damaged_of(id)),
+            octets: None,
         };
-        let reading = self.database.begin_read()?;
-        if let Ok(table) = reading.open_table(DAMAGED) {
-            for which in [DamagedTable::Messages, DamagedTable::Quarantine] {
-                if let Some(row) = table.get((id.0, which as u8))?
-                    && let Ok(record) = serde_json::from_slice(row.value())
-                {
-                    known.damaged.push(record);
-                }
+        known.octets = match known.body() {
+            None => None,
+            Some(StoredBody::File { number, octets }) => {
+                let there = self.files.get(&number) == Some(&octets);
+                there.then(|| Octets::File(self.bodies.path_of(number)))
             }
-        }
-        Ok(known)
+            Some(StoredBody::Row { octets }) => {
+                let row = self.look(id, problems, || view.body(id));
+                row.filter(|row| row.len() as u64 == octets).map(Octets::Row)
+            }
+        };
+        known
     }
 
-    fn record<T: DeserializeOwned>(
+    /// What `look` finds; nothing, and a problem, where that can't be read.
+    fn look<T: Default>(
         &self,
-        definition: TableDefinition<'_, u64, &'static [u8]>,
         id: QueueId,
         problems: &mut Vec<String>,
-    ) -> Result<Option<T>, redb::Error> {
-        let reading = self.database.begin_read()?;
-        let Ok(table) = reading.open_table(definition) else { return Ok(None) };
-        let Some(row) = table.get(id.0)? else { return Ok(None) };
-        match serde_json::from_slice(row.value()) {
-            Ok(record) => Ok(Some(record)),
-            Err(error) => {
-                problems.push(format!("{id}: its row can't be read: {error}"));
-                Ok(None)
-            }
-        }
-    }
-
-    /// Where the octets are; none if they aren't there whole.
-    fn body(&self, id: QueueId, stored: StoredBody) -> Result<Option<Octets>, OpenError> {
-        match stored {
-            StoredBody::File { number, octets } => {
-                let there = self.files.get(&number) == Some(&octets);
-                Ok(there.then(|| Octets::File(self.bodies.path_of(number))))
-            }
-            StoredBody::Row { octets } => {
-                let row = guarded(&self.path, || {
-                    let reading = self.database.begin_read()?;
-                    let Ok(table) = reading.open_table(BODIES) else { return Ok(None) };
-                    Ok(table.get(id.0)?.map(|row| row.value().to_vec()))
-                })?;
-                Ok(row.filter(|row| row.len() as u64 == octets).map(Octets::Row))
-            }
-        }
+        look: impl FnOnce() -> Result<T, redb::Error>,
+    ) -> T {
+        guarded(&self.path, look).unwrap_or_else(|error| {
+            problems.push(format!("{id}: {error}"));
+            T::default()
+        })
     }
 
     /// `written` takes the numbers of the body files that became messages.
@@ -301,24 +265,18 @@ impl Opened {
         let mut failure = None;
         let outcome = self.each(&mut problems, |id, known, problems| {
             if failure.is_some() {
-                return Ok(());
+                return;
             }
-            let octets = match known.body() {
-                Some(stored) => self.body(id, stored).unwrap_or_else(|error| {
-                    problems.push(format!("{id}: {error}"));
-                    None
-                }),
-                None => None,
-            };
-            if let Some(StoredBody::File { number, .. }) = known.body() {
+            let whole = known.octets.is_some();
+            // A file of another length than its row says is written by itself.
+            if let Some(StoredBody::File { number, .. }) = known.body().filter(|_| whole) {
                 written.insert(number);
             }
-            match write_message(to, id, &known, octets.as_ref()) {
-                Ok(()) if octets.is_some() => exported.messages += 1,
+            match write_message(to, id, &known) {
+                Ok(()) if whole => exported.messages += 1,
                 Ok(()) => problems.push(format!("{id}: without its body, which is missing")),
                 Err(error) => failure = Some(error),
             }
-            Ok(())
         });
         exported.problems = problems;
         outcome?;
@@ -326,10 +284,10 @@ impl Opened {
     }
 }
 
-fn write_message(to: &Path, id: QueueId, known: &Known, octets: Option<&Octets>) -> Result<(), ExportError> {
+fn write_message(to: &Path, id: QueueId, known: &Known) -> Result<(), ExportError> {
     let name = |end: &str| to.join(format!("{id}.{end}"));
     let failed = |path: PathBuf| move |source| ExportError::Write { path, source };
-    let Known { queue, quarantine, damaged } = known;
+    let Known { queue, quarantine, damaged, octets } = known;
     let envelope = Envelope {
         id,
         queue: queue.as_ref(),
@@ -448,6 +406,19 @@ mod tests {
         assert_eq!((exported.messages, exported.problems.len()), (3, 2), "{exported:?}");
         assert!(out.join(format!("{}.json", ids[1])).exists(), "its envelope is left");
         assert!(orphan.exists(), "looking removes nothing");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_cut_off_is_exported_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, out) = (folder.path().join("spool"), folder.path().join("out"));
+        filled(&spool).await;
+        let large = fs::read_dir(spool.join(BODIES_NAME)).unwrap().next().unwrap().unwrap().path();
+        OpenOptions::new().write(true).open(&large).unwrap().set_len(1000).unwrap();
+        assert_eq!(check(&spool).unwrap().problems.len(), 1);
+        let exported = export(&spool, &out).unwrap();
+        let name = format!("body-{}.eml", large.file_name().unwrap().display());
+        assert_eq!((exported.messages, fs::read(out.join(name)).unwrap().len()), (3, 1000));
     }
 
     #[tokio::test]

@@ -60,6 +60,28 @@ impl View {
         Ok(self.quarantine.range(behind(after))?.map(decode_row))
     }
 
+    /// The ids that anything is stored under, each once, in order.
+    pub(super) fn ids(&self) -> Result<Vec<QueueId>, redb::Error> {
+        let mut ids = Vec::new();
+        for table in [&self.messages, &self.quarantine] {
+            for row in table.range::<u64>(..)? {
+                ids.push(QueueId(row?.0.value()));
+            }
+        }
+        for row in self.damaged.range::<(u64, u8)>(..)? {
+            ids.push(QueueId(row?.0.value().0));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The rows of this id that can't be used.
+    pub(super) fn damaged_of(&self, id: QueueId) -> Result<Vec<DamagedRecord>, redb::Error> {
+        let rows = self.damaged.range((id.0, u8::MIN)..=(id.0, u8::MAX))?;
+        rows.map(|row| decode(id, row?.1.value())).collect()
+    }
+
     /// The rows that can't be used, oldest first.
     pub fn damaged(
         &self,

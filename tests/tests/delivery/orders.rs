@@ -1,6 +1,7 @@
 //! What an administrator orders at the command line, and a dead server beside one that works.
 
 use mailguard_tests::netns::{FIREWALL4, SERVER4, port25};
+use mailguard_tests::peers::open_folder;
 use mailguard_tests::peers::postfix::Postfix;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::smtp_source::{self, Load};
@@ -127,9 +128,7 @@ fn a_server_that_takes_few_connections_is_not_left_alone() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);
     let server = |program: &str| topology.server.command(program);
-    let folder = tempfile::Builder::new().prefix("few-").tempdir().expect("a folder");
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .expect("ours");
+    let folder = open_folder("few-").expect("a folder");
     let settings = "default_transport = discard:\nsmtpd_peername_lookup = no\nsmtpd_client_connection_count_limit = 3\n\
                     smtpd_client_event_limit_exceptions =\n";
     let postfix =

@@ -1,9 +1,8 @@
 //! A smarthost that is Postfix, with logins by Dovecot: every mechanism, every way to encrypt.
 
-use std::os::unix::fs::PermissionsExt;
-
 use mailguard_tests::peers::dovecot::{Dovecot, PASSWORD, USER};
 use mailguard_tests::peers::mail_server::{Access, MailServer};
+use mailguard_tests::peers::open_folder;
 use mailguard_tests::peers::unbound::Unbound;
 
 use super::*;
@@ -17,8 +16,7 @@ struct House<'a> {
 
 impl House<'_> {
     fn new(topology: &Topology) -> House<'_> {
-        let folder = tempfile::Builder::new().prefix("relay-").tempdir().expect("a folder");
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+        let folder = open_folder("relay-").expect("a folder");
         House { folder, topology }
     }
 

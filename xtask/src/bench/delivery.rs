@@ -5,7 +5,6 @@
 //! All in one run, in an order that alternates; each ratio is the median of those within the rounds.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::postfix::Postfix;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::smtp_source::{self, Load};
-use mailguard_tests::peers::{Place, wait_at_most};
+use mailguard_tests::peers::{Place, open_folder, wait_at_most};
 use mailguard_tests::{memory, stopwatch};
 use nix::unistd::Pid;
 
@@ -90,8 +89,7 @@ impl<'a> Rival<'a> {
         Ok(match contestant {
             "mailguard" => Rival::Mailguard(Box::new(Appliance::start(firewall, &config())?)),
             "postfix" => {
-                let folder = tempfile::Builder::new().prefix("postfix-").tempdir()?;
-                fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+                let folder = open_folder("postfix-")?;
                 let settings = format!(
                     "relayhost = [{SERVER4}]:25\nsmtpd_client_connection_count_limit = 0\n\
                      smtpd_peername_lookup = no\nmessage_size_limit = 0\n"

@@ -22,7 +22,7 @@ use mailguard_tests::peers::postfix::Postfix;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::smtp_source::{self, Load};
 use mailguard_tests::peers::unbound::{self, Unbound};
-use mailguard_tests::peers::wait_at_most;
+use mailguard_tests::peers::{open_folder, wait_at_most};
 use nix::unistd::Pid;
 
 use super::samples::Samples;
@@ -123,8 +123,7 @@ fn config() -> String {
 
 /// The same checks; what it keeps of each session besides is its own.
 fn postfix(topology: &Topology) -> Result<(tempfile::TempDir, Postfix)> {
-    let folder = tempfile::Builder::new().prefix("postfix-").tempdir()?;
-    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let folder = open_folder("postfix-")?;
     let resolver = folder.path().join("resolv.conf");
     fs::write(&resolver, "nameserver 127.0.0.1\n")?;
     let place = |program: &str| with_resolver(topology, &resolver, program);

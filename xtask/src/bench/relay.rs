@@ -14,7 +14,7 @@ use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::postfix::Postfix;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::smtp_source::{self, Load};
-use mailguard_tests::peers::wait_at_most;
+use mailguard_tests::peers::{open_folder, wait_at_most};
 
 use super::samples::Samples;
 use crate::setup;
@@ -54,8 +54,7 @@ pub(crate) fn run() -> Result<()> {
                     measure(&topology, &sink, &port25(SERVER4))?
                 }
                 "postfix" => {
-                    let folder = tempfile::Builder::new().prefix("postfix-").tempdir()?;
-                    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+                    let folder = open_folder("postfix-")?;
                     let host = FIREWALL4.to_string();
                     let relay_host = format!("[{SERVER4}]:25");
                     let _postfix =

@@ -85,7 +85,7 @@ pub(super) fn domain_routes(root: &mut Section<'_>, from: &NamedFiles) -> Vec<Do
         let direction = direction(section);
         let domain = section.require("domain", &syntax::DOMAIN);
         let outgoing = section.text_or_empty("outgoing_address", &syntax::OUTGOING);
-        let present = section.has_text("smarthost");
+        let present = section.has("smarthost");
         let smarthost = section.table("smarthost", |section| own_smarthost(section, present, from));
         let domain = domain?;
         unique(section, &mut seen, "domain", format!("the {direction} domain \"{}\"", domain.ascii()));

@@ -363,6 +363,11 @@ impl<'v> Section<'v> {
         self.entry(key).is_some_and(|entry| entry.value.as_text() == Some(word))
     }
 
+    /// Whether `key` is there at all.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
     /// Whether `key` is there with anything but an empty text.
     pub(super) fn has_text(&self, key: &str) -> bool {
         self.entry(key).is_some_and(|entry| entry.value.as_text() != Some(""))

@@ -10,19 +10,7 @@ async fn sent(content: &str, offers: &str) -> (String, Vec<String>) {
     let mut writer = BodyDirectory::new(original).writer(1);
     writer.push(content.as_bytes()).await.unwrap();
     let body = writer.finish().await.unwrap();
-    let script = format!(
-        "S: 220 mx.test
-        C: EHLO guard.test
-        {offers}
-        C: MAIL FROM:<a@b.test>
-        S: 250 ok
-        C: RCPT TO:<c@d.test>
-        S: 250 ok
-        C: DATA
-        S: 354 go
-        data
-        S: 250 2.0.0 queued"
-    );
+    let script = format!("S: 220 mx.test\n{}", STEPWISE.replace("S: 250 mx.test", offers));
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
     let dns = Sender::new(&[]).await.dns;
     let own_name = Domain::parse("guard.test").unwrap();

@@ -33,6 +33,18 @@ fn envelope_accepted(size: usize) -> String {
     )
 }
 
+/// What follows the greeting of a server without extensions, and one message.
+const STEPWISE: &str = "C: EHLO guard.test
+    S: 250 mx.test
+    C: MAIL FROM:<a@b.test>
+    S: 250 ok
+    C: RCPT TO:<c@d.test>
+    S: 250 ok
+    C: DATA
+    S: 354 go
+    data
+    S: 250 2.0.0 queued";
+
 fn one_message() -> String {
     format!("{}\ndata\nS: 250 2.0.0 queued", envelope_accepted(7))
 }

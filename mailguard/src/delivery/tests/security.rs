@@ -12,17 +12,6 @@ const OFFERED: &str = "S: 220 mx.test ESMTP
     S: 220 go ahead
     tls";
 
-const MESSAGE: &str = "C: EHLO guard.test
-    S: 250 mx.test
-    C: MAIL FROM:<a@b.test>
-    S: 250 ok
-    C: RCPT TO:<c@d.test>
-    S: 250 ok
-    C: DATA
-    S: 354 go
-    data
-    S: 250 2.0.0 queued";
-
 /// A smarthost with a certificate for `relay.test`, found by that name.
 struct Relay {
     server: ScriptedServer,
@@ -59,7 +48,7 @@ impl Relay {
 
 #[tokio::test]
 async fn opportunistic_takes_any_certificate() {
-    let relay = Relay::start(&[&format!("{OFFERED}\n{MESSAGE}")]).await;
+    let relay = Relay::start(&[&format!("{OFFERED}\n{STEPWISE}")]).await;
     let (outcome, seen) = relay.send(&relay.route("other.test", Tls::Opportunistic, None)).await;
     assert!(outcome.starts_with("delivered 2.0.0 TLSv1.3 TLS13_"), "{outcome}");
     assert!(outcome.ends_with(", not verified"), "{outcome}");
@@ -75,7 +64,7 @@ async fn a_handshake_that_fails_is_followed_by_the_clear_only_where_it_may() {
         S: 220 go ahead
         close";
     let clear =
-        format!("S: 220 mx.test ESMTP\n{}", MESSAGE.replace("250 mx.test", "250-mx.test|250 STARTTLS"));
+        format!("S: 220 mx.test ESMTP\n{}", STEPWISE.replace("250 mx.test", "250-mx.test|250 STARTTLS"));
     let relay = Relay::start(&[broken, &clear]).await;
     let (outcome, seen) = relay.send(&relay.route("relay.test", Tls::Opportunistic, None)).await;
     assert_eq!((outcome.as_str(), seen.as_slice()), ("delivered 2.0.0 ", &["hello\r\n".to_owned()][..]));
@@ -87,8 +76,8 @@ async fn a_handshake_that_fails_is_followed_by_the_clear_only_where_it_may() {
 #[tokio::test]
 async fn required_and_implicit_verify_the_name() {
     for (tls, script) in [
-        (Tls::Required, format!("{OFFERED}\n{MESSAGE}")),
-        (Tls::Implicit, format!("tls\nS: 220 mx.test ESMTP\n{MESSAGE}")),
+        (Tls::Required, format!("{OFFERED}\n{STEPWISE}")),
+        (Tls::Implicit, format!("tls\nS: 220 mx.test ESMTP\n{STEPWISE}")),
     ] {
         let relay = Relay::start(&[&script]).await;
         let (outcome, seen) = relay.send(&relay.route("relay.test", tls, None)).await;
@@ -107,7 +96,7 @@ async fn a_login_behind_the_handshake() {
     let script = format!(
         "{OFFERED}\nC: EHLO guard.test\nS: 250-mx.test|250 AUTH PLAIN
          C: AUTH PLAIN AHRpbQBzZWNyZXQ=\nS: 235 2.7.0 ok\n{}",
-        MESSAGE.trim_start_matches("C: EHLO guard.test\n    S: 250 mx.test\n")
+        STEPWISE.trim_start_matches("C: EHLO guard.test\n    S: 250 mx.test\n")
     );
     let methods = vec![Mechanism::Plain];
     let login = Login { user: "tim".to_owned(), password: "secret".to_owned(), methods };
@@ -119,7 +108,7 @@ async fn a_login_behind_the_handshake() {
 
 #[tokio::test]
 async fn a_session_of_one_route_carries_no_mail_of_another() {
-    let script = format!("S: 220 mx.test ESMTP\n{MESSAGE}");
+    let script = format!("S: 220 mx.test ESMTP\n{STEPWISE}");
     let server = ScriptedServer::start("127.0.0.1:0", &[&script, &script]).await;
     let sender = Sender::new(&[]).await;
     let plain = to(server.address);
@@ -134,7 +123,7 @@ async fn a_session_of_one_route_carries_no_mail_of_another() {
 
 #[tokio::test]
 async fn where_connections_come_from() {
-    let script = format!("S: 220 mx.test ESMTP\n{MESSAGE}").replace("guard.test", "[127.0.0.9]");
+    let script = format!("S: 220 mx.test ESMTP\n{STEPWISE}").replace("guard.test", "[127.0.0.9]");
     let server = ScriptedServer::start("127.0.0.1:0", &[&script, "S: 220 mx.test"]).await;
     let own_name = Domain::parse("guard.test").unwrap();
     let sender = Sender::new(&[]).await;

@@ -197,6 +197,20 @@ impl House {
         self.queue.shared.wake.notify_one();
     }
 
+    fn configure(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = Config::clone(&self.config.load());
+        change(&mut config);
+        self.config.store(Arc::new(config));
+    }
+
+    /// From now on mail for the domain goes to 10.0.0.25.
+    fn reroute(&self, domain: &str) {
+        let (domain, server) = (Domain::parse(domain).unwrap(), "10.0.0.25:25".parse().unwrap());
+        self.configure(|config| {
+            config.incoming_domains.push(IncomingDomain { domain, subdomains: false, server });
+        });
+    }
+
     fn quarantine(&self) -> QuarantineHandle {
         QuarantineHandle::new(self.db.clone(), self.config.clone())
     }
@@ -372,13 +386,7 @@ async fn what_waits_is_routed_by_the_configuration_of_the_moment() {
     let mut house = House::open(directory.path(), 0, script);
     house.commit(&["a@x.test"], |_| {}).await;
     assert_eq!(house.next().await.next_hop.unwrap().to_string(), "mx:x.test");
-    let mut changed = Config::clone(&house.config.load());
-    changed.incoming_domains.push(IncomingDomain {
-        domain: Domain::parse("x.test").unwrap(),
-        subdomains: false,
-        server: "10.0.0.25:25".parse().unwrap(),
-    });
-    house.config.store(Arc::new(changed));
+    house.reroute("x.test");
     house.pass(5 * MINUTE);
     assert_eq!(house.next().await.next_hop.unwrap().to_string(), "10.0.0.25:25");
     house.close().await;

@@ -13,12 +13,6 @@ fn notices(house: &House) -> Vec<(String, String)> {
     .collect()
 }
 
-fn configure(house: &House, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::clone(&house.config.load());
-    change(&mut config);
-    house.config.store(Arc::new(config));
-}
-
 fn to_sender(_: &str, address: &str, _: usize) -> Outcome {
     if address.ends_with("@dead.test>") { unreachable() } else { delivered() }
 }
@@ -51,7 +45,7 @@ async fn the_administrator_is_told_of_what_nobody_else_hears() {
     let directory = TempDir::new().unwrap();
     let script = |_: &str, address: &str, _| if address == "<bad@x.test>" { failed() } else { delivered() };
     let mut house = House::open(directory.path(), 0, script);
-    configure(&house, |config| config.postmaster = Some(mailbox("boss@green.test")));
+    house.configure(|config| config.postmaster = Some(mailbox("boss@green.test")));
     let id = house.commit(&["bad@x.test"], |new| new.origin = client("red")).await;
     // The notice may have gone before we hear of what it is about.
     let mut seen = BTreeMap::new();
@@ -74,7 +68,7 @@ async fn a_flood_of_undeliverable_mail_is_no_flood_of_notices() {
     let directory = TempDir::new().unwrap();
     let script = |_: &str, address: &str, _| if address == "<bad@x.test>" { failed() } else { delivered() };
     let mut house = House::open(directory.path(), 0, script);
-    configure(&house, |config| config.postmaster = Some(mailbox("boss@green.test")));
+    house.configure(|config| config.postmaster = Some(mailbox("boss@green.test")));
     for _ in 0..100 {
         house.commit(&["bad@x.test"], |new| new.origin = client("red")).await;
     }
@@ -114,7 +108,7 @@ async fn each_copy_is_sent_once_and_nobody_hears_of_it() {
     let script =
         |_: &str, address: &str, _| if address.ends_with("@archive.test>") { failed() } else { delivered() };
     let mut house = House::open(directory.path(), 0, script);
-    configure(&house, with_copies);
+    house.configure(with_copies);
     house.commit(&["boss@x.test", "a@x.test"], |_| {}).await;
     let mut consequences = Vec::new();
     for _ in 0..4 {
@@ -140,7 +134,7 @@ async fn a_withheld_message_is_copied_when_it_is_released_and_never_twice() {
     let directory = TempDir::new().unwrap();
     let now = UnixTime::from(SystemTime::now()).plus(Duration::from_secs(60));
     let mut house = House::open(directory.path(), now.0, |_, _, _| delivered());
-    configure(&house, with_copies);
+    house.configure(with_copies);
     let withheld = |index: usize| {
         move |new: &mut NewMessage| {
             new.dispositions[index] = Disposition::Quarantine(Threat::File("a.exe".to_owned()));
@@ -180,7 +174,7 @@ async fn a_withheld_message_is_copied_when_it_is_released_and_never_twice() {
 async fn a_copy_does_not_go_to_the_server_that_the_client_had_dialled() {
     let directory = TempDir::new().unwrap();
     let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
-    configure(&house, |config| {
+    house.configure(|config| {
         with_copies(config);
         config.delivery.default = DefaultRoute::OriginalDestination;
     });
@@ -208,7 +202,7 @@ async fn a_copy_does_not_go_to_the_server_that_the_client_had_dialled() {
 async fn who_has_the_message_withheld_or_redirected_gets_no_copy_of_it() {
     let directory = TempDir::new().unwrap();
     let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
-    configure(&house, |config| {
+    house.configure(|config| {
         with_copies(config);
         config.delivery.always_bcc = Some(mailbox("admin@y.test"));
         config.mail_routes[1].bcc = mailbox("boss@x.test");

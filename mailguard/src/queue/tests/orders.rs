@@ -105,13 +105,7 @@ async fn paused_mail_goes_when_another_way_leads_past_the_pause() {
     house.commit(&["a@X.test"], |_| {}).await;
     house.commit(&["b@y.test"], |_| {}).await;
     assert_eq!(house.next().await.recipient.to_string(), "<b@y.test>");
-    let mut changed = Config::clone(&house.config.load());
-    changed.incoming_domains.push(IncomingDomain {
-        domain: Domain::parse("x.test").unwrap(),
-        subdomains: false,
-        server: "10.0.0.25:25".parse().unwrap(),
-    });
-    house.config.store(Arc::new(changed));
+    house.reroute("x.test");
     handle.reconsider();
     assert_eq!(house.next().await.next_hop.unwrap().to_string(), "10.0.0.25:25");
     house.close().await;

@@ -14,7 +14,7 @@ use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
 /// Encryption needed for the requested mechanism, or at all (RFC 3463 §3.8, X.7.4: security features not supported).
 const NO_SECURITY: EnhancedStatus = EnhancedStatus::new(4, 7, 4);
 
-/// Authentication credentials invalid (RFC 4954 §6), for now: the administrator mends it.
+/// Authentication credentials invalid (RFC 4954 §6), as a transient status: the administrator mends it, and no mail fails.
 const WRONG_CREDENTIALS: EnhancedStatus = EnhancedStatus::new(4, 7, 8);
 
 /// Replies to AUTH that are about the mechanism, not about name and password (RFC 4954 §6).
