@@ -39,10 +39,7 @@ enum Command {
     /// Remove what `load` attached
     Unload(load::UnloadArguments),
     /// Run every test, or one suite
-    Test {
-        /// core, common, mailguard, xtask or a file of tests/tests
-        suite: Option<String>,
-    },
+    Test(test::Arguments),
     /// Load every kernel program here, and say what each costs the verifier
     Verify(verify::Arguments),
     /// The same, and the tests of the kernel side, on the oldest kernel at hand: Debian's 6.1 in a virtual machine
@@ -78,13 +75,13 @@ fn main() -> anyhow::Result<()> {
         Command::Build(arguments) => build::run(&arguments),
         Command::Load(arguments) => load::load(&arguments),
         Command::Unload(arguments) => load::unload(&arguments),
-        Command::Test { suite } => test::run(suite.as_deref()),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Vm => vm::run(),
         Command::Demo => demo::run(),
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Sabotage { name } => sabotage::run(name.as_deref()),
+        Command::Sabotage { name } => sabotage::all(name.as_deref()),
         Command::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
         Command::Tidy => tidy::run(),
         Command::Ci => ci::run(),

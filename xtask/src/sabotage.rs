@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,29 +16,69 @@ use crate::{build, setup};
 
 /// Folder of the patches.
 const PATCHES: &str = "tests/sabotage";
+/// Patches that [`some`] runs.
+const SOME: usize = 20;
+/// Seconds before the last commit in which others belong to the same change.
+const CHANGE: u64 = 24 * 60 * 60;
 
 struct Patch {
     name: String,
     path: PathBuf,
+    /// What it changes.
+    files: BTreeSet<String>,
     promise: String,
     package: String,
     file: Option<String>,
     test: String,
 }
 
-/// Applies each patch and prints a table; an error unless each turned its test red, and only then.
-pub(crate) fn run(only: Option<&str>) -> Result<()> {
-    setup::everything()?;
-    let object = build::ebpf()?;
-    let scratch = Scratch::new(object)?;
+/// Every patch, or those whose name holds `only`.
+pub(crate) fn all(only: Option<&str>) -> Result<()> {
     let mut patches = read_patches()?;
     patches.retain(|patch| only.is_none_or(|name| patch.name.contains(name)));
     if patches.is_empty() {
         bail!("no patch in {PATCHES} matches");
     }
+    run(&patches)
+}
+
+/// [`SOME`] of the patches, as time allows in each check of a change; that the others apply, at least.
+pub(crate) fn some() -> Result<()> {
+    let today =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / (24 * 60 * 60));
+    run(&chosen(read_patches()?, &changed_files()?, today as usize))
+}
+
+/// Those first that break a file of the change; the places that are left go round by the day, so that each patch gets
+/// its turn.
+fn chosen(mut patches: Vec<Patch>, changed: &BTreeSet<String>, day: usize) -> Vec<Patch> {
+    let turn = (day * SOME) % patches.len().max(1);
+    patches.rotate_left(turn);
+    patches.sort_by_key(|patch| patch.files.is_disjoint(changed));
+    patches.truncate(SOME);
+    patches
+}
+
+/// Files of the commits of the last day before the last one, and of what isn't committed.
+fn changed_files() -> Result<BTreeSet<String>> {
+    let last: u64 =
+        read("git", &["log", "-1", "--format=%ct"])?.trim().parse().context("git log --format=%ct")?;
+    let since = format!("--since=@{}", last.saturating_sub(CHANGE));
+    let committed = read("git", &["log", "--name-only", "--format=", &since])?;
+    let uncommitted = read("git", &["diff", "--name-only", "HEAD"])?;
+    Ok(committed.lines().chain(uncommitted.lines()).map(str::to_owned).collect())
+}
+
+/// Applies each patch and prints a table; an error unless each turned its test red, and only then, and unless every
+/// patch that there is applies.
+fn run(patches: &[Patch]) -> Result<()> {
+    setup::everything()?;
+    let object = build::ebpf()?;
+    let scratch = Scratch::new(object)?;
+    scratch.refuse_stale_patches()?;
     // All of them before any patch: each build is one that a patch needs, none one that takes a patch back.
     let mut green = Vec::new();
-    for patch in &patches {
+    for patch in patches {
         green.push(scratch.test(patch)?);
     }
     let mut unnoticed = 0;
@@ -75,6 +116,7 @@ fn read_patch(path: &Path) -> Result<Patch> {
     Ok(Patch {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         path: path.to_owned(),
+        files: text.lines().filter_map(|line| line.strip_prefix("+++ b/")).map(str::to_owned).collect(),
         promise: header("promise:")?.to_owned(),
         package: package.to_owned(),
         file,
@@ -141,6 +183,19 @@ impl Scratch {
         Ok(Self { folder, target, object })
     }
 
+    /// A patch that no longer applies breaks nothing, whether or not its turn has come.
+    fn refuse_stale_patches(&self) -> Result<()> {
+        let stale: Vec<String> = read_patches()?
+            .into_iter()
+            .filter(|patch| self.git(&["apply", "--check", &patch.path.to_string_lossy()]).is_err())
+            .map(|patch| patch.name)
+            .collect();
+        if !stale.is_empty() {
+            bail!("patches that don't apply any more: {}", stale.join(", "));
+        }
+        Ok(())
+    }
+
     fn git(&self, arguments: &[&str]) -> Result<()> {
         // Outside any repository, so that `apply` takes the paths as they stand.
         let mut git = Command::new("git");
@@ -183,5 +238,38 @@ impl Scratch {
 
     fn test(&self, patch: &Patch) -> Result<bool> {
         Ok(self.builds(patch)? && self.cargo(&["nextest", "run"], patch)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patch(name: usize) -> Patch {
+        Patch {
+            name: format!("{name:02}"),
+            path: PathBuf::new(),
+            files: [format!("{name:02}.rs")].into(),
+            promise: String::new(),
+            package: String::new(),
+            file: None,
+            test: String::new(),
+        }
+    }
+
+    fn names(changed: &[&str], day: usize) -> BTreeSet<String> {
+        let changed = changed.iter().map(|file| (*file).to_owned()).collect();
+        chosen((0..50).map(patch).collect(), &changed, day).into_iter().map(|patch| patch.name).collect()
+    }
+
+    #[test]
+    fn patches_of_the_change_run_and_the_others_in_turn() {
+        for day in 0..10 {
+            let today = names(&["33.rs", "07.rs"], day);
+            assert_eq!(today.len(), SOME);
+            assert!(today.contains("33") && today.contains("07"), "day {day}: {today:?}");
+        }
+        let three_days: BTreeSet<String> = (20_000..20_003).flat_map(|day| names(&[], day)).collect();
+        assert_eq!(three_days.len(), 50, "each had its turn");
     }
 }

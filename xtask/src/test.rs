@@ -1,6 +1,11 @@
-//! `cargo xtask test [SUITE]`: set-up, build, then every test or one suite of them.
+//! `cargo xtask test [SUITE]`: set-up, build, then every test or one suite of them. With `--stress`: which unit tests
+//! depend on the scheduler.
 
+use std::hint;
+use std::num::NonZero;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Result, bail};
 
@@ -10,24 +15,69 @@ use crate::{build, setup};
 /// How long a test may take, and which tests run alone.
 const NEXTEST_CONFIG: &str = ".config/nextest.toml";
 
+/// How often `--stress` runs each unit test.
+const STRESS_ROUNDS: &str = "50";
+
+/// What to run.
+#[derive(clap::Args, Default)]
+pub(crate) struct Arguments {
+    /// core, common, mailguard, xtask or a file of tests/tests
+    suite: Option<String>,
+    /// Run every unit test 50 times beside processors that are busy with something else; none may fail
+    #[arg(long)]
+    stress: bool,
+}
+
 /// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `mailguard`, `xtask`) or a file of
 /// `tests/tests` (`kernel`, `flow`, `crash`, …).
-pub(crate) fn run(suite: Option<&str>) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::everything()?;
     build::debug()?;
     let mut nextest = Command::new("cargo");
     nextest.args(["nextest", "run", "--config-file", NEXTEST_CONFIG]);
-    match suite {
+    match arguments.suite.as_deref() {
+        None if arguments.stress => nextest.args(["--workspace", "--exclude", "mailguard-tests"]),
         None => nextest.arg("--workspace"),
         Some("core") => nextest.args(["-p", "mailguard-core"]),
         Some("common") => nextest.args(["-p", "mailguard-common"]),
         Some(package @ ("mailguard" | "xtask")) => nextest.args(["-p", package]),
+        Some(file) if arguments.stress => bail!("--stress is for unit tests, which {file} holds none of"),
         Some(file) if is_test_file(file) => nextest.args(["-p", "mailguard-tests", "--test", file]),
         Some(other) => {
             bail!("no suite is called {other}: core, common, mailguard, xtask or a file of tests/tests")
         }
     };
-    process::run(nextest.current_dir(repository()))
+    nextest.current_dir(repository());
+    if arguments.stress {
+        nextest.args([
+            "--stress-count",
+            STRESS_ROUNDS,
+            "--status-level",
+            "fail",
+            "--final-status-level",
+            "fail",
+        ]);
+        return beside_load(|| process::run(&mut nextest));
+    }
+    process::run(&mut nextest)
+}
+
+/// Does `work` while as many loops as there are processors, and one more, want all of them.
+fn beside_load<T>(work: impl FnOnce() -> T) -> T {
+    let loops = thread::available_parallelism().map_or(1, NonZero::get) + 1;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..loops {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
+        }
+        let result = work();
+        over.store(true, Ordering::Relaxed);
+        result
+    })
 }
 
 /// Whether tests/tests holds a suite of this name, in one file or a folder.
