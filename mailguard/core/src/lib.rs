@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod destination;
 pub mod disposition;
 pub mod dsn;
+pub mod file_sets;
 pub mod finding;
 pub mod imap;
 pub mod language;

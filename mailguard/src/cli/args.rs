@@ -117,6 +117,9 @@ Examples:
   mailguard blacklist remove recipient old@example.org"
     )]
     Blacklist(ListCommand<BlacklistKind>),
+    /// Sets of file name extensions, as `files.extensions` names them.
+    #[command(subcommand)]
+    Files(FilesCommand),
     /// Clients that the kernel keeps out for a time.
     #[command(
         subcommand,
@@ -230,6 +233,15 @@ pub(super) struct Output {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FilesCommand {
+    /// Show what is in each set.
+    Sets {
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Debug, Subcommand)]

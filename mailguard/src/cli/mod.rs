@@ -5,6 +5,7 @@ mod args;
 mod bans;
 mod check;
 mod doctor;
+mod files;
 mod layout;
 mod lists;
 mod messages;
@@ -133,6 +134,7 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Bypass(command) => lists::lists(&mut connect()?, command),
         Command::Blacklist(command) => lists::lists(&mut connect()?, command),
         Command::Rbl(command) => rbl::rbl(&args.config, connect, command),
+        Command::Files(command) => files::files(command),
         Command::Ban(command) => bans::bans(&mut connect()?, command, now),
         Command::Queue(command) => messages::queue(&mut connect()?, command, now),
         Command::Quarantine(command) => messages::quarantine(&mut connect()?, command, now),

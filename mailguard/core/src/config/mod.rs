@@ -3,6 +3,7 @@
 //! `model` is what every other module reads: each value present and in range. `resolve` makes it from what a
 //! file said, or returns every error at once. Files, TOML and the lines of an error are the file layer's.
 
+mod content;
 pub mod error;
 pub mod model;
 pub mod named;

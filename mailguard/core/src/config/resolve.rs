@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::content;
 use super::error::{ConfigError, Problem};
 use super::model::*;
 use super::named::NamedFiles;
@@ -33,8 +34,6 @@ pub const MAX_BAN_SECONDS: u64 = 365 * 86_400;
 pub const MAX_LIST_VALUES: usize = 65_536;
 /// Incoming domains.
 pub const MAX_INCOMING_DOMAINS: usize = 65_536;
-/// Blocked file name extensions.
-pub const MAX_EXTENSIONS: usize = 1_024;
 /// Name servers: what a resolver asks in turn.
 pub const MAX_NAME_SERVERS: usize = 8;
 
@@ -106,15 +105,18 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
     let zones = zones(root);
     let kernel = root.table("kernel", kernel);
     let bypass = root.table("bypass", bypass);
-    let virus = root.table("virus", |section| virus(section, from.rules.clone()));
-    let files = root.table("files", files);
+    let virus = root.table("virus", |section| content::virus(section, from.rules.clone()));
+    let files = root.table("files", content::files);
     let greylist = root.table("spam", |section| {
         unbuilt::spam(section);
         section.table("greylist", greylist)
     });
-    let quarantine = root.table("quarantine", |section| Quarantine {
-        retention: days(section, "retention_days", 15),
-        max_size: section.size("max_size", 10 * GB, MB..=1_048_576 * GB),
+    let quarantine = root.table("quarantine", |section| {
+        unbuilt::quarantine(section);
+        Quarantine {
+            retention: days(section, "retention_days", 15),
+            max_size: section.size("max_size", 10 * GB, MB..=1_048_576 * GB),
+        }
     });
     let access = root.table("access", access);
     let rbl = root.table("rbl", rbl::rbl);
@@ -243,6 +245,7 @@ fn zone(section: &mut Section<'_>) -> Option<Zone> {
         ],
     );
     section.expect_key("interfaces", "a list of network interfaces");
+    unbuilt::zone(section);
     let interfaces = section.list("interfaces", &syntax::INTERFACE, MAX_INTERFACES);
     if interfaces.as_ref().is_some_and(Vec::is_empty) {
         section.conflict("interfaces", "a zone has at least one interface", "name one, or remove the zone");
@@ -294,6 +297,7 @@ fn kernel(section: &mut Section<'_>) -> Kernel {
 }
 
 fn bypass(section: &mut Section<'_>) -> Bypass {
+    section.unbuilt(&[("to_names", Fixed::Texts(&[]))]);
     let bypass = Bypass {
         from_subnets: section.list("from_subnets", &syntax::NETWORK, MAX_BYPASSES).unwrap_or_default(),
         from_ips: section.list("from_ips", &syntax::ADDRESS, MAX_BYPASSES).unwrap_or_default(),
@@ -310,64 +314,6 @@ fn bypass(section: &mut Section<'_>) -> Bypass {
         }
     }
     bypass
-}
-
-/// `handling` and `redirect_to`.
-fn handling(section: &mut Section<'_>) -> Handling {
-    let address = section.text_or_empty("redirect_to", &syntax::MAILBOX);
-    let redirect = address.map_or(Handling::Quarantine, Handling::Redirect);
-    let chosen = section.choice(
-        "handling",
-        "quarantine",
-        &[
-            ("quarantine", Handling::Quarantine),
-            ("redirect", redirect),
-            ("pass", Handling::Pass),
-            ("drop", Handling::Drop),
-        ],
-    );
-    if section.says("handling", "redirect") && !section.has_text("redirect_to") {
-        let remedy = "add redirect_to = \"ADDRESS\"";
-        section.conflict("handling", "handling = \"redirect\" needs redirect_to", remedy);
-    }
-    chosen
-}
-
-fn virus(section: &mut Section<'_>, rules: Vec<(PathBuf, String)>) -> Virus {
-    let enabled = section.flag("enabled", true);
-    let handling = handling(section);
-    let on_scanner_failure = section.choice(
-        "on_scanner_failure",
-        "defer",
-        &[("defer", ScannerFailure::Defer), ("pass", ScannerFailure::Pass)],
-    );
-    unbuilt::virus(section);
-    let signatures = section.table("signatures", |section| {
-        section.text_or_empty("rules_dir", &syntax::PATH);
-        section.flag("enabled", true)
-    });
-    Virus { signatures: enabled && signatures, rules, handling, on_scanner_failure }
-}
-
-fn files(section: &mut Section<'_>) -> Files {
-    const BLOCKED: [&str; 8] = ["exe", "com", "vbs", "pif", "scr", "bat", "cmd", "dll"];
-    let enabled = section.flag("enabled", true);
-    unbuilt::files(section, enabled);
-    let handling = handling(section);
-    let extensions = section
-        .list("extensions", &syntax::EXTENSION, MAX_EXTENSIONS)
-        .unwrap_or_else(|| BLOCKED.map(str::to_owned).to_vec());
-    section.table("limits", |limits| {
-        limits.unbuilt(&[("max_ratio", Fixed::Count(250))]);
-        Files {
-            enabled,
-            handling,
-            extensions,
-            max_depth: limits.count("max_depth", 8, 1..=64) as usize,
-            max_entries: limits.count("max_entries", 10_000, 1..=1_000_000) as usize,
-            max_unpacked: limits.size("max_unpacked", 256 * MB, KB..=16 * GB),
-        }
-    })
 }
 
 fn access(section: &mut Section<'_>) -> Access {
@@ -453,7 +399,8 @@ fn incoming_domains(root: &mut Section<'_>) -> Vec<IncomingDomain> {
     let mut seen = HashMap::new();
     let domains = root.tables("incoming_domain", MAX_INCOMING_DOMAINS, |section| {
         let domain = section.require("domain", &syntax::INCOMING);
-        let server = section.require("server", &syntax::MAIL_SERVER);
+        let server = unbuilt::several_servers(section);
+        let server = if server { None } else { section.require("server", &syntax::MAIL_SERVER) };
         if let Some((domain, subdomains)) = &domain {
             let dot = if *subdomains { "." } else { "" };
             unique(section, &mut seen, "domain", format!("the domain \"{dot}{}\"", domain.ascii()));
@@ -499,6 +446,7 @@ fn delivery(section: &mut Section<'_>, hostname: Option<&Domain>) -> Option<Deli
 }
 
 fn server(section: &mut Section<'_>, zones: &[Zone], from: &NamedFiles) -> Server {
+    unbuilt::server(section);
     Server {
         require_helo: section.flag("require_helo", true),
         reject_invalid_hostname: section.flag("reject_invalid_hostname", false),
@@ -557,5 +505,6 @@ fn log(section: &mut Section<'_>) -> Log {
     } else {
         section.choice("format", "text", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
     };
+    unbuilt::log(section);
     Log { level, format }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::model::{AddressPattern, ClientPattern, Mechanism, OutgoingAddress, SmarthostAddress};
+use crate::file_sets::FileSet;
 use crate::mail::{Domain, Mailbox};
 use crate::rbl;
 
@@ -107,10 +108,10 @@ pub const CREDENTIAL: Syntax<String> =
 /// A SASL mechanism.
 pub const MECHANISM: Syntax<Mechanism> =
     Syntax { accepted: "\"CRAM-MD5\", \"DIGEST-MD5\", \"PLAIN\" or \"LOGIN\"", parse: parse_mechanism };
-/// A file name extension, a leading dot allowed.
-pub const EXTENSION: Syntax<String> = Syntax {
-    accepted: "a file name extension like \"exe\", without wildcards or further dots",
-    parse: parse_extension,
+/// A file name extension, a leading dot allowed, or all those of a set.
+pub const EXTENSIONS: Syntax<Vec<String>> = Syntax {
+    accepted: "a file name extension like \"exe\", without wildcards or further dots, or a set like \"@common\"",
+    parse: parse_extensions,
 };
 /// A DNS block list, several, or all of a kind.
 pub const BLOCK_LIST: Syntax<String> = Syntax {
@@ -330,6 +331,23 @@ fn parse_block_list(text: &str) -> Result<String, Mismatch> {
     }
 }
 
+fn parse_extensions(text: &str) -> Result<Vec<String>, Mismatch> {
+    if !text.starts_with('@') {
+        return parse_extension(text).map(|extension| vec![extension]);
+    }
+    if text.starts_with("@/") {
+        let remedy = "write the extensions here: only lists of addresses, networks, domains and clients come from files";
+        return Err(Mismatch::Hint(remedy.to_owned()));
+    }
+    let sets = FileSet::ALL.map(FileSet::name).join(", ");
+    FileSet::named(text).map(of_set).ok_or_else(|| Mismatch::Hint(format!("the sets are {sets}")))
+}
+
+/// The extensions of a set, as values of a list.
+pub(super) fn of_set(set: FileSet) -> Vec<String> {
+    set.extensions().into_iter().map(str::to_owned).collect()
+}
+
 fn parse_extension(text: &str) -> Result<String, Mismatch> {
     /// Octets; what is longer is no extension that anybody blocks.
     const MAX_EXTENSION_OCTETS: usize = 64;
@@ -443,10 +461,17 @@ mod tests {
 
     #[test]
     fn names() {
-        check(&EXTENSION, ".EXE", Ok("\"exe\""));
+        check(&EXTENSIONS, ".EXE", Ok("[\"exe\"]"));
         for text in ["", ".", "*.exe", "tar.gz", "e e"] {
-            check(&EXTENSION, text, Err(""));
+            check(&EXTENSIONS, text, Err(""));
         }
+        check(&EXTENSIONS, "@programs", Ok(&format!("{:?}", FileSet::Programs.extensions())));
+        let sets =
+            "the sets are @common, @gmail, @outlook, @programs, @scripts, @disk-images, @macros, @archives";
+        check(&EXTENSIONS, "@comon", Err(sets));
+        check(&EXTENSIONS, "@", Err(sets));
+        let remedy = "write the extensions here: only lists of addresses, networks, domains and clients come from files";
+        check(&EXTENSIONS, "@/etc/mailguard/extensions", Err(remedy));
         check(&INTERFACE, "enp3s0f1np1", Ok("\"enp3s0f1np1\""));
         for text in ["", "..", "a/b", "sixteen-letters-"] {
             check(&INTERFACE, text, Err(""));

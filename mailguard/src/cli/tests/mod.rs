@@ -216,13 +216,15 @@ fn where_mail_goes() {
 #[test]
 fn checking_a_file() {
     let least = "hostname = \"gate.example.org\"\nspam.enabled = false\n\
-        kernel.ban_after_abuse = \"0s\"\nfiles.enabled = false\n\
+        kernel.ban_after_abuse = \"0s\"\nfiles.enabled = false\nlog.mail = false\n\
+        notifications.notify_virus_recipients = false\n\
         [[zone]]\nname = \"lan\"\nkind = \"green\"\ninterfaces = [\"eth0\"]\nmode = \"active\"\n";
     let good = folder(least);
     let path = good.path().join("m.toml").display().to_string();
     let expect = format!(
         "{path}: OK\n\nConfigured, but not active in this version:\n  \
-         admin.listen  there is no web page, REST API or /metrics yet\n"
+         notifications.operator  nobody is written to yet when mailguard needs a hand: watch its log and \
+         `mailguard status`\n  admin.listen            there is no web page, REST API or /metrics yet\n"
     );
     let shown = typed("check", &good).unwrap();
     assert_eq!(shown.text, expect);
@@ -235,18 +237,29 @@ fn checking_a_file() {
     assert_eq!(
         printed.text,
         format!(
-            "{path}:9:8: zone[0].mode: found \"activ\", accepted: \"transparent\", \"active\" or \"inactive\"\n   \
-             9 | mode = \"activ\"\n     |        ^^^^^^^\n     = did you mean \"active\"?\n\n1 error\n"
+            "{path}:11:8: zone[0].mode: found \"activ\", accepted: \"transparent\", \"active\" or \"inactive\"\n  \
+             11 | mode = \"activ\"\n     |        ^^^^^^^\n     = did you mean \"active\"?\n\n1 error\n"
         )
     );
     let printed = typed("check --json", &bad).unwrap();
     let value: serde_json::Value = serde_json::from_str(&printed.text).unwrap();
     let seen = (&value["valid"], &value["errors"]["told"][0]["line"], &value["errors"]["count"]);
-    assert_eq!((seen, printed.failed), ((&json!(false), &json!(9), &json!(1)), true));
+    assert_eq!((seen, printed.failed), ((&json!(false), &json!(11), &json!(1)), true));
 
     let broken = folder(&least.replace("\"lan\"", "\"broken\""));
     assert_eq!(typed("check", &broken).unwrap_err().to_string(), "rule 7 doesn't compile");
     assert!(typed("check /nowhere", &good).unwrap_err().to_string().starts_with("/nowhere: can't be read: "));
+}
+
+#[test]
+fn sets_of_extensions_are_listed() {
+    let shown = typed("files sets", &folder("")).unwrap().text;
+    let programs = "@programs  programs of DOS and Windows\n  bat cmd com dll exe pif scr vbs\n@scripts  ";
+    assert!(shown.contains(programs), "{shown}");
+    assert!(shown.starts_with("@common  ") && shown.lines().all(|line| line.len() <= 100), "{shown}");
+    let json: serde_json::Value =
+        serde_json::from_str(&typed("files sets --json", &folder("")).unwrap().text).unwrap();
+    assert_eq!((json[3]["set"].as_str(), &json[3]["extensions"][0]), (Some("@programs"), &json!("bat")));
 }
 
 #[test]

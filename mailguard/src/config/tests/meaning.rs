@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mailguard_core::config::model::*;
+use mailguard_core::file_sets::FileSet;
 use mailguard_core::mail::Domain;
 use proptest::prelude::*;
 
@@ -40,7 +41,7 @@ fn the_contract_file_loads_as_it_stands() {
     assert_eq!(config.quarantine.retention, Duration::from_secs(15 * 86_400));
     assert_eq!(config.server.max_message_size, 30 << 20);
     assert_eq!(config.server.dsn_zones, ["green", "orange"]);
-    assert_eq!(config.files.extensions, ["exe", "com", "vbs", "pif", "scr", "bat", "cmd", "dll"]);
+    assert_eq!(config.files.extensions, FileSet::Common.extensions());
 }
 
 /// Every key of the contract, said aloud, is its own default: leaving it out changes nothing.
@@ -63,18 +64,31 @@ fn protections_that_are_not_there_yet_are_named() {
         |config: &Config| config.inactive.iter().map(|inactive| inactive.key.clone()).collect::<Vec<_>>();
     let all = [
         "files.archives",
+        "files.archive_passwords",
         "files.double_extensions",
+        "files.notify_recipients",
+        "files.limits.max_scan_time",
         "spam.enabled",
         "spam.builtin.enabled",
         "spam.builtin.bayes",
+        "spam.authentication.spf",
+        "spam.authentication.dkim",
+        "spam.authentication.dmarc",
+        "spam.impersonation.enabled",
+        "spam.impersonation.lookalikes",
+        "log.mail",
+        "notifications.notify_virus_recipients",
+        "notifications.operator",
         "admin.listen",
     ];
     assert_eq!(keys(&contract()), all);
     let off = least_and(
-        "[files]\narchives = false\ndouble_extensions = false\n\
-         [spam]\nenabled = false\n[admin]\nlisten = \"\"\n",
+        "[files]\narchives = false\ndouble_extensions = false\nnotify_recipients = false\n\
+         [spam]\nenabled = false\n[admin]\nlisten = \"\"\n[log]\nmail = false\n\
+         [notifications]\nnotify_virus_recipients = false\n",
     );
-    assert_eq!(keys(&off.unwrap()), [""; 0]);
+    // Nothing switches these two off.
+    assert_eq!(keys(&off.unwrap()), ["files.limits.max_scan_time", "notifications.operator"]);
     let no_files = least_and("[files]\nenabled = false\n");
     let no_files = keys(&no_files.unwrap_or_else(|errors| panic!("{errors}")));
     assert!(!no_files.iter().any(|key| key.starts_with("files.")), "{no_files:?}");
@@ -102,6 +116,83 @@ fn keys_not_built_yet_take_their_default_only() {
         "[spam.spamassassin]\nenabled = true\n",
         &[
             "spam.spamassassin.enabled: found true, not supported yet: only false is accepted = remove it, or write false",
+        ],
+    );
+}
+
+#[test]
+fn what_the_contract_promises_and_nothing_does_is_refused() {
+    check(
+        "[virus]\nhandling = \"strip\"\n[files]\nhandling = \"reject\"\n",
+        &[
+            "virus.handling: found \"strip\", not supported yet: only \"quarantine\", \"redirect\", \"pass\" or \"drop\" is accepted = remove it, or write \"quarantine\", \"redirect\", \"pass\" or \"drop\"",
+            "files.handling: found \"reject\", not supported yet: only \"quarantine\", \"redirect\", \"pass\" or \"drop\" is accepted = remove it, or write \"quarantine\", \"redirect\", \"pass\" or \"drop\"",
+        ],
+    );
+    check(
+        "[[incoming_domain]]\ndomain = \"a.b\"\nserver = [\"10.0.0.1\"]\nbalance = true\n",
+        &[
+            "incoming_domain[0].server: found a list of one value, not supported yet: only \"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\" is accepted = remove it, or write \"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\"",
+            "incoming_domain[0].balance: found true, not supported yet: only false is accepted = remove it, or write false",
+        ],
+    );
+    check(
+        "[[zone]]\nname = \"blue\"\nkind = \"blue\"\ninterfaces = [\"wlan0\"]\nmode = \"active\"\nallow_clients = []\n",
+        &[
+            "zone[1].allow_clients: allow_clients is not supported yet: every client of the zone may send = remove it",
+        ],
+    );
+    check(
+        "[[dkim]]\ndomain = \"a.b\"\n",
+        &["dkim: [[dkim]] is not supported yet: no mail is signed = remove it"],
+    );
+    check(
+        "[admin]\npassword_file = \"/etc/mailguard/admin.password\"\n",
+        &[
+            "admin.password_file: there is no such file any more: accounts with their passwords are kept in admin.state_dir = remove the key",
+        ],
+    );
+    check(
+        "[spam.authentication]\ndmarc = \"policy\"\n[spam.links]\nlists = [\"dbl.spamhaus.org\"]\n[quarantine.users]\nenabled = true\n",
+        &[
+            "spam.authentication.dmarc: found \"policy\", not supported yet: only \"score\" or \"off\" is accepted = remove it, or write \"score\" or \"off\"",
+            "spam.links.lists: found a list of one value, not supported yet: only [] is accepted = remove it, or write []",
+            "quarantine.users.enabled: found true, not supported yet: only false is accepted = remove it, or write false",
+        ],
+    );
+}
+
+/// Values that a file may hold for years: the example of an earlier version wrote its defaults aloud.
+#[test]
+fn what_earlier_versions_wrote_aloud_is_accepted_or_explained() {
+    check("[files]\nnotify_recipients = false\n[notifications]\nnotify_virus_recipients = false\n", &[]);
+    check(
+        "[files]\nextensions = [\"exe\", \"com\", \"vbs\", \"pif\", \"scr\", \"bat\", \"cmd\", \"dll\"]\n",
+        &[],
+    );
+    check(
+        "[notifications]\nsender = \"postmaster@mailguard.example.org\"\n",
+        &[
+            "notifications.sender: found \"postmaster@mailguard.example.org\", not supported yet: only \"\" is accepted = remove it, or write \"\"",
+        ],
+    );
+}
+
+#[test]
+fn sets_of_extensions() {
+    let files = |extensions: &str| {
+        let config = least_and(&format!("[files]\nextensions = {extensions}\n"));
+        config.unwrap_or_else(|errors| panic!("{errors}")).files.extensions
+    };
+    assert_eq!(
+        files("[\"@programs\", \"EXE\", \".docm\", \"docm\"]").concat(),
+        "batcmdcomdllexepifscrvbsdocm"
+    );
+    assert_eq!(files("[]"), [""; 0]);
+    check(
+        "[files]\nextensions = [\"@common\", \"@commons\"]\n",
+        &[
+            "files.extensions[1]: found \"@commons\", accepted: a file name extension like \"exe\", without wildcards or further dots, or a set like \"@common\" = the sets are @common, @gmail, @outlook, @programs, @scripts, @disk-images, @macros, @archives",
         ],
     );
 }
