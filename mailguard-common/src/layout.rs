@@ -435,11 +435,13 @@ pub enum Reason {
     HeaderChainDropped,
     /// The kernel refused to give the packet to the socket: dropped.
     AssignFailed,
+    /// More VLAN tags of VID 0 than anybody needs: dropped.
+    TagStackDropped,
 }
 
 impl Reason {
     /// All of them, in order of their numbers.
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 23] = [
         Reason::Session,
         Reason::Intercepted,
         Reason::Reconnected,
@@ -462,6 +464,7 @@ impl Reason {
         Reason::OverlayFragmentDropped,
         Reason::HeaderChainDropped,
         Reason::AssignFailed,
+        Reason::TagStackDropped,
     ];
 
     /// The name that `mailguard status` and the metrics use.
@@ -489,6 +492,7 @@ impl Reason {
             Reason::OverlayFragmentDropped => "overlay-fragment-dropped",
             Reason::HeaderChainDropped => "header-chain-dropped",
             Reason::AssignFailed => "assign-failed",
+            Reason::TagStackDropped => "tag-stack-dropped",
         }
     }
 

@@ -10,3 +10,4 @@ pub mod decide;
 pub mod layout;
 pub mod packet;
 pub mod reset;
+pub mod tags;

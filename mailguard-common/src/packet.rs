@@ -97,7 +97,7 @@ pub struct Flow {
     pub ipv6: u8,
     /// 1: the first of several fragments.
     pub fragment: u8,
-    /// 1: the TCP header follows the IP header, no options or extension headers between.
+    /// 1: the TCP header follows the IP header, no options or extension headers between, and no tags stand before that.
     pub plain: u8,
     /// Octets from the frame's start to the IP header.
     pub network: u16,
@@ -161,6 +161,8 @@ pub enum Parsed {
     OverlayFragment,
     /// More than [`MAX_EXTENSION_HEADERS`]: to be dropped.
     LongChain,
+    /// More than [`MAX_PRIORITY_TAGS`](crate::tags::MAX_PRIORITY_TAGS) before the packet, as `tags` finds: to be dropped.
+    DeepTags,
 }
 
 /// A TCP header to look at.

@@ -4,17 +4,21 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use mailguard_common::decide::decide_early;
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Octets, Parsed, Version, parse};
+use mailguard_common::tags::{TAG_OCTETS, is_priority_only, is_tag};
 
 use crate::lookups::{Maps, Sender};
 use crate::maps::CONFIG;
 use crate::stats::{count, report};
 use crate::view::{Direct, ETHERNET_HEADER, ETHERNET_SOURCE};
 
-/// Offset of the type in an Ethernet header.
-const ETHERNET_TYPE: usize = 12;
+/// Octets of the type that ends an Ethernet header and a tag.
+const ETHERTYPE_OCTETS: usize = 2;
+/// No verdict of the kernel's: the packet begins further on.
+const TAGGED: u32 = u32::MAX;
 
 impl Sender for Direct {
     #[inline(always)]
@@ -23,19 +27,39 @@ impl Sender for Direct {
     }
 }
 
-/// The program.
+/// The program. Few frames have a tag, and hardly any two: what lies behind more is TC's.
 #[inline(always)]
 pub(crate) fn early(ctx: &XdpContext) -> u32 {
+    let mut verdict = judge::<ETHERNET_HEADER>(ctx.ctx);
+    if verdict == TAGGED {
+        verdict = judge::<{ ETHERNET_HEADER + TAG_OCTETS }>(ctx.ctx);
+    }
+    if verdict == TAGGED {
+        verdict = judge::<{ ETHERNET_HEADER + 2 * TAG_OCTETS }>(ctx.ctx);
+    }
+    if verdict == TAGGED { XDP_PASS } else { verdict }
+}
+
+/// Judges the frame if its packet begins at `START`: places that the verifier needn't follow. [`TAGGED`] if a tag of
+/// VID 0 stands there; one that the hardware took off isn't shown.
+#[inline(never)]
+fn judge<const START: usize>(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
     let (data, end) = (ctx.data(), ctx.data_end());
     let frame = Direct { data, end, length: end - data };
-    let Some(ethertype) = frame.octets::<2>(ETHERNET_TYPE) else { return XDP_PASS };
+    let Some(ethertype) = frame.octets::<2>(START - ETHERTYPE_OCTETS) else { return XDP_PASS };
     let version = match u16::from_be_bytes(ethertype) {
         ETHERTYPE_IPV4 => Version::V4,
         ETHERTYPE_IPV6 => Version::V6,
+        ethertype if is_tag(ethertype) => {
+            let tag = frame.octets::<2>(START);
+            let follow = tag.is_some_and(|tag| is_priority_only(u16::from_be_bytes(tag)));
+            return if follow { TAGGED } else { XDP_PASS };
+        }
         _ => return XDP_PASS,
     };
     let mut flow = MaybeUninit::uninit();
-    if parse(&frame, ETHERNET_HEADER, version, &mut flow) != Parsed::Smtp {
+    if parse(&frame, START, version, &mut flow) != Parsed::Smtp {
         return XDP_PASS;
     }
     // SAFETY: written, as Smtp says.

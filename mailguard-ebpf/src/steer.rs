@@ -14,6 +14,7 @@ use mailguard_common::layout::{
     Reconnection, Settings, Tuple, listener_index,
 };
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Parsed, Version, parse};
+use mailguard_common::tags::{Behind, behind_tags, is_priority_only, is_tag};
 
 use crate::lookups::{Maps, Sender};
 use crate::maps::{CONFIG, IFACES_FAR, IFACES_NEAR, SCRATCH, TWSYN};
@@ -22,7 +23,7 @@ use crate::sockets::{
     Found, Offered, Purpose, find_v4, find_v6, has_listener, offer, offer_answer_v4, offer_answer_v6,
 };
 use crate::stats::{count, report};
-use crate::view::{Direct, Loaded, ethernet_source, ip_header};
+use crate::view::{Direct, ETHERNET_HEADER, Loaded, begins_with_packet, ethernet_source, link_header};
 
 /// The rest of the chain decides.
 const NEXT: i32 = TC_ACT_UNSPEC;
@@ -32,31 +33,47 @@ const DROP: i32 = TC_ACT_SHOT as i32;
 
 /// `skb->pkt_type` of a frame that is addressed to this host.
 const PACKET_HOST: u32 = 0;
-/// The VLAN's number in a tag; 0 only carries a priority.
-const VLAN_NUMBER: u32 = 0xfff;
 
 /// The program.
 #[inline(always)]
 pub(crate) fn steer(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let protocol = unsafe { (*skb).protocol as u16 };
-    let version = match u16::from_be(protocol) {
-        ETHERTYPE_IPV4 => Version::V4,
-        ETHERTYPE_IPV6 => Version::V6,
+    let mut flow = MaybeUninit::uninit();
+    let parsed = match u16::from_be(protocol) {
+        ETHERTYPE_IPV4 => untagged(skb, Version::V4, &mut flow),
+        ETHERTYPE_IPV6 => untagged(skb, Version::V6, &mut flow),
+        ethertype if is_tag(ethertype) => tagged(skb, &mut flow),
         _ => return NEXT,
     };
-    let start = ip_header(skb, &linear(skb));
-    let mut flow = MaybeUninit::uninit();
-    let mut parsed = parse_linear(skb, start, version, &mut flow);
-    if parsed == Parsed::Short {
-        parsed = match version {
-            Version::V4 => parse_loaded_v4(skb, start as u32, &mut flow),
-            Version::V6 => parse_loaded_v6(skb, start as u32, &mut flow),
-        };
-    }
     match parsed {
         Parsed::Other | Parsed::Short => NEXT,
         parsed => concerned(skb, parsed, &flow),
+    }
+}
+
+/// Reads the packet of a frame without a tag, or with the one that was taken off it.
+#[inline(always)]
+fn untagged(skb: *mut __sk_buff, version: Version, flow: &mut MaybeUninit<Flow>) -> Parsed {
+    let frame = linear(skb);
+    let start = match link_header(skb, &frame) {
+        0 if begins_with_packet(&frame) => 0,
+        0 | ETHERNET_HEADER => ETHERNET_HEADER,
+        other => return parse_behind_more(skb, version, other as u32, flow),
+    };
+    let parsed = parse_linear(skb, start, version, flow);
+    if parsed == Parsed::Short { parse_loaded(skb, version, start as u32, flow) } else { parsed }
+}
+
+/// Reads the packet of a frame with a tag behind the one that was taken off it. Where that one names a VLAN, `concerned`
+/// will see it.
+#[inline(always)]
+fn tagged(skb: *mut __sk_buff, flow: &mut MaybeUninit<Flow>) -> Parsed {
+    let start = link_header(skb, &linear(skb));
+    match behind_tags(&Loaded { skb }, start) {
+        Behind::Packet(version, start) => parse_behind_more(skb, version, start as u32, flow),
+        Behind::TooDeep => Parsed::DeepTags,
+        Behind::Other => Parsed::Other,
     }
 }
 
@@ -89,6 +106,33 @@ fn parse_loaded_v6(skb: *mut __sk_buff, start: u32, flow: &mut MaybeUninit<Flow>
     parse(&Loaded { skb }, start as usize, Version::V6, flow)
 }
 
+#[inline(always)]
+fn parse_loaded(
+    skb: *mut __sk_buff,
+    version: Version,
+    start: u32,
+    flow: &mut MaybeUninit<Flow>,
+) -> Parsed {
+    match version {
+        Version::V4 => parse_loaded_v4(skb, start, flow),
+        Version::V6 => parse_loaded_v6(skb, start, flow),
+    }
+}
+
+/// Reads a packet behind more than an Ethernet header: tags, or the header of another link layer.
+#[inline(never)]
+fn parse_behind_more(
+    skb: *mut __sk_buff,
+    version: Version,
+    start: u32,
+    flow: &mut MaybeUninit<Flow>,
+) -> Parsed {
+    let parsed = parse_loaded(skb, version, start, flow);
+    // SAFETY: only a number is written, into a flow that was written or that nobody reads.
+    unsafe { (*flow.as_mut_ptr()).plain = 0 };
+    parsed
+}
+
 /// A packet that may be ours, or that hides whether it is.
 #[inline(never)]
 fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i32 {
@@ -96,7 +140,7 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i
     let (kind, tagged, tag, ifindex, length) =
         unsafe { ((*skb).pkt_type, (*skb).vlan_present, (*skb).vlan_tci, (*skb).ifindex, (*skb).len) };
     // A tagged frame is the VLAN interface's; one that was only overheard is nobody's.
-    if kind != PACKET_HOST || (tagged != 0 && tag & VLAN_NUMBER != 0) {
+    if kind != PACKET_HOST || (tagged != 0 && !is_priority_only(tag as u16)) {
         return NEXT;
     }
     let Some(settings) = CONFIG.get(0) else { return NEXT };
@@ -108,6 +152,7 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i
         Parsed::TinyFragment => Reason::TinyFragmentDropped,
         Parsed::OverlayFragment => Reason::OverlayFragmentDropped,
         Parsed::LongChain => Reason::HeaderChainDropped,
+        Parsed::DeepTags => Reason::TagStackDropped,
         _ => {
             let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return NEXT };
             // SAFETY: the packet's flow was written, as `parsed` says; the slot is this CPU's own while the program
@@ -194,7 +239,8 @@ fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &F
 fn answer(skb: *mut __sk_buff, interface: Interface, flow: &Flow, reason: Reason, rule: u32) -> i32 {
     // Before the rewriting: the length counted is the SYN's.
     refuse(skb, flow, reason, Some(rule));
-    // With options between the headers the checksum's place is another: dropped, as good an answer.
+    // With options between the headers the checksum's place is another, and with tags the Ethernet header's end: dropped,
+    // as good an answer.
     if flow.plain == 0 { DROP } else { reset(skb, flow, interface.ethernet != 0).unwrap_or(DROP) }
 }
 

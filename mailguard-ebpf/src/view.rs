@@ -10,23 +10,32 @@ use mailguard_common::packet::Octets;
 
 /// Octets of an Ethernet header.
 pub(crate) const ETHERNET_HEADER: usize = 14;
+/// Longest link-layer header that is believed: an IPv6 tunnel's outer headers fit.
+const MAX_LINK_HEADER: usize = 128;
 /// Offset of the source address in it.
 pub(crate) const ETHERNET_SOURCE: usize = 6;
 
-/// Where the IP header lies in the octets that the program is shown: after the Ethernet header, if that is shown.
+/// Octets of the link-layer header that the program is shown before the packet.
 ///
-/// PPP, tun and tunnels have none. Generic XDP has the kernel copy packets and forget how long their link-layer
+/// PPP, tun and most tunnels have none; a tunnel without a fixed peer shows its outer header, a VLAN interface with
+/// `reorder_hdr off` an Ethernet header with the tag. Generic XDP has the kernel copy packets and forget how long that
 /// header is (seen on 6.18): then the program is shown the packet without it, on Ethernet too. What tells is the
-/// length that the receive path noted, which never counts that header. The version is looked at so that a kernel
-/// that notes another length does no harm.
+/// length that the receive path noted, which never counts that header.
 #[inline(always)]
-pub(crate) fn ip_header(skb: *mut __sk_buff, frame: &Direct) -> usize {
+pub(crate) fn link_header(skb: *mut __sk_buff, frame: &Direct) -> usize {
     // SAFETY: the context is valid while the program runs.
     let noted = unsafe { (*skb).wire_len as usize };
+    let shown = frame.length.wrapping_sub(noted);
+    // A test run notes no length.
+    if noted != 0 && shown <= MAX_LINK_HEADER { shown } else { ETHERNET_HEADER }
+}
+
+/// Whether an IP packet begins with the frame, of which that was said: so that a kernel that notes another length does
+/// no harm.
+#[inline(always)]
+pub(crate) fn begins_with_packet(frame: &Direct) -> bool {
     // Two octets, for a check of one alone becomes a comparison that the verifier learns nothing from.
-    let bare = noted == frame.length
-        && frame.octets::<2>(0).is_some_and(|[first, _]| first >> 4 == 4 || first >> 4 == 6);
-    if bare { 0 } else { ETHERNET_HEADER }
+    frame.octets::<2>(0).is_some_and(|[first, _]| first >> 4 == 4 || first >> 4 == 6)
 }
 
 /// The Ethernet addresses of the frame, whether or not the program is shown them. Only for Ethernet interfaces.

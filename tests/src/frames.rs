@@ -33,6 +33,11 @@ pub const DESTINATION: u8 = 60;
 /// Protocol and next header: TCP.
 pub const TCP: u8 = 6;
 
+/// Type of a VLAN tag.
+pub const VLAN: u16 = 0x8100;
+/// Type of a provider's VLAN tag.
+pub const PROVIDER_VLAN: u16 = 0x88a8;
+
 /// Frames that are sent without a pause; `net.core.netdev_max_backlog` is 1,000.
 const BURST: usize = 64;
 
@@ -145,9 +150,15 @@ pub fn fragment_header(next: u8, field: u16) -> [u8; 8] {
 
 /// An Ethernet frame around `packet`.
 pub fn ethernet(to: [u8; 6], from: [u8; 6], tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
+    let tag = tag.map(|tag| (VLAN, tag));
+    tagged(to, from, tag.as_slice(), packet)
+}
+
+/// [`ethernet`] with any number of tags, each with its type.
+pub fn tagged(to: [u8; 6], from: [u8; 6], tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
     let mut frame = [to, from].concat();
-    if let Some(tag) = tag {
-        frame.extend([0x81, 0x00]);
+    for (ethertype, tag) in tags {
+        frame.extend(ethertype.to_be_bytes());
         frame.extend(tag.to_be_bytes());
     }
     frame.extend(if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] });

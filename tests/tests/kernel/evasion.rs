@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
+use mailguard_common::tags::MAX_PRIORITY_TAGS;
 use mailguard_tests::frames::{
-    ACK, DESTINATION, FIN, FRAGMENT, HOP_BY_HOP, PSH, RST, SYN, TCP, URG, Wire, ethernet, extension,
-    fragment_header, ipv4, ipv6, mac, segment,
+    ACK, DESTINATION, FIN, FRAGMENT, HOP_BY_HOP, PROVIDER_VLAN, PSH, RST, SYN, TCP, URG, VLAN, Wire,
+    ethernet, extension, fragment_header, ipv4, ipv6, mac, segment, tagged,
 };
 use mailguard_tests::netns::{CLIENT4, CLIENT6, LAN, SERVER4, SERVER6, WAN};
 
@@ -16,14 +17,16 @@ const MORE4: u16 = 0x2000;
 const MORE6: u16 = 1;
 /// A port that isn't ours.
 const OTHER_PORT: u16 = 9;
+/// Type of a VLAN tag from before providers' tags had a standard.
+const OLD_PROVIDER_VLAN: u16 = 0x9100;
 /// What follows a packet in its frame, where it passes for the rest of a harmless TCP header.
 const TRAILER: [u8; 12] = [0, 0, 0, 0, 5 << 4, ACK, 0xfa, 0xf0, 0, 0, 0, 0];
 
-/// One attempt: its name, the packets, and the VLAN tag of the frames.
+/// One attempt: its name, the packets, and the VLAN tags of the frames, each with its type.
 struct Attempt {
     name: &'static str,
     packets: Vec<Vec<u8>>,
-    tag: Option<u16>,
+    tags: Vec<(u16, u16)>,
     /// What follows each packet in its frame.
     trailer: &'static [u8],
     /// Whether a plain firewall would have forwarded it.
@@ -31,7 +34,7 @@ struct Attempt {
 }
 
 fn attempt(name: &'static str, packets: Vec<Vec<u8>>) -> Attempt {
-    Attempt { name, packets, tag: None, trailer: b"", forwarded: true }
+    Attempt { name, packets, tags: Vec::new(), trailer: b"", forwarded: true }
 }
 
 fn syn4(port: u16, flags: u8) -> Vec<u8> {
@@ -102,15 +105,37 @@ fn attempts() -> Vec<Attempt> {
         attempt("nine extension headers", vec![chain(9)]),
         attempt("twelve extension headers", vec![chain(12)]),
         attempt("no length and a hop-by-hop header", vec![zero_length]),
-        Attempt {
-            tag: Some(0x6000),
-            ..attempt("a tag that only gives a priority", vec![v4(0, b"", &syn), v6(TCP, &syn6)])
-        },
-        Attempt {
-            tag: Some(7),
-            forwarded: false,
-            ..attempt("another VLAN's tag", vec![v4(0, b"", &syn), v6(TCP, &syn6)])
-        },
+    ]
+    .into_iter()
+    .chain(tagged_attempts())
+    .collect()
+}
+
+/// A SYN behind tags that give no VLAN, which the stack takes off, and behind others.
+fn tagged_attempts() -> Vec<Attempt> {
+    let packets =
+        || vec![ipv4(CLIENT4, SERVER4, 0, b"", &syn4(25, SYN)), ipv6(CLIENT6, SERVER6, TCP, &syn6(25, SYN))];
+    let behind = |name, tags: &[(u16, u16)]| Attempt { tags: tags.into(), ..attempt(name, packets()) };
+    let elsewhere = |name, tags: &[(u16, u16)]| Attempt { forwarded: false, ..behind(name, tags) };
+    let tiny = ipv4(CLIENT4, SERVER4, MORE4, b"", &syn4(25, SYN)[..8]);
+    vec![
+        behind("a tag that only gives a priority", &[(VLAN, 0x6000)]),
+        behind("a provider's tag that only gives a priority", &[(PROVIDER_VLAN, 0)]),
+        behind("two tags without a VLAN", &[(VLAN, 0); 2]),
+        behind("two tags without a VLAN, of a high priority", &[(VLAN, 0xf000); 2]),
+        behind("a provider's tag and a customer's, without a VLAN", &[(PROVIDER_VLAN, 0), (VLAN, 0x4000)]),
+        behind("a customer's tag and a provider's, without a VLAN", &[(VLAN, 0), (PROVIDER_VLAN, 0)]),
+        behind("three tags without a VLAN", &[(VLAN, 0); 3]),
+        behind("as many tags as are followed", &[(VLAN, 0); MAX_PRIORITY_TAGS + 1]),
+        behind("one tag more", &[(VLAN, 0); MAX_PRIORITY_TAGS + 2]),
+        behind("thirty tags", &[(VLAN, 0); 30]),
+        Attempt { tags: vec![(VLAN, 0); 2], ..attempt("a tiny first fragment behind tags", vec![tiny]) },
+        Attempt { trailer: &TRAILER, ..behind("a trailer behind tags", &[(VLAN, 0); 2]) },
+        elsewhere("another VLAN's tag", &[(VLAN, 7)]),
+        elsewhere("another VLAN's tag, one without a VLAN before it", &[(VLAN, 0), (VLAN, 7)]),
+        elsewhere("another VLAN's tag, one without a VLAN behind it", &[(VLAN, 7), (VLAN, 0)]),
+        elsewhere("a tag of a type that no stack takes off", &[(OLD_PROVIDER_VLAN, 0)]),
+        elsewhere("such a tag behind one without a VLAN", &[(VLAN, 0), (OLD_PROVIDER_VLAN, 0)]),
     ]
 }
 
@@ -162,7 +187,7 @@ fn run(firewall: &Firewall) -> Vec<(&'static str, bool)> {
     for attempt in attempts() {
         let received = Wire::open(&topology.server, "eth0");
         for packet in &attempt.packets {
-            let frame = ethernet(router, sent.mac, attempt.tag, packet);
+            let frame = tagged(router, sent.mac, &attempt.tags, packet);
             sent.send(&[&frame[..], attempt.trailer].concat());
         }
         // A segment to another port that belongs to nothing.
@@ -180,7 +205,13 @@ fn run(firewall: &Firewall) -> Vec<(&'static str, bool)> {
 
 #[test]
 fn nothing_of_them_reaches_the_server() {
-    for (settings, tracks) in [("", false), ("", true), ("[kernel]\non_proxy_down = \"bypass\"\n", false)] {
+    for (settings, tracks) in [
+        ("", false),
+        ("", true),
+        ("[kernel]\non_proxy_down = \"bypass\"\n", false),
+        ("[kernel]\nxdp = \"generic\"\n", false),
+        ("[kernel]\nxdp = \"native\"\n", false),
+    ] {
         let firewall = Firewall::new(settings);
         if tracks {
             track_connections(&firewall);
@@ -214,11 +245,12 @@ fn what_isnt_dropped_is_given_to_the_listener() {
     let firewall = Firewall::new("");
     run(&firewall);
     // Two SYNs, nine with odd flags, one with options, two with a trailer, one whole fragment, three chains, one
-    // without a length, two with a priority; what the client's own stack says to the answers counts for the sessions
-    // too.
-    assert!(firewall.packets("intercepted") + firewall.packets("session") >= 21);
+    // without a length, eighteen behind tags without a VLAN; what the client's own stack says to the answers counts for
+    // the sessions too.
+    assert!(firewall.packets("intercepted") + firewall.packets("session") >= 37);
     assert_eq!(firewall.packets("fragment-dropped"), 4);
-    assert_eq!(firewall.packets("tiny-fragment-dropped"), 7);
+    assert_eq!(firewall.packets("tiny-fragment-dropped"), 8);
+    assert_eq!(firewall.packets("tag-stack-dropped"), 4);
     assert_eq!(firewall.packets("overlay-fragment-dropped"), 6);
     assert_eq!(firewall.packets("header-chain-dropped"), 2);
 }
@@ -228,7 +260,9 @@ fn bypassed_clients_get_no_fragments_through_either() {
     let firewall = Firewall::new("[bypass]\nfrom_subnets = [\"192.0.2.0/24\", \"2001:db8:1::/64\"]\n");
     let mut dropped: Vec<_> =
         run(&firewall).into_iter().filter(|(_, passed)| !passed).map(|(name, _)| name).collect();
-    dropped.retain(|name| *name != "another VLAN's tag");
+    let elsewhere: Vec<_> =
+        attempts().iter().filter(|attempt| !attempt.forwarded).map(|attempt| attempt.name).collect();
+    dropped.retain(|name| !elsewhere.contains(name));
     let expect = [
         "a tiny first fragment",
         "a tiny first fragment, sent last",
@@ -243,6 +277,9 @@ fn bypassed_clients_get_no_fragments_through_either() {
         "a first fragment without TCP",
         "nine extension headers",
         "twelve extension headers",
+        "one tag more",
+        "thirty tags",
+        "a tiny first fragment behind tags",
     ];
     assert_eq!(dropped, expect);
 }

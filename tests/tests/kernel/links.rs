@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use mailguard_tests::frames::{ACK, RST, SYN, TCP, Wire, checksum, ethernet, ipv4, ipv6, mac, segment};
+use mailguard_tests::frames::{ACK, RST, SYN, TCP, VLAN, Wire, checksum, ethernet, ipv4, ipv6, mac, segment};
 use mailguard_tests::netns::{BRIDGE, CLIENT4, CLIENT6, LAN, Namespace, SERVER4, SERVER6};
 use mailguard_tests::peers::wait_until;
 
@@ -24,7 +24,7 @@ fn a_bridge_is_an_interface_like_any_other() {
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
 }
 
-/// The other end of a tun interface: packets without any link-layer header.
+/// The other end of a tun interface: packets without any link-layer header, their types told beside.
 struct Tun(File);
 
 impl Tun {
@@ -36,7 +36,7 @@ impl Tun {
             let file = options.open("/dev/net/tun")?;
             let mut request = [0u8; 40];
             request[..interface.len()].copy_from_slice(interface.as_bytes());
-            let flags = (nix::libc::IFF_TUN | nix::libc::IFF_NO_PI) as i16;
+            let flags = nix::libc::IFF_TUN as i16;
             request[16..18].copy_from_slice(&flags.to_ne_bytes());
             // SAFETY: the request is an ifreq, which is as long, and outlives the call.
             let result =
@@ -50,8 +50,15 @@ impl Tun {
         tun
     }
 
+    /// Sends an IPv4 packet.
     fn send(&mut self, packet: &[u8]) {
-        self.0.write_all(packet).unwrap();
+        self.send_as(0x0800, packet);
+    }
+
+    /// Sends what the firewall is told is of this type.
+    fn send_as(&mut self, ethertype: u16, octets: &[u8]) {
+        let told = [&[0, 0], &ethertype.to_be_bytes()[..]].concat();
+        self.0.write_all(&[&told[..], octets].concat()).unwrap();
     }
 
     /// The flags of the next TCP segment from `source`, port 25.
@@ -61,12 +68,12 @@ impl Tun {
         while Instant::now() < deadline {
             match self.0.read(&mut packet) {
                 Ok(length)
-                    if length >= 40
-                        && packet[9] == TCP
-                        && packet[12..16] == source.octets()
-                        && packet[20..22] == [0, 25] =>
+                    if length >= 44
+                        && packet[13] == TCP
+                        && packet[16..20] == source.octets()
+                        && packet[24..26] == [0, 25] =>
                 {
-                    return Some(packet[33]);
+                    return Some(packet[37]);
                 }
                 Ok(_) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
@@ -102,6 +109,12 @@ fn packets_without_an_ethernet_header_are_understood() {
     tun.send(&syn(Ipv4Addr::new(10, 9, 0, 3)));
     wait_until("the bypass counts", || firewall.packets("bypassed") == 1).unwrap();
     assert_eq!(firewall.rule_packets("bypass from", "10.9.0.3"), 1);
+
+    // The stack takes tags off here, too, as a tunnel's far end may put them in.
+    let tags = [&[0x60, 0, 0x81, 0, 0x40, 0, 0x08, 0][..], &syn(Ipv4Addr::new(10, 9, 0, 4))].concat();
+    tun.send_as(VLAN, &tags);
+    assert_eq!(tun.answer_from(SERVER4), Some(SYN | ACK));
+    assert_eq!(firewall.packets("intercepted"), 2, "by the proxy, behind tags");
 }
 
 /// The next sequence number of the server's end of the session, seen on the client's wire.

@@ -23,5 +23,6 @@ mod pins;
 mod programs;
 mod servers;
 mod settings;
+mod tags;
 mod upgrade;
 mod zones;

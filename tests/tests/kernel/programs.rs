@@ -6,7 +6,10 @@ use mailguard_common::layout::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_RESET, HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST4,
     HAS_BLACKLIST6, HAS_BYPASS_DST4, INTERFACE_CHECKS, Interface, Reason, RuleValue, Settings, map,
 };
-use mailguard_tests::frames::{ACK, RST, SYN, TCP, checksum, ethernet, ipv4, ipv6, pseudo_header, segment};
+use mailguard_common::tags::MAX_PRIORITY_TAGS;
+use mailguard_tests::frames::{
+    ACK, PROVIDER_VLAN, RST, SYN, TCP, VLAN, checksum, ethernet, ipv4, ipv6, pseudo_header, segment, tagged,
+};
 use mailguard_tests::programs::{EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
 
 const NEXT: i32 = -1;
@@ -98,6 +101,47 @@ fn frames_for_other_hosts_and_of_other_vlans_are_left_alone() {
     assert_eq!(verdict(&ethernet(HERE, SENDER, None, &packet)), SHOT);
     assert_eq!(verdict(&ethernet([2, 0, 0, 0, 0, 9], SENDER, None, &packet)), NEXT);
     assert_eq!(verdict(&ethernet(HERE, SENDER, Some(7), &packet)), NEXT);
+}
+
+#[test]
+fn packets_are_judged_behind_tags_without_a_vlan() {
+    let mut programs = programs(ACTION_DROP);
+    let listed4 = frame(LISTED4.into(), 25, SYN, b"");
+    let listed6 = frame(LISTED6.into(), 25, SYN, b"");
+    let other_port = frame(LISTED4.into(), 26, SYN, b"");
+    let (none, provider) = ((VLAN, 0), (PROVIDER_VLAN, 0xe000));
+    for (tags, steer, early) in [
+        (&[none][..], SHOT, XDP_DROP),
+        (&[provider, none], SHOT, XDP_DROP),
+        // In XDP two are followed, the others in TC.
+        (&[none; 3], SHOT, XDP_PASS),
+        (&[none; MAX_PRIORITY_TAGS], SHOT, XDP_PASS),
+        (&[(VLAN, 7)], NEXT, XDP_PASS),
+        (&[none, (VLAN, 7)], NEXT, XDP_PASS),
+        (&[(VLAN, 7), none], NEXT, XDP_PASS),
+        (&[none, (0x9100, 0)], NEXT, XDP_PASS),
+    ] {
+        for listed in [&listed4, &listed6] {
+            let frame = tagged(HERE, SENDER, tags, &listed[14..]);
+            assert_eq!(programs.run(STEER, &frame).unwrap().verdict, steer, "{tags:04x?}");
+            assert_eq!(programs.run(EARLY, &frame).unwrap().verdict, early, "{tags:04x?}");
+        }
+        let frame = tagged(HERE, SENDER, tags, &other_port[14..]);
+        assert_eq!(programs.run(STEER, &frame).unwrap().verdict, NEXT, "{tags:04x?}");
+        assert_eq!(programs.run(EARLY, &frame).unwrap().verdict, XDP_PASS, "{tags:04x?}");
+    }
+    assert_eq!(programs.packets(Reason::TagStackDropped).unwrap(), 0);
+    let too_deep = tagged(HERE, SENDER, &[none; MAX_PRIORITY_TAGS + 1], &other_port[14..]);
+    assert_eq!(programs.run(STEER, &too_deep).unwrap().verdict, SHOT);
+    assert_eq!(programs.packets(Reason::TagStackDropped).unwrap(), 1);
+}
+
+#[test]
+fn nobody_is_answered_with_a_reset_behind_tags() {
+    let programs = programs(ACTION_RESET);
+    let syn = tagged(HERE, SENDER, &[(VLAN, 0)], &frame(LISTED4.into(), 25, SYN, b"")[14..]);
+    let outcome = programs.run(STEER, &syn).unwrap();
+    assert_eq!((outcome.verdict, outcome.frame), (SHOT, syn), "dropped as it was");
 }
 
 #[test]
