@@ -118,8 +118,8 @@ pub fn load(path: &Path) -> Result<Source, LoadError> {
 /// The paths behind '@', each once, in the order of the file.
 fn named_files(root: &Value) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    for list in LISTS_FROM_FILES {
-        let Some(Data::Array(items)) = root.at(list).map(|value| &value.data) else { continue };
+    for list in LISTS_FROM_FILES.iter().flat_map(|path| root.all_at(path)) {
+        let Data::Array(items) = &list.data else { continue };
         for path in items.iter().filter_map(|item| tree::named_file(item.as_text()?)) {
             if !paths.contains(&path) && paths.len() <= MAX_INCLUDES {
                 paths.push(path);

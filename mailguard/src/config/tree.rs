@@ -93,41 +93,35 @@ pub(super) fn named_file(entry: &str) -> Option<PathBuf> {
 
 /// Puts the entries of each named file in the place of its name.
 pub(super) fn expand(root: &mut Value, includes: &[Include], errors: &mut Vec<ConfigError>) {
-    for list in LISTS_FROM_FILES {
-        let Some(Data::Array(items)) = at_mut(root, list).map(|value| &mut value.data) else { continue };
-        if !items.iter().any(|item| item.as_text().and_then(named_file).is_some()) {
-            continue;
-        }
-        let mut expanded = Vec::new();
-        for item in std::mem::take(items) {
-            match item.as_text().and_then(named_file) {
-                None => expanded.push(item),
-                Some(path) => {
-                    match read_lines(&path, includes, MAX_LIST_VALUES.saturating_sub(expanded.len())) {
-                        Ok(lines) => expanded.extend(lines),
-                        Err(what) => errors.push(ConfigError {
-                            key: list.join("."),
-                            place: item.place,
-                            problem: Problem::Text {
-                                what: format!("{}: {what}", path.display()),
-                                remedy: None,
-                            },
-                        }),
-                    }
-                }
+    for path in LISTS_FROM_FILES {
+        for list in root.all_at_mut(path) {
+            if let Data::Array(items) = &mut list.data {
+                expand_list(&path.join("."), items, includes, errors);
             }
         }
-        *items = expanded;
     }
 }
 
-fn at_mut<'v>(root: &'v mut Value, path: &[&str]) -> Option<&'v mut Value> {
-    path.iter().try_fold(root, |value, key| match &mut value.data {
-        Data::Table(entries) => {
-            entries.iter_mut().find(|entry| entry.key == *key).map(|entry| &mut entry.value)
+fn expand_list(key: &str, items: &mut Vec<Value>, includes: &[Include], errors: &mut Vec<ConfigError>) {
+    if !items.iter().any(|item| item.as_text().and_then(named_file).is_some()) {
+        return;
+    }
+    let mut expanded = Vec::new();
+    for item in std::mem::take(items) {
+        let Some(path) = item.as_text().and_then(named_file) else {
+            expanded.push(item);
+            continue;
+        };
+        match read_lines(&path, includes, MAX_LIST_VALUES.saturating_sub(expanded.len())) {
+            Ok(lines) => expanded.extend(lines),
+            Err(what) => {
+                let what = format!("{}: {what}", path.display());
+                let problem = Problem::Text { what, remedy: None };
+                errors.push(ConfigError { key: key.to_owned(), place: item.place, problem });
+            }
         }
-        _ => None,
-    })
+    }
+    *items = expanded;
 }
 
 fn read_lines(path: &Path, includes: &[Include], room: usize) -> Result<Vec<Value>, String> {

@@ -23,6 +23,7 @@ pub(crate) fn config(state_dir: &Path) -> Config {
         kind,
         interfaces: vec![name.to_owned()],
         mode: ZoneMode::Active,
+        allow_clients: None,
     };
     Config {
         imap_auth: None,

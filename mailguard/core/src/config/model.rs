@@ -99,6 +99,16 @@ pub struct Zone {
     pub interfaces: Vec<String>,
     /// `mode`
     pub mode: ZoneMode,
+    /// `allow_clients`: who may send from the zone; absent: everybody.
+    pub allow_clients: Option<Vec<IpNet>>,
+}
+
+impl Zone {
+    /// Whether a client of the zone may send.
+    pub fn allows(&self, client: IpAddr) -> bool {
+        let Some(allowed) = &self.allow_clients else { return true };
+        allowed.iter().any(|network| network.contains(&client))
+    }
 }
 
 /// How far a zone's clients are trusted.

@@ -28,6 +28,8 @@ pub const MAX_ZONES: usize = 16;
 pub const MAX_INTERFACES: usize = 64;
 /// Sources, and likewise destinations, that bypass: the size of the kernel's tries.
 pub const MAX_BYPASSES: usize = 16_384;
+/// Networks of one zone's `allow_clients`, and of all together: the size of the kernel's tries.
+pub const MAX_ALLOWED: usize = 16_384;
 /// Longest ban, seconds: a year. Who is to stay out for good belongs on the blacklist.
 pub const MAX_BAN_SECONDS: u64 = 365 * 86_400;
 /// Values of one access list: the size of the kernel's tries.
@@ -45,7 +47,8 @@ pub const DEFAULT_RUNTIME_DIR: &str = "/run/mailguard";
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/mailguard";
 
 /// The lists that may hold `@/path/to/file`: those of addresses, networks, domains and clients.
-pub const LISTS_FROM_FILES: [&[&str]; 13] = [
+pub const LISTS_FROM_FILES: [&[&str]; 14] = [
+    &["zone", "allow_clients"],
     &["bypass", "from_subnets"],
     &["bypass", "from_ips"],
     &["bypass", "from_macs"],
@@ -245,6 +248,7 @@ fn zone(section: &mut Section<'_>) -> Option<Zone> {
         ],
     );
     section.expect_key("interfaces", "a list of network interfaces");
+    let allow_clients = section.list("allow_clients", &syntax::CLIENT_NETWORK, MAX_ALLOWED);
     unbuilt::zone(section);
     let interfaces = section.list("interfaces", &syntax::INTERFACE, MAX_INTERFACES);
     if interfaces.as_ref().is_some_and(Vec::is_empty) {
@@ -259,7 +263,7 @@ fn zone(section: &mut Section<'_>) -> Option<Zone> {
             remedy,
         );
     }
-    Some(Zone { name: name?, kind, interfaces: interfaces?, mode })
+    Some(Zone { name: name?, kind, interfaces: interfaces?, mode, allow_clients })
 }
 
 fn kernel(section: &mut Section<'_>) -> Kernel {

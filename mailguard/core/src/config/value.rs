@@ -65,6 +65,29 @@ impl Value {
         path.iter().try_fold(self, |value, key| value.get(key))
     }
 
+    /// The values at a path of keys, on which lists of tables may lie: of each table, in their order.
+    pub fn all_at(&self, path: &[&str]) -> Vec<&Value> {
+        let Some((key, rest)) = path.split_first() else { return vec![self] };
+        match &self.data {
+            Data::Array(items) => items.iter().flat_map(|item| item.all_at(path)).collect(),
+            Data::Table(_) => self.get(key).map(|value| value.all_at(rest)).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// [`Value::all_at`], to be changed.
+    pub fn all_at_mut(&mut self, path: &[&str]) -> Vec<&mut Value> {
+        let Some((key, rest)) = path.split_first() else { return vec![self] };
+        match &mut self.data {
+            Data::Array(items) => items.iter_mut().flat_map(|item| item.all_at_mut(path)).collect(),
+            Data::Table(entries) => match entries.iter_mut().find(|entry| entry.key == *key) {
+                Some(entry) => entry.value.all_at_mut(rest),
+                None => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
     /// The text, if this is one.
     pub fn as_text(&self) -> Option<&str> {
         match &self.data {
