@@ -1,15 +1,15 @@
 //! A flow and what the maps say of it in, a verdict out. The one place where a packet's fate is decided.
 //!
-//! The order is the promise: bypass before bans and the blacklist; these before everything else about a new connection,
-//! and only there; a session of ours before every other rule, so that editing rules never breaks one; the question
+//! The order is the promise: bypass before bans, the blacklist and who may send; these before everything else about a new
+//! connection, and only there; a session of ours before every other rule, so that editing rules never breaks one; the question
 //! whether the proxy lives last. The eBPF programs look up
 //! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
 use crate::layout::{
-    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_BANS, HAS_BLACKLIST_HOSTS4,
-    HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC,
-    HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, INTERFACE_CHECKS, INTERFACE_STEERS, Interface, Reason, RuleValue,
-    Settings,
+    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_ALLOW4, HAS_ALLOW6, HAS_BANS,
+    HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
+    HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, INTERFACE_CHECKS, INTERFACE_STEERS,
+    Interface, Reason, RuleValue, Settings,
 };
 use crate::packet::Flow;
 
@@ -40,6 +40,8 @@ pub trait Lookups {
     fn blacklist_host(&self, flow: &Flow) -> RuleValue;
     /// The rule of the longest prefix that holds the client.
     fn blacklist_prefix(&self, flow: &Flow) -> RuleValue;
+    /// Whether the client may send from the interface's zone.
+    fn allowed(&self, flow: &Flow, interface: Interface) -> RuleValue;
     /// CLOCK_MONOTONIC, nanoseconds.
     fn now_ns(&self) -> u64;
 }
@@ -82,8 +84,8 @@ pub fn decide(
     }
 }
 
-/// The decision on a new connection of a banned or blacklisted client that no bypass lets pass. It comes before the
-/// look-up of a socket, which costs more: a SYN is no part of an open session, whatever socket it meets.
+/// The decision on a new connection of a client that is banned, blacklisted or may not send, unless a bypass lets it pass.
+/// It comes before the look-up of a socket, which costs more: a SYN is no part of an open session, whatever socket it meets.
 #[inline(always)]
 pub fn by_lists(
     flow: &Flow,
@@ -94,12 +96,21 @@ pub fn by_lists(
     if !interface.has(INTERFACE_CHECKS) || !flow.is_syn() || flow.fragment != 0 {
         return None;
     }
-    let (banned, value) = listed(flow, settings, lookups)?;
-    Some(match (value.action, banned) {
-        (ACTION_RESET, true) => PacketVerdict::Reset(Reason::BanReset, value.rule),
-        (ACTION_RESET, false) => PacketVerdict::Reset(Reason::BlacklistReset, value.rule),
-        (_, true) => PacketVerdict::Drop(Reason::BanDropped, Some(value.rule)),
-        (_, false) => PacketVerdict::Drop(Reason::BlacklistDropped, Some(value.rule)),
+    let (mut cause, mut value) = listed(flow, settings, lookups);
+    if !refuses(value) {
+        (cause, value) = (Cause::Zone, allowed(flow, settings, interface, lookups));
+    }
+    if !refuses(value) || bypass(flow, settings, lookups).action == ACTION_BYPASS {
+        return None;
+    }
+    let (dropped, reset) = match cause {
+        Cause::Ban => (Reason::BanDropped, Reason::BanReset),
+        Cause::Blacklist => (Reason::BlacklistDropped, Reason::BlacklistReset),
+        Cause::Zone => (Reason::NotAllowedDropped, Reason::NotAllowedReset),
+    };
+    Some(match value.action {
+        ACTION_RESET => PacketVerdict::Reset(reset, value.rule),
+        _ => PacketVerdict::Drop(dropped, Some(value.rule)),
     })
 }
 
@@ -162,20 +173,45 @@ pub fn decide_early(flow: &Flow, settings: &Settings, lookups: &impl Lookups) ->
     if settings.armed == 0 || !flow.is_syn() || flow.fragment != 0 {
         return None;
     }
-    let (banned, value) = listed(flow, settings, lookups)?;
-    let reason = if banned { Reason::BanDroppedEarly } else { Reason::BlacklistDroppedEarly };
-    (value.action == ACTION_DROP).then_some((reason, value.rule))
+    let (cause, value) = listed(flow, settings, lookups);
+    if value.action != ACTION_DROP || bypass(flow, settings, lookups).action == ACTION_BYPASS {
+        return None;
+    }
+    let banned = cause == Cause::Ban;
+    Some((if banned { Reason::BanDroppedEarly } else { Reason::BlacklistDroppedEarly }, value.rule))
 }
 
-/// What refuses the client, whether that is a ban, and by which action; nothing if it isn't refused, or bypassed. Bypass
-/// comes first by what it means, and is asked last: only when there is something to bypass.
+/// Which list refuses a client.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Ban,
+    Blacklist,
+    Zone,
+}
+
+/// Whether the client is kept out by what a list says. Bypass comes first by what it means, and is asked last: only when
+/// there is something to bypass.
 #[inline(always)]
-fn listed(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<(bool, RuleValue)> {
+fn refuses(value: RuleValue) -> bool {
+    value.action == ACTION_DROP || value.action == ACTION_RESET
+}
+
+/// What is said of the client, wherever it comes in.
+#[inline(always)]
+fn listed(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> (Cause, RuleValue) {
     let ban = ban(flow, settings, lookups);
-    let banned = ban.action != ACTION_NONE;
-    let value = if banned { ban } else { blacklist(flow, settings, lookups) };
-    let refuses = value.action == ACTION_DROP || value.action == ACTION_RESET;
-    (refuses && bypass(flow, settings, lookups).action != ACTION_BYPASS).then_some((banned, value))
+    if ban.action != ACTION_NONE {
+        return (Cause::Ban, ban);
+    }
+    (Cause::Blacklist, blacklist(flow, settings, lookups))
+}
+
+/// What the zone that it comes in by says.
+#[inline(always)]
+fn allowed(flow: &Flow, settings: &Settings, interface: Interface, lookups: &impl Lookups) -> RuleValue {
+    let populated = if flow.is_ipv6() { HAS_ALLOW6 } else { HAS_ALLOW4 };
+    if settings.has(populated) { lookups.allowed(flow, interface) } else { RuleValue::NONE }
 }
 
 /// What the bypass lists say: an entry that lets the flow pass, if there is one.

@@ -4,7 +4,9 @@
 //! another ABI are never read, they are built anew beside the old ones.
 
 /// Version of the layouts below; the maps are pinned in a folder of this number.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
+
+pub use crate::reason::Reason;
 
 /// TCP port of SMTP (RFC 5321 §4.5.4.2).
 pub const SMTP_PORT: u16 = 25;
@@ -36,6 +38,10 @@ pub const HOST_BUCKETS: u32 = 1 << 15;
 pub const HOSTS_A_BUCKET: usize = 8;
 /// Entries in each bypass map.
 pub const MAX_BYPASS: u32 = 16_384;
+/// Entries in each map of those who may send: 16,384 networks, and one for all others of each zone.
+pub const MAX_ALLOW: u32 = 16_384 + MAX_ZONES;
+/// Bits of [`zone_number`] before the address in a key of these maps.
+pub const ZONE_BITS: u32 = u64::BITS;
 /// Rules and bans of all maps together: each has a counter.
 pub const MAX_RULES: u32 = 196_608;
 /// Reconnections noted at one time; the oldest is forgotten.
@@ -76,6 +82,11 @@ pub mod map {
     pub const BYPASS_DST4: &str = "BYPASS_DST4";
     /// IPv6 prefix ▶ [`super::RuleValue`]
     pub const BYPASS_DST6: &str = "BYPASS_DST6";
+    /// [`super::zone_key4`] ▶ [`super::RuleValue`]: all networks of a zone's `allow_clients`, and 0.0.0.0/0 for the others;
+    /// nothing of a zone that everybody may send from
+    pub const ALLOW4: &str = "ALLOW4";
+    /// The same with [`super::zone_key6`]
+    pub const ALLOW6: &str = "ALLOW6";
     /// MAC ▶ [`super::RuleValue`]
     pub const BYPASS_MAC: &str = "BYPASS_MAC";
     /// [`super::Tuple`] ▶ [`super::Reconnection`]
@@ -137,6 +148,10 @@ pub const HAS_BYPASS_MAC: u32 = 1 << 7;
 pub const HAS_BANS: u32 = 1 << 8;
 /// [`map::BLACKLIST_HOSTS6`] isn't empty.
 pub const HAS_BLACKLIST_HOSTS6: u32 = 1 << 9;
+/// [`map::ALLOW4`] isn't empty.
+pub const HAS_ALLOW4: u32 = 1 << 10;
+/// [`map::ALLOW6`] isn't empty.
+pub const HAS_ALLOW6: u32 = 1 << 11;
 
 impl Settings {
     /// Whether the proxy showed a sign of life lately. `now_ns` is CLOCK_MONOTONIC.
@@ -156,15 +171,54 @@ impl Settings {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interface {
+    /// [`zone_number`] of its zone.
+    pub zone: u64,
     /// Where its zone's listeners stand: [`listener_index`].
     pub slot: u32,
     /// What is done here: the `INTERFACE_` bits.
     pub duties: u32,
     /// 1: its frames have an Ethernet header.
     pub ethernet: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
-/// New connections are checked: bypass, bans, blacklist.
+/// What the kernel knows a zone by: made of its name alone (FNV-1a), for a zone may change its place in the file while its
+/// interfaces and its rules are changed one after another.
+pub const fn zone_number(name: &str) -> u64 {
+    let (octets, mut hash, mut at) = (name.as_bytes(), 0xcbf2_9ce4_8422_2325u64, 0);
+    while at < octets.len() {
+        hash = (hash ^ octets[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
+/// An IPv4 client of a zone, as the maps of those who may send have it.
+#[inline(always)]
+pub const fn zone_key4(zone: u64, address: [u8; 4]) -> [u8; 12] {
+    let [a, b, c, d, e, f, g, h] = zone.to_be_bytes();
+    let [i, j, k, l] = address;
+    [a, b, c, d, e, f, g, h, i, j, k, l]
+}
+
+/// An IPv6 client of a zone.
+#[inline(always)]
+pub const fn zone_key6(zone: u64, address: [u8; 16]) -> [u8; 24] {
+    let mut key = [0; 24];
+    let (zone, mut at) = (zone.to_be_bytes(), 0);
+    while at < 8 {
+        key[at] = zone[at];
+        at += 1;
+    }
+    while at < 24 {
+        key[at] = address[at - 8];
+        at += 1;
+    }
+    key
+}
+
+/// New connections are checked: bypass, bans, blacklist, who may send.
 pub const INTERFACE_CHECKS: u32 = 1;
 /// New connections to port 25 go to the zone's listener.
 pub const INTERFACE_STEERS: u32 = 1 << 1;
@@ -198,11 +252,11 @@ impl RuleValue {
 
 /// Nothing is said.
 pub const ACTION_NONE: u32 = 0;
-/// Blacklist: the packet is dropped.
+/// Blacklist, and who may send: the packet is dropped.
 pub const ACTION_DROP: u32 = 1;
-/// Blacklist: the packet is answered with a RST.
+/// The same: the packet is answered with a RST.
 pub const ACTION_RESET: u32 = 2;
-/// Blacklist: an exception, nothing is done.
+/// The same: nothing is done.
 pub const ACTION_ALLOW: u32 = 3;
 /// Bypass: the connection passes.
 pub const ACTION_BYPASS: u32 = 4;
@@ -387,136 +441,12 @@ pub const fn listener_index(slot: u32, ipv6: bool) -> u32 {
     slot * 2 + ipv6 as u32
 }
 
-/// Why a packet was counted.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Belongs to a session of ours: given to it.
-    Session,
-    /// A new connection: given to the zone's listener.
-    Intercepted,
-    /// A new connection over our TIME_WAIT socket.
-    Reconnected,
-    /// The answer to a SYN cookie of the listener.
-    CookieAnswer,
-    /// An ICMP message about the size of one of our packets: delivered to us.
-    PathMtu,
-    /// A new connection that a bypass rule lets pass.
-    Bypassed,
-    /// A new connection that the blacklist drops, in TC.
-    BlacklistDropped,
-    /// A new connection that the blacklist drops, in XDP.
-    BlacklistDroppedEarly,
-    /// A new connection that the blacklist answers with a RST.
-    BlacklistReset,
-    /// A new connection of a banned client: dropped, in TC.
-    BanDropped,
-    /// A new connection of a banned client: dropped, in XDP.
-    BanDroppedEarly,
-    /// A new connection of a banned client: answered with a RST.
-    BanReset,
-    /// A new connection while the proxy was down: dropped.
-    ProxyDownBlocked,
-    /// A new connection while the proxy was down: passed.
-    ProxyDownPassed,
-    /// A new connection on an interface that is only checked: passed.
-    Checked,
-    /// No session of ours and no new connection, such as a flow older than mailguard: passed.
-    OlderFlow,
-    /// Belongs to a local socket that isn't ours: passed.
-    OtherSocket,
-    /// A fragment with port 25 and without a session: dropped.
-    FragmentDropped,
-    /// A fragment that cuts the headers before the TCP header's end: dropped.
-    TinyFragmentDropped,
-    /// A TCP fragment that would overwrite the TCP header: dropped.
-    OverlayFragmentDropped,
-    /// More IPv6 extension headers than anybody needs: dropped.
-    HeaderChainDropped,
-    /// The kernel refused to give the packet to the socket: dropped.
-    AssignFailed,
-    /// More VLAN tags of VID 0 than anybody needs: dropped.
-    TagStackDropped,
-}
-
-impl Reason {
-    /// All of them, in order of their numbers.
-    pub const ALL: [Reason; 23] = [
-        Reason::Session,
-        Reason::Intercepted,
-        Reason::Reconnected,
-        Reason::CookieAnswer,
-        Reason::PathMtu,
-        Reason::Bypassed,
-        Reason::BlacklistDropped,
-        Reason::BlacklistDroppedEarly,
-        Reason::BlacklistReset,
-        Reason::BanDropped,
-        Reason::BanDroppedEarly,
-        Reason::BanReset,
-        Reason::ProxyDownBlocked,
-        Reason::ProxyDownPassed,
-        Reason::Checked,
-        Reason::OlderFlow,
-        Reason::OtherSocket,
-        Reason::FragmentDropped,
-        Reason::TinyFragmentDropped,
-        Reason::OverlayFragmentDropped,
-        Reason::HeaderChainDropped,
-        Reason::AssignFailed,
-        Reason::TagStackDropped,
-    ];
-
-    /// The name that `mailguard status` and the metrics use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Reason::Session => "session",
-            Reason::Intercepted => "intercepted",
-            Reason::Reconnected => "reconnected",
-            Reason::CookieAnswer => "cookie-answer",
-            Reason::PathMtu => "path-mtu",
-            Reason::Bypassed => "bypassed",
-            Reason::BlacklistDropped => "blacklist-dropped",
-            Reason::BlacklistDroppedEarly => "blacklist-dropped-xdp",
-            Reason::BlacklistReset => "blacklist-reset",
-            Reason::BanDropped => "ban-dropped",
-            Reason::BanDroppedEarly => "ban-dropped-xdp",
-            Reason::BanReset => "ban-reset",
-            Reason::ProxyDownBlocked => "proxy-down-blocked",
-            Reason::ProxyDownPassed => "proxy-down-passed",
-            Reason::Checked => "checked",
-            Reason::OlderFlow => "older-flow",
-            Reason::OtherSocket => "other-socket",
-            Reason::FragmentDropped => "fragment-dropped",
-            Reason::TinyFragmentDropped => "tiny-fragment-dropped",
-            Reason::OverlayFragmentDropped => "overlay-fragment-dropped",
-            Reason::HeaderChainDropped => "header-chain-dropped",
-            Reason::AssignFailed => "assign-failed",
-            Reason::TagStackDropped => "tag-stack-dropped",
-        }
-    }
-
-    /// Whether an administrator should read of it in the log, besides the counter.
-    pub const fn is_event(self) -> bool {
-        matches!(
-            self,
-            Reason::BanDropped
-                | Reason::BanDroppedEarly
-                | Reason::BanReset
-                | Reason::ProxyDownBlocked
-                | Reason::ProxyDownPassed
-                | Reason::FragmentDropped
-                | Reason::AssignFailed
-        )
-    }
-}
-
 /// Entries of [`map::STATS`]: as many as [`Reason`] has, rounded up for reasons to come.
 pub const MAX_REASONS: u32 = 32;
 
 const _: () = {
     assert!(size_of::<Settings>() == 32);
-    assert!(size_of::<Interface>() == 12);
+    assert!(size_of::<Interface>() == 24);
     assert!(size_of::<RuleValue>() == 8);
     assert!(size_of::<Ban>() == 16);
     assert!(size_of::<HostBucket>() == 64);

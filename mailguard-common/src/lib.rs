@@ -9,5 +9,6 @@
 pub mod decide;
 pub mod layout;
 pub mod packet;
+pub mod reason;
 pub mod reset;
 pub mod tags;

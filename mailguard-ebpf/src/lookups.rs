@@ -4,11 +4,11 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use mailguard_common::decide::Lookups;
-use mailguard_common::layout::{RuleValue, host_bucket};
+use mailguard_common::layout::{Interface, RuleValue, ZONE_BITS, host_bucket, zone_key4, zone_key6};
 use mailguard_common::packet::Flow;
 
 use crate::maps::{
-    BANS, BLACKLIST_HOSTS4, BLACKLIST_HOSTS6, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC,
+    ALLOW4, ALLOW6, BANS, BLACKLIST_HOSTS4, BLACKLIST_HOSTS6, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC,
     BYPASS_SRC4, BYPASS_SRC6,
 };
 
@@ -100,6 +100,15 @@ impl<S: Sender> Lookups for Maps<S> {
             longest6(&BLACKLIST6, flow.source)
         } else {
             longest4(&BLACKLIST4, flow.source_v4())
+        }
+    }
+
+    #[inline(always)]
+    fn allowed(&self, flow: &Flow, interface: Interface) -> RuleValue {
+        if flow.is_ipv6() {
+            found(ALLOW6.get(Key::new(ZONE_BITS + 128, zone_key6(interface.zone, flow.source))))
+        } else {
+            found(ALLOW4.get(Key::new(ZONE_BITS + 32, zone_key4(interface.zone, flow.source_v4()))))
         }
     }
 

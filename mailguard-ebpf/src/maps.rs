@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use mailguard_common::layout::{
-    Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_BANS,
+    Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_ALLOW, MAX_BANS,
     MAX_BLACKLIST, MAX_BLACKLIST4, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING, MAX_RULES,
     MAX_ZONES, NEAR_INTERFACES, Reconnection, RuleValue, Settings, Tuple,
 };
@@ -36,6 +36,10 @@ pub(crate) static BYPASS_SRC6: LpmTrie<[u8; 16], RuleValue> = LpmTrie::with_max_
 pub(crate) static BYPASS_DST4: LpmTrie<[u8; 4], RuleValue> = LpmTrie::with_max_entries(MAX_BYPASS, 0);
 #[map]
 pub(crate) static BYPASS_DST6: LpmTrie<[u8; 16], RuleValue> = LpmTrie::with_max_entries(MAX_BYPASS, 0);
+#[map]
+pub(crate) static ALLOW4: LpmTrie<[u8; 12], RuleValue> = LpmTrie::with_max_entries(MAX_ALLOW, 0);
+#[map]
+pub(crate) static ALLOW6: LpmTrie<[u8; 24], RuleValue> = LpmTrie::with_max_entries(MAX_ALLOW, 0);
 #[map]
 pub(crate) static BYPASS_MAC: HashMap<[u8; 6], RuleValue> = HashMap::with_max_entries(MAX_BYPASS, 0);
 #[map]

@@ -9,7 +9,8 @@ const SYN: u8 = 2;
 const ACK: u8 = 16;
 const NOW: u64 = 1 << 40;
 
-/// What the maps hold, in words: `mac`, `src`, `dst` bypass; `ban-drop`, `ban-reset`, `host-drop`, `net-drop`, `net-reset`, `host-allow`.
+/// What the maps hold, in words: `mac`, `src`, `dst` bypass; `ban-drop`, `ban-reset`, `host-drop`, `net-drop`, `net-reset`, `host-allow`;
+/// `may`, `may-not` and `may-not-reset` send from the zone.
 struct Maps<'a>(Vec<&'a str>);
 
 impl Maps<'_> {
@@ -45,6 +46,11 @@ impl Lookups for Maps<'_> {
             RuleValue::NONE => self.rule("net-reset", 7, ACTION_RESET),
             dropped => dropped,
         }
+    }
+    fn allowed(&self, _: &Flow, interface: Interface) -> RuleValue {
+        assert_eq!(interface.zone, STEERS.zone);
+        let said = [("may", ACTION_ALLOW), ("may-not", ACTION_DROP), ("may-not-reset", ACTION_RESET)];
+        said.map(|(word, action)| self.rule(word, 10, action)).into_iter().max().unwrap_or(RuleValue::NONE)
     }
     fn now_ns(&self) -> u64 {
         NOW
@@ -104,6 +110,32 @@ fn bypass_beats_blacklist_and_blacklist_beats_interception() {
     check("syn", Socket::None, "only checks", "", "ban-drop", "drop by 8");
     check("syn", Socket::None, "only checks", "", "net-drop", "drop by 6");
     check("syn", Socket::None, "only checks", "", "", "next");
+}
+
+#[test]
+fn who_may_not_send_from_a_zone_is_refused_unless_bypassed() {
+    for (interface, otherwise) in [("steers", "intercept"), ("only checks", "next")] {
+        let check = |packet, proxy, maps, expect| check(packet, Socket::None, interface, proxy, maps, expect);
+        check("syn", "", "may-not", "drop by 10");
+        check("syn", "", "may-not-reset", "reset by 10");
+        check("syn", "", "may", otherwise);
+        // No whitelist widens it, and being allowed lifts no other refusal.
+        check("syn", "", "may-not host-allow", "drop by 10");
+        check("syn", "", "may net-drop", "drop by 6");
+        check("syn", "", "may ban-drop", "drop by 8");
+        check("syn", "", "may-not ban-reset", "reset by 9");
+        for (maps, verdict) in
+            [("mac may-not", "next by 1"), ("src may-not", "next by 2"), ("dst may-not", "next by 3")]
+        {
+            check("syn", "", maps, verdict);
+        }
+        // The door is as shut while nobody is at home.
+        check("syn", "dead bypass", "may-not", "drop by 10");
+    }
+    check("ack", Socket::Ours, "steers", "", "may-not", "assign");
+    check("syn", Socket::Ours, "steers", "", "may-not", "drop by 10");
+    check("syn", Socket::TimeWait, "steers", "", "may-not", "drop by 10");
+    check("syn", Socket::None, "only serves", "", "may-not", "next");
 }
 
 #[test]
@@ -178,6 +210,7 @@ struct Facts {
     ban: RuleValue,
     host: RuleValue,
     prefix: RuleValue,
+    allowed: RuleValue,
 }
 
 const NOTHING: Facts = Facts {
@@ -187,6 +220,7 @@ const NOTHING: Facts = Facts {
     ban: RuleValue::NONE,
     host: RuleValue::NONE,
     prefix: RuleValue::NONE,
+    allowed: RuleValue::NONE,
 };
 
 impl Lookups for Facts {
@@ -207,6 +241,9 @@ impl Lookups for Facts {
     }
     fn blacklist_prefix(&self, _: &Flow) -> RuleValue {
         self.prefix
+    }
+    fn allowed(&self, _: &Flow, _: Interface) -> RuleValue {
+        self.allowed
     }
     fn now_ns(&self) -> u64 {
         NOW
@@ -231,8 +268,13 @@ fn rule(rule: u32, action: u32) -> RuleValue {
     RuleValue { rule, action }
 }
 
-const STEERS: Interface =
-    Interface { slot: 0, duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES, ethernet: 1 };
+const STEERS: Interface = Interface {
+    zone: 4711,
+    slot: 0,
+    duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES,
+    ethernet: 1,
+    padding: 0,
+};
 
 #[test]
 fn an_exception_from_a_bypass_only_ends_the_search_in_its_own_list() {
@@ -252,6 +294,7 @@ fn empty_maps_are_not_asked() {
         ban: rule(6, ACTION_DROP),
         host: rule(4, ACTION_DROP),
         prefix: rule(5, ACTION_DROP),
+        allowed: rule(7, ACTION_DROP),
     };
     let verdict = |populated, ipv6| {
         let settings = Settings { populated, ..settings() };
@@ -262,6 +305,9 @@ fn empty_maps_are_not_asked() {
     assert_eq!(verdict(HAS_BLACKLIST6 | HAS_BYPASS_SRC6 | HAS_BYPASS_DST6, 0), PacketVerdict::Intercept);
     assert_eq!(verdict(HAS_BLACKLIST4, 0), PacketVerdict::Drop(Reason::BlacklistDropped, Some(5)));
     assert_eq!(verdict(HAS_BANS, 1), PacketVerdict::Drop(Reason::BanDropped, Some(6)));
+    assert_eq!(verdict(HAS_ALLOW4, 0), PacketVerdict::Drop(Reason::NotAllowedDropped, Some(7)));
+    assert_eq!(verdict(HAS_ALLOW4, 1), PacketVerdict::Intercept);
+    assert_eq!(verdict(HAS_ALLOW6, 1), PacketVerdict::Drop(Reason::NotAllowedDropped, Some(7)));
     assert_eq!(verdict(HAS_BYPASS_DST6, 1), PacketVerdict::Next(Some(Reason::Bypassed), Some(3)));
 }
 

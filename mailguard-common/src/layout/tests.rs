@@ -63,3 +63,12 @@ fn a_bypassed_reconnection_counts_as_long_as_time_wait_lasts() {
     assert!(!note.bypassed_at(5 + RECONNECTION_NS));
     assert!(!Reconnection { listener: 3, ..note }.bypassed_at(6), "it is a listener's");
 }
+
+#[test]
+fn a_zone_is_known_by_its_name() {
+    assert_eq!(zone_number(""), 0xcbf2_9ce4_8422_2325);
+    assert_eq!(zone_number("a"), 0xaf63_dc4c_8601_ec8c, "as FNV-1a has it");
+    let key = zone_key6(0x0102_0304_0506_0708, [9; 16]);
+    assert_eq!((&key[..8], &key[8..]), (&[1, 2, 3, 4, 5, 6, 7, 8][..], &[9; 16][..]));
+    assert_eq!(zone_key4(0x0102_0304_0506_0708, [9; 4])[..], key[..12]);
+}

@@ -1,15 +1,16 @@
 //! What goes into the kernel maps: the access lists and bypass lists of the configuration as prefixes and actions.
 //!
 //! Pure. Whitelisted clients are taken out here, so that the kernel needs no whitelist: an entry that a whitelisted
-//! network covers is left out, a whitelisted part of an entry becomes an exception with a longer prefix. Numbers,
+//! network covers is left out, a whitelisted part of an entry becomes an exception with a longer prefix. Who may send from
+//! a zone is no access list: whitelists have no part in it. Numbers,
 //! limits and the maps themselves are `datapath`'s.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::Config;
-use crate::config::model::BlacklistAction;
+use crate::config::model::{BlacklistAction, Zone, ZoneMode};
 
 /// What the kernel does with a new connection of a listed client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,24 @@ pub enum BypassRule {
     Intercept,
 }
 
+/// What the kernel does with a new connection of a client that enters a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SenderRule {
+    /// Nothing: it may send.
+    Allow,
+    /// Drops it.
+    Drop,
+    /// Answers it with a RST.
+    Reset,
+}
+
+impl SenderRule {
+    /// Whether it keeps the client out.
+    pub fn refuses(self) -> bool {
+        self != Self::Allow
+    }
+}
+
 /// All rules. In each list the longest prefix that holds an address decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -42,6 +61,9 @@ pub struct Rules {
     pub bypass_to: BTreeMap<IpNet, BypassRule>,
     /// By the source MAC of the frame: they pass.
     pub bypass_macs: BTreeSet<[u8; 6]>,
+    /// By the name of the zone that is entered, and the client's address, whatever it is. A zone that everybody may send
+    /// from isn't there.
+    pub senders: BTreeMap<String, BTreeMap<IpNet, SenderRule>>,
 }
 
 /// The rules that `config` means.
@@ -60,7 +82,27 @@ pub fn compile(config: &Config) -> Rules {
         bypass_from: list(&bypass.from_subnets, &bypass.from_ips),
         bypass_to: list(&bypass.to_subnets, &bypass.to_ips),
         bypass_macs: bypass.from_macs.iter().copied().collect(),
+        senders: config
+            .zones
+            .iter()
+            .filter_map(|zone| sender_rules(zone, config.kernel.blacklist_action))
+            .collect(),
     }
+}
+
+/// Who may send from a zone, and what is done to all others. SMTP has no say in it, and neither has a whitelist: what the
+/// firewall forbids isn't opened.
+fn sender_rules(zone: &Zone, action: BlacklistAction) -> Option<(String, BTreeMap<IpNet, SenderRule>)> {
+    let allowed = zone.allow_clients.as_ref().filter(|_| zone.mode != ZoneMode::Inactive)?;
+    let others = match action {
+        BlacklistAction::Drop | BlacklistAction::Reject => SenderRule::Drop,
+        BlacklistAction::Reset => SenderRule::Reset,
+    };
+    let everywhere = [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
+    let others = everywhere.into_iter().map(|net| (net, others));
+    // Whoever allows everybody of a family takes the place of its others.
+    let rules = others.chain(allowed.iter().map(|net| (net.trunc(), SenderRule::Allow)));
+    Some((zone.name.clone(), rules.collect()))
 }
 
 fn client_rules(action: BlacklistAction, black: &[IpNet], white: &[IpNet]) -> BTreeMap<IpNet, ClientRule> {
@@ -124,6 +166,29 @@ mod tests {
         assert_eq!(of(BlacklistAction::Drop), [ClientRule::Drop]);
         assert_eq!(of(BlacklistAction::Reset), [ClientRule::Reset]);
         assert_eq!(of(BlacklistAction::Reject), []);
+    }
+
+    #[test]
+    fn who_may_send_is_named_and_everybody_else_is_refused() {
+        use SenderRule::{Allow, Drop, Reset};
+        let rules = |allowed: Option<&str>, mode, action| {
+            let (name, kind) = ("green".to_owned(), crate::config::model::ZoneKind::Green);
+            let allow_clients = allowed.map(nets);
+            let zone = Zone { name, kind, interfaces: Vec::new(), mode, allow_clients };
+            let rules = sender_rules(&zone, action)?.1.into_iter();
+            Some(rules.map(|(net, rule)| (net.to_string(), rule)).collect::<Vec<_>>())
+        };
+        let expect = |rules: &[(&str, SenderRule)]| {
+            Some(rules.iter().map(|(net, rule)| ((*net).to_owned(), *rule)).collect::<Vec<_>>())
+        };
+        let (transparent, drop) = (ZoneMode::Transparent, BlacklistAction::Drop);
+        assert_eq!(rules(None, transparent, drop), None);
+        assert_eq!(rules(Some("10.0.0.1/32"), ZoneMode::Inactive, drop), None);
+        assert_eq!(rules(Some(""), transparent, drop), expect(&[("0.0.0.0/0", Drop), ("::/0", Drop)]));
+        let one = [("0.0.0.0/0", Reset), ("10.0.0.1/32", Allow), ("::/0", Reset)];
+        assert_eq!(rules(Some("10.0.0.1/32"), ZoneMode::Active, BlacklistAction::Reset), expect(&one));
+        let all = [("0.0.0.0/0", Allow), ("::/0", Drop)];
+        assert_eq!(rules(Some("0.0.0.0/0"), transparent, BlacklistAction::Reject), expect(&all));
     }
 
     proptest! {

@@ -144,9 +144,16 @@ fn say_suppressed(reason: Reason, events: u64) {
     }
 }
 
-/// Whether mail suffers; a ban that is kept is what was asked for.
+/// Whether mail suffers; a ban that is kept, or a zone's list, is what was asked for.
 fn is_trouble(reason: Reason) -> bool {
-    !matches!(reason, Reason::BanDropped | Reason::BanDroppedEarly | Reason::BanReset)
+    !matches!(
+        reason,
+        Reason::BanDropped
+            | Reason::BanDroppedEarly
+            | Reason::BanReset
+            | Reason::NotAllowedDropped
+            | Reason::NotAllowedReset
+    )
 }
 
 fn words(reason: Reason) -> String {

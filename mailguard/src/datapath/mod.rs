@@ -29,6 +29,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, MapError, SockMap};
 use mailguard_common::layout::{
     FAIL_BLOCK, FAIL_BYPASS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings, listener_index, map,
+    zone_number,
 };
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{OnProxyDown, XdpMode};
@@ -161,6 +162,7 @@ impl Datapath {
         datapath.add_listeners(listeners)?;
         datapath.heartbeat()?;
         datapath.attach_to(zones)?;
+        datapath.remove_old_zones()?;
         datapath.pins.remove_other_maps()?;
         Ok(datapath)
     }
@@ -282,7 +284,7 @@ impl Datapath {
     /// removals, so that no session breaks and nothing is unprotected in between. Interfaces that steer no longer go on
     /// serving their sessions.
     pub fn apply(&mut self, config: &Config, listeners: &Listeners) -> Result<Applied, DatapathError> {
-        let applied = self.apply_rules(&rules::compile(config))?;
+        let mut applied = self.add_rules(&rules::compile(config))?;
         self.ban_action = rule_maps::ban_action(config);
         self.rules.set_ban_action(self.ban_action)?;
         self.settings.fail_mode = fail_mode(config);
@@ -290,13 +292,25 @@ impl Datapath {
         self.in_force &= self.xdp == config.kernel.xdp;
         self.xdp = config.kernel.xdp;
         self.follow_interfaces(config, listeners)?;
+        applied.removed += self.remove_old_zones()?;
         Ok(applied)
     }
 
-    /// Applies these rules.
+    /// Applies these rules; interfaces stay in their zones.
     pub fn apply_rules(&mut self, rules: &Rules) -> Result<Applied, DatapathError> {
+        let mut applied = self.add_rules(rules)?;
+        applied.removed += self.remove_old_zones()?;
+        Ok(applied)
+    }
+
+    fn add_rules(&mut self, rules: &Rules) -> Result<Applied, DatapathError> {
         let (added, removed) = self.rules.replace(rules, &mut self.settings, &mut self.config)?;
         Ok(Applied { added, removed })
+    }
+
+    /// No interface is in its zone of before any more.
+    fn remove_old_zones(&mut self) -> Result<usize, DatapathError> {
+        self.rules.remove_old_zones(&mut self.settings, &mut self.config)
     }
 
     /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is in force.
@@ -380,6 +394,12 @@ fn places(listeners: &Listeners) -> impl Iterator<Item = (u32, &ZoneListener)> {
 
 impl ZoneInterface {
     fn entry(&self) -> Interface {
-        Interface { slot: self.slot, duties: self.duties, ethernet: self.device.ethernet.into() }
+        Interface {
+            zone: zone_number(&self.zone),
+            slot: self.slot,
+            duties: self.duties,
+            ethernet: self.device.ethernet.into(),
+            padding: 0,
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod bans;
 mod hits;
 mod hosts;
+mod senders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,12 +16,13 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mailguard_common::layout::{
-    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, HAS_BLACKLIST_HOSTS4,
-    HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4, HAS_BYPASS_DST6, HAS_BYPASS_MAC,
-    HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, MAX_BLACKLIST, MAX_BYPASS, MAX_RULES, RuleValue, Settings, map,
+    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, HAS_ALLOW4, HAS_ALLOW6,
+    HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
+    HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, MAX_ALLOW, MAX_BLACKLIST, MAX_BYPASS,
+    MAX_RULES, RuleValue, Settings, map, zone_number,
 };
 use mailguard_common::packet::mapped;
-use mailguard_core::rules::{BypassRule, ClientRule, Rules};
+use mailguard_core::rules::{BypassRule, ClientRule, Rules, SenderRule};
 
 use super::object::take_map;
 use super::{DatapathError, MapUse, RuleCount, now_ns};
@@ -29,6 +31,7 @@ use bans::Bans;
 pub(super) use bans::ban_action;
 use hits::RuleHits;
 use hosts::Hosts;
+use senders::Senders;
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
@@ -47,6 +50,8 @@ enum Entry {
     BypassTo(IpNet),
     /// `bypass.from_macs`.
     BypassMac([u8; 6]),
+    /// `zone.allow_clients` of the zone with this number, and all others.
+    Sender(u64, IpNet),
 }
 
 /// Which map an entry is in.
@@ -61,6 +66,8 @@ enum Home {
     BypassTo4,
     BypassTo6,
     BypassMac,
+    Senders4,
+    Senders6,
 }
 
 type Trie4 = LpmTrie<MapData, [u8; 4], RuleValue>;
@@ -75,6 +82,11 @@ pub(super) struct RuleMaps {
     from: (Trie4, Trie6),
     to: (Trie4, Trie6),
     macs: HashMap<MapData, [u8; 6], RuleValue>,
+    senders: Senders,
+    /// The zones of `senders`, by their numbers.
+    zones: BTreeMap<u64, String>,
+    /// What is to be removed from there when no interface is in its zone of before any more.
+    old: Vec<Entry>,
     bans: Bans,
     hits: RuleHits,
     installed: BTreeMap<Entry, RuleValue>,
@@ -83,7 +95,7 @@ pub(super) struct RuleMaps {
 }
 
 impl Home {
-    const ALL: [Home; 9] = [
+    const ALL: [Home; 11] = [
         Home::BlacklistHosts4,
         Home::BlacklistHosts6,
         Home::Blacklist4,
@@ -93,6 +105,8 @@ impl Home {
         Home::BypassTo4,
         Home::BypassTo6,
         Home::BypassMac,
+        Home::Senders4,
+        Home::Senders6,
     ];
 
     /// What an administrator calls the entries that it holds.
@@ -107,6 +121,8 @@ impl Home {
             Home::BypassTo4 => "bypass.to_ips and bypass.to_subnets (IPv4)",
             Home::BypassTo6 => "bypass.to_ips and bypass.to_subnets (IPv6)",
             Home::BypassMac => "bypass.from_macs",
+            Home::Senders4 => "zone.allow_clients (IPv4)",
+            Home::Senders6 => "zone.allow_clients (IPv6)",
         }
     }
 
@@ -122,13 +138,15 @@ impl Home {
             Home::BypassTo4 => (map::BYPASS_DST4, MAX_BYPASS, HAS_BYPASS_DST4),
             Home::BypassTo6 => (map::BYPASS_DST6, MAX_BYPASS, HAS_BYPASS_DST6),
             Home::BypassMac => (map::BYPASS_MAC, MAX_BYPASS, HAS_BYPASS_MAC),
+            Home::Senders4 => (map::ALLOW4, MAX_ALLOW, HAS_ALLOW4),
+            Home::Senders6 => (map::ALLOW6, MAX_ALLOW, HAS_ALLOW6),
         }
     }
 }
 
 impl Entry {
-    /// The list and the value, as an administrator knows them.
-    fn describe(&self) -> (&'static str, String) {
+    /// The list and the value, as an administrator knows them; `zones` are their names by their numbers.
+    fn describe(&self, zones: &BTreeMap<u64, String>) -> (&'static str, String) {
         let net = |net: &IpNet| match net.prefix_len() == net.max_prefix_len() {
             true => net.addr().to_string(),
             false => net.to_string(),
@@ -140,6 +158,11 @@ impl Entry {
             Entry::BypassMac(mac) => {
                 let octets: Vec<String> = mac.iter().map(|octet| format!("{octet:02x}")).collect();
                 ("bypass from-mac", octets.join(":"))
+            }
+            Entry::Sender(zone, value) => {
+                let zone = zones.get(zone).map_or("?", String::as_str);
+                let whom = if value.prefix_len() == 0 { "others, " } else { "" };
+                ("allow_clients", format!("{zone}: {whom}{}", net(value)))
             }
         }
     }
@@ -164,8 +187,23 @@ impl Entry {
             Entry::BypassTo(IpNet::V4(_)) => Home::BypassTo4,
             Entry::BypassTo(IpNet::V6(_)) => Home::BypassTo6,
             Entry::BypassMac(_) => Home::BypassMac,
+            Entry::Sender(_, IpNet::V4(_)) => Home::Senders4,
+            Entry::Sender(_, IpNet::V6(_)) => Home::Senders6,
         }
     }
+
+    /// The zone that an interface must be in for it to count, if it is of one.
+    fn zone(&self) -> Option<u64> {
+        match self {
+            Entry::Sender(zone, _) => Some(*zone),
+            _ => None,
+        }
+    }
+}
+
+/// Whether an action keeps anybody out.
+fn refuses(action: u32) -> bool {
+    action == ACTION_DROP || action == ACTION_RESET
 }
 
 /// The entries that `rules` mean, with their actions.
@@ -185,7 +223,18 @@ fn entries(rules: &Rules) -> BTreeMap<Entry, u32> {
     let from = rules.bypass_from.iter().map(|(net, rule)| (Entry::BypassFrom(*net), action(rule)));
     let to = rules.bypass_to.iter().map(|(net, rule)| (Entry::BypassTo(*net), action(rule)));
     let macs = rules.bypass_macs.iter().map(|mac| (Entry::BypassMac(*mac), ACTION_BYPASS));
-    clients.chain(from).chain(to).chain(macs).collect()
+    let senders = rules.senders.iter().flat_map(|(zone, nets)| {
+        let zone = zone_number(zone);
+        nets.iter().map(move |(net, rule)| {
+            let action = match rule {
+                SenderRule::Allow => ACTION_ALLOW,
+                SenderRule::Drop => ACTION_DROP,
+                SenderRule::Reset => ACTION_RESET,
+            };
+            (Entry::Sender(zone, *net), action)
+        })
+    });
+    clients.chain(from).chain(to).chain(macs).chain(senders).collect()
 }
 
 /// Whether the maps can hold these entries at one time, with so many bans.
@@ -221,6 +270,9 @@ impl RuleMaps {
             from: (take_map(ebpf, map::BYPASS_SRC4)?, take_map(ebpf, map::BYPASS_SRC6)?),
             to: (take_map(ebpf, map::BYPASS_DST4)?, take_map(ebpf, map::BYPASS_DST6)?),
             macs: take_map(ebpf, map::BYPASS_MAC)?,
+            senders: Senders::new(ebpf)?,
+            zones: BTreeMap::new(),
+            old: Vec::new(),
             bans: Bans::new(ebpf)?,
             hits: RuleHits::new(ebpf)?,
             installed: BTreeMap::new(),
@@ -235,7 +287,7 @@ impl RuleMaps {
         let (mut rules, mut hits, now_ns) = (Vec::new(), self.hits.reader(), now_ns());
         for (entry, value) in &self.installed {
             if let Some((packets, ago)) = hits.of(value.rule, now_ns)? {
-                let (list, value) = entry.describe();
+                let (list, value) = entry.describe(&self.zones);
                 let (list, last_hit_seconds_ago) = (list.to_owned(), ago.as_secs());
                 rules.push(RuleCount { list, value, packets, last_hit_seconds_ago });
             }
@@ -253,8 +305,9 @@ impl RuleMaps {
         Home::ALL.iter().map(usage).chain([self.bans.usage()]).collect()
     }
 
-    /// Makes the maps hold `rules` and no others. Returns how many entries were added or changed, and removed. A
-    /// list that became empty is skipped by the programs, by the bits in `settings`, which are written to `config`
+    /// Makes the maps hold `rules` and no others, but for those of zones, of which [`RuleMaps::remove_old_zones`] removes what
+    /// is over. Returns how many entries were added or changed, and removed. What lets somebody in comes before what keeps
+    /// others out, and goes after it. A list that became empty is skipped by the programs, by the bits in `settings`, which are written to `config`
     /// together with whatever else changed in them.
     pub(super) fn replace(
         &mut self,
@@ -268,9 +321,15 @@ impl RuleMaps {
             let same = self.installed.get(entry).is_some_and(|value| value.action == *action);
             (!same).then_some((*entry, *action))
         };
-        let additions: Vec<_> = target.iter().filter_map(changed).collect();
-        let removals: Vec<_> =
-            self.installed.keys().filter(|entry| !target.contains_key(entry)).copied().collect();
+        let mut additions: Vec<_> = target.iter().filter_map(changed).collect();
+        additions.sort_by_key(|(_, action)| refuses(*action));
+        let mut removals: Vec<_> =
+            self.installed.iter().filter(|(entry, _)| !target.contains_key(entry)).collect();
+        removals.sort_by_key(|(_, value)| !refuses(value.action));
+        let removals = removals.into_iter().map(|(entry, _)| *entry);
+        let (old, removals) = removals.partition::<Vec<_>, _>(|entry| entry.zone().is_some());
+        self.old = old;
+        self.zones.extend(rules.senders.keys().map(|zone| (zone_number(zone), zone.clone())));
         let both =
             self.installed.keys().chain(target.keys().filter(|entry| !self.installed.contains_key(entry)));
         // Only lists so large that old and new don't fit together have a moment without either.
@@ -290,10 +349,33 @@ impl RuleMaps {
         if additions_first {
             self.remove_all(&removals, settings, config)?;
         }
-        let homeless = if self.homeless.is_empty() { 0 } else { HAS_BLACKLIST4 };
-        settings.populated = populated(target.keys()) | self.bans.populated() | homeless;
-        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+        self.say_populated(settings, config)?;
         Ok((additions.len(), removals.len()))
+    }
+
+    /// Removes what [`RuleMaps::replace`] left of zones; returns how many entries.
+    pub(super) fn remove_old_zones(
+        &mut self,
+        settings: &mut Settings,
+        config: &mut Array<MapData, Settings>,
+    ) -> Result<usize, DatapathError> {
+        let old = std::mem::take(&mut self.old);
+        self.remove_all(&old, settings, config)?;
+        let used: BTreeSet<u64> = self.installed.keys().filter_map(Entry::zone).collect();
+        self.zones.retain(|zone, _| used.contains(zone));
+        self.say_populated(settings, config)?;
+        Ok(old.len())
+    }
+
+    /// Tells the programs which maps they need look into.
+    fn say_populated(
+        &self,
+        settings: &mut Settings,
+        config: &mut Array<MapData, Settings>,
+    ) -> Result<(), DatapathError> {
+        let homeless = if self.homeless.is_empty() { 0 } else { HAS_BLACKLIST4 };
+        settings.populated = populated(self.installed.keys()) | self.bans.populated() | homeless;
+        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))
     }
 
     fn add(&mut self, entry: Entry, action: u32) -> Result<(), DatapathError> {
@@ -368,6 +450,7 @@ impl RuleMaps {
             Entry::BypassFrom(net) => insert_net(&mut self.from, net, value),
             Entry::BypassTo(net) => insert_net(&mut self.to, net, value),
             Entry::BypassMac(mac) => self.macs.insert(mac, value, 0),
+            Entry::Sender(zone, net) => self.senders.insert(*zone, net, value),
         };
         inserted.map_err(DatapathError::map(entry.home().facts().0))
     }
@@ -396,6 +479,7 @@ impl RuleMaps {
             Entry::BypassFrom(net) => remove_net(&mut self.from, net),
             Entry::BypassTo(net) => remove_net(&mut self.to, net),
             Entry::BypassMac(mac) => self.macs.remove(mac),
+            Entry::Sender(zone, net) => self.senders.remove(*zone, net),
         };
         deleted.map_err(DatapathError::map(entry.home().facts().0))?;
         if let Some(address) = entry.host4() {
@@ -424,6 +508,8 @@ impl RuleMaps {
         found.append(&mut networks);
         read_nets(&self.from, Entry::BypassFrom, &mut found).map_err(DatapathError::map(map::BYPASS_SRC4))?;
         read_nets(&self.to, Entry::BypassTo, &mut found).map_err(DatapathError::map(map::BYPASS_DST4))?;
+        let senders = self.senders.read().map_err(DatapathError::map(map::ALLOW4))?;
+        found.extend(senders.into_iter().map(|(zone, net, value)| (Entry::Sender(zone, net), value)));
         for number in self.bans.numbers() {
             self.free.remove(&number);
         }

@@ -23,8 +23,8 @@ use mailguard_core::config::model::Greylist;
 use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
-use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::{Greeting, LoginRefused};
+use mailguard_core::smtp::{EnhancedStatus, Refusal, Reply, ReplyCode};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -131,6 +131,9 @@ pub struct SessionContext<S> {
 /// Serves one connection to its end.
 pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionContext<S>) {
     let client = peer.client.ip();
+    if context.config.zones.get(peer.zone).is_some_and(|zone| !zone.allows(client)) {
+        return refuse_sender(stream, client, &context).await;
+    }
     let admitted = context.limits.admit(client, &context.config.server);
     let end = match &admitted {
         Err(refused) => match context.limits.turn_away() {
@@ -143,5 +146,18 @@ pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionC
     match end {
         Ok(end) => tracing::debug!(%client, end, "session ended"),
         Err(error) => tracing::debug!(%client, %error, "connection lost"),
+    }
+}
+
+/// Tells a client that may not send from its zone. The kernel keeps these out; one gets here when it was under way as the
+/// list was changed, was let pass to our own address by a bypass, or came in where no program is.
+async fn refuse_sender<S>(stream: TcpStream, client: IpAddr, context: &SessionContext<S>) {
+    let text = "Your address may not send mail here";
+    let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, EnhancedStatus::new(5, 7, 1), text.to_owned());
+    tracing::debug!(%client, "a client that zone.allow_clients doesn't name is refused");
+    if let Some(_place) = context.limits.turn_away()
+        && let Err(error) = driver::turn_away(stream, &reply).await
+    {
+        tracing::debug!(%client, %error, "connection lost");
     }
 }

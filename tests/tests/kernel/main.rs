@@ -21,6 +21,7 @@ mod neighbours;
 mod path;
 mod pins;
 mod programs;
+mod senders;
 mod servers;
 mod settings;
 mod tags;

@@ -40,7 +40,7 @@ fn programs(action: u32) -> Programs {
     let mut programs = Programs::load().expect("root, and cargo xtask build");
     let populated = HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST6;
     programs.settings(Settings { armed: 1, populated, ..Settings::default() }).unwrap();
-    programs.interface(Interface { slot: 0, duties: INTERFACE_CHECKS, ethernet: 1 }).unwrap();
+    programs.interface(Interface { duties: INTERFACE_CHECKS, ethernet: 1, ..Interface::default() }).unwrap();
     programs.blacklist_host(LISTED4.into(), RuleValue { rule: 1, action }).unwrap();
     programs.network(map::BLACKLIST6, LISTED6.into(), 64, RuleValue { rule: 2, action }).unwrap();
     programs

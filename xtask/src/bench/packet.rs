@@ -163,9 +163,9 @@ fn programs(entries: u32, listed: Listed) -> Result<Programs> {
     };
     programs.settings(Settings { armed: 1, populated, ..Settings::default() })?;
     programs.interface(Interface {
-        slot: 0,
         duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES,
         ethernet: 1,
+        ..Interface::default()
     })?;
     // Both families share the map of addresses.
     let count = if listed == Listed::Host { entries.div_ceil(2) } else { entries };

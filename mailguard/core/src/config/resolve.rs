@@ -205,8 +205,15 @@ fn zones(root: &mut Section<'_>) -> Vec<Zone> {
         }
         zone
     });
+    let zones: Vec<Zone> = zones.into_iter().flatten().collect();
+    let allowed: usize = zones.iter().filter_map(|zone| zone.allow_clients.as_ref()).map(Vec::len).sum();
+    if allowed > MAX_ALLOWED {
+        let what =
+            format!("allow_clients of all zones: {allowed} values, at most {MAX_ALLOWED} are accepted");
+        root.conflict("zone", what, "join neighbouring addresses into networks");
+    }
     root.expect_key("zone", "at least one [[zone]] with name, kind, interfaces and mode");
-    zones.into_iter().flatten().collect()
+    zones
 }
 
 /// Records an error if `what` stood in an earlier table.
@@ -249,7 +256,10 @@ fn zone(section: &mut Section<'_>) -> Option<Zone> {
     );
     section.expect_key("interfaces", "a list of network interfaces");
     let allow_clients = section.list("allow_clients", &syntax::CLIENT_NETWORK, MAX_ALLOWED);
-    unbuilt::zone(section);
+    if allow_clients.is_some() && mode == ZoneMode::Inactive {
+        let what = "mode = \"inactive\" lets every client of the zone through to wherever the firewall does";
+        section.note_inactive("allow_clients", what.to_owned());
+    }
     let interfaces = section.list("interfaces", &syntax::INTERFACE, MAX_INTERFACES);
     if interfaces.as_ref().is_some_and(Vec::is_empty) {
         section.conflict("interfaces", "a zone has at least one interface", "name one, or remove the zone");

@@ -86,14 +86,6 @@ pub(super) fn log(section: &mut Section<'_>) {
     section.protection("mail", Flag(true), Some(Flag(false)), true, what);
 }
 
-/// Keys of a `[[zone]]`.
-pub(super) fn zone(section: &mut Section<'_>) {
-    if section.ask("allow_clients").is_some() {
-        let what = "allow_clients is not supported yet: every client of the zone may send";
-        section.conflict("allow_clients", what, "remove it");
-    }
-}
-
 /// Whether `server` of an incoming domain names several, which is refused.
 pub(super) fn several_servers(section: &mut Section<'_>) -> bool {
     section.unbuilt(&[("balance", Flag(false))]);

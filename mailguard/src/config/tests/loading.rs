@@ -27,6 +27,23 @@ fn check(dir: &TempDir, expect: &str) {
 }
 
 #[test]
+fn a_zones_list_comes_from_a_file_as_well() {
+    let dir = folder(
+        "allow_clients = [\"10.1.0.25\", \"@DIR/hosts\"]\n[[zone]]\nname = \"red\"\nkind = \"red\"\n\
+         interfaces = [\"eth1\"]\nmode = \"active\"\nallow_clients = [\"@DIR/hosts\"]\n",
+    );
+    fs::write(dir.path().join("hosts"), "10.2.0.0/16 # printers\n2001:db8::25\n").unwrap();
+    let lists = parse(&load_from(&dir)).unwrap().zones.into_iter().map(|zone| zone.allow_clients);
+    let lists: Vec<Vec<String>> =
+        lists.map(|list| list.unwrap().iter().map(ToString::to_string).collect()).collect();
+    let hosts = ["10.2.0.0/16", "2001:db8::25/128"];
+    assert_eq!(lists, [[&["10.1.0.25/32"][..], &hosts].concat(), hosts.to_vec()]);
+    fs::write(dir.path().join("hosts"), "10.2.0.0/16\nprinter\n").unwrap();
+    let errors = parse(&load_from(&dir)).unwrap_err().to_string();
+    assert!(errors.contains("DIR/hosts:2".replace("DIR", dir.path().to_str().unwrap()).as_str()), "{errors}");
+}
+
+#[test]
 fn lists_from_files() {
     let dir = folder(
         "[access]\nblacklist_clients = [\"192.0.2.1\", \"@DIR/clients\", \"192.0.2.9\"]\n\

@@ -137,12 +137,6 @@ fn what_the_contract_promises_and_nothing_does_is_refused() {
         ],
     );
     check(
-        "[[zone]]\nname = \"blue\"\nkind = \"blue\"\ninterfaces = [\"wlan0\"]\nmode = \"active\"\nallow_clients = []\n",
-        &[
-            "zone[1].allow_clients: allow_clients is not supported yet: every client of the zone may send = remove it",
-        ],
-    );
-    check(
         "[[dkim]]\ndomain = \"a.b\"\n",
         &["dkim: [[dkim]] is not supported yet: no mail is signed = remove it"],
     );
@@ -458,4 +452,22 @@ fn a_certificate_has_its_key() {
     let imap = least_and("[imap_auth]\nenabled = true\ntls = \"implicit\"\n").unwrap().imap_auth.unwrap();
     assert_eq!((imap.port, imap.daemons), (993, 5));
     assert_eq!(least_and("").unwrap().imap_auth, None);
+}
+
+#[test]
+fn who_may_send_from_a_zone() {
+    let allowed = |more: &str| least_and(more).unwrap().zones.remove(0).allow_clients;
+    assert_eq!(allowed(""), None);
+    assert_eq!(allowed("allow_clients = []\n"), Some(Vec::new()));
+    let nets = allowed("allow_clients = [\"10.1.0.25\", \"2001:db8::/32\"]\n").unwrap();
+    assert_eq!(nets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.25/32", "2001:db8::/32"]);
+    check(
+        "allow_clients = [\"mx.example.com\"]\n",
+        &[
+            "zone[0].allow_clients[0]: found \"mx.example.com\", accepted: an address like \"192.0.2.7\" or a network like \"192.0.2.0/24\"",
+        ],
+    );
+    let inactive = "[[zone]]\nname = \"blue\"\nkind = \"blue\"\ninterfaces = [\"wlan0\"]\nmode = \"inactive\"\nallow_clients = []\n";
+    let noted = least_and(inactive).unwrap().inactive;
+    assert!(noted.iter().any(|inactive| inactive.key == "zone[1].allow_clients"), "{noted:?}");
 }

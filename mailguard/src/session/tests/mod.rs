@@ -3,6 +3,7 @@
 mod chunks;
 mod encryption;
 mod lookups;
+mod senders;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
