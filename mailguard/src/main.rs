@@ -22,8 +22,8 @@ impl Processes for Program {
         mail::run(channel)
     }
 
-    fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
-        let Unloaded { programs, maps, routes } = supervisor::unload(runtime_dir, pin_dir)?;
+    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
+        let Unloaded { programs, maps, routes } = supervisor::unload(pin_dir)?;
         let counts =
             [(programs, "attached programs"), (maps, "pinned maps"), (routes, "policy rules and routes")];
         Ok(counts

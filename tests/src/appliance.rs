@@ -50,6 +50,11 @@ impl<'a> Appliance<'a> {
         Ok(appliance)
     }
 
+    /// Uses the pins of `other` from the next configuration on.
+    pub fn share_pins(&mut self, other: &Self) {
+        self.pin_dir.clone_from(&other.pin_dir);
+    }
+
     /// Replaces the configuration file.
     pub fn write_config(&self, config: &str) -> Result<()> {
         let folder = self.folder.path().display();

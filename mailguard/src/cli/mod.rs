@@ -40,8 +40,8 @@ pub trait Processes {
     fn run(&self, config: &Path) -> anyhow::Result<()>;
     /// The mail process, which finds the socket pair to the datapath process under `channel`.
     fn mail(&self, channel: RawFd) -> anyhow::Result<()>;
-    /// Removes everything from the kernel unless a daemon with this `runtime_dir` runs; what was removed, one line each.
-    fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
+    /// Removes from the kernel what has this `pin_dir`, unless a daemon runs here; what was removed, one line each.
+    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
     /// What only the modules themselves can find wrong with a configuration: YARA rules that don't compile.
     fn examine(&self, config: &Config) -> anyhow::Result<()>;
     /// Looks at everything in the spool in this `state_dir`.
@@ -126,7 +126,7 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         Command::Doctor { output } => doctor::doctor(output, &processes.doctor(&args.config)?),
         Command::Unload { output } => {
             let places = config::places(&args.config)?;
-            let removed = processes.unload(&places.runtime_dir, &places.pin_dir)?;
+            let removed = processes.unload(&places.pin_dir)?;
             status::unloaded(output, &removed)
         }
         Command::Status { output } => status::status(&mut connect()?, output, now),

@@ -78,6 +78,28 @@ pub enum DatapathError {
         .0.display()
     )]
     NotBpffs(PathBuf),
+    /// The pins would go with the process.
+    #[error(
+        "kernel.pin_dir {}: no BPF file system there that outlives this mount namespace (ip netns exec, a container or a \
+         unit's sandbox made it): what is pinned would go with the last process in it and leave port 25 open. Enter the \
+         network namespace alone (nsenter --net=/run/netns/NAME mailguard run), give the container or unit the machine's \
+         /sys/fs/bpf, mounted there already, or name a folder on a BPF file system that the whole machine sees",
+        .0.display()
+    )]
+    PrivateBpffs(PathBuf),
+    /// It can't be told whether they would.
+    #[error(
+        "kernel.pin_dir {}: cannot tell whether its BPF file system outlives this process, /proc/1 can't be looked at \
+         ({error}): mount /proc, and allow CAP_SYS_PTRACE",
+        .pin_dir.display()
+    )]
+    UnknownBpffs {
+        /// The folder.
+        pin_dir: PathBuf,
+        /// The reason.
+        #[source]
+        error: io::Error,
+    },
     /// A pin can't be made, read or removed.
     #[error("{}: {error}", .path.display())]
     Pin {
@@ -89,8 +111,8 @@ pub enum DatapathError {
     },
     /// Somebody else's firewall.
     #[error(
-        "{0}: is in use by another network namespace: name another one, or run mailguard unload first to \
-         remove what is pinned there"
+        "{0}: is in use by another network namespace: name another one, or run mailguard unload in that \
+         namespace first, to remove what is pinned there"
     )]
     OtherNamespace(PathBuf),
     /// The network namespace has no number.

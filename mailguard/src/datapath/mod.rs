@@ -6,6 +6,7 @@
 //! everything. What the rules are is `core::rules`', what they mean `mailguard_common::decide`'s.
 
 mod attach;
+mod bpffs;
 mod counters;
 mod error;
 mod events;
@@ -37,8 +38,10 @@ use mailguard_core::rules::{self, Rules};
 use nix::time::{ClockId, clock_gettime};
 
 pub use attach::{EARLY, Hook, STEER};
+pub use bpffs::{BPFFS, is_bpffs, refuse_private};
 pub use error::{AttachError, DatapathError};
 pub use links::watch_links;
+pub use pins::netns_cookie;
 pub use probe::{probe, programs_at};
 pub use routes::{PRIORITY, TABLE};
 pub use rule_maps::BanStatus;
@@ -113,6 +116,7 @@ impl Datapath {
     /// [`Datapath::start`] with the TC hook given.
     pub fn start_on(config: &Config, listeners: &Listeners, hook: Hook) -> Result<Self, DatapathError> {
         let pins = Pins::open(&config.kernel.pin_dir)?;
+        pins::refuse_attached_elsewhere(&config.kernel.pin_dir)?;
         let mut programs = pins.load_object()?;
         attach::load(&mut programs)?;
         let mut rules = RuleMaps::new(&mut programs)?;
@@ -354,12 +358,23 @@ impl Datapath {
     }
 }
 
-/// Removes everything that a [`Datapath`] with this `pin_dir` set up in this network namespace.
+/// Removes everything that a [`Datapath`] with this `pin_dir` set up in this network namespace. The caller sees to it that
+/// none runs here, with whatever `pin_dir`.
 pub fn unload(pin_dir: &Path) -> Result<Unloaded, DatapathError> {
+    bpffs::refuse_private(pin_dir)?;
+    pins::refuse_attached_elsewhere(pin_dir)?;
     let programs = pins::remove_links(pin_dir)? + attach::remove_filters()?;
     let routes = routes::remove()?;
     let maps = pins::remove_maps(pin_dir)?;
     Ok(Unloaded { programs, maps, routes })
+}
+
+/// Removes what is pinned in the `pin_dir` of an earlier run in this network namespace, where another one is in use now.
+pub fn remove_old_pins(pin_dir: &Path) -> Result<(), DatapathError> {
+    pins::refuse_attached_elsewhere(pin_dir)?;
+    pins::remove_links(pin_dir)?;
+    pins::remove_maps(pin_dir)?;
+    Ok(())
 }
 
 fn fail_mode(config: &Config) -> u32 {

@@ -12,21 +12,14 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use aya::maps::MapInfo;
+use aya::maps::{Array, Map, MapData, MapInfo};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
-use mailguard_common::layout::ABI;
-use nix::fcntl::{Flock, FlockArg};
+use mailguard_common::layout::{ABI, Settings, map};
 use nix::libc;
-use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::statfs;
 
-use super::{DatapathError, object};
+use super::{DatapathError, bpffs, object};
 
-/// Where Linux has its BPF file system.
-const BPFFS: &str = "/sys/fs/bpf";
-/// Its magic number (linux/magic.h).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Folders of maps that are tried for one layout; more than one is there only after a collision.
 const MAX_MAP_FOLDERS: u32 = 8;
 /// Beginning of the name of a folder of maps.
@@ -39,9 +32,9 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Opens `folder`, mounting a BPF file system at its usual place if need be.
+    /// Opens `folder`, on a BPF file system that outlives us.
     pub(super) fn open(folder: &Path) -> Result<Self, DatapathError> {
-        ensure_bpffs(folder)?;
+        bpffs::ensure(folder)?;
         private_folder(folder)?;
         private_folder(&folder.join("links"))?;
         let maps = choose_map_folder(folder)?;
@@ -98,8 +91,35 @@ impl Pins {
     }
 }
 
+/// Refuses to touch pins that hold programs in another network namespace.
+pub(super) fn refuse_attached_elsewhere(pin_dir: &Path) -> Result<(), DatapathError> {
+    let folder = pin_dir.join("links");
+    let links: Vec<PathBuf> = names(&folder)?.iter().map(|name| folder.join(name)).collect();
+    let cookie = pinned_cookie(pin_dir)?;
+    let inode = fs::metadata("/proc/thread-self/ns/net").map_err(DatapathError::Namespace)?.ino();
+    // Maps of another version may not say it, and then the socket look-up's link does.
+    let elsewhere = (cookie != 0 && cookie != netns_cookie()? && links.iter().any(|link| is_attached(link)))
+        || links.iter().any(|link| fact(link, "netns_ino").is_some_and(|netns| netns != 0 && netns != inode));
+    if elsewhere { Err(DatapathError::OtherNamespace(pin_dir.to_owned())) } else { Ok(()) }
+}
+
+/// What the maps pinned in `pin_dir` say of their namespace; 0: nothing.
+fn pinned_cookie(pin_dir: &Path) -> Result<u64, DatapathError> {
+    for name in names(pin_dir)?.into_iter().filter(|name| name.starts_with(MAP_FOLDER)) {
+        let map = MapData::from_pin(pin_dir.join(name).join(map::CONFIG)).map(Map::Array);
+        // One of another layout has its say elsewhere, or none.
+        let settings = map.ok().and_then(|map| Array::<MapData, Settings>::try_from(map).ok());
+        if let Some(settings) = settings.and_then(|map| map.get(&0, 0).ok())
+            && settings.netns_cookie != 0
+        {
+            return Ok(settings.netns_cookie);
+        }
+    }
+    Ok(0)
+}
+
 /// The number of this network namespace, which no other one gets until the next boot (SO_NETNS_COOKIE, since 5.14).
-pub(super) fn netns_cookie() -> Result<u64, DatapathError> {
+pub fn netns_cookie() -> Result<u64, DatapathError> {
     let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"));
     let socket = socket.map_err(DatapathError::Namespace)?;
     let mut cookie = 0u64;
@@ -119,12 +139,15 @@ pub(super) fn netns_cookie() -> Result<u64, DatapathError> {
 
 /// Whether the link pinned at `path` is attached to anything: its interface, or its namespace, is still there.
 fn is_attached(path: &Path) -> bool {
-    let Ok(link) = open_pin(path) else { return false };
-    let facts = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", link.as_raw_fd()));
-    let facts = facts.unwrap_or_default();
-    let number = |line: &str| line.split_once(':').and_then(|(_, number)| number.trim().parse::<u64>().ok());
-    let place = |line: &&str| line.starts_with("ifindex:") || line.starts_with("netns_ino:");
-    facts.lines().filter(place).filter_map(number).any(|number| number != 0)
+    ["ifindex", "netns_ino"].iter().any(|place| fact(path, place).is_some_and(|number| number != 0))
+}
+
+/// What the kernel says of the link pinned at `path` under this name.
+fn fact(path: &Path, name: &str) -> Option<u64> {
+    let link = open_pin(path).ok()?;
+    let facts = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", link.as_raw_fd())).ok()?;
+    let mut values = facts.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    values.next()?.trim().parse().ok()
 }
 
 /// A descriptor of what is pinned at `path` (BPF_OBJ_GET): aya's own is private, and only it leads to the facts in /proc.
@@ -196,25 +219,6 @@ fn names(folder: &Path) -> Result<Vec<String>, DatapathError> {
     entries.map(name).collect::<io::Result<_>>().map_err(DatapathError::pin(folder))
 }
 
-fn ensure_bpffs(folder: &Path) -> Result<(), DatapathError> {
-    if is_bpffs(folder) {
-        return Ok(());
-    }
-    if !folder.starts_with(BPFFS) {
-        return Err(DatapathError::NotBpffs(folder.to_owned()));
-    }
-    // Two that start at one time must not mount one over the other: it would hide the pins.
-    let directory = fs::File::open(BPFFS).map_err(DatapathError::pin(BPFFS))?;
-    let lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| error.into());
-    let _lock = lock.map_err(DatapathError::pin(BPFFS))?;
-    if is_bpffs(folder) {
-        return Ok(());
-    }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700"))
-        .map_err(|error| DatapathError::pin(BPFFS)(error.into()))
-}
-
 /// Makes the folder for root alone. Pins in one that others made, or may write to, can't be trusted.
 fn private_folder(folder: &Path) -> Result<(), DatapathError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(DatapathError::pin(folder))?;
@@ -223,13 +227,6 @@ fn private_folder(folder: &Path) -> Result<(), DatapathError> {
         return Err(DatapathError::ForeignPins(folder.to_owned()));
     }
     Ok(())
-}
-
-/// Whether `folder`, or what exists of the way to it, is on a BPF file system.
-fn is_bpffs(folder: &Path) -> bool {
-    let existing = folder.ancestors().find(|path| path.exists());
-    let file_system = existing.and_then(|path| statfs(path).ok());
-    file_system.is_some_and(|facts| facts.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
 fn parse_object() -> Result<Object, DatapathError> {

@@ -5,18 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use mailguard_core::config::Config;
-use nix::sys::statfs::statfs;
 use nix::unistd::{AccessFlags, User, access};
 
 use super::{Finding, shell};
-use crate::datapath;
+use crate::datapath::{self, BPFFS};
 
 /// The oldest kernel that is supported.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
-/// Where Linux has its BPF file system; mailguard mounts it there itself.
-const BPFFS: &str = "/sys/fs/bpf";
-/// A BPF file system's magic number (linux/magic.h).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Capabilities by number (linux/capability.h), and what they are needed for.
 const CAPABILITIES: &[(u32, &str, &str)] = &[
@@ -40,6 +35,8 @@ pub(super) struct System {
     pub(super) has_bpffs: bool,
     /// Whether `kernel.pin_dir` is on one.
     pub(super) on_bpffs: bool,
+    /// Why what is pinned there would go with the process, or why that can't be told.
+    pub(super) private_bpffs: Option<String>,
     /// The TC hook that the programs were loaded and attached at for a trial, or why they can't be.
     pub(super) probe: Result<&'static str, String>,
     /// The mail user's number.
@@ -73,18 +70,12 @@ pub(super) fn read(config: &Config) -> System {
         kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
         capabilities: capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0),
         has_bpffs: text("/proc/filesystems").split_whitespace().any(|name| name == "bpf"),
-        on_bpffs: is_bpffs(&config.kernel.pin_dir),
+        on_bpffs: datapath::is_bpffs(&config.kernel.pin_dir),
+        private_bpffs: datapath::refuse_private(&config.kernel.pin_dir).err().map(|error| error.to_string()),
         probe: datapath::probe(config.kernel.xdp).map_err(|error| error.to_string()),
         user: user.map(|user| user.uid.as_raw()),
         folders: [&config.state_dir, &config.runtime_dir].map(|path| folder(path)).into(),
     }
-}
-
-/// Whether `folder`, or what exists of the way to it, is on a BPF file system.
-fn is_bpffs(folder: &Path) -> bool {
-    let existing = folder.ancestors().find(|path| path.exists());
-    let file_system = existing.and_then(|path| statfs(path).ok());
-    file_system.is_some_and(|facts| facts.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
 fn folder(path: &Path) -> Folder {
@@ -170,6 +161,10 @@ fn capabilities(effective: u64) -> Vec<Finding> {
 fn pins(config: &Config, system: &System) -> Finding {
     let folder = &config.kernel.pin_dir;
     let shown = folder.display();
+    if let Some(reason) = &system.private_bpffs {
+        let why = "The daemon doesn't start so. If it was doctor that was started so, start doctor as the daemon is.";
+        return Finding::error("pin-dir", reason, why);
+    }
     if system.on_bpffs {
         return Finding::ok("pin-dir", format!("{shown} is on a BPF file system"));
     }

@@ -6,6 +6,7 @@
 mod bans;
 mod descriptors;
 mod handler;
+mod instance;
 pub mod ipc;
 mod log;
 pub mod mail;
@@ -24,15 +25,17 @@ use mailguard_core::config::Config;
 use crate::datapath::DatapathError;
 use crate::intercept::ListenError;
 
+pub use instance::InstanceError;
+
 /// Why the datapath process can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Not root.
     #[error("mailguard run needs root: it loads programs into the kernel and opens port 25")]
     NotRoot,
-    /// Another instance holds the lock.
-    #[error("another mailguard is running: it holds {0}")]
-    AlreadyRunning(PathBuf),
+    /// Another instance is in the way.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     /// `user` doesn't exist.
     #[error("there is no user \"{0}\": create it (useradd --system --no-create-home {0}) or change `user`")]
     NoUser(String),

@@ -2,7 +2,7 @@
 //! process alive behind them. It parses nothing that a stranger sent.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
@@ -14,12 +14,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
 use super::descriptors;
+use super::instance::{Instance, InstanceError};
 use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
 use super::log;
 use super::spawn::{self, MailUser};
@@ -82,11 +82,11 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let (source, config) = read(path)?;
     let level = log::start(&config.log);
     let user = MailUser::find(&config.user)?;
-    let _lock = prepare_folders(&config, &user)?;
+    let mut instance = Instance::claim()?;
+    prepare_folders(&config, &user)?;
+    instance.claim_runtime_dir(&config.runtime_dir)?;
     if !config.enabled {
-        let removed = datapath::unload(&config.kernel.pin_dir)?;
-        info!(?removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
-        return Ok(());
+        return leave_nothing(instance, &config);
     }
     raise_open_files();
     let listeners = adapted(&Listeners::default(), &config, START_PORTS_PATIENCE)?;
@@ -95,6 +95,11 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     datapath::watch_links(move || links.send(Event::Links).is_ok())
         .map_err(|source| RunError::System { what: "watch the interfaces", source })?;
     let datapath = Datapath::start(&config, &listeners)?;
+    if let Some(pin_dir) = instance.pinned_elsewhere(&config.kernel.pin_dir) {
+        info!(pin_dir = %pin_dir.display(), "what an earlier run pinned there is removed");
+        datapath::remove_old_pins(pin_dir)?;
+    }
+    instance.note_pins(&config.kernel.pin_dir)?;
     for interface in datapath.interfaces() {
         if let Some(problem) = &interface.problem {
             warn!(interface = interface.name, zone = interface.zone, "not served: {problem}");
@@ -147,9 +152,8 @@ fn watch_signals(events: SyncSender<Event>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Makes the folders, owned by the mail user, and takes the lock that keeps a second instance out. A folder that is there
-/// already and somebody else's is left alone.
-fn prepare_folders(config: &Config, user: &MailUser) -> Result<Flock<File>, RunError> {
+/// Makes the folders, owned by the mail user. A folder that is there already and somebody else's is left alone.
+fn prepare_folders(config: &Config, user: &MailUser) -> Result<(), RunError> {
     for (folder, mode) in [(&config.state_dir, 0o700), (&config.runtime_dir, 0o755)] {
         let fail = |source| RunError::Directory { path: folder.clone(), source };
         if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) && !user.owns(folder) {
@@ -159,22 +163,29 @@ fn prepare_folders(config: &Config, user: &MailUser) -> Result<Flock<File>, RunE
         fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(fail)?;
         user.own(folder)?;
     }
-    lock(&config.runtime_dir)
+    Ok(())
 }
 
-/// Takes the lock of the one instance with this `runtime_dir`. It is on the folder itself: a file in it would be within
-/// the mail user's reach.
-fn lock(runtime_dir: &Path) -> Result<Flock<File>, RunError> {
-    let folder = File::open(runtime_dir)
-        .map_err(|source| RunError::Directory { path: runtime_dir.to_owned(), source })?;
-    Flock::lock(folder, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| RunError::AlreadyRunning(runtime_dir.to_owned()))
+/// `enabled = false`: removes what earlier runs left in the kernel.
+fn leave_nothing(instance: Instance, config: &Config) -> Result<(), RunError> {
+    if let Some(pin_dir) = instance.pinned_elsewhere(&config.kernel.pin_dir) {
+        datapath::remove_old_pins(pin_dir)?;
+    }
+    let removed = datapath::unload(&config.kernel.pin_dir)?;
+    info!(?removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
+    Ok(instance.forget()?)
 }
 
-/// Removes everything from the kernel, unless an instance runs.
-pub fn unload(runtime_dir: &Path, pin_dir: &Path) -> Result<Unloaded, RunError> {
-    let _lock = runtime_dir.exists().then(|| lock(runtime_dir)).transpose()?;
-    Ok(datapath::unload(pin_dir)?)
+/// Removes everything from the kernel that is pinned in `pin_dir`, or goes with it, unless an instance runs here.
+pub fn unload(pin_dir: &Path) -> Result<Unloaded, RunError> {
+    let instance = Instance::claim()?;
+    if let Some(theirs) = instance.pinned_elsewhere(pin_dir).filter(|theirs| theirs.exists()) {
+        let (theirs, asked) = (theirs.to_owned(), pin_dir.to_owned());
+        return Err(InstanceError::OtherPins { theirs, asked }.into());
+    }
+    let unloaded = datapath::unload(pin_dir)?;
+    instance.forget()?;
+    Ok(unloaded)
 }
 
 /// The listeners of `config`; waits a while for ports that a mail process is about to give up.

@@ -13,6 +13,7 @@ mod evasion;
 mod firewall;
 mod flood;
 mod from_file;
+mod instances;
 mod intercept;
 mod lifecycle;
 mod links;

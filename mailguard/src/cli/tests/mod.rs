@@ -30,8 +30,8 @@ impl Processes for Alone {
     fn mail(&self, channel: RawFd) -> anyhow::Result<()> {
         bail!("mail {channel}")
     }
-    fn unload(&self, runtime_dir: &Path, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
-        Ok(vec![format!("{} for {}", pin_dir.display(), runtime_dir.display())])
+    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
+        Ok(vec![pin_dir.display().to_string()])
     }
     fn examine(&self, config: &Config) -> anyhow::Result<()> {
         if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(()) }
@@ -164,8 +164,8 @@ fn the_other_processes() {
     let config = folder.path().join("m.toml");
     assert_eq!(typed("run", &folder).unwrap_err().to_string(), format!("run {}", config.display()));
     assert_eq!(typed("mail --channel 7", &folder).unwrap_err().to_string(), "mail 7");
-    assert_eq!(typed("unload", &folder).unwrap(), Printed::text("removed: /pins for /run/x\n"));
-    let json = "{\n  \"removed\": [\n    \"/pins for /run/x\"\n  ]\n}\n";
+    assert_eq!(typed("unload", &folder).unwrap(), Printed::text("removed: /pins\n"));
+    let json = "{\n  \"removed\": [\n    \"/pins\"\n  ]\n}\n";
     assert_eq!(typed("unload --json", &folder).unwrap(), Printed::text(json));
 }
 

@@ -18,6 +18,7 @@ fn machine() -> System {
         capabilities: ALL,
         has_bpffs: true,
         on_bpffs: true,
+        private_bpffs: None,
         probe: Ok("tcx"),
         user: Some(999),
         folders: Vec::new(),
@@ -65,6 +66,7 @@ fn users_folders_and_pins() {
     for system in [
         System { user: Some(0), ..machine() },
         System { on_bpffs: false, has_bpffs: false, ..machine() },
+        System { private_bpffs: Some("it goes with the process".to_owned()), ..machine() },
         System { probe: Err("unknown opcode ".repeat(1_000)), ..machine() },
         System {
             folders: vec![folder(FolderState::Impossible("it isn't a folder".to_owned()))],
