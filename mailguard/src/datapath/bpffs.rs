@@ -5,7 +5,6 @@
 //! machine's first process sees is taken, and nothing else.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -42,9 +41,11 @@ pub(super) fn ensure(folder: &Path) -> Result<(), DatapathError> {
 /// Refuses a `folder` whose file system only this mount namespace has, or would have if it were mounted now.
 pub fn refuse_private(folder: &Path) -> Result<(), DatapathError> {
     let fail = |error| DatapathError::UnknownBpffs { pin_dir: folder.to_owned(), error };
+    // Not by the namespaces' own files: looking at those of the first process needs CAP_SYS_PTRACE.
+    let mountinfo = |process| fs::read_to_string(format!("/proc/{process}/mountinfo")).map_err(fail);
     let shared = match device(folder) {
-        Some(device) => lists(&fs::read_to_string("/proc/1/mountinfo").map_err(fail)?, &device),
-        None => in_first_mount_namespace().map_err(fail)?,
+        Some(device) => lists(&mountinfo("1")?, &device),
+        None => of_one_namespace(&mountinfo("thread-self")?, &mountinfo("1")?),
     };
     if shared { Ok(()) } else { Err(DatapathError::PrivateBpffs(folder.to_owned())) }
 }
@@ -73,9 +74,11 @@ fn lists(mountinfo: &str, device: &str) -> bool {
     mountinfo.lines().any(|line| line.split(' ').nth(2) == Some(device))
 }
 
-fn in_first_mount_namespace() -> io::Result<bool> {
-    let inode = |process: &str| fs::metadata(format!("/proc/{process}/ns/mnt")).map(|facts| facts.ino());
-    Ok(inode("thread-self")? == inode("1")?)
+/// Whether two mountinfos are of one mount namespace: what is mounted has a number of its own in each.
+fn of_one_namespace(ours: &str, theirs: &str) -> bool {
+    let number = |line: &str| line.split(' ').next().and_then(|number| number.parse::<u64>().ok());
+    let theirs: Vec<u64> = theirs.lines().filter_map(number).collect();
+    ours.lines().filter_map(number).any(|number| theirs.contains(&number))
 }
 
 fn in_machines_pid_namespace() -> bool {
@@ -116,5 +119,13 @@ mod tests {
         assert!(!lists(mountinfo, "0:3"), "whole numbers");
         assert!(!lists(mountinfo, "0:41"), "that is a name");
         assert!(!lists("", "0:39"));
+    }
+
+    #[test]
+    fn mount_namespaces_are_told_apart_by_the_numbers_of_what_is_mounted() {
+        let first = "22 1 254:1 / / rw - ext4 /dev/root rw\n47 22 0:39 / /sys/fs/bpf rw - bpf bpf rw\n";
+        assert!(of_one_namespace("47 22 0:39 / / rw - bpf bpf rw\n", first), "in a chroot");
+        assert!(!of_one_namespace("122 1 254:1 / / rw - ext4 /dev/root rw\n", first), "a copy");
+        assert!(!of_one_namespace("", first));
     }
 }

@@ -90,7 +90,7 @@ pub enum DatapathError {
     /// It can't be told whether they would.
     #[error(
         "kernel.pin_dir {}: cannot tell whether its BPF file system outlives this process, /proc/1 can't be looked at \
-         ({error}): mount /proc, and allow CAP_SYS_PTRACE",
+         ({error}): mount /proc there",
         .pin_dir.display()
     )]
     UnknownBpffs {

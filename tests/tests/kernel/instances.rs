@@ -27,7 +27,8 @@ fn check_served(topology: &Topology, what: &str) {
 /// What it says that fails.
 #[track_caller]
 fn refused(output: Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "it isn't refused: {text}");
     text
 }
