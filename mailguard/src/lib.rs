@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod datapath;
+pub mod names;
 pub mod intercept;
 pub mod session;
 pub mod tls;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use mailguard::cli::{self, Processes};
 use mailguard::datapath::Unloaded;
 use mailguard::doctor::{self, Report};
+use mailguard::names;
 use mailguard::runtime::{self, mail, supervisor};
 use mailguard::store::inspect::{self, Exported, Inspection};
 use mailguard_core::config::Config;
@@ -20,6 +21,10 @@ impl Processes for Program {
 
     fn mail(&self, channel: RawFd) -> anyhow::Result<()> {
         mail::run(channel)
+    }
+
+    fn names(&self) -> anyhow::Result<()> {
+        Ok(names::resolver::run()?)
     }
 
     fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {

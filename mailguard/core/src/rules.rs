@@ -6,6 +6,7 @@
 //! limits and the maps themselves are `datapath`'s.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -69,7 +70,7 @@ pub struct Rules {
 /// The rules that `config` means.
 pub fn compile(config: &Config) -> Rules {
     let bypass = &config.bypass;
-    let list = |subnets: &[IpNet], ips: &[std::net::IpAddr]| {
+    let list = |subnets: &[IpNet], ips: &[IpAddr]| {
         let hosts = ips.iter().copied().map(IpNet::from);
         subnets.iter().map(IpNet::trunc).chain(hosts).map(|net| (net, BypassRule::Bypass)).collect()
     };
@@ -105,6 +106,15 @@ fn sender_rules(zone: &Zone, action: BlacklistAction) -> Option<(String, BTreeMa
     Some((zone.name.clone(), rules.collect()))
 }
 
+impl Rules {
+    /// Lets connections to these addresses pass, too; the rule of an address that has one stays.
+    pub fn bypass_to_each<'a>(&mut self, addresses: impl IntoIterator<Item = &'a IpAddr>) {
+        for address in addresses {
+            self.bypass_to.entry(IpNet::from(*address)).or_insert(BypassRule::Bypass);
+        }
+    }
+}
+
 fn client_rules(action: BlacklistAction, black: &[IpNet], white: &[IpNet]) -> BTreeMap<IpNet, ClientRule> {
     let rule = match action {
         BlacklistAction::Drop => ClientRule::Drop,
@@ -126,8 +136,6 @@ fn covered(net: IpNet, nets: &HashSet<IpNet>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -157,6 +165,15 @@ mod tests {
         check("2001:db8::/32", "2001:db8::1/128", &[("2001:db8::/32", Drop), ("2001:db8::1/128", Allow)]);
         check("0.0.0.0/0", "::/0", &[("0.0.0.0/0", Drop)]);
         check("10.1.2.3/8", "", &[("10.0.0.0/8", Drop)]);
+    }
+
+    #[test]
+    fn an_address_that_has_a_rule_keeps_it() {
+        let mut rules = Rules::default();
+        rules.bypass_to.insert("192.0.2.1/32".parse().unwrap(), BypassRule::Intercept);
+        rules.bypass_to_each(&["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap()));
+        let expect = [("192.0.2.1/32", BypassRule::Intercept), ("2001:db8::1/128", BypassRule::Bypass)];
+        assert_eq!(rules.bypass_to, expect.map(|(net, rule)| (net.parse().unwrap(), rule)).into());
     }
 
     #[test]

@@ -50,6 +50,9 @@ decides on new connections) until `mailguard unload` removes them.")]
         #[arg(long)]
         channel: RawFd,
     },
+    /// The part of `run` that asks the DNS for `bypass.to_names`; `run` starts it.
+    #[command(hide = true)]
+    Names,
     /// Check a configuration: every error with its line and what is accepted.
     #[command(after_help = "\
 Examples:
@@ -101,6 +104,7 @@ Examples:
   mailguard bypass list
   mailguard bypass add from-subnet 192.168.5.0/24 2001:db8:5::/64
   mailguard bypass remove to-ip 203.0.113.9
+  mailguard bypass add to-name mail.example.net
   mailguard bypass add to-ip --from-file partners.txt"
     )]
     Bypass(ListCommand<BypassKind>),
@@ -314,6 +318,8 @@ pub(super) enum BypassKind {
     ToSubnet,
     /// One server
     ToIp,
+    /// One server by its host name, at the addresses that the DNS gives
+    ToName,
 }
 
 impl Kind for BypassKind {
@@ -324,6 +330,7 @@ impl Kind for BypassKind {
             BypassKind::FromMac => EditList::BypassFromMac,
             BypassKind::ToSubnet => EditList::BypassToSubnet,
             BypassKind::ToIp => EditList::BypassToIp,
+            BypassKind::ToName => EditList::BypassToName,
         }
     }
 }

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::args::{Kind, ListCommand, Output};
-use super::layout::{Table, span};
+use super::layout::{Table, plain, span};
 use super::{Printed, wrong_answer};
-use crate::config::{Change, Edit};
+use crate::config::{Change, Edit, EditList};
 use crate::control::{Answer, Client, Edited, EntryRow, Request};
 
 /// Values that are named one by one after a change; more are only counted.
@@ -54,7 +54,10 @@ fn print(entries: &[EntryRow]) -> String {
         return "nothing is listed\n".to_owned();
     }
     let mut table = Table::whole(&["KIND", "VALUE", "HITS", "LAST HIT", "WRITTEN IN"]);
-    for EntryRow { entry, packets, last_hit_seconds_ago, .. } in entries {
+    let mut names = String::new();
+    for row in entries {
+        let EntryRow { entry, packets, last_hit_seconds_ago, .. } = row;
+        name(&mut names, row);
         let last = last_hit_seconds_ago.map(|seconds| format!("{} ago", span(Duration::from_secs(seconds))));
         table.row([
             entry.list.kind().to_owned(),
@@ -66,7 +69,21 @@ fn print(entries: &[EntryRow]) -> String {
     }
     let mut text = String::new();
     table.print(&mut text, "");
-    text
+    text + &names
+}
+
+/// Which addresses a name stands for, if it is one.
+fn name(text: &mut String, row: &EntryRow) {
+    let Some(addresses) = &row.addresses else { return };
+    if text.is_empty() {
+        text.push('\n');
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let shown = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
+    let _ = writeln!(text, "{}: {shown}", plain(&row.entry.value));
+    if let Some(note) = &row.note {
+        let _ = writeln!(text, "  {}", plain(note));
+    }
 }
 
 fn print_edited(edited: &Edited) -> String {
@@ -84,5 +101,8 @@ fn print_edited(edited: &Edited) -> String {
         }
     }
     let _ = writeln!(text, "in force, and written into {}", edited.config.display());
+    if edited.list == EditList::BypassToName && edited.change == Change::Add {
+        text.push_str("connections pass once the DNS has answered: see `mailguard bypass list to-name`\n");
+    }
     text
 }

@@ -40,6 +40,8 @@ pub trait Processes {
     fn run(&self, config: &Path) -> anyhow::Result<()>;
     /// The mail process, which finds the socket pair to the datapath process under `channel`.
     fn mail(&self, channel: RawFd) -> anyhow::Result<()>;
+    /// The process that asks the DNS for `bypass.to_names`, over its standard input and output.
+    fn names(&self) -> anyhow::Result<()>;
     /// Removes from the kernel what has this `pin_dir`, unless a daemon runs here; what was removed, one line each.
     fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
     /// What only the modules themselves can find wrong with a configuration: YARA rules that don't compile.
@@ -120,6 +122,7 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
     match args.command {
         Command::Run => processes.run(&args.config).map(|()| Printed::default()),
         Command::Mail { channel } => processes.mail(channel).map(|()| Printed::default()),
+        Command::Names => processes.names().map(|()| Printed::default()),
         Command::Check { file, output } => {
             check::check(file.as_deref().unwrap_or(&args.config), output, processes)
         }

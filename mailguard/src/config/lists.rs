@@ -31,6 +31,8 @@ pub enum EditList {
     BypassToSubnet,
     /// `bypass.to_ips`
     BypassToIp,
+    /// `bypass.to_names`
+    BypassToName,
     /// `access.blacklist_clients`
     BlacklistClient,
     /// `access.blacklist_senders`
@@ -58,12 +60,13 @@ pub struct ListEntry {
 
 impl EditList {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [EditList; 10] = [
+    pub const ALL: [EditList; 11] = [
         EditList::BypassFromSubnet,
         EditList::BypassFromIp,
         EditList::BypassFromMac,
         EditList::BypassToSubnet,
         EditList::BypassToIp,
+        EditList::BypassToName,
         EditList::BlacklistClient,
         EditList::BlacklistSender,
         EditList::BlacklistRecipient,
@@ -79,6 +82,7 @@ impl EditList {
             EditList::BypassFromMac => ["bypass", "from_macs"],
             EditList::BypassToSubnet => ["bypass", "to_subnets"],
             EditList::BypassToIp => ["bypass", "to_ips"],
+            EditList::BypassToName => ["bypass", "to_names"],
             EditList::BlacklistClient => ["access", "blacklist_clients"],
             EditList::BlacklistSender => ["access", "blacklist_senders"],
             EditList::BlacklistRecipient => ["access", "blacklist_recipients"],
@@ -95,6 +99,7 @@ impl EditList {
             EditList::BypassFromMac => "from-mac",
             EditList::BypassToSubnet => "to-subnet",
             EditList::BypassToIp => "to-ip",
+            EditList::BypassToName => "to-name",
             EditList::BlacklistClient => "client",
             EditList::BlacklistSender => "sender",
             EditList::BlacklistRecipient => "recipient",
@@ -141,7 +146,8 @@ impl EditList {
             EditList::BypassToSubnet | EditList::BypassToIp => "bypass to",
             EditList::BypassFromMac => "bypass from-mac",
             EditList::BlacklistClient => "blacklist client",
-            EditList::BlacklistSender
+            EditList::BypassToName
+            | EditList::BlacklistSender
             | EditList::BlacklistRecipient
             | EditList::RblIp
             | EditList::RblDomain => return None,
@@ -179,6 +185,10 @@ impl EditList {
                 }
             }),
             EditList::RblIp | EditList::RblDomain => self.entry(text, &syntax::BLOCK_LIST, Entry::of),
+            EditList::BypassToName => self.entry(text, &syntax::HOST_NAME, |name| Entry {
+                written: name.to_string(),
+                compared: name.ascii().to_owned(),
+            }),
             EditList::BlacklistSender | EditList::BlacklistRecipient => {
                 self.entry(text, &syntax::PATTERN, |pattern| match pattern {
                     AddressPattern::Domain(domain) => {

@@ -286,6 +286,12 @@ pub struct EntryRow {
     pub packets: Option<u64>,
     /// Seconds since the last of them; absent when there was none.
     pub last_hit_seconds_ago: Option<u64>,
+    /// The addresses that a name stands for; absent on the lists of other things.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<IpAddr>>,
+    /// What an administrator should know of it, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A list was changed, in the file and in force.

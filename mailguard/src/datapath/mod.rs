@@ -14,6 +14,7 @@ mod interfaces;
 mod known;
 mod leaving;
 mod links;
+mod local;
 mod object;
 mod pins;
 mod probe;
@@ -23,6 +24,7 @@ mod rule_maps;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
@@ -41,6 +43,7 @@ pub use attach::{EARLY, Hook, STEER};
 pub use bpffs::{BPFFS, is_bpffs, refuse_private};
 pub use error::{AttachError, DatapathError};
 pub use links::watch_links;
+pub use local::{Delivery, deliveries};
 pub use pins::netns_cookie;
 pub use probe::{probe, programs_at};
 pub use routes::{PRIORITY, TABLE};
@@ -62,6 +65,8 @@ pub struct Datapath {
     settings: Settings,
     config: Array<MapData, Settings>,
     rules: RuleMaps,
+    /// Addresses that bypass by a name, besides those that the configuration lists.
+    named: BTreeSet<IpAddr>,
     /// What is done to banned clients.
     ban_action: u32,
     counters: Counters,
@@ -110,11 +115,16 @@ impl Datapath {
     /// builds it. `listeners` are those of `config`; the caller keeps them open. From here on the caller owes a
     /// [`Datapath::heartbeat`] each second.
     pub fn start(config: &Config, listeners: &Listeners) -> Result<Self, DatapathError> {
-        Self::start_on(config, listeners, Hook::of_this_kernel())
+        Self::start_on(config, listeners, Hook::of_this_kernel(), BTreeSet::new())
     }
 
-    /// [`Datapath::start`] with the TC hook given.
-    pub fn start_on(config: &Config, listeners: &Listeners, hook: Hook) -> Result<Self, DatapathError> {
+    /// [`Datapath::start`] with the TC hook given, and with `named` as by [`Datapath::set_named`].
+    pub fn start_on(
+        config: &Config,
+        listeners: &Listeners,
+        hook: Hook,
+        named: BTreeSet<IpAddr>,
+    ) -> Result<Self, DatapathError> {
         let pins = Pins::open(&config.kernel.pin_dir)?;
         pins::refuse_attached_elsewhere(&config.kernel.pin_dir)?;
         let mut programs = pins.load_object()?;
@@ -128,7 +138,7 @@ impl Datapath {
         let ban_action = rule_maps::ban_action(config);
         rules.remove_ended(now_ns())?;
         rules.set_ban_action(ban_action)?;
-        rules.replace(&rules::compile(config), &mut settings, &mut config_map)?;
+        rules.replace(&compiled(config, &named), &mut settings, &mut config_map)?;
         let sockets = object::take_map(&mut programs, map::LISTENERS)?;
         let known = KnownInterfaces::new(&mut programs)?;
         let counters = Counters::new(&mut programs)?;
@@ -143,6 +153,7 @@ impl Datapath {
             settings,
             config: config_map,
             rules,
+            named,
             ban_action,
             counters,
             rates,
@@ -288,7 +299,7 @@ impl Datapath {
     /// removals, so that no session breaks and nothing is unprotected in between. Interfaces that steer no longer go on
     /// serving their sessions.
     pub fn apply(&mut self, config: &Config, listeners: &Listeners) -> Result<Applied, DatapathError> {
-        let mut applied = self.add_rules(&rules::compile(config))?;
+        let mut applied = self.add_rules(&compiled(config, &self.named))?;
         self.ban_action = rule_maps::ban_action(config);
         self.rules.set_ban_action(self.ban_action)?;
         self.settings.fail_mode = fail_mode(config);
@@ -298,6 +309,16 @@ impl Datapath {
         self.follow_interfaces(config, listeners)?;
         applied.removed += self.remove_old_zones()?;
         Ok(applied)
+    }
+
+    /// Lets connections to these addresses pass, too, and no longer to those that were set before. `config` is the one
+    /// that is in force.
+    pub fn set_named(&mut self, named: BTreeSet<IpAddr>, config: &Config) -> Result<(), DatapathError> {
+        if named != self.named {
+            self.apply_rules(&compiled(config, &named))?;
+            self.named = named;
+        }
+        Ok(())
     }
 
     /// Applies these rules; interfaces stay in their zones.
@@ -375,6 +396,13 @@ pub fn remove_old_pins(pin_dir: &Path) -> Result<(), DatapathError> {
     pins::remove_links(pin_dir)?;
     pins::remove_maps(pin_dir)?;
     Ok(())
+}
+
+/// The rules of `config`, and those of the addresses that names stand for.
+fn compiled(config: &Config, named: &BTreeSet<IpAddr>) -> Rules {
+    let mut rules = rules::compile(config);
+    rules.bypass_to_each(named);
+    rules
 }
 
 fn fail_mode(config: &Config) -> u32 {

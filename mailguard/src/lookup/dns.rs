@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::lookup::Lookup as DnsAnswer;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
@@ -18,6 +19,7 @@ use mailguard_core::config::model::Dns as DnsConfig;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
 use mailguard_core::mx::{self, MxRecord};
+use mailguard_core::names::{Addresses, Family};
 use mailguard_core::policy::domain::Standing;
 use tokio::sync::Semaphore;
 
@@ -52,7 +54,16 @@ pub struct Dns {
 impl Dns {
     /// A resolver as configured. One that can't be made answers every query with why.
     pub fn new(config: &DnsConfig) -> Self {
-        let resolver = build(config).map_err(|error| format!("no DNS server is known: {error}"));
+        Self::with_cache(config, CACHED_ANSWERS)
+    }
+
+    /// One that keeps no answer, so that each comes with the time it holds from now on.
+    pub fn uncached(config: &DnsConfig) -> Self {
+        Self::with_cache(config, 0)
+    }
+
+    fn with_cache(config: &DnsConfig, cached: u64) -> Self {
+        let resolver = build(config, cached).map_err(|error| format!("no DNS server is known: {error}"));
         // Each try may go over UDP and then TCP.
         let deadline = config.timeout * (2 * TRIES as u32);
         Self {
@@ -92,6 +103,28 @@ impl Dns {
             (Lookup::Unavailable(cause), _) | (_, Lookup::Unavailable(cause)) => Lookup::Unavailable(cause),
             (Lookup::Absent, Lookup::Absent) => Lookup::Absent,
         }
+    }
+
+    /// The addresses of `host`, of one family, in no order, and for how long they are.
+    pub async fn addresses_for_a_time(&self, host: &Domain, family: Family) -> Lookup<Addresses> {
+        let record_type = match family {
+            Family::V4 => RecordType::A,
+            Family::V6 => RecordType::AAAA,
+        };
+        let answer = match self.ask(&self.under_way, host.ascii(), record_type).await {
+            Ok(answer) => answer,
+            Err(lookup) => return lookup,
+        };
+        let address = |data: &RData| match data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        };
+        // Aliases on the way count: who changes one changes the addresses.
+        let ttl = answer.answers().iter().map(|record| record.ttl).min().unwrap_or_default();
+        let addresses: Vec<IpAddr> =
+            answer.answers().iter().filter_map(|record| address(&record.data)).collect();
+        if addresses.is_empty() { Lookup::Absent } else { Lookup::Found(Addresses { addresses, ttl }) }
     }
 
     /// Whether mail could go to `domain`.
@@ -162,18 +195,27 @@ impl Dns {
         record_type: RecordType,
         take: impl Fn(&RData) -> Option<T>,
     ) -> Lookup<Vec<T>> {
-        let resolver = match &self.resolver {
-            Ok(resolver) => resolver,
-            Err(cause) => return Lookup::Unavailable(cause.clone()),
-        };
-        // The final dot: the name is whole, no search domain belongs to it.
-        let lookup = resolver.lookup(format!("{}.", name.trim_end_matches('.')), record_type);
-        let records: Vec<T> = match self.bounded(room, lookup).await {
+        let records: Vec<T> = match self.ask(room, name, record_type).await {
             Ok(answer) => answer.answers().iter().filter_map(|record| take(&record.data)).collect(),
-            Err(error) if is_absent(&error) => Vec::new(),
-            Err(error) => return Lookup::Unavailable(error.to_string()),
+            Err(lookup) => return lookup,
         };
         if records.is_empty() { Lookup::Absent } else { Lookup::Found(records) }
+    }
+
+    /// The whole answer, or what its absence means.
+    async fn ask<T>(
+        &self,
+        room: &Semaphore,
+        name: &str,
+        record_type: RecordType,
+    ) -> Result<DnsAnswer, Lookup<T>> {
+        let resolver = self.resolver.as_ref().map_err(|cause| Lookup::Unavailable(cause.clone()))?;
+        // The final dot: the name is whole, no search domain belongs to it.
+        let lookup = resolver.lookup(format!("{}.", name.trim_end_matches('.')), record_type);
+        self.bounded(room, lookup).await.map_err(|error| match is_absent(&error) {
+            true => Lookup::Absent,
+            false => Lookup::Unavailable(error.to_string()),
+        })
     }
 
     async fn bounded<T>(
@@ -200,7 +242,7 @@ fn is_absent(error: &NetError) -> bool {
     }
 }
 
-fn build(config: &DnsConfig) -> Result<TokioResolver, NetError> {
+fn build(config: &DnsConfig, cached: u64) -> Result<TokioResolver, NetError> {
     let mut builder = if config.servers.is_empty() {
         TokioResolver::builder_tokio()?
     } else {
@@ -219,8 +261,8 @@ fn build(config: &DnsConfig) -> Result<TokioResolver, NetError> {
     options.timeout = config.timeout;
     options.attempts = TRIES;
     options.edns0 = true;
-    options.cache_size = CACHED_ANSWERS;
-    options.positive_max_ttl = Some(MAX_CACHE_TIME);
+    options.cache_size = cached;
+    options.positive_max_ttl = (cached > 0).then_some(MAX_CACHE_TIME);
     options.negative_max_ttl = Some(MAX_NEGATIVE_CACHE_TIME);
     // Above our own bound, so that this one never turns a query away.
     options.max_active_requests = 2 * MAX_QUERIES;
@@ -311,6 +353,20 @@ mod tests {
         assert!(matches!(dns.codes("refused.test").await, Lookup::Unavailable(_)));
         // An answer that fits no datagram is asked for again.
         assert_eq!(dns.codes("large.test").await, Lookup::Found(vec![[192, 0, 2, 7].into()]));
+    }
+
+    #[tokio::test]
+    async fn addresses_come_with_the_time_they_are_for() {
+        let server =
+            DnsServer::start(&["mx.test A 192.0.2.1", "mx.test A 192.0.2.2", "alias.test CNAME mx.test"])
+                .await;
+        let dns = Dns::uncached(&server.config());
+        let addresses = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap()).to_vec();
+        let expect = Lookup::Found(Addresses { addresses, ttl: 60 });
+        for name in ["mx.test", "alias.test"] {
+            assert_eq!(dns.addresses_for_a_time(&domain(name), Family::V4).await, expect);
+            assert_eq!(dns.addresses_for_a_time(&domain(name), Family::V6).await, Lookup::Absent);
+        }
     }
 
     #[tokio::test]

@@ -138,13 +138,14 @@ impl ControlHandler {
     }
 
     async fn entries(&self, lists: Vec<EditList>) -> Result<Answer> {
-        let counts = match self.parts.privileged.request(ipc::Request::RuleCounts).await.map_err(failed)? {
-            ipc::Answer::RuleCounts(counts) => counts,
-            _ => return Err(failed(OTHER_QUESTION)),
-        };
+        let (counts, names) =
+            match self.parts.privileged.request(ipc::Request::RuleCounts).await.map_err(failed)? {
+                ipc::Answer::RuleCounts { rules, names } => (rules, names),
+                _ => return Err(failed(OTHER_QUESTION)),
+            };
         let loaded = self.loaded();
         let entries = lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect();
-        Ok(Answer::Entries(rows::entry_rows(entries, &counts)))
+        Ok(Answer::Entries(rows::entry_rows(entries, &counts, &names)))
     }
 
     async fn edit(&self, edit: Edit) -> Result<Answer> {
@@ -160,7 +161,10 @@ impl ControlHandler {
         problems.extend(self.parts.traces.failure().map(|failure| failure.to_string()));
         problems.extend(self.damaged().await?);
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
-            Ok(ipc::Answer::Status(status)) => status,
+            Ok(ipc::Answer::Status { kernel, problems: of_datapath }) => {
+                problems.extend(of_datapath);
+                kernel
+            }
             Ok(_) => serde_json::Value::Null,
             Err(error) => {
                 problems.push(error);

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use mailguard_core::names::NameStatus;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -117,10 +118,20 @@ pub enum Answer {
         /// What an administrator should know, a line each.
         notes: Vec<String>,
     },
-    /// The state of the kernel side, as [`crate::datapath::DatapathStatus`] is written.
-    Status(serde_json::Value),
-    /// The rules that decided about any packet.
-    RuleCounts(Vec<RuleCount>),
+    /// The state of the datapath process.
+    Status {
+        /// The kernel side, as [`crate::datapath::DatapathStatus`] is written.
+        kernel: serde_json::Value,
+        /// What isn't as it should be, a line each.
+        problems: Vec<String>,
+    },
+    /// The rules that decided about any packet, and the addresses that names stand for.
+    RuleCounts {
+        /// The rules.
+        rules: Vec<RuleCount>,
+        /// The names.
+        names: Vec<NameStatus>,
+    },
     /// It is done.
     Done,
     /// The bans in force.

@@ -10,6 +10,7 @@ mod instance;
 pub mod ipc;
 mod log;
 pub mod mail;
+mod names;
 mod privileged;
 mod reception;
 mod rows;

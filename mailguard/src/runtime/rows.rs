@@ -5,12 +5,13 @@ use std::fmt::Display;
 
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
+use mailguard_core::mail::{Domain, ForwardPath, QueueId, ReversePath};
+use mailguard_core::names::NameStatus;
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NoRoute, Route};
 
-use crate::config::ListEntry;
+use crate::config::{EditList, ListEntry};
 use crate::control::{
     AttemptRow, CheckRow, EntryRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
     RouteRow, SourceRow, TraceRecipient, TraceRow,
@@ -42,20 +43,64 @@ fn source(origin: &Origin) -> Option<SourceRow> {
     }
 }
 
-/// Entries of lists with what the kernel counted for each. Entries that mean the same share a rule and its count.
-pub(super) fn entry_rows(entries: Vec<ListEntry>, counts: &[RuleCount]) -> Vec<EntryRow> {
+/// Entries of lists with what the kernel counted for each. Entries that mean the same share a rule and its count; a name has
+/// those of the addresses that it stands for.
+pub(super) fn entry_rows(
+    entries: Vec<ListEntry>,
+    counts: &[RuleCount],
+    names: &[NameStatus],
+) -> Vec<EntryRow> {
     let counts: HashMap<(&str, &str), &RuleCount> =
         counts.iter().map(|count| ((count.list.as_str(), count.value.as_str()), count)).collect();
+    let names: HashMap<&str, &NameStatus> = names.iter().map(|name| (name.name.as_str(), name)).collect();
     let row = |entry: ListEntry| {
+        if entry.list == EditList::BypassToName {
+            let ascii = Domain::parse(&entry.value).map(|name| name.ascii().to_owned());
+            let status = ascii.ok().and_then(|name| names.get(name.as_str()).copied());
+            return name_row(entry, status, &counts);
+        }
         let rule = entry.list.kernel_rule(&entry.value);
         let count = rule.as_ref().and_then(|(list, value)| counts.get(&(*list, value.as_str())));
         EntryRow {
             packets: rule.as_ref().map(|_| count.map_or(0, |count| count.packets)),
             last_hit_seconds_ago: count.map(|count| count.last_hit_seconds_ago),
+            addresses: None,
+            note: None,
             entry,
         }
     };
     entries.into_iter().map(row).collect()
+}
+
+fn name_row(
+    entry: ListEntry,
+    status: Option<&NameStatus>,
+    counts: &HashMap<(&str, &str), &RuleCount>,
+) -> EntryRow {
+    let addresses = status.map(|status| status.addresses.clone()).unwrap_or_default();
+    let rules = addresses
+        .iter()
+        .filter_map(|address| EditList::BypassToIp.kernel_rule(&address.to_string()))
+        .filter_map(|(list, value)| counts.get(&(list, value.as_str())).copied())
+        .collect::<Vec<_>>();
+    EntryRow {
+        packets: Some(rules.iter().map(|count| count.packets).sum()),
+        last_hit_seconds_ago: rules.iter().map(|count| count.last_hit_seconds_ago).min(),
+        addresses: Some(addresses),
+        note: status.and_then(name_note),
+        entry,
+    }
+}
+
+/// What an administrator should know of a name, in one line.
+fn name_note(status: &NameStatus) -> Option<String> {
+    let kept = || status.trouble.as_ref().map(|cause| format!("no answer, the last one is kept: {cause}"));
+    let refused = || {
+        let refused: Vec<String> =
+            status.refused.iter().map(|(address, why)| format!("{address} ({why})")).collect();
+        (!refused.is_empty()).then(|| format!("refused: {}", refused.join(", ")))
+    };
+    status.problem.clone().or_else(kept).or_else(refused)
 }
 
 pub(super) fn queue_row(id: QueueId, record: &MessageRecord) -> QueueRow {

@@ -22,10 +22,12 @@ use super::descriptors;
 use super::instance::{Instance, InstanceError};
 use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
 use super::log;
+use super::names;
 use super::spawn::{self, MailUser};
 use crate::config::{self, Source};
-use crate::datapath::{self, Datapath, InterfaceStatus, Unloaded};
+use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Unloaded};
 use crate::intercept::{ListenError, Listeners, ZoneListener};
+use crate::names::NamedServers;
 
 /// How long a mail process may take to finish what is under way after Stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -61,6 +63,8 @@ enum Event {
     Signal(Signal),
     /// An interface came, went or changed.
     Links,
+    /// Other addresses bypass by their names.
+    Names,
 }
 
 /// Why a mail process is no longer served.
@@ -94,7 +98,10 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let links = events.clone();
     datapath::watch_links(move || links.send(Event::Links).is_ok())
         .map_err(|source| RunError::System { what: "watch the interfaces", source })?;
-    let datapath = Datapath::start(&config, &listeners)?;
+    let tell = events.clone();
+    let names = names::start(&config, move || tell.send(Event::Names).is_ok())?;
+    let named = names.bypassed();
+    let datapath = Datapath::start_on(&config, &listeners, Hook::of_this_kernel(), named)?;
     if let Some(pin_dir) = instance.pinned_elsewhere(&config.kernel.pin_dir) {
         info!(pin_dir = %pin_dir.display(), "what an earlier run pinned there is removed");
         datapath::remove_old_pins(pin_dir)?;
@@ -113,6 +120,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         listeners,
         lacking: None,
         datapath,
+        names,
         events,
         generation: 0,
         revision: 1,
@@ -171,6 +179,7 @@ fn leave_nothing(instance: Instance, config: &Config) -> Result<(), RunError> {
     if let Some(pin_dir) = instance.pinned_elsewhere(&config.kernel.pin_dir) {
         datapath::remove_old_pins(pin_dir)?;
     }
+    names::forget();
     let removed = datapath::unload(&config.kernel.pin_dir)?;
     info!(?removed, "enabled = false: nothing is intercepted and nothing is left in the kernel");
     Ok(instance.forget()?)
@@ -183,6 +192,7 @@ pub fn unload(pin_dir: &Path) -> Result<Unloaded, RunError> {
         let (theirs, asked) = (theirs.to_owned(), pin_dir.to_owned());
         return Err(InstanceError::OtherPins { theirs, asked }.into());
     }
+    names::forget();
     let unloaded = datapath::unload(pin_dir)?;
     instance.forget()?;
     Ok(unloaded)
@@ -220,6 +230,7 @@ struct Supervisor {
     /// Why there aren't all listeners that there should be, if that is so.
     lacking: Option<String>,
     datapath: Datapath,
+    names: NamedServers,
     events: SyncSender<Event>,
     generation: u64,
     revision: u64,
@@ -351,6 +362,7 @@ impl Supervisor {
                     self.follow_interfaces(PORTS_PATIENCE);
                     self.announce_listeners(mail);
                 }
+                Ok(Event::Names) => self.follow_names(),
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return Served::ToTheEnd,
                 Ok(Event::Hangup(generation)) if generation == self.generation => {
                     return Served::UntilItFailed;
@@ -464,11 +476,13 @@ impl Supervisor {
                 Ok(Answer::Current { current: self.current(), notes: Vec::new() })
             }
             Request::RuleCounts => {
-                self.datapath.rule_counts().map(Answer::RuleCounts).map_err(|error| error.to_string())
+                let rules = self.datapath.rule_counts().map_err(|error| error.to_string())?;
+                Ok(Answer::RuleCounts { rules, names: self.names.status() })
             }
             Request::Status => {
-                let status = self.datapath.status().map_err(|error| error.to_string())?;
-                serde_json::to_value(status).map(Answer::Status).map_err(|error| error.to_string())
+                let kernel = self.datapath.status().map_err(|error| error.to_string())?;
+                let kernel = serde_json::to_value(kernel).map_err(|error| error.to_string())?;
+                Ok(Answer::Status { kernel, problems: names::problems(&self.names.status()) })
             }
             Request::Ban(bans) => {
                 self.datapath.ban(&bans).map(|()| Answer::Done).map_err(|error| error.to_string())
@@ -480,10 +494,19 @@ impl Supervisor {
         }
     }
 
-    /// Reads the file again and applies it whole, or changes nothing.
+    /// Reads the file again and applies it whole, or changes nothing. Names are asked for anew.
     fn reload(&mut self) -> Result<(), String> {
         let (source, config) = read(&self.source.path).map_err(|error| error.to_string())?;
-        self.adopt(source, config)
+        self.adopt(source, config)?;
+        self.names.adopt(&self.config, true);
+        Ok(())
+    }
+
+    /// Tells the kernel of other addresses that bypass by their names.
+    fn follow_names(&mut self) {
+        if let Err(error) = self.datapath.set_named(self.names.bypassed(), &self.config) {
+            error!(%error, "bypass.to_names: the kernel isn't told of other addresses; tried again at the next change");
+        }
     }
 
     fn adopt(&mut self, source: Source, config: Config) -> Result<(), String> {
@@ -501,6 +524,8 @@ impl Supervisor {
         }
         self.level.set(&config.log);
         (self.source, self.config, self.listeners, self.lacking) = (source, config, listeners, None);
+        self.names.adopt(&self.config, false);
+        self.follow_names();
         self.revision += 1;
         Ok(())
     }
@@ -553,6 +578,7 @@ impl Supervisor {
                 Ok(Event::Links) => {
                     self.follow_interfaces(PORTS_PATIENCE);
                 }
+                Ok(Event::Names) => self.follow_names(),
                 Ok(Event::Message(..) | Event::Hangup(_)) => {}
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,

@@ -1,7 +1,7 @@
 //! The firewall under test: the kernel side of a configuration in a namespace, and the proxy behind it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -115,7 +115,7 @@ impl Firewall {
     pub(crate) fn start_on(&mut self, hook: Hook) {
         self.listen();
         let (config, listeners) = (&self.config, &self.listeners);
-        let start = || Datapath::start_on(config, listeners, hook).context("start");
+        let start = || Datapath::start_on(config, listeners, hook, BTreeSet::new()).context("start");
         self.datapath = RefCell::new(Some(self.topology.firewall.within(start).unwrap()));
     }
 

@@ -18,6 +18,7 @@ mod intercept;
 mod lifecycle;
 mod links;
 mod many_rules;
+mod names;
 mod neighbours;
 mod path;
 mod pins;

@@ -200,6 +200,8 @@ pub struct Bypass {
     pub to_subnets: Vec<IpNet>,
     /// `to_ips`
     pub to_ips: Vec<IpAddr>,
+    /// `to_names`
+    pub to_names: Vec<Domain>,
 }
 
 /// What is done with a message in which something was found.

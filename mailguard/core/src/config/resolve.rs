@@ -15,12 +15,13 @@ use super::model::*;
 use super::named::NamedFiles;
 use super::rbl;
 use super::routing;
-use super::section::{Fixed, Section};
+use super::section::Section;
 use super::syntax;
 use super::unbuilt;
 use super::value::Value;
 use crate::language::Language;
 use crate::mail::{Domain, Host, LocalPart, Mailbox};
+use crate::names::{MAX_ADDRESSES, MAX_NAMES};
 
 /// Zones; each takes a slot in the kernel's socket map and a loopback port.
 pub const MAX_ZONES: usize = 16;
@@ -47,13 +48,14 @@ pub const DEFAULT_RUNTIME_DIR: &str = "/run/mailguard";
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/mailguard";
 
 /// The lists that may hold `@/path/to/file`: those of addresses, networks, domains and clients.
-pub const LISTS_FROM_FILES: [&[&str]; 14] = [
+pub const LISTS_FROM_FILES: [&[&str]; 15] = [
     &["zone", "allow_clients"],
     &["bypass", "from_subnets"],
     &["bypass", "from_ips"],
     &["bypass", "from_macs"],
     &["bypass", "to_subnets"],
     &["bypass", "to_ips"],
+    &["bypass", "to_names"],
     &["access", "whitelist_senders"],
     &["access", "blacklist_senders"],
     &["access", "whitelist_recipients"],
@@ -311,19 +313,24 @@ fn kernel(section: &mut Section<'_>) -> Kernel {
 }
 
 fn bypass(section: &mut Section<'_>) -> Bypass {
-    section.unbuilt(&[("to_names", Fixed::Texts(&[]))]);
+    /// While its addresses change, a name has the old ones and the new ones.
+    const EACH: usize = 2 * MAX_ADDRESSES;
     let bypass = Bypass {
         from_subnets: section.list("from_subnets", &syntax::NETWORK, MAX_BYPASSES).unwrap_or_default(),
         from_ips: section.list("from_ips", &syntax::ADDRESS, MAX_BYPASSES).unwrap_or_default(),
         from_macs: section.list("from_macs", &syntax::MAC, MAX_BYPASSES).unwrap_or_default(),
         to_subnets: section.list("to_subnets", &syntax::NETWORK, MAX_BYPASSES).unwrap_or_default(),
         to_ips: section.list("to_ips", &syntax::ADDRESS, MAX_BYPASSES).unwrap_or_default(),
+        to_names: section.list("to_names", &syntax::HOST_NAME, MAX_NAMES).unwrap_or_default(),
     };
     let sources = bypass.from_subnets.len() + bypass.from_ips.len();
-    let destinations = bypass.to_subnets.len() + bypass.to_ips.len();
-    for (key, count) in [("from_subnets", sources), ("to_subnets", destinations)] {
+    let named = EACH * bypass.to_names.len();
+    let destinations = bypass.to_subnets.len() + bypass.to_ips.len() + named;
+    let of_names = if named > 0 { format!(", {EACH} for each name") } else { String::new() };
+    for (key, count, more) in [("from_subnets", sources, ""), ("to_subnets", destinations, &of_names)] {
         if count > MAX_BYPASSES {
-            let what = format!("{count} subnets and addresses together, at most {MAX_BYPASSES} are accepted");
+            let what =
+                format!("{count} subnets and addresses together{more}, at most {MAX_BYPASSES} are accepted");
             section.conflict(key, what, "join neighbouring ones into larger subnets");
         }
     }

@@ -168,15 +168,15 @@ impl Names {
 
     /// Has every question asked anew, whatever was answered; what was holds until then.
     pub fn ask_again(&mut self) {
-        self.halves_mut().for_each(|(_, half)| half.due = Moment::ZERO);
+        self.halves_mut().for_each(|(_, _, half)| half.due = Moment::ZERO);
     }
 
     /// The question that is due the longest at `now`. It is under way then, until [`Names::answered`] or [`Names::lost`].
     pub fn ask(&mut self, now: Moment) -> Option<Question> {
-        let waiting = self.halves_mut().filter(|(_, half)| !half.asked && half.due <= now);
-        let (question, half) = waiting.min_by_key(|(_, half)| half.due)?;
+        let waiting = self.halves_mut().filter(|(_, _, half)| !half.asked && half.due <= now);
+        let (name, family, half) = waiting.min_by_key(|(_, _, half)| half.due)?;
         half.asked = true;
-        Some(question)
+        Some(Question { name: name.to_owned(), family })
     }
 
     /// When the next question is due, of those that aren't under way.
@@ -206,7 +206,7 @@ impl Names {
 
     /// Whoever was asked is gone: every question that is under way has no answer.
     pub fn lost(&mut self, cause: &str, now: Moment) {
-        for (_, half) in self.halves_mut().filter(|(_, half)| half.asked) {
+        for (_, _, half) in self.halves_mut().filter(|(_, _, half)| half.asked) {
             half.asked = false;
             (half.trouble, half.due) = (Some(cause.to_owned()), now + RETRY);
         }
@@ -261,17 +261,17 @@ impl Names {
         }
     }
 
-    fn halves_mut(&mut self) -> impl Iterator<Item = (Question, &mut Half)> {
+    fn halves_mut(&mut self) -> impl Iterator<Item = (&str, Family, &mut Half)> {
         self.entries.iter_mut().flat_map(|(name, entry)| {
-            let question = |family: &Family| Question { name: name.clone(), family: *family };
-            entry.halves.iter_mut().map(move |(family, half)| (question(family), half))
+            entry.halves.iter_mut().map(|(family, half)| (name.as_str(), *family, half))
         })
     }
 }
 
 impl Half {
     fn take(&mut self, family: Family, addresses: Vec<IpAddr>, until: Moment) {
-        let mut addresses: Vec<IpAddr> = addresses.into_iter().filter(|address| family.has(address)).collect();
+        let mut addresses: Vec<IpAddr> =
+            addresses.into_iter().filter(|address| family.has(address)).collect();
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(MAX_ANSWERED);

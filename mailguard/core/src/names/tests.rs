@@ -125,7 +125,10 @@ fn the_families_fail_each_by_itself() {
     };
     assert_eq!(step(&mut names, at(60), half).1, ["a.test +192.0.2.2 -192.0.2.1"]);
     // Addresses of the other family are no answer.
-    assert_eq!(step(&mut names, at(120), |_| found(60, &["2001:db8::2"])).1, ["a.test +2001:db8::2 -192.0.2.2 -2001:db8::1"]);
+    assert_eq!(
+        step(&mut names, at(120), |_| found(60, &["2001:db8::2"])).1,
+        ["a.test +2001:db8::2 -192.0.2.2 -2001:db8::1"]
+    );
 }
 
 #[test]

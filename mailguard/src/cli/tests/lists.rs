@@ -8,6 +8,8 @@ fn lists() {
         entry: ListEntry { list, value: value.to_owned(), file: "/m.toml".into(), line },
         packets,
         last_hit_seconds_ago,
+        addresses: None,
+        note: None,
     };
     check(
         "bypass list from-ip",
@@ -19,6 +21,24 @@ fn lists() {
         "KIND     VALUE        HITS  LAST HIT  WRITTEN IN\n\
          from-ip  192.0.2.1    12    1m ago    /m.toml:7\n\
          from-ip  2001:db8::1  0     -         /m.toml:12\n",
+    );
+    let named = |value, line, addresses: &[&str], note: Option<&str>| EntryRow {
+        addresses: Some(addresses.iter().map(|address| address.parse().unwrap()).collect()),
+        note: note.map(str::to_owned),
+        ..entry(EditList::BypassToName, value, line, Some(3), None)
+    };
+    check(
+        "bypass list to-name",
+        Request::Entries { lists: vec![EditList::BypassToName] },
+        Answer::Entries(vec![
+            named("mail.example.net", 7, &["192.0.2.1", "2001:db8::1"], None),
+            named("no.example.net", 8, &[], Some("it has no address")),
+        ]),
+        "KIND     VALUE             HITS  LAST HIT  WRITTEN IN\n\
+         to-name  mail.example.net  3     -         /m.toml:7\n\
+         to-name  no.example.net    3     -         /m.toml:8\n\n\
+         mail.example.net: 192.0.2.1 2001:db8::1\n\
+         no.example.net: no address\n  it has no address\n",
     );
     // Whoever removes a value must be able to read it.
     let long = format!("{}@example.com", "x".repeat(64));

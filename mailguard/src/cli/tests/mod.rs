@@ -30,6 +30,9 @@ impl Processes for Alone {
     fn mail(&self, channel: RawFd) -> anyhow::Result<()> {
         bail!("mail {channel}")
     }
+    fn names(&self) -> anyhow::Result<()> {
+        bail!("names")
+    }
     fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
         Ok(vec![pin_dir.display().to_string()])
     }

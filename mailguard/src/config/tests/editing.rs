@@ -127,6 +127,7 @@ fn every_list() {
         (EditList::BypassFromMac, "02:00:5E:10:00:01", "02:00:5e:10:00:01"),
         (EditList::BypassToSubnet, "::/0", "::/0"),
         (EditList::BypassToIp, "192.0.2.1", "192.0.2.1"),
+        (EditList::BypassToName, "Mail.Example.com.", "Mail.Example.com"),
         (EditList::BlacklistClient, "192.0.2.7", "192.0.2.7"),
         (EditList::BlacklistClient, "192.0.2.0/24", "192.0.2.0/24"),
         (EditList::BlacklistSender, "Spam@Example.com", "Spam@Example.com"),
@@ -220,6 +221,7 @@ fn the_contract_file_keeps_every_other_line() {
             EditList::BypassFromMac => "02:00:5e:10:00:01",
             EditList::BypassFromSubnet | EditList::BypassToSubnet => "192.0.2.0/24",
             EditList::BypassFromIp | EditList::BypassToIp | EditList::BlacklistClient => "192.0.2.1",
+            EditList::BypassToName => "mail.example.com",
             EditList::BlacklistSender | EditList::BlacklistRecipient => "example.com",
             EditList::RblIp | EditList::RblDomain => continue,
         };

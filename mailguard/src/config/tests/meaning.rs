@@ -173,6 +173,42 @@ fn what_earlier_versions_wrote_aloud_is_accepted_or_explained() {
 }
 
 #[test]
+fn names_that_bypass() {
+    let names = |list: &str| {
+        let config = least_and(&format!("[bypass]\nto_names = {list}\n"));
+        config.unwrap_or_else(|errors| panic!("{errors}")).bypass.to_names
+    };
+    let named: Vec<String> = names("[\"Mail.Example.net.\", \"bücher.example\"]")
+        .iter()
+        .map(|name| name.ascii().to_owned())
+        .collect();
+    assert_eq!(named, ["mail.example.net", "xn--bcher-kva.example"]);
+    let name = "found \"192.0.2.1\", accepted: a fully qualified host name like \"mail.example.com\"";
+    check(
+        "[bypass]\nto_names = [\"192.0.2.1\", \"*.example.net\"]\n",
+        &[
+            &format!("bypass.to_names[0]: {name}"),
+            &format!("bypass.to_names[1]: {}", name.replace("192.0.2.1", "*.example.net")),
+        ],
+    );
+    let many: Vec<String> = (0..257).map(|n| format!("n{n}.test")).collect();
+    check(
+        &format!("[bypass]\nto_names = {many:?}\n"),
+        &[
+            "bypass.to_names: found a list of 257 values, accepted: at most 256 values, those of @ files included",
+        ],
+    );
+    // There is room in the kernel's maps for all that the names may ever stand for.
+    let ips: Vec<String> = (0..16_384 - 31).map(|n| format!("10.0.{}.{}", n / 256, n % 256)).collect();
+    check(
+        &format!("[bypass]\nto_ips = {ips:?}\nto_names = [\"a.test\"]\n"),
+        &[
+            "bypass.to_subnets: 16385 subnets and addresses together, 32 for each name, at most 16384 are accepted = join neighbouring ones into larger subnets",
+        ],
+    );
+}
+
+#[test]
 fn sets_of_extensions() {
     let files = |extensions: &str| {
         let config = least_and(&format!("[files]\nextensions = {extensions}\n"));
