@@ -2,10 +2,10 @@
 
 use mailguard_core::config::Config;
 use mailguard_core::names::NameStatus;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::RunError;
-use crate::datapath;
+use crate::datapath::{self, Datapath};
 use crate::names::{self, NamedServers};
 
 /// Starts it. `changed` is called when other addresses bypass, until it returns false.
@@ -16,6 +16,13 @@ pub(super) fn start(
     let namespace = datapath::netns_cookie()?;
     NamedServers::start(config, namespace, changed)
         .map_err(|source| RunError::System { what: "start looking up bypass.to_names", source })
+}
+
+/// Tells the kernel of other addresses that bypass by their names.
+pub(super) fn follow(names: &NamedServers, datapath: &mut Datapath, config: &Config) {
+    if let Err(error) = datapath.set_named(names.bypassed(), config) {
+        error!(%error, "bypass.to_names: the kernel isn't told of other addresses; tried again at the next change");
+    }
 }
 
 /// Removes what this network namespace remembers of names.

@@ -362,7 +362,7 @@ impl Supervisor {
                     self.follow_interfaces(PORTS_PATIENCE);
                     self.announce_listeners(mail);
                 }
-                Ok(Event::Names) => self.follow_names(),
+                Ok(Event::Names) => names::follow(&self.names, &mut self.datapath, &self.config),
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return Served::ToTheEnd,
                 Ok(Event::Hangup(generation)) if generation == self.generation => {
                     return Served::UntilItFailed;
@@ -502,13 +502,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Tells the kernel of other addresses that bypass by their names.
-    fn follow_names(&mut self) {
-        if let Err(error) = self.datapath.set_named(self.names.bypassed(), &self.config) {
-            error!(%error, "bypass.to_names: the kernel isn't told of other addresses; tried again at the next change");
-        }
-    }
-
     fn adopt(&mut self, source: Source, config: Config) -> Result<(), String> {
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(format!("{what} changed: restart needed, nothing was applied"));
@@ -525,7 +518,7 @@ impl Supervisor {
         self.level.set(&config.log);
         (self.source, self.config, self.listeners, self.lacking) = (source, config, listeners, None);
         self.names.adopt(&self.config, false);
-        self.follow_names();
+        names::follow(&self.names, &mut self.datapath, &self.config);
         self.revision += 1;
         Ok(())
     }
@@ -578,7 +571,7 @@ impl Supervisor {
                 Ok(Event::Links) => {
                     self.follow_interfaces(PORTS_PATIENCE);
                 }
-                Ok(Event::Names) => self.follow_names(),
+                Ok(Event::Names) => names::follow(&self.names, &mut self.datapath, &self.config),
                 Ok(Event::Message(..) | Event::Hangup(_)) => {}
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,

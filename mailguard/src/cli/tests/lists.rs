@@ -96,3 +96,14 @@ fn values_are_typed_or_in_a_file() {
     assert!(asked.is_empty(), "a wrong line is found before anything is asked");
     assert!(printed.unwrap_err().to_string().starts_with("/etc/passwd:1: "));
 }
+
+#[test]
+fn sets_of_extensions_are_listed() {
+    let shown = typed("files sets", &folder("")).unwrap().text;
+    let programs = "@programs  programs of DOS and Windows\n  bat cmd com dll exe pif scr vbs\n@scripts  ";
+    assert!(shown.contains(programs), "{shown}");
+    assert!(shown.starts_with("@common  ") && shown.lines().all(|line| line.len() <= 100), "{shown}");
+    let json: serde_json::Value =
+        serde_json::from_str(&typed("files sets --json", &folder("")).unwrap().text).unwrap();
+    assert_eq!((json[3]["set"].as_str(), &json[3]["extensions"][0]), (Some("@programs"), &json!("bat")));
+}

@@ -255,17 +255,6 @@ fn checking_a_file() {
 }
 
 #[test]
-fn sets_of_extensions_are_listed() {
-    let shown = typed("files sets", &folder("")).unwrap().text;
-    let programs = "@programs  programs of DOS and Windows\n  bat cmd com dll exe pif scr vbs\n@scripts  ";
-    assert!(shown.contains(programs), "{shown}");
-    assert!(shown.starts_with("@common  ") && shown.lines().all(|line| line.len() <= 100), "{shown}");
-    let json: serde_json::Value =
-        serde_json::from_str(&typed("files sets --json", &folder("")).unwrap().text).unwrap();
-    assert_eq!((json[3]["set"].as_str(), &json[3]["extensions"][0]), (Some("@programs"), &json!("bat")));
-}
-
-#[test]
 fn complaints_name_each_cause_once() {
     let folder = folder("");
     let error = typed("check /nowhere", &folder).unwrap_err();
