@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use mailguard::cli::{self, Processes};
+use mailguard::config::Source;
 use mailguard::datapath::Unloaded;
 use mailguard::doctor::{self, Report};
 use mailguard::names;
-use mailguard::runtime::{self, mail, supervisor};
+use mailguard::runtime::{self, RunError, mail, supervisor, trial};
 use mailguard::store::inspect::{self, Exported, Inspection};
 use mailguard_core::config::Config;
 
@@ -38,8 +39,16 @@ impl Processes for Program {
             .collect())
     }
 
-    fn examine(&self, config: &Config) -> anyhow::Result<()> {
-        runtime::examine(config)
+    fn trial(&self) -> anyhow::Result<()> {
+        trial::run()
+    }
+
+    fn exit_code(&self, error: &anyhow::Error) -> Option<u8> {
+        error.downcast_ref::<RunError>().and_then(RunError::exit_code)
+    }
+
+    fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
+        runtime::examine(source, config)
     }
 
     fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection> {
@@ -54,7 +63,9 @@ impl Processes for Program {
         if !nix::unistd::geteuid().is_root() {
             anyhow::bail!("mailguard doctor needs root: it looks at the kernel and at other processes");
         }
-        Ok(doctor::examine(config, |config| self.examine(config).map_err(|error| error.to_string())))
+        Ok(doctor::examine(config, |source, config| {
+            self.examine(source, config).map_err(|error| error.to_string())
+        }))
     }
 }
 

@@ -22,7 +22,7 @@ Examples:
   mailguard bypass add from-ip 192.168.5.7     leave a host alone, at once and from now on
   mailguard trace to:boss@example.com          what happened to his mail
 
-Exit codes: 0 done, 1 failed, 2 not understood.";
+Exit codes: 0 done, 1 failed, 2 not understood, 78 the configuration or this machine must be changed first.";
 
 /// Transparent SMTP filter for Linux firewalls.
 #[derive(Debug, Parser)]
@@ -53,6 +53,9 @@ decides on new connections) until `mailguard unload` removes them.")]
     /// The part of `run` that asks the DNS for `bypass.to_names`; `run` starts it.
     #[command(hide = true)]
     Names,
+    /// Tries what the mail process will do, as the mail user; the datapath process starts it.
+    #[command(hide = true)]
+    Trial,
     /// Check a configuration: every error with its line and what is accepted.
     #[command(after_help = "\
 Examples:
@@ -285,6 +288,9 @@ pub(super) enum ListCommand<K: ValueEnum + Send + Sync + 'static> {
         kind: K,
         #[command(flatten)]
         values: Values,
+        /// Also a network of every address there is, such as 0.0.0.0/0.
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         output: Output,
     },

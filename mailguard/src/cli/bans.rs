@@ -7,26 +7,27 @@ use std::time::Duration;
 use mailguard_core::mail::UnixTime;
 
 use super::args::BanCommand;
+use super::daemon::Daemon;
 use super::layout::{Table, ago, span};
 use super::{Printed, wrong_answer};
-use crate::control::{Answer, BanRow, Client, Request};
+use crate::control::{Answer, BanRow, Request};
 
 /// Shows or changes who is banned.
-pub(super) fn bans(client: &mut Client, command: BanCommand, now: UnixTime) -> anyhow::Result<Printed> {
+pub(super) fn bans(daemon: &mut Daemon, command: BanCommand, now: UnixTime) -> anyhow::Result<Printed> {
     match command {
-        BanCommand::List { output } => match client.ask(&Request::Bans)? {
+        BanCommand::List { output } => match daemon.ask(&Request::Bans)? {
             Answer::Bans(rows) => Printed::result(output, &rows, || print(&rows, now)),
             _ => wrong_answer(),
         },
         BanCommand::Add { clients, time, reason, output } => {
             let seconds = time.map(|time| time.as_secs());
-            match client.ask(&Request::BanAdd { clients, seconds, reason })? {
+            match daemon.ask(&Request::BanAdd { clients, seconds, reason })? {
                 Answer::Bans(rows) => Printed::result(output, &rows, || print_added(&rows)),
                 _ => wrong_answer(),
             }
         }
         BanCommand::Lift { clients, all, output } => {
-            match client.ask(&Request::BanLift { clients: (!all).then_some(clients) })? {
+            match daemon.ask(&Request::BanLift { clients: (!all).then_some(clients) })? {
                 Answer::Lifted(clients) => Printed::result(output, &clients, || print_lifted(&clients)),
                 _ => wrong_answer(),
             }

@@ -8,12 +8,14 @@ use serde_json::json;
 
 use super::args::Output;
 use super::layout::Table;
+use super::lists::notes;
 use super::{Printed, Processes};
 use crate::config;
 
 /// Checks a file.
 pub(super) fn check(path: &Path, output: Output, processes: &impl Processes) -> anyhow::Result<Printed> {
-    let config = match config::parse(&config::load(path)?) {
+    let source = config::load(path)?;
+    let config = match config::parse(&source) {
         Ok(config) => config,
         Err(errors) => {
             let value = json!({ "file": path, "valid": false, "errors": errors });
@@ -21,10 +23,11 @@ pub(super) fn check(path: &Path, output: Output, processes: &impl Processes) -> 
             return Ok(Printed { failed: true, ..printed });
         }
     };
-    processes.examine(&config)?;
-    let value = json!({ "file": path, "valid": true, "inactive": config.inactive });
+    let untried = processes.examine(&source, &config)?;
+    let value = json!({ "file": path, "valid": true, "untried": untried, "inactive": config.inactive });
     Printed::result(output, &value, || {
         let mut text = format!("{}: OK\n", path.display());
+        notes(&mut text, &untried);
         inactive(&mut text, &config.inactive);
         text
     })

@@ -3,49 +3,68 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use anyhow::bail;
+
 use super::args::{Kind, ListCommand, Output};
+use super::daemon::Daemon;
 use super::layout::{Table, plain, span};
 use super::{Printed, wrong_answer};
 use crate::config::{Change, Edit, EditList};
-use crate::control::{Answer, Client, Edited, EntryRow, Request};
+use crate::control::{Answer, Edited, EntryRow, Request};
 
 /// Values that are named one by one after a change; more are only counted.
 const MAX_NAMED: usize = 20;
 
 /// Shows or changes lists of one family.
-pub(super) fn lists<K: Kind>(client: &mut Client, command: ListCommand<K>) -> anyhow::Result<Printed> {
+pub(super) fn lists<K: Kind>(daemon: &mut Daemon, command: ListCommand<K>) -> anyhow::Result<Printed> {
     match command {
         ListCommand::List { kind, output } => {
             let lists = match kind {
                 Some(kind) => vec![kind.list()],
                 None => K::value_variants().iter().map(Kind::list).collect(),
             };
-            match client.ask(&Request::Entries { lists })? {
+            match daemon.ask(&Request::Entries { lists })? {
                 Answer::Entries(entries) => Printed::result(output, &entries, || print(&entries)),
                 _ => wrong_answer(),
             }
         }
-        ListCommand::Add { kind, values, output } => {
+        ListCommand::Add { kind, values, all, output } => {
             let (list, change) = (kind.list(), Change::Add);
-            edit(client, Edit { list, change, values: values.read(list)? }, output, print_edited)
+            let values = values.read(list)?;
+            if let Some(everybody) = values.iter().find(|value| !all && is_everybody(value)) {
+                bail!("{everybody} is everybody: if that is meant, add --all; nothing was changed");
+            }
+            edit(daemon, Edit { list, change, values }, output, print_edited)
         }
         ListCommand::Remove { kind, values, output } => {
             let (list, change) = (kind.list(), Change::Remove);
-            edit(client, Edit { list, change, values: values.read(list)? }, output, print_edited)
+            edit(daemon, Edit { list, change, values: values.read(list)? }, output, print_edited)
         }
     }
 }
 
+/// Whether a value stands for every address there is.
+fn is_everybody(value: &str) -> bool {
+    value.trim().rsplit_once('/').is_some_and(|(_, prefix)| prefix.parse() == Ok(0_u8))
+}
+
 /// Has a list changed, and prints what was done.
 pub(super) fn edit(
-    client: &mut Client,
+    daemon: &mut Daemon,
     edit: Edit,
     output: Output,
     print: fn(&Edited) -> String,
 ) -> anyhow::Result<Printed> {
-    match client.ask(&Request::Edit(edit))? {
+    match daemon.ask(&Request::Edit(edit))? {
         Answer::Edited(edited) => Printed::result(output, &edited, || print(&edited)),
         _ => wrong_answer(),
+    }
+}
+
+/// What an administrator should know of a change, a line each.
+pub(super) fn notes(text: &mut String, notes: &[String]) {
+    for note in notes {
+        let _ = writeln!(text, "  {}", plain(note));
     }
 }
 
@@ -104,5 +123,6 @@ fn print_edited(edited: &Edited) -> String {
     if edited.list == EditList::BypassToName && edited.change == Change::Add {
         text.push_str("connections pass once the DNS has answered: see `mailguard bypass list to-name`\n");
     }
+    notes(&mut text, &edited.notes);
     text
 }

@@ -6,24 +6,25 @@ use anyhow::Context;
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
 use super::args::{Listed, One, Output, Paused, QuarantineCommand, QueueCommand};
+use super::daemon::Daemon;
 use super::layout::{Table, ago, messages, plain, plain_lines, size, until};
 use super::{Printed, wrong_answer};
 use crate::control::{
-    Answer, Client, Done, Listing, MAX_ROWS, Page, QuarantineMessage, QuarantineRow, QueueMessage, QueueRow,
-    Request, SourceRow,
+    Answer, Done, Listing, MAX_ROWS, Page, QuarantineMessage, QuarantineRow, QueueMessage, QueueRow, Request,
+    SourceRow,
 };
 
 /// Shows or changes what waits.
-pub(super) fn queue(client: &mut Client, command: QueueCommand, now: UnixTime) -> anyhow::Result<Printed> {
+pub(super) fn queue(daemon: &mut Daemon, command: QueueCommand, now: UnixTime) -> anyhow::Result<Printed> {
     match command {
         QueueCommand::List(Listed { limit, output }) => {
-            let listing = gather(limit, |page| match client.ask(&Request::QueueList(page))? {
+            let listing = gather(limit, |page| match daemon.ask(&Request::QueueList(page))? {
                 Answer::Queue(listing) => Ok(listing),
                 _ => wrong_answer(),
             })?;
             Printed::result(output, &listing.rows, || print_queue(&listing, now))
         }
-        QueueCommand::Show(One { id, output }) => match client.ask(&Request::QueueShow { id })? {
+        QueueCommand::Show(One { id, output }) => match daemon.ask(&Request::QueueShow { id })? {
             Answer::QueueMessage(message) => {
                 Printed::result(output, &message, || print_queue_message(&message, now))
             }
@@ -31,27 +32,27 @@ pub(super) fn queue(client: &mut Client, command: QueueCommand, now: UnixTime) -
         },
         QueueCommand::Retry(chosen) => {
             let request = Request::QueueRetry { which: chosen.which() };
-            change(client, chosen.output, request, "is due now", "are due now")
+            change(daemon, chosen.output, request, "is due now", "are due now")
         }
         QueueCommand::Hold(chosen) => {
             let request = Request::QueueHold { which: chosen.which(), held: true };
-            change(client, chosen.output, request, "is held", "are held")
+            change(daemon, chosen.output, request, "is held", "are held")
         }
         QueueCommand::Release(chosen) => {
             let request = Request::QueueHold { which: chosen.which(), held: false };
-            change(client, chosen.output, request, "is no longer held", "are no longer held")
+            change(daemon, chosen.output, request, "is no longer held", "are no longer held")
         }
         QueueCommand::Remove(chosen) => {
             let request = Request::QueueRemove { which: chosen.which() };
-            change(client, chosen.output, request, "removed", "removed")
+            change(daemon, chosen.output, request, "removed", "removed")
         }
-        QueueCommand::Pause(Paused { destination, output }) => pause(client, destination, true, output),
-        QueueCommand::Resume(Paused { destination, output }) => pause(client, destination, false, output),
+        QueueCommand::Pause(Paused { destination, output }) => pause(daemon, destination, true, output),
+        QueueCommand::Resume(Paused { destination, output }) => pause(daemon, destination, false, output),
     }
 }
 
-fn pause(client: &mut Client, destination: String, paused: bool, output: Output) -> anyhow::Result<Printed> {
-    match client.ask(&Request::QueuePause { destination, paused })? {
+fn pause(daemon: &mut Daemon, destination: String, paused: bool, output: Output) -> anyhow::Result<Printed> {
+    match daemon.ask(&Request::QueuePause { destination, paused })? {
         Answer::Paused(all) => Printed::result(output, &all, || match all.as_slice() {
             [] => "no destination is paused\n".to_owned(),
             all => format!("paused: {}\n", plain(&all.join(" "))),
@@ -62,19 +63,19 @@ fn pause(client: &mut Client, destination: String, paused: bool, output: Output)
 
 /// Shows or changes what is withheld.
 pub(super) fn quarantine(
-    client: &mut Client,
+    daemon: &mut Daemon,
     command: QuarantineCommand,
     now: UnixTime,
 ) -> anyhow::Result<Printed> {
     match command {
         QuarantineCommand::List(Listed { limit, output }) => {
-            let listing = gather(limit, |page| match client.ask(&Request::QuarantineList(page))? {
+            let listing = gather(limit, |page| match daemon.ask(&Request::QuarantineList(page))? {
                 Answer::Quarantine(listing) => Ok(listing),
                 _ => wrong_answer(),
             })?;
             Printed::result(output, &listing.rows, || print_quarantine(&listing, now))
         }
-        QuarantineCommand::Show(One { id, output }) => match client.ask(&Request::QuarantineShow { id })? {
+        QuarantineCommand::Show(One { id, output }) => match daemon.ask(&Request::QuarantineShow { id })? {
             Answer::QuarantineMessage(message) => {
                 Printed::result(output, &message, || print_quarantine_message(&message, now))
             }
@@ -83,10 +84,10 @@ pub(super) fn quarantine(
         QuarantineCommand::Release { chosen, to, with_virus } => {
             let to = to.map(|text| Mailbox::parse(&text).context(text)).transpose()?;
             let request = Request::QuarantineRelease { which: chosen.which(), to, with_virus };
-            change(client, chosen.output, request, "released", "released")
+            change(daemon, chosen.output, request, "released", "released")
         }
         QuarantineCommand::Delete(chosen) => change(
-            client,
+            daemon,
             chosen.output,
             Request::QuarantineDelete { which: chosen.which() },
             "deleted",
@@ -115,13 +116,13 @@ fn gather<T>(
 
 /// Does something to messages. Those that aren't there are a failure, the others are done nevertheless.
 fn change(
-    client: &mut Client,
+    daemon: &mut Daemon,
     output: Output,
     request: Request,
     one: &str,
     many: &str,
 ) -> anyhow::Result<Printed> {
-    let done: Done = match client.ask(&request)? {
+    let done: Done = match daemon.ask(&request)? {
         Answer::Done(done) => done,
         _ => return wrong_answer(),
     };

@@ -4,6 +4,7 @@
 mod args;
 mod bans;
 mod check;
+mod daemon;
 mod doctor;
 mod files;
 mod layout;
@@ -28,11 +29,12 @@ use mailguard_core::config::Config;
 use mailguard_core::mail::UnixTime;
 use serde::Serialize;
 
-use crate::config;
-use crate::control::{Answer, Client, Request, socket_path};
+use crate::config::{self, Source};
+use crate::control::{Answer, Request};
 use crate::doctor::Report;
 use crate::store::inspect::{Exported, Inspection};
 use args::{Args, Command, Output};
+use daemon::Daemon;
 
 /// What the program can be besides a client of the daemon.
 pub trait Processes {
@@ -42,25 +44,35 @@ pub trait Processes {
     fn mail(&self, channel: RawFd) -> anyhow::Result<()>;
     /// The process that asks the DNS for `bypass.to_names`, over its standard input and output.
     fn names(&self) -> anyhow::Result<()>;
+    /// What the mail user will do, tried as that user: the source comes by standard input, what is wrong goes to standard
+    /// output.
+    fn trial(&self) -> anyhow::Result<()>;
     /// Removes from the kernel what has this `pin_dir`, unless a daemon runs here; what was removed, one line each.
     fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
-    /// What only the modules themselves can find wrong with a configuration: YARA rules that don't compile.
-    fn examine(&self, config: &Config) -> anyhow::Result<()>;
+    /// What only the modules themselves can find wrong with a configuration, such as YARA rules that don't compile, and what
+    /// keeps the mail user from doing its work on this machine. Returns what couldn't be tried, a line each.
+    fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>>;
     /// Looks at everything in the spool in this `state_dir`.
     fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection>;
     /// Writes every message of it into the folder `to`.
     fn export_store(&self, state_dir: &Path, to: &Path) -> anyhow::Result<Exported>;
+    /// The exit code for this error, if it isn't 1.
+    fn exit_code(&self, error: &anyhow::Error) -> Option<u8>;
     /// What on this machine would break interception under the configuration at this path.
     fn doctor(&self, config: &Path) -> anyhow::Result<Report>;
 }
 
-/// Parses the arguments and does what they say. Exit codes: 0 done, 1 failed, 2 not understood.
+/// Parses the arguments and does what they say. Exit codes: 0 done, 1 failed, 2 not understood, and what
+/// [`Processes::exit_code`] says.
 pub fn main(processes: &impl Processes) -> ExitCode {
     let args = Args::parse();
     let now = UnixTime::from(SystemTime::now());
     let printed = match perform(args, processes, now) {
         Ok(printed) => printed,
-        Err(error) => Printed { complaint: complaint(&error), ..Printed::default() },
+        Err(error) => {
+            let code = processes.exit_code(&error);
+            Printed { complaint: complaint(&error), code, ..Printed::default() }
+        }
     };
     // Nobody is left to be told if this fails, too.
     let _ = io::stderr().write_all(printed.complaint.as_bytes());
@@ -71,7 +83,7 @@ pub fn main(processes: &impl Processes) -> ExitCode {
             ExitCode::FAILURE
         }
         _ if printed.complaint.is_empty() && !printed.failed => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+        _ => printed.code.map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }
 
@@ -95,6 +107,8 @@ struct Printed {
     complaint: String,
     /// Failed without a complaint: what was found is the result.
     failed: bool,
+    /// Another exit code for a failure than 1.
+    code: Option<u8>,
 }
 
 impl Printed {
@@ -115,14 +129,15 @@ impl Printed {
 }
 
 fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Result<Printed> {
-    let connect = || -> anyhow::Result<Client> {
+    let connect = || -> anyhow::Result<Daemon> {
         let places = config::places(&args.config)?;
-        Ok(Client::connect(&socket_path(&places.runtime_dir))?)
+        Ok(Daemon::of(&places.runtime_dir))
     };
     match args.command {
         Command::Run => processes.run(&args.config).map(|()| Printed::default()),
         Command::Mail { channel } => processes.mail(channel).map(|()| Printed::default()),
         Command::Names => processes.names().map(|()| Printed::default()),
+        Command::Trial => processes.trial().map(|()| Printed::default()),
         Command::Check { file, output } => {
             check::check(file.as_deref().unwrap_or(&args.config), output, processes)
         }

@@ -13,17 +13,18 @@ use serde::Serialize;
 
 use super::Printed;
 use super::args::{Kind as _, Output, RblCommand, RblLists};
+use super::daemon::Daemon;
 use super::layout::Table;
-use super::lists::edit;
+use super::lists::{edit, notes};
 use crate::config::{self, Change, Edit};
-use crate::control::{Client, Edited};
+use crate::control::Edited;
 use crate::lookup::dns::Dns;
 use crate::session::lookups::ask_list;
 
 /// Answers about block lists, and changes which are asked.
 pub(super) fn rbl(
     path: &Path,
-    connect: impl FnOnce() -> anyhow::Result<Client>,
+    connect: impl FnOnce() -> anyhow::Result<Daemon>,
     command: RblCommand,
 ) -> anyhow::Result<Printed> {
     let config = || anyhow::Ok(config::parse(&config::load(path)?)?);
@@ -67,7 +68,9 @@ fn print_edited(edited: &Edited) -> String {
         Change::Remove => "disabled",
     };
     let (lists, config) = (edited.values.join(", "), edited.config.display());
-    format!("{done}: {lists}\nin force, and written into {config}\n")
+    let mut text = format!("{done}: {lists}\nin force, and written into {config}\n");
+    notes(&mut text, &edited.notes);
+    text
 }
 
 /// Names all that is asked now: what was switched on brought more with it, if more was written there.

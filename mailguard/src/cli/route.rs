@@ -3,17 +3,18 @@
 use mailguard_core::mail::Mailbox;
 
 use super::args::Output;
+use super::daemon::Daemon;
 use super::layout::plain;
 use super::{Printed, wrong_answer};
-use crate::control::{Answer, Client, Request, RouteRow};
+use crate::control::{Answer, Request, RouteRow};
 
 pub(super) fn route(
-    client: &mut Client,
+    daemon: &mut Daemon,
     recipient: Mailbox,
     sender: Option<Mailbox>,
     output: Output,
 ) -> anyhow::Result<Printed> {
-    match client.ask(&Request::Route { recipient, sender })? {
+    match daemon.ask(&Request::Route { recipient, sender })? {
         Answer::Route(row) => {
             let printed = Printed::result(output, &row, || print(&row))?;
             Ok(Printed { failed: row.problem.is_some(), ..printed })

@@ -7,21 +7,84 @@ use serde_json::{Value, json};
 
 use super::args::Output;
 use super::check::inactive;
+use super::daemon::{Daemon, Known};
 use super::layout::{Table, ago, messages, plain, size, span};
 use super::{Printed, wrong_answer};
-use crate::control::{Answer, Client, Reloaded, Request, StatusReport, ZoneStatus};
+use crate::control::{
+    Answer, ClientError, MailProcess, ProcessReport, Reloaded, Request, StatusReport, ZoneStatus,
+};
 
-/// Shows what runs.
-pub(super) fn status(client: &mut Client, output: Output, now: UnixTime) -> anyhow::Result<Printed> {
-    match client.ask(&Request::Status)? {
-        Answer::Status(report) => Printed::result(output, &report, || print_status(&report, now)),
-        _ => wrong_answer(),
+/// Shows what runs: all of it, or what the datapath process knows while the mail process says nothing.
+pub(super) fn status(daemon: &mut Daemon, output: Output, now: UnixTime) -> anyhow::Result<Printed> {
+    let Known { mail, processes } = daemon.known()?;
+    match (mail, processes) {
+        (Ok(report), processes) => {
+            let mut value = serde_json::to_value(&report)?;
+            value["processes"] = serde_json::to_value(&processes)?;
+            Printed::result(output, &value, || print_status(&report, processes.as_ref(), now))
+        }
+        (Err(error), None) => Err(error.into()),
+        (Err(error), Some(mut report)) => {
+            report.problems.push(no_word(&report, &error));
+            let printed = Printed::result(output, &report, || print_processes(&report, now))?;
+            Ok(Printed { failed: true, ..printed })
+        }
+    }
+}
+
+/// That the mail process says nothing, and what to do.
+fn no_word(report: &ProcessReport, error: &ClientError) -> String {
+    match report.mail {
+        MailProcess { pid: None, .. } => "no mail process runs now; it is started anew by itself".to_owned(),
+        MailProcess { silent_milliseconds: None, .. } => {
+            "the mail process is starting: it looks at everything that waits".to_owned()
+        }
+        MailProcess { pid: Some(pid), silent_milliseconds: Some(silent), .. } => format!(
+            "the mail process ({pid}) doesn't answer, its last sign of life is {} s old: if it hangs, it is ended and \
+             started anew by itself ({error})",
+            silent / 1_000
+        ),
+    }
+}
+
+/// What the datapath process knows.
+fn print_processes(report: &ProcessReport, now: UnixTime) -> String {
+    let mut text = format!(
+        "mailguard {} on {}, running for {}\nconfiguration {}\n",
+        report.version,
+        report.hostname,
+        span(now.since(report.started_at)),
+        report.config.display(),
+    );
+    for problem in &report.problems {
+        let _ = writeln!(text, "PROBLEM: {}", plain(problem));
+    }
+    text.push('\n');
+    ended(&mut text, &report.mail, now);
+    kernel(&mut text, &report.kernel);
+    text
+}
+
+/// How mail processes ended, if any did.
+fn ended(text: &mut String, mail: &MailProcess, now: UnixTime) {
+    let (Some(at), Some(cause)) = (mail.last_ended_at, &mail.last_cause) else { return };
+    let (when, cause) = (ago(now, at), plain(cause));
+    let _ = writeln!(text, "restarts of the mail process  {}, last {when}: it {cause}", mail.restarts);
+    for line in &mail.last_words {
+        let _ = writeln!(text, "  | {}", plain(line));
+    }
+}
+
+fn kernel(text: &mut String, kernel: &Value) {
+    if !kernel.is_null() {
+        text.push_str("\nkernel\n");
+        nested(text, kernel, "  ");
     }
 }
 
 /// Applies the configuration file.
-pub(super) fn reload(client: &mut Client, output: Output) -> anyhow::Result<Printed> {
-    match client.ask(&Request::Reload)? {
+pub(super) fn reload(daemon: &mut Daemon, output: Output) -> anyhow::Result<Printed> {
+    match daemon.ask(&Request::Reload)? {
         Answer::Reloaded(reloaded) => Printed::result(output, &reloaded, || print_reloaded(&reloaded)),
         _ => wrong_answer(),
     }
@@ -44,7 +107,7 @@ fn print_reloaded(reloaded: &Reloaded) -> String {
     text
 }
 
-fn print_status(report: &StatusReport, now: UnixTime) -> String {
+fn print_status(report: &StatusReport, processes: Option<&ProcessReport>, now: UnixTime) -> String {
     let mut text = format!(
         "mailguard {} on {}, running for {}{}\nconfiguration {}, loaded {}\n",
         report.version,
@@ -76,10 +139,10 @@ fn print_status(report: &StatusReport, now: UnixTime) -> String {
     stock.row(["quarantine".to_owned(), quarantine]);
     text.push('\n');
     stock.print(&mut text, "");
-    if !report.kernel.is_null() {
-        text.push_str("\nkernel\n");
-        nested(&mut text, &report.kernel, "  ");
+    if let Some(processes) = processes {
+        ended(&mut text, &processes.mail, now);
     }
+    kernel(&mut text, &report.kernel);
     inactive(&mut text, &report.inactive);
     text
 }

@@ -3,13 +3,16 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::protocol::{Answer, ControlError, Reply, Request};
 use super::{MAX_ANSWER_OCTETS, MAX_REQUEST_OCTETS};
 
 /// The daemon answers within this time; longer than it takes to handle a request.
 const ANSWER_TIME: Duration = Duration::from_secs(90);
+
+/// How often whoever asks says whether to go on waiting.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -62,13 +65,22 @@ impl Client {
             io::ErrorKind::PermissionDenied => ClientError::Permission(path.to_owned()),
             _ => ClientError::Io { path: path.to_owned(), cause },
         })?;
-        let set = stream.set_read_timeout(Some(ANSWER_TIME)).and(stream.set_write_timeout(Some(ANSWER_TIME)));
+        let set = stream.set_read_timeout(Some(LOOK_AGAIN)).and(stream.set_write_timeout(Some(ANSWER_TIME)));
         set.map_err(|cause| ClientError::Io { path: path.to_owned(), cause })?;
         Ok(Self { stream: BufReader::new(stream), path: path.to_owned() })
     }
 
     /// Asks, and waits for the answer.
     pub fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
+        self.ask_while(request, || true)
+    }
+
+    /// Asks, and waits for the answer as long as `go_on`, which is asked a few times a second, says so.
+    pub fn ask_while(
+        &mut self,
+        request: &Request,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Answer, ClientError> {
         let no_answer = |cause: String| ClientError::NoAnswer { path: self.path.clone(), cause };
         let mut line = serde_json::to_vec(request).map_err(|error| no_answer(error.to_string()))?;
         line.push(b'\n');
@@ -76,20 +88,41 @@ impl Client {
             return Err(ClientError::TooLong);
         }
         let mut answer = Vec::new();
-        let exchange = self.stream.get_mut().write_all(&line).and_then(|()| {
-            let mut bounded = (&mut self.stream).take(MAX_ANSWER_OCTETS as u64 + 1);
-            bounded.read_until(b'\n', &mut answer)
-        });
+        let exchange = self.stream.get_mut().write_all(&line);
+        let exchange = exchange.and_then(|()| read_line(&mut self.stream, &mut answer, &mut go_on));
         match exchange {
             Ok(0) => Err(no_answer("it closed the connection".to_owned())),
             Ok(_) => match serde_json::from_slice(&answer).map_err(|error| no_answer(error.to_string()))? {
                 Reply::Ok(answer) => Ok(answer),
                 Reply::Error(error) => Err(ClientError::Refused(error)),
             },
+            Err(cause) if cause.kind() == io::ErrorKind::TimedOut => Err(no_answer("it hangs".to_owned())),
             Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
-                Err(no_answer(format!("none within {} seconds", ANSWER_TIME.as_secs())))
+                Err(no_answer(format!("it takes no question within {} seconds", ANSWER_TIME.as_secs())))
             }
             Err(cause) => Err(ClientError::Io { path: self.path.clone(), cause }),
+        }
+    }
+}
+
+/// Reads a line of at most [`MAX_ANSWER_OCTETS`]; `TimedOut` when it isn't there within [`ANSWER_TIME`] or `go_on` says no.
+fn read_line(
+    stream: &mut BufReader<UnixStream>,
+    line: &mut Vec<u8>,
+    go_on: &mut impl FnMut() -> bool,
+) -> io::Result<usize> {
+    let deadline = Instant::now() + ANSWER_TIME;
+    loop {
+        let left = (MAX_ANSWER_OCTETS + 1).saturating_sub(line.len());
+        match (&mut *stream).take(left as u64).read_until(b'\n', line) {
+            // What came is in `line` already.
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                if Instant::now() >= deadline || !go_on() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            Err(cause) => return Err(cause),
+            Ok(_) => return Ok(line.len()),
         }
     }
 }

@@ -1,14 +1,19 @@
-//! The control socket: how the command line speaks with the running daemon.
+//! The control sockets: how the command line speaks with the running daemon.
 //!
-//! `runtime_dir/control.sock`, mode 0660: whoever may open it may do everything. One line of JSON is a request,
-//! one line its answer, as many after one another as the client likes. `protocol` is what is said, `server` and
-//! `client` are the two ends. What a request does is up to the [`Handler`], which `runtime` provides.
+//! There are two, for there are two processes. `runtime_dir/control.sock` is the datapath process's, root's alone, in a
+//! folder of root's: whatever changes the configuration or lets somebody in goes there. `runtime_dir/mail/control.sock`
+//! is the mail process's, mode 0660: who may open it may see and do what that process can, which is everything about
+//! messages. [`Request::asks`] says which is asked what. One line of JSON is a request, one line its answer, as many
+//! after one another as the client likes. `protocol` is what is said, `server` and `client` are the two ends. What a
+//! request does is up to the [`Handler`], which `runtime` provides.
 
 mod client;
+mod processes;
 mod protocol;
 mod server;
 
 pub use client::{Client, ClientError};
+pub use processes::{MailProcess, Process, ProcessReport};
 pub use protocol::*;
 pub use server::{BindError, Handler, bind, serve};
 
@@ -21,9 +26,24 @@ pub const MAX_ANSWER_OCTETS: usize = 64 << 20;
 /// Rows that one answer lists at most; a client asks again for more.
 pub const MAX_ROWS: u32 = 1_000;
 
-/// The socket of the daemon with this `runtime_dir`.
-pub fn socket_path(runtime_dir: &Path) -> PathBuf {
+/// Mode of the datapath process's socket.
+pub const ROOT_MODE: u32 = 0o600;
+/// Mode of the mail process's socket: owner and group may speak, nobody else.
+pub const MAIL_MODE: u32 = 0o660;
+
+/// The socket of the datapath process with this `runtime_dir`.
+pub fn root_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("control.sock")
+}
+
+/// The folder in `runtime_dir` that is the mail user's.
+pub fn mail_folder(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("mail")
+}
+
+/// The socket of the mail process with this `runtime_dir`.
+pub fn mail_socket(runtime_dir: &Path) -> PathBuf {
+    mail_folder(runtime_dir).join("control.sock")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 
+use super::ProcessReport;
 use crate::config::{Change, Edit, EditList, ListEntry};
 
 /// One request.
@@ -107,6 +108,8 @@ pub enum Request {
         /// Whom; absent: all who are banned.
         clients: Option<Vec<IpAddr>>,
     },
+    /// What the datapath process knows, however its mail process is. Answered by [`Answer::Processes`].
+    Processes,
 }
 
 /// A piece of a long list.
@@ -203,6 +206,8 @@ pub enum Answer {
     Bans(Vec<BanRow>),
     /// These clients are let in again.
     Lifted(Vec<IpAddr>),
+    /// What the datapath process knows.
+    Processes(Box<ProcessReport>),
 }
 
 /// The state of everything.
@@ -305,6 +310,9 @@ pub struct Edited {
     pub values: Vec<String>,
     /// The file.
     pub config: PathBuf,
+    /// What an administrator should know, one line each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A piece of a list.

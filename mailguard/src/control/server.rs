@@ -18,8 +18,6 @@ use tokio::time::timeout;
 use super::protocol::{Answer, ControlError, ErrorKind, Reply, Request};
 use super::{MAX_ANSWER_OCTETS, MAX_REQUEST_OCTETS};
 
-/// Owner and group may speak, nobody else.
-const SOCKET_MODE: u32 = 0o660;
 /// Clients at a time; further ones wait in the kernel's queue.
 const MAX_CLIENTS: usize = 16;
 /// A client says its next request within this time.
@@ -33,6 +31,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Does what requests ask for.
 pub trait Handler: Send + Sync + 'static {
+    /// Whether the user of this number may ask, whatever the socket's mode says.
+    fn admits(&self, _user: u32) -> bool {
+        true
+    }
+
     /// Does it. An error is told to the client as it stands.
     fn handle(&self, request: Request) -> impl Future<Output = Result<Answer, ControlError>> + Send;
 }
@@ -57,8 +60,9 @@ pub enum BindError {
     },
 }
 
-/// Opens the socket at `path`. One that a dead daemon left is replaced. Within a tokio runtime only.
-pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+/// Opens the socket at `path`, for those whom `mode` lets write. One that a dead daemon left is replaced. Within a tokio
+/// runtime only.
+pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     let failed = |cause| BindError::Io { path: path.to_owned(), cause };
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
@@ -77,7 +81,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
         _ => {}
     }
     let listener = UnixListener::bind(&fresh).map_err(failed)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)?;
     Ok(listener)
 }
@@ -109,7 +113,10 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::
 }
 
 /// Answers one client's requests until it closes.
-async fn converse(stream: UnixStream, handler: &impl Handler) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, handler: &impl Handler) -> io::Result<()> {
+    if !handler.admits(stream.peer_cred()?.uid()) {
+        return timeout(ANSWER_TIME, stream.write_all(&encode(not_admitted())?)).await?;
+    }
     let mut stream = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
@@ -142,6 +149,11 @@ async fn answer(line: &[u8], handler: &impl Handler) -> Reply {
             Reply::Error(ControlError::new(ErrorKind::Failed, message))
         }
     }
+}
+
+fn not_admitted() -> Reply {
+    let message = "only root may ask here: run this as root".to_owned();
+    Reply::Error(ControlError::new(ErrorKind::Refused, message))
 }
 
 fn too_long() -> Reply {

@@ -35,9 +35,9 @@ impl Handler for Echo {
 /// Runs `ask` in a thread while a server with [`Echo`] serves in a folder of its own.
 fn serve_while<T: Send + 'static>(ask: impl FnOnce(&Path) -> T + Send + 'static) -> T {
     let folder = TempDir::new().unwrap();
-    let path = socket_path(folder.path());
+    let path = root_socket(folder.path());
     runtime().block_on(async move {
-        let listener = bind(&path).unwrap();
+        let listener = bind(&path, MAIL_MODE).unwrap();
         let asked = tokio::task::spawn_blocking(move || ask(&path));
         tokio::select! {
             result = asked => result.unwrap(),
@@ -125,18 +125,66 @@ fn clients_beyond_the_limit_wait_for_their_turn() {
 #[test]
 fn the_socket_and_what_stands_in_its_place() {
     let folder = TempDir::new().unwrap();
-    let path = socket_path(folder.path());
+    let path = root_socket(folder.path());
     assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning(_))));
     let runtime = runtime();
     let _within = runtime.enter();
     drop(UnixListener::bind(&path).unwrap());
     assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning(_))), "a dead daemon left it");
-    let listener = bind(&path).unwrap();
+    let listener = bind(&path, MAIL_MODE).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-    assert!(matches!(bind(&path), Err(BindError::InUse(_))));
+    assert!(matches!(bind(&path, MAIL_MODE), Err(BindError::InUse(_))));
     drop(listener);
     fs::remove_file(&path).unwrap();
     fs::write(&path, "precious").unwrap();
-    assert!(matches!(bind(&path), Err(BindError::NotASocket(_))));
+    assert!(matches!(bind(&path, MAIL_MODE), Err(BindError::NotASocket(_))));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
+
+/// Refuses everybody.
+struct Closed;
+
+impl Handler for Closed {
+    fn admits(&self, _user: u32) -> bool {
+        false
+    }
+
+    async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
+        panic!("not admitted: {request:?}")
+    }
+}
+
+#[test]
+fn who_is_not_admitted_is_told_so_and_not_heard() {
+    let folder = TempDir::new().unwrap();
+    let path = root_socket(folder.path());
+    runtime().block_on(async move {
+        let listener = bind(&path, ROOT_MODE).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut reply = String::new();
+            UnixStream::connect(path).unwrap().read_to_string(&mut reply).unwrap();
+            reply
+        });
+        tokio::select! {
+            reply = asked => assert!(reply.unwrap().contains("only root may ask here"), "told"),
+            _ = serve(listener, Arc::new(Closed)) => unreachable!(),
+        }
+    });
+}
+
+/// The one place that says what goes to root: nothing that opens is asked of the mail process.
+#[test]
+fn what_opens_is_asked_of_the_datapath_process() {
+    let edit = crate::config::Edit {
+        list: crate::config::EditList::BypassFromSubnet,
+        change: crate::config::Change::Add,
+        values: vec!["192.0.2.0/24".to_owned()],
+    };
+    for request in [Request::Reload, Request::Edit(edit), Request::BanLift { clients: None }] {
+        assert_eq!(request.asks(), Process::Datapath, "{request:?}");
+    }
+    for request in [Request::Status, Request::Bans, Request::QueueRetry { which: Which::All }] {
+        assert_eq!(request.asks(), Process::Mail, "{request:?}");
+    }
 }

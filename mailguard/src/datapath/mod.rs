@@ -11,6 +11,7 @@ mod counters;
 mod error;
 mod events;
 mod interfaces;
+mod kernel_settings;
 mod known;
 mod leaving;
 mod links;
@@ -29,10 +30,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, MapError, SockMap};
+use aya::maps::{MapData, MapError, SockMap};
 use mailguard_common::layout::{
-    FAIL_BLOCK, FAIL_BYPASS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, Settings, listener_index, map,
-    zone_number,
+    FAIL_BLOCK, FAIL_BYPASS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, listener_index, map, zone_number,
 };
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{OnProxyDown, XdpMode};
@@ -42,6 +42,7 @@ use nix::time::{ClockId, clock_gettime};
 pub use attach::{EARLY, Hook, STEER};
 pub use bpffs::{BPFFS, is_bpffs, refuse_private};
 pub use error::{AttachError, DatapathError};
+pub use kernel_settings::Pulse;
 pub use links::watch_links;
 pub use local::{Delivery, deliveries};
 pub use pins::netns_cookie;
@@ -54,6 +55,7 @@ use crate::intercept::{Family, Listeners, Role, ZoneListener};
 use counters::Counters;
 use events::EventLog;
 use interfaces::{ZoneInterface, ZoneInterfaces};
+use kernel_settings::KernelSettings;
 use known::KnownInterfaces;
 use leaving::Leaving;
 use pins::Pins;
@@ -62,8 +64,7 @@ use rule_maps::RuleMaps;
 
 /// The kernel side in operation.
 pub struct Datapath {
-    settings: Settings,
-    config: Array<MapData, Settings>,
+    settings: KernelSettings,
     rules: RuleMaps,
     /// Addresses that bypass by a name, besides those that the configuration lists.
     named: BTreeSet<IpAddr>,
@@ -130,28 +131,26 @@ impl Datapath {
         let mut programs = pins.load_object()?;
         attach::load(&mut programs)?;
         let mut rules = RuleMaps::new(&mut programs)?;
-        let mut config_map: Array<MapData, Settings> = object::take_map(&mut programs, map::CONFIG)?;
-        let settings = config_map.get(&0, 0).map_err(DatapathError::map(map::CONFIG))?;
-        pins.refuse_other_namespace(settings.netns_cookie)?;
-        let mut settings = Settings { fail_mode: fail_mode(config), ..settings };
-        settings.netns_cookie = pins::netns_cookie()?;
+        let settings = KernelSettings::open(object::take_map(&mut programs, map::CONFIG)?)?;
+        pins.refuse_other_namespace(settings.get().netns_cookie)?;
+        let (fail_mode, netns_cookie) = (fail_mode(config), pins::netns_cookie()?);
         let ban_action = rule_maps::ban_action(config);
         rules.remove_ended(now_ns())?;
         rules.set_ban_action(ban_action)?;
-        rules.replace(&compiled(config, &named), &mut settings, &mut config_map)?;
+        settings
+            .change(|settings| (settings.fail_mode, settings.netns_cookie) = (fail_mode, netns_cookie))?;
+        rules.replace(&compiled(config, &named), &settings)?;
         let sockets = object::take_map(&mut programs, map::LISTENERS)?;
         let known = KnownInterfaces::new(&mut programs)?;
         let counters = Counters::new(&mut programs)?;
         attach::attach_reconnect(&mut programs, &pins)?;
 
         // In force before the first program is attached: no packet meets one that lets everything pass.
-        settings.armed = 1;
-        config_map.set(0, settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+        settings.change(|settings| settings.armed = 1)?;
         let rates = Rates::default();
         let _events = EventLog::start(&mut programs)?;
         let mut datapath = Self {
             settings,
-            config: config_map,
             rules,
             named,
             ban_action,
@@ -302,8 +301,7 @@ impl Datapath {
         let mut applied = self.add_rules(&compiled(config, &self.named))?;
         self.ban_action = rule_maps::ban_action(config);
         self.rules.set_ban_action(self.ban_action)?;
-        self.settings.fail_mode = fail_mode(config);
-        self.write_settings()?;
+        self.settings.change(|settings| settings.fail_mode = fail_mode(config))?;
         self.in_force &= self.xdp == config.kernel.xdp;
         self.xdp = config.kernel.xdp;
         self.follow_interfaces(config, listeners)?;
@@ -329,31 +327,35 @@ impl Datapath {
     }
 
     fn add_rules(&mut self, rules: &Rules) -> Result<Applied, DatapathError> {
-        let (added, removed) = self.rules.replace(rules, &mut self.settings, &mut self.config)?;
+        let (added, removed) = self.rules.replace(rules, &self.settings)?;
         Ok(Applied { added, removed })
     }
 
     /// No interface is in its zone of before any more.
     fn remove_old_zones(&mut self) -> Result<usize, DatapathError> {
-        self.rules.remove_old_zones(&mut self.settings, &mut self.config)
+        self.rules.remove_old_zones(&self.settings)
     }
 
     /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is in force.
     pub fn heartbeat(&mut self) -> Result<(), DatapathError> {
-        self.settings.heartbeat_ns = now_ns();
-        self.write_settings()?;
+        self.pulse().beat()?;
+        self.note_rates()
+    }
+
+    /// What tells it from another thread.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.settings.clone())
+    }
+
+    /// Notes how many packets there were so far; due each second.
+    pub fn note_rates(&mut self) -> Result<(), DatapathError> {
         self.rates.note(Instant::now(), self.counters.packets()?);
         Ok(())
     }
 
     /// Puts `on_proxy_down` into force at once, until the next heartbeat.
     pub fn proxy_down(&mut self) -> Result<(), DatapathError> {
-        self.settings.heartbeat_ns = 0;
-        self.write_settings()
-    }
-
-    fn write_settings(&mut self) -> Result<(), DatapathError> {
-        self.config.set(0, self.settings, 0).map_err(DatapathError::map(map::CONFIG))
+        self.settings.change(|settings| settings.heartbeat_ns = 0)
     }
 
     /// What is attached where.
@@ -368,9 +370,10 @@ impl Datapath {
 
     /// What is attached where, how full the maps are, what was counted.
     pub fn status(&self) -> Result<DatapathStatus, DatapathError> {
+        let settings = self.settings.get();
         Ok(DatapathStatus {
-            proxy_alive: self.settings.proxy_alive(now_ns()),
-            on_proxy_down: if self.settings.fail_mode == FAIL_BYPASS { "bypass" } else { "block" },
+            proxy_alive: settings.proxy_alive(now_ns()),
+            on_proxy_down: if settings.fail_mode == FAIL_BYPASS { "bypass" } else { "block" },
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),
             reasons: self.counters.reasons(&self.rates)?,

@@ -13,17 +13,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData, MapError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mailguard_common::layout::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, HAS_ALLOW4, HAS_ALLOW6,
     HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
     HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, MAX_ALLOW, MAX_BLACKLIST, MAX_BYPASS,
-    MAX_RULES, RuleValue, Settings, map, zone_number,
+    MAX_RULES, RuleValue, map, zone_number,
 };
 use mailguard_common::packet::mapped;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules, SenderRule};
 
+use super::kernel_settings::KernelSettings;
 use super::object::take_map;
 use super::{DatapathError, MapUse, RuleCount, now_ns};
 pub use bans::BanStatus;
@@ -35,9 +36,6 @@ use senders::Senders;
 
 /// Attempts to add an entry while the kernel is short of memory for a moment.
 const INSERT_ATTEMPTS: usize = 5;
-
-/// Entries that are changed before the heartbeat is renewed: a fraction of a second's work.
-const ENTRIES_A_HEARTBEAT: usize = 4_096;
 
 /// Which of the configuration's lists an entry is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -307,13 +305,12 @@ impl RuleMaps {
 
     /// Makes the maps hold `rules` and no others, but for those of zones, of which [`RuleMaps::remove_old_zones`] removes what
     /// is over. Returns how many entries were added or changed, and removed. What lets somebody in comes before what keeps
-    /// others out, and goes after it. A list that became empty is skipped by the programs, by the bits in `settings`, which are written to `config`
-    /// together with whatever else changed in them.
+    /// others out, and goes after it. A list that became empty is skipped by the programs, by the bits in
+    /// `settings`.
     pub(super) fn replace(
         &mut self,
         rules: &Rules,
-        settings: &mut Settings,
-        config: &mut Array<MapData, Settings>,
+        settings: &KernelSettings,
     ) -> Result<(usize, usize), DatapathError> {
         let target = entries(rules);
         check_limits(target.keys(), self.bans.len())?;
@@ -335,47 +332,35 @@ impl RuleMaps {
         // Only lists so large that old and new don't fit together have a moment without either.
         let additions_first = check_limits(both, self.bans.len()).is_ok();
 
-        settings.populated |= populated(target.keys());
-        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
+        settings.change(|settings| settings.populated |= populated(target.keys()))?;
         if !additions_first {
-            self.remove_all(&removals, settings, config)?;
+            self.remove_all(&removals)?;
         }
-        for piece in additions.chunks(ENTRIES_A_HEARTBEAT) {
-            for (entry, action) in piece {
-                self.add(*entry, *action)?;
-            }
-            keep_alive(settings, config)?;
+        for (entry, action) in &additions {
+            self.add(*entry, *action)?;
         }
         if additions_first {
-            self.remove_all(&removals, settings, config)?;
+            self.remove_all(&removals)?;
         }
-        self.say_populated(settings, config)?;
+        self.say_populated(settings)?;
         Ok((additions.len(), removals.len()))
     }
 
     /// Removes what [`RuleMaps::replace`] left of zones; returns how many entries.
-    pub(super) fn remove_old_zones(
-        &mut self,
-        settings: &mut Settings,
-        config: &mut Array<MapData, Settings>,
-    ) -> Result<usize, DatapathError> {
+    pub(super) fn remove_old_zones(&mut self, settings: &KernelSettings) -> Result<usize, DatapathError> {
         let old = std::mem::take(&mut self.old);
-        self.remove_all(&old, settings, config)?;
+        self.remove_all(&old)?;
         let used: BTreeSet<u64> = self.installed.keys().filter_map(Entry::zone).collect();
         self.zones.retain(|zone, _| used.contains(zone));
-        self.say_populated(settings, config)?;
+        self.say_populated(settings)?;
         Ok(old.len())
     }
 
     /// Tells the programs which maps they need look into.
-    fn say_populated(
-        &self,
-        settings: &mut Settings,
-        config: &mut Array<MapData, Settings>,
-    ) -> Result<(), DatapathError> {
+    fn say_populated(&self, settings: &KernelSettings) -> Result<(), DatapathError> {
         let homeless = if self.homeless.is_empty() { 0 } else { HAS_BLACKLIST4 };
-        settings.populated = populated(self.installed.keys()) | self.bans.populated() | homeless;
-        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))
+        let populated = populated(self.installed.keys()) | self.bans.populated() | homeless;
+        settings.change(|settings| settings.populated = populated)
     }
 
     fn add(&mut self, entry: Entry, action: u32) -> Result<(), DatapathError> {
@@ -420,20 +405,12 @@ impl RuleMaps {
         self.free.insert(rule);
     }
 
-    fn remove_all(
-        &mut self,
-        entries: &[Entry],
-        settings: &mut Settings,
-        config: &mut Array<MapData, Settings>,
-    ) -> Result<(), DatapathError> {
-        for piece in entries.chunks(ENTRIES_A_HEARTBEAT) {
-            for entry in piece {
-                self.delete(entry)?;
-                if let Some(value) = self.installed.remove(entry) {
-                    self.release(value.rule);
-                }
+    fn remove_all(&mut self, entries: &[Entry]) -> Result<(), DatapathError> {
+        for entry in entries {
+            self.delete(entry)?;
+            if let Some(value) = self.installed.remove(entry) {
+                self.release(value.rule);
             }
-            keep_alive(settings, config)?;
         }
         Ok(())
     }
@@ -519,16 +496,6 @@ impl RuleMaps {
         }
         Ok(())
     }
-}
-
-/// Renews the heartbeat of a proxy that isn't declared dead: whoever would write it is busy with the maps.
-fn keep_alive(settings: &mut Settings, config: &mut Array<MapData, Settings>) -> Result<(), DatapathError> {
-    let now = now_ns();
-    if settings.proxy_alive(now) {
-        settings.heartbeat_ns = now;
-        config.set(0, *settings, 0).map_err(DatapathError::map(map::CONFIG))?;
-    }
-    Ok(())
 }
 
 /// Tries take their nodes from pools that run empty for a moment and refill by themselves.

@@ -6,7 +6,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::OnProxyDown;
 
 use super::Finding;
-use crate::control::{Answer, Client, ClientError, Request, socket_path};
+use crate::control::{Answer, Client, ClientError, Request, root_socket};
 
 /// What was heard of the daemon.
 pub(super) enum Daemon {
@@ -20,11 +20,11 @@ pub(super) enum Daemon {
 
 /// Asks it.
 pub(super) fn read(config: &Config) -> Daemon {
-    let asked = Client::connect(&socket_path(&config.runtime_dir))
-        .and_then(|mut client| client.ask(&Request::Status));
+    let asked = Client::connect(&root_socket(&config.runtime_dir))
+        .and_then(|mut client| client.ask(&Request::Processes));
     match asked {
         // With `enabled = false` there is no kernel side that could take it for dead.
-        Ok(Answer::Status(report)) => Daemon::Runs { alive: report.kernel["proxy_alive"] != false },
+        Ok(Answer::Processes(report)) => Daemon::Runs { alive: report.kernel["proxy_alive"] != false },
         Ok(_) => Daemon::Odd("it answers another question than was asked".to_owned()),
         Err(ClientError::NotRunning(_)) => {
             let links = fs::read_dir(config.kernel.pin_dir.join("links"));

@@ -23,7 +23,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 use serde::{Deserialize, Serialize};
 
-use crate::config;
+use crate::config::{self, Source};
 use facts::Facts;
 
 /// How bad a finding is.
@@ -92,7 +92,7 @@ impl Report {
 
 /// Examines this machine for the configuration at `path`. `understand` says what the parts that use a configuration
 /// find wrong with it. Needs root; works with and without a daemon.
-pub fn examine(path: &Path, understand: impl Fn(&Config) -> Result<(), String>) -> Report {
+pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<String>, String>) -> Report {
     let fail = |text: String| {
         let why = "The daemon doesn't start with it, and nothing else can be checked before it is right.";
         Report { findings: vec![Finding::error("configuration", text, why)] }
@@ -105,11 +105,27 @@ pub fn examine(path: &Path, understand: impl Fn(&Config) -> Result<(), String>) 
         Ok(config) => config,
         Err(errors) => return fail(errors.to_string()),
     };
-    if let Err(error) = understand(&config) {
-        return fail(error);
-    }
+    let tried = understand(&source, &config);
     let file = File { path, text: &source.text };
-    Report { findings: judge(&config, &file, &Facts::gather(&config)) }
+    let mut findings = judge(&config, &file, &Facts::gather(&config));
+    findings.extend(judge_trial(tried));
+    Report { findings }
+}
+
+/// What came of trying what the mail user will do: what is wrong, or what couldn't be tried.
+fn judge_trial(tried: Result<Vec<String>, String>) -> Vec<Finding> {
+    const CHECK: &str = "mail-user";
+    match tried {
+        Ok(untried) if untried.is_empty() => {
+            vec![Finding::ok(CHECK, "rules, keys and folders were tried as the mail user")]
+        }
+        // Why is somebody else's finding: no user, no folder yet.
+        Ok(untried) => untried.into_iter().map(|what| Finding::ok(CHECK, what)).collect(),
+        Err(error) => {
+            let why = "The daemon doesn't start with it: the mail process couldn't do its work.";
+            vec![Finding::error(CHECK, error, why)]
+        }
+    }
 }
 
 /// The configuration file, for commands that edit it.

@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::handler::{failed, now, refused};
-use super::ipc::{Answer, MAX_CLIENTS, Request};
+use super::ipc::{Answer, MAX_CLIENTS, Request, ToDatapath};
 use super::privileged::Privileged;
 use crate::control::{BanRow, ControlError};
 use crate::datapath::BanStatus;
@@ -27,6 +27,8 @@ use crate::store::facts::{FactsDb, Job, ReadError, View};
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long a ban by hand is when nobody says, and `ban_after_abuse` is zero.
 const DEFAULT_TIME: Duration = Duration::from_secs(3_600);
+/// The reason of a ban that the kernel knows, and the store doesn't.
+const ONLY_IN_KERNEL: &str = "unknown: the store doesn't have it";
 /// Longest reason, characters.
 const MAX_REASON_CHARACTERS: usize = 100;
 
@@ -89,14 +91,18 @@ impl Bans {
         Ok(Self(Arc::new(Inner { facts, privileged, config, records, changed })))
     }
 
-    /// Makes the kernel's bans those of the store: it has none after a start of the machine.
+    /// Makes the kernel's bans those of the store: it has none after a start of the machine. One that only the kernel knows
+    /// is kept: nothing here lets anybody in.
     pub(super) async fn restore(&self) {
         let mut records = self.0.records.lock().await;
         let restored = async {
             self.forget(&mut records).await?;
-            let strays = self.in_kernel().await?.into_iter().map(|ban| ban.client);
-            let strays: Vec<IpAddr> = strays.filter(|client| !records.contains_key(client)).collect();
-            self.lift_in_kernel(&strays).await?;
+            let now = now();
+            for ban in self.in_kernel().await? {
+                let record =
+                    || Record { reason: ONLY_IN_KERNEL.to_owned(), since: now, until: now.plus(ban.left) };
+                records.entry(ban.client).or_insert_with(record);
+            }
             self.put_in_force(&records).await
         };
         match restored.await {
@@ -202,6 +208,7 @@ impl Bans {
             let since = old.map_or(now, |record| record.since);
             (*client, Record { reason: reason.clone(), since, until })
         };
+        let clients: Vec<IpAddr> = clients.into_iter().collect();
         let new: Records = clients.iter().map(record).collect();
         let added = new.keys().filter(|client| !records.contains_key(client)).count();
         if records.len() + added > MAX_BANS as usize {
@@ -211,37 +218,26 @@ impl Bans {
         if records.len() + added > MAX_BANS as usize {
             return Err(refused(format!("{MAX_BANS} clients are banned, more is not possible")));
         }
-        let applied = match self.put_in_force(&new).await {
-            Ok(()) => self.store(&new).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = applied {
-            self.back_to(&records, new.into_keys()).await;
-            return Err(error);
+        self.put_in_force(&new).await?;
+        // The kernel keeps them: whoever is banned stays out.
+        if let Err(error) = self.store(&new).await {
+            warn!(%error, clients = addresses(&clients), "a ban is in force, but can't be stored: a start of the machine ends it");
         }
         let rows = new.iter().map(|(client, record)| row(*client, record, None, now)).collect();
         records.extend(new);
         Ok(rows)
     }
 
-    /// Lets these clients in again, or all: all of them, or none if one isn't banned. Returns whom.
-    pub(super) async fn lift(&self, clients: Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>> {
+    /// Forgets that these clients were banned: an administrator lifted it, and the datapath process has let them in.
+    pub(super) async fn forget_lifted(&self, clients: Vec<IpAddr>) {
         let mut records = self.0.records.lock().await;
-        let now = now();
-        let banned = |client: &IpAddr| records.get(client).is_some_and(|record| record.until > now);
-        let clients: BTreeSet<IpAddr> = match clients {
-            Some(clients) => clients.iter().map(IpAddr::to_canonical).collect(),
-            None => records.keys().copied().filter(banned).collect(),
-        };
-        let clients: Vec<IpAddr> = clients.into_iter().collect();
-        let others: Vec<IpAddr> = clients.iter().copied().filter(|client| !banned(client)).collect();
-        if !others.is_empty() {
-            let others = addresses(&others);
-            return Err(refused(format!("{others}: not banned; nothing was lifted")));
+        match self.remove(&mut records, &clients).await {
+            Ok(()) => {
+                self.0.privileged.say(ToDatapath::Forgotten(clients)).await;
+            }
+            // The datapath process says it again to the next mail process.
+            Err(error) => warn!(%error, "bans that were lifted can't be taken out of the store"),
         }
-        self.remove(&mut records, &clients).await?;
-        info!(clients = addresses(&clients), "bans were lifted by hand");
-        Ok(clients)
     }
 
     /// Who is banned, in the order of addresses.
@@ -250,19 +246,22 @@ impl Bans {
         let kernel = self.in_kernel().await?.into_iter().map(|ban| (ban.client, ban));
         let kernel: BTreeMap<IpAddr, BanStatus> = kernel.collect();
         let now = now();
-        let in_force = records.iter().filter(|(_, record)| record.until > now);
+        // One that root has lifted isn't in force, known to be lifted here or not yet.
+        let in_force =
+            records.iter().filter(|(client, record)| record.until > now && kernel.contains_key(client));
         Ok(in_force.map(|(client, record)| row(*client, record, kernel.get(client), now)).collect())
     }
 
-    /// Ends bans: in the store first, so that none comes back.
+    /// Takes bans out of the store, so that none comes back. In the kernel they have ended, or the datapath process ended them.
     async fn remove(&self, records: &mut Records, clients: &[IpAddr]) -> Result<()> {
         if clients.is_empty() {
             return Ok(());
         }
         let keys = clients.iter().map(|client| key(*client)).collect();
         self.0.facts.submit(Job::Lift(keys)).await.map_err(failed)?;
-        records.retain(|client, _| clients.binary_search(client).is_err());
-        self.lift_in_kernel(clients).await
+        let gone: BTreeSet<&IpAddr> = clients.iter().collect();
+        records.retain(|client, _| !gone.contains(client));
+        Ok(())
     }
 
     async fn store(&self, records: &Records) -> Result<()> {
@@ -273,32 +272,12 @@ impl Bans {
         self.0.facts.submit(Job::Ban(rows)).await.map_err(failed).map(|_| ())
     }
 
-    /// Takes back what was said to the kernel of these clients.
-    async fn back_to(&self, records: &Records, clients: impl Iterator<Item = IpAddr>) {
-        let (old, new): (Vec<_>, Vec<_>) = clients.partition(|client| records.contains_key(client));
-        let old: Records = old.iter().map(|client| (*client, records[client].clone())).collect();
-        let undone = match self.lift_in_kernel(&new).await {
-            Ok(()) => self.put_in_force(&old).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = undone {
-            warn!(%error, "bans that weren't stored can't be taken back before the next start");
-        }
-    }
-
     async fn put_in_force(&self, records: &Records) -> Result<()> {
         let now = now();
         let bans: Vec<(IpAddr, Duration)> =
             records.iter().map(|(client, record)| (*client, record.until.since(now))).collect();
         for part in bans.chunks(MAX_CLIENTS) {
             self.0.privileged.request(Request::Ban(part.to_vec())).await.map_err(refused)?;
-        }
-        Ok(())
-    }
-
-    async fn lift_in_kernel(&self, clients: &[IpAddr]) -> Result<()> {
-        for part in clients.chunks(MAX_CLIENTS) {
-            self.0.privileged.request(Request::Lift(part.to_vec())).await.map_err(failed)?;
         }
         Ok(())
     }

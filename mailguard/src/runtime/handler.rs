@@ -1,4 +1,4 @@
-//! Answers what the command line asks over the control socket.
+//! Answers what the command line asks the mail process over its control socket.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -17,10 +17,10 @@ use super::log;
 use super::privileged::Privileged;
 use super::rows;
 use super::services::{Made, MailServices};
-use crate::config::{self, Edit, EditList, Source, entries};
+use crate::config::{self, EditList, Source, entries};
 use crate::control::{
-    Answer, ControlError, Done, Edited, ErrorKind, Handler, Listing, MAX_ROWS, Page, Reloaded, Request,
-    StatusReport, Stock, Which, ZoneStatus,
+    Answer, ControlError, Done, ErrorKind, Handler, Listing, MAX_ROWS, Page, Request, StatusReport, Stock,
+    Which, ZoneStatus,
 };
 use crate::delivery::Delivery;
 use crate::quarantine::{Filter, QuarantineHandle, Released};
@@ -122,21 +122,6 @@ impl ControlHandler {
         Ok(())
     }
 
-    /// Has the datapath process do something that brings a new configuration, and uses it. Returns its notes.
-    async fn change(&self, request: ipc::Request) -> Result<Vec<String>> {
-        match self.parts.privileged.request(request).await.map_err(refused)? {
-            ipc::Answer::Current { current, notes } => self.adopt(current).map_err(failed).map(|()| notes),
-            _ => Err(failed(OTHER_QUESTION)),
-        }
-    }
-
-    async fn reload(&self) -> Result<Answer> {
-        let notes = self.change(ipc::Request::Reload).await?;
-        let config = self.loaded().source.path.clone();
-        let inactive = self.parts.config.load().inactive.clone();
-        Ok(Answer::Reloaded(Reloaded { config, notes, inactive }))
-    }
-
     async fn entries(&self, lists: Vec<EditList>) -> Result<Answer> {
         let (counts, names) =
             match self.parts.privileged.request(ipc::Request::RuleCounts).await.map_err(failed)? {
@@ -146,12 +131,6 @@ impl ControlHandler {
         let loaded = self.loaded();
         let entries = lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect();
         Ok(Answer::Entries(rows::entry_rows(entries, &counts, &names)))
-    }
-
-    async fn edit(&self, edit: Edit) -> Result<Answer> {
-        let Edit { list, change, values } = edit.clone();
-        self.change(ipc::Request::Edit(edit)).await?;
-        Ok(Answer::Edited(Edited { list, change, values, config: self.loaded().source.path.clone() }))
     }
 
     async fn status(&self) -> Result<Answer> {
@@ -368,9 +347,7 @@ impl Handler for ControlHandler {
     async fn handle(&self, request: Request) -> Result<Answer> {
         match request {
             Request::Status => self.status().await,
-            Request::Reload => self.reload().await,
             Request::Entries { lists } => self.entries(lists).await,
-            Request::Edit(edit) => self.edit(edit).await,
             Request::QueueList(page) => self.queue_list(page).await,
             Request::QueueShow { id } => self.queue_show(id).await,
             Request::QueueRetry { which } => self.queue_retry(which).await.map(Answer::Done),
@@ -389,7 +366,9 @@ impl Handler for ControlHandler {
             Request::BanAdd { clients, seconds, reason } => {
                 self.parts.bans.by_hand(clients, seconds, reason).await.map(Answer::Bans)
             }
-            Request::BanLift { clients } => self.parts.bans.lift(clients).await.map(Answer::Lifted),
+            Request::Reload | Request::Edit(_) | Request::BanLift { .. } | Request::Processes => {
+                Err(ControlError::new(ErrorKind::Invalid, "this is asked of the datapath process"))
+            }
         }
     }
 }

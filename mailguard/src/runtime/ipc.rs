@@ -1,5 +1,6 @@
 //! The protocol between the datapath process (root) and the mail process (no privileges): length-prefixed JSON
-//! frames over a socket pair. Typed, small, and never a byte of foreign mail in it.
+//! frames over a socket pair. Typed, small, and never a byte of foreign mail in it. What the mail process can ask for
+//! opens nothing: `asked` says how far it goes.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -10,15 +11,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::config::{Edit, Source};
-use crate::control;
+use crate::config::Source;
 use crate::datapath::{BanStatus, RuleCount};
 use crate::intercept::Purpose;
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
-/// Largest frame to the datapath process in octets: an edit of a list, as the control socket takes it, in its frame.
-pub const MAX_REQUEST_OCTETS: usize = control::MAX_REQUEST_OCTETS + (64 << 10);
+/// Largest frame to the datapath process in octets: [`MAX_CLIENTS`] in one request fit, and texts for an administrator.
+pub const MAX_REQUEST_OCTETS: usize = 1 << 20;
 /// Clients in one request: far fewer octets than it may have.
 pub const MAX_CLIENTS: usize = 4_096;
 
@@ -33,6 +33,8 @@ pub enum ToMail {
         descriptors: i32,
         /// The listeners that came by it.
         listeners: Vec<HandedListener>,
+        /// Clients that an administrator let in again, and no mail process has said yet that it knows.
+        lifted: Vec<IpAddr>,
     },
     /// The answer to the request of this number.
     Answer {
@@ -50,6 +52,8 @@ pub enum ToMail {
         /// Numbers of those that nothing is expected from any more.
         closed: Vec<u64>,
     },
+    /// An administrator let these clients in again: they are no longer banned.
+    Lifted(Vec<IpAddr>),
     /// Finish what is under way and end.
     Stop,
 }
@@ -80,6 +84,15 @@ pub enum ToDatapath {
         /// The age of the oldest session that is open.
         oldest_session: Option<Duration>,
     },
+    /// The configuration of this revision, or a later one, serves new sessions now.
+    Adopted {
+        /// Which.
+        revision: u64,
+        /// Whether that could be; the error is a text for the administrator.
+        result: Result<(), String>,
+    },
+    /// It is forgotten that these clients were banned.
+    Forgotten(Vec<IpAddr>),
     /// Something only root can do.
     Request {
         /// Comes back with the answer.
@@ -89,21 +102,16 @@ pub enum ToDatapath {
     },
 }
 
-/// What the mail process may ask for.
+/// What the mail process may ask for: to see the kernel side, and to keep clients out. A mail process that was taken over has
+/// no more than this, so nothing here lets anybody in or changes the configuration.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Read the configuration file again; apply it whole or refuse it.
-    Reload,
-    /// Change one list of the configuration file and apply it.
-    Edit(Edit),
     /// Counters, programs and map use.
     Status,
     /// How often each rule decided.
     RuleCounts,
     /// Keep these clients out for so long: all, or none. At most [`MAX_CLIENTS`].
     Ban(Vec<(IpAddr, Duration)>),
-    /// Let these in again. At most [`MAX_CLIENTS`].
-    Lift(Vec<IpAddr>),
     /// Whom the kernel keeps out.
     Bans,
 }
@@ -111,13 +119,6 @@ pub enum Request {
 /// What the datapath process answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// What is in force now.
-    Current {
-        /// The configuration.
-        current: Current,
-        /// What an administrator should know, a line each.
-        notes: Vec<String>,
-    },
     /// The state of the datapath process.
     Status {
         /// The kernel side, as [`crate::datapath::DatapathStatus`] is written.
@@ -199,7 +200,7 @@ mod tests {
     fn frames_survive_the_way_and_end_is_seen() {
         let mut wire = Vec::new();
         write(&mut wire, &ToDatapath::Heartbeat { oldest_session: None }).unwrap();
-        write(&mut wire, &ToDatapath::Request { id: 7, request: Request::Reload }).unwrap();
+        write(&mut wire, &ToDatapath::Request { id: 7, request: Request::Bans }).unwrap();
         let mut from = wire.as_slice();
         assert!(matches!(
             read(&mut from, MAX_REQUEST_OCTETS),
@@ -207,10 +208,36 @@ mod tests {
         ));
         assert!(matches!(
             read(&mut from, MAX_REQUEST_OCTETS),
-            Ok(ToDatapath::Request { id: 7, request: Request::Reload })
+            Ok(ToDatapath::Request { id: 7, request: Request::Bans })
         ));
         let end = read::<ToDatapath>(&mut from, MAX_REQUEST_OCTETS).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    /// A mail process that was taken over writes what it likes: these are not words of this protocol.
+    #[test]
+    fn nothing_that_opens_can_be_said_to_the_datapath_process() {
+        for request in [
+            r#""Reload""#,
+            r#"{"Edit":{"list":"bypass-from-subnet","change":"add","values":["0.0.0.0/0"]}}"#,
+            r#"{"Lift":["192.0.2.1"]}"#,
+            r#"{"BanLift":{"clients":null}}"#,
+        ] {
+            let mut wire = Vec::new();
+            let frame = format!(r#"{{"Request":{{"id":1,"request":{request}}}}}"#);
+            wire.extend((frame.len() as u32).to_be_bytes());
+            wire.extend(frame.as_bytes());
+            let read = read::<ToDatapath>(&mut wire.as_slice(), MAX_REQUEST_OCTETS);
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData, "{request}");
+        }
+    }
+
+    #[test]
+    fn as_many_clients_as_a_request_may_name_fit_into_it() {
+        let client = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap();
+        let request = Request::Ban(vec![(client, Duration::new(31_536_000, 999_999_999)); MAX_CLIENTS]);
+        let frame = encode(&ToDatapath::Request { id: u64::MAX, request }).unwrap();
+        assert!(frame.len() < MAX_REQUEST_OCTETS, "{}", frame.len());
     }
 
     #[test]

@@ -23,6 +23,20 @@ pub(super) fn start(log: &Log) -> Level {
     Level(handle)
 }
 
+/// Has every panic logged, with its place, as an error of the log's own form.
+pub(super) fn panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let text = panic.payload_as_str().unwrap_or("without a text");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            thread = thread.name().unwrap_or_default(),
+            place,
+            "a fault of the program (a panic): {text}"
+        );
+    }));
+}
+
 impl Level {
     /// Logs from another level on.
     pub(super) fn set(&self, log: &Log) {

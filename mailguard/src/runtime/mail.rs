@@ -2,7 +2,7 @@
 //! an order that loses nothing.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::info;
 
 use super::bans::Bans;
 use super::handler::{ControlHandler, Parts};
-use super::ipc::{self, Current, HandedListener, ToMail};
+use super::ipc::{self, Current, HandedListener, ToDatapath, ToMail};
 use super::log;
 use super::privileged::{Notice, Notices, Privileged};
 use super::reception::{self, Doorman, Reception};
@@ -49,15 +49,16 @@ pub fn run(channel: RawFd) -> Result<()> {
         inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
     let start: ToMail =
         ipc::read(&mut channel, ipc::MAX_FRAME_OCTETS).context("the datapath process said nothing")?;
-    let ToMail::Start { current, descriptors, listeners } = start else {
+    let ToMail::Start { current, descriptors, listeners, lifted } = start else {
         bail!("the datapath process began with something else")
     };
     let descriptors =
         inherited(descriptors).map(UnixStream::from).context("the socket by which listeners come")?;
     let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     let level = log::start(&config.log);
+    log::panics();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
-    let wires = Wires { channel, descriptors, level };
+    let wires = Wires { channel, descriptors, level, lifted };
     runtime.block_on(serve(current, config, wires, listeners))
 }
 
@@ -77,10 +78,12 @@ struct Wires {
     descriptors: UnixStream,
     /// Of the log.
     level: log::Level,
+    /// Clients that were let in again while no mail process took notice.
+    lifted: Vec<IpAddr>,
 }
 
 async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<HandedListener>) -> Result<()> {
-    let Wires { channel, descriptors, level } = wires;
+    let Wires { channel, descriptors, level, lifted } = wires;
     channel.set_nonblocking(true)?;
     let (privileged, notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
     let runtime_dir = config.runtime_dir.clone();
@@ -88,15 +91,17 @@ async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<Ha
     let own = listeners.iter().map(|(_, listener)| listener.address()).collect();
     let house = House::build(current, config, privileged.clone(), own, level).await?;
     // The kernel has forgotten them if the machine was started anew.
+    house.bans.forget_lifted(lifted).await;
     house.bans.restore().await;
     tokio::spawn(house.bans.clone().keep());
-    let control = control::bind(&control::socket_path(&runtime_dir))?;
+    let control = control::bind(&control::mail_socket(&runtime_dir), control::MAIL_MODE)?;
     let control = tokio::spawn(control::serve(control, house.handler.clone()));
     let (stop, stopped) = watch::channel(false);
+    let pulse = descriptors.try_clone().context("the socket for signs of life")?;
     let mut reception = Reception::new(house.doorman(stopped), descriptors);
     reception.open(listeners);
     let limits = house.limits.clone();
-    let heartbeat = tokio::spawn(async move { privileged.keep_alive(&limits).await });
+    let heartbeat = tokio::spawn(async move { privileged.keep_alive(&limits, &pulse).await });
     info!(listeners = reception.addresses().len(), "mail is served");
     // The datapath process starts the next one, which recovers; connections wait in the listeners meanwhile.
     tokio::select! {
@@ -123,6 +128,7 @@ struct House {
     delivery: Arc<Delivery>,
     traces: Recorder,
     bans: Bans,
+    privileged: Privileged,
 }
 
 impl House {
@@ -177,7 +183,7 @@ impl House {
             Parts {
                 config: config.clone(),
                 services: services.clone(),
-                privileged,
+                privileged: privileged.clone(),
                 queue: queue.handle(),
                 delivery: delivery.clone(),
                 quarantine,
@@ -187,7 +193,7 @@ impl House {
                 level,
             },
         ));
-        Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans })
+        Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans, privileged })
     }
 
     fn doorman(&self, stop: watch::Receiver<bool>) -> Doorman {
@@ -206,11 +212,19 @@ impl House {
                 notice = notices.next() => notice,
                 () = reception.failed() => bail!("a task that accepts connections ended"),
             };
-            let Notice::Changed { current, opened, closed } = notice else { return Ok(()) };
+            let (current, opened, closed) = match notice {
+                Notice::Changed { current, opened, closed } => (current, opened, closed),
+                Notice::Lifted(clients) => {
+                    self.bans.forget_lifted(clients).await;
+                    continue;
+                }
+                Notice::Stop => return Ok(()),
+            };
             let before = self.config.load_full();
-            if let Err(error) = self.handler.adopt(current) {
-                error!(%error, "the new configuration can't be used");
-            }
+            let revision = current.revision;
+            // New rules may take long to compile.
+            let result = tokio::task::block_in_place(|| self.handler.adopt(current));
+            self.privileged.say(ToDatapath::Adopted { revision, result }).await;
             if !(opened.is_empty() && closed.is_empty()) {
                 reception.take(opened).context("the listeners that came")?;
                 reception.close(&closed, &before);

@@ -1,28 +1,42 @@
 //! The composition root: the only place that constructs and wires. Two processes, started from one program.
 //!
 //! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
-//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other.
+//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other, `asked`
+//! how far the mail process goes with it, `changes` what an administrator may. `trial` is a third process, for a moment: it
+//! tries what the mail process will do.
 
+mod asked;
 mod bans;
+mod changes;
 mod descriptors;
+mod folders;
 mod handler;
 mod instance;
 pub mod ipc;
+mod last_words;
 mod log;
 pub mod mail;
 mod names;
 mod privileged;
+mod pulse;
 mod reception;
 mod rows;
 mod services;
 mod spawn;
 pub mod supervisor;
+pub mod trial;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use mailguard_core::config::Config;
 
+pub use folders::FolderError;
+use spawn::MailUser;
+
+use crate::config::Source;
+use crate::control::{self, BindError};
 use crate::datapath::DatapathError;
 use crate::intercept::ListenError;
 
@@ -43,24 +57,18 @@ pub enum RunError {
     /// `user` is root.
     #[error("`user` is root: mail is handled by an unprivileged user")]
     RootUser,
-    /// A folder is in use by somebody else.
-    #[error(
-        "{path} holds files and isn't {user}'s: name a folder of mailguard's own, or give this one to {user}"
-    )]
-    ForeignDirectory {
-        /// Which.
-        path: PathBuf,
-        /// Who should own it.
-        user: String,
-    },
-    /// A folder can't be made or given to the user.
-    #[error("{path}: {source}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// A folder can't be given to its process.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The configuration is right, but the mail user can't do its work by it.
+    #[error("{0}")]
+    Trial(String),
+    /// The first mail process ended before it served anybody.
+    #[error("{0}")]
+    MailFailed(MailFailed),
+    /// Root's socket can't be opened.
+    #[error(transparent)]
+    Control(#[from] BindError),
     /// The configuration is refused; the text names every error.
     #[error("{0}")]
     Config(String),
@@ -80,7 +88,62 @@ pub enum RunError {
     },
 }
 
-/// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit certificates.
-pub fn examine(config: &Config) -> anyhow::Result<()> {
-    services::Made::examine(config)
+/// The exit code of `run` when it can't start before somebody changes the configuration or the machine: EX_CONFIG of
+/// sysexits.h. A supervisor that starts programs anew need not try again.
+pub const EXIT_CONFIG: u8 = 78;
+
+impl RunError {
+    /// Its exit code, if it isn't 1.
+    pub fn exit_code(&self) -> Option<u8> {
+        match self {
+            RunError::NoUser(_)
+            | RunError::RootUser
+            | RunError::Config(_)
+            | RunError::Trial(_)
+            | RunError::Folder(
+                FolderError::Foreign { .. } | FolderError::Shared { .. } | FolderError::Movable { .. },
+            ) => Some(EXIT_CONFIG),
+            _ => None,
+        }
+    }
+}
+
+/// How a mail process ended, and what it said last.
+#[derive(Debug)]
+pub struct MailFailed {
+    /// In words.
+    pub cause: String,
+    /// The last lines, oldest first.
+    pub words: Vec<String>,
+}
+
+impl fmt::Display for MailFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the mail process can't serve: it {}", self.cause)?;
+        self.words.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+/// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit certificates, and, for
+/// root, the mail user can work in its folders. Returns what couldn't be tried, a line each.
+pub fn examine(source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
+    if !nix::unistd::geteuid().is_root() {
+        services::Made::examine(config)?;
+        return Ok(vec!["not root: whether the mail user can do its work wasn't tried".to_owned()]);
+    }
+    let user = match MailUser::find(&config.user) {
+        Ok(user) => user,
+        Err(error @ RunError::NoUser(_)) => {
+            services::Made::examine(config)?;
+            return Ok(vec![format!("{error}: what that user can do wasn't tried")]);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let missing: Vec<PathBuf> = [config.state_dir.clone(), control::mail_folder(&config.runtime_dir)]
+        .into_iter()
+        .filter(|folder| !folder.exists())
+        .collect();
+    changes::tried(&user, source, missing.is_empty())?;
+    let untried = |folder: PathBuf| format!("{} is made at the start: not tried", folder.display());
+    Ok(missing.into_iter().map(untried).collect())
 }

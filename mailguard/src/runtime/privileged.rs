@@ -1,13 +1,18 @@
 //! The mail process's end of the channel: asks the datapath process for what only root can do, and hears from it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, send};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
@@ -35,7 +40,7 @@ pub(super) struct Privileged {
 /// What the datapath process says unasked.
 #[derive(Debug)]
 pub(super) enum Notice {
-    /// A new configuration or other listeners, or a configuration that somebody asked for and no longer waits for.
+    /// A new configuration or other listeners.
     Changed {
         /// The configuration.
         current: Current,
@@ -44,12 +49,14 @@ pub(super) enum Notice {
         /// Those that went.
         closed: Vec<u64>,
     },
+    /// These clients are no longer banned.
+    Lifted(Vec<IpAddr>),
     /// Finish and end; also when the datapath process is gone.
     Stop,
 }
 
 /// The notices that nobody has read yet, as one: whoever makes the channel's reader wait waits for answers in vain. It
-/// grows with the listeners only, of which the datapath process has few at a time.
+/// grows with the listeners, of which the datapath process has few at a time, and the clients that an administrator lets in.
 #[derive(Default)]
 pub(super) struct Notices {
     unread: Mutex<Unread>,
@@ -61,6 +68,7 @@ struct Unread {
     current: Option<Current>,
     opened: Vec<HandedListener>,
     closed: Vec<u64>,
+    lifted: BTreeSet<IpAddr>,
     stop: bool,
 }
 
@@ -77,6 +85,9 @@ impl Notices {
                     let (opened, closed) = (take(&mut unread.opened), take(&mut unread.closed));
                     return Notice::Changed { current, opened, closed };
                 }
+                if !unread.lifted.is_empty() {
+                    return Notice::Lifted(take(&mut unread.lifted).into_iter().collect());
+                }
             }
             self.news.notified().await;
         }
@@ -90,6 +101,11 @@ impl Notices {
         unread.opened.extend(opened);
         unread.closed.extend(closed);
         drop(unread);
+        self.news.notify_one();
+    }
+
+    fn lift(&self, clients: Vec<IpAddr>) {
+        lock(&self.unread).lifted.extend(clients);
         self.news.notify_one();
     }
 
@@ -126,11 +142,23 @@ impl Privileged {
         outcome.unwrap_or_else(|_| Err("the datapath process doesn't answer".to_owned()))
     }
 
-    /// Says that we live, and how old the oldest session is, for as long as this runs and the channel holds.
-    pub(super) async fn keep_alive(&self, limits: &Limits) {
+    /// Says what needs no answer; false when the datapath process is gone.
+    pub(super) async fn say(&self, message: ToDatapath) -> bool {
+        self.to.send(message).await.is_ok()
+    }
+
+    /// Says that we live, by `pulse`, and how old the oldest session is, for as long as this runs and the channel holds.
+    pub(super) async fn keep_alive(&self, limits: &Limits, pulse: &StdStream) {
         let mut ticks = tokio::time::interval(HEARTBEAT);
-        while self.to.send(ToDatapath::Heartbeat { oldest_session: limits.oldest_session() }).await.is_ok() {
+        loop {
             ticks.tick().await;
+            // One that finds no room isn't missed: others lie there unread.
+            let _ = send(pulse.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+            let heartbeat = ToDatapath::Heartbeat { oldest_session: limits.oldest_session() };
+            // What the datapath process has no time for holds no pulse up.
+            if let Err(TrySendError::Closed(_)) = self.to.try_send(heartbeat) {
+                return;
+            }
         }
     }
 }
@@ -156,17 +184,11 @@ async fn listen(
     while let Ok(message) = ipc::read_async(&mut from).await {
         match message {
             ToMail::Answer { id, result } => {
-                let waiting = lock(&pending).remove(&id);
-                let unheard = match waiting {
-                    Some(waiting) => waiting.send(result).err(),
-                    None => Some(result),
-                };
-                // Whoever asked has given up, but the change was made.
-                if let Some(Ok(Answer::Current { current, .. })) = unheard {
-                    notices.change(current, Vec::new(), Vec::new());
-                }
+                // Whoever asked may have given up.
+                let _ = lock(&pending).remove(&id).map(|waiting| waiting.send(result));
             }
             ToMail::Changed { current, opened, closed } => notices.change(current, opened, closed),
+            ToMail::Lifted(clients) => notices.lift(clients),
             ToMail::Stop => notices.stop(),
             // It came before this task began.
             ToMail::Start { .. } => {}
@@ -208,6 +230,10 @@ mod tests {
             "as they were sent"
         );
         assert_eq!(closed, [11, 13, 12]);
+        let clients: Vec<IpAddr> = ["192.0.2.1", "192.0.2.2"].map(|client| client.parse().unwrap()).into();
+        notices.lift(clients.clone());
+        notices.lift(clients[..1].to_vec());
+        assert!(matches!(notices.next().await, Notice::Lifted(lifted) if lifted == clients));
         notices.change(current(4), Vec::new(), Vec::new());
         notices.stop();
         assert!(matches!(notices.next().await, Notice::Stop));

@@ -1,4 +1,4 @@
-//! Starts the mail process: the same program, another user, no capability, and only the descriptors it needs.
+//! Starts processes of the mail user: the same program, another user, no capability, and only the descriptors it needs.
 
 use std::ffi::CString;
 use std::io;
@@ -8,56 +8,73 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use super::RunError;
 
 /// Who handles mail.
 #[derive(Debug, Clone)]
 pub(super) struct MailUser {
-    name: CString,
     uid: Uid,
     gid: Gid,
+    groups: Vec<Gid>,
 }
 
 impl MailUser {
     /// Looks `user` up; it must exist and not be root.
     pub(super) fn find(user: &str) -> Result<Self, RunError> {
-        let found = User::from_name(user).ok().flatten().ok_or_else(|| RunError::NoUser(user.to_owned()))?;
+        let none = || RunError::NoUser(user.to_owned());
+        let found = User::from_name(user).ok().flatten().ok_or_else(none)?;
         if found.uid.is_root() {
             return Err(RunError::RootUser);
         }
-        let name = CString::new(found.name).map_err(|_| RunError::NoUser(user.to_owned()))?;
-        Ok(Self { name, uid: found.uid, gid: found.gid })
+        let name = CString::new(found.name).map_err(|_| none())?;
+        // Here, and not between fork and exec, where another thread's locks may be held for ever.
+        let groups = getgrouplist(&name, found.gid).map_err(|error| RunError::System {
+            what: "read the mail user's groups",
+            source: error.into(),
+        })?;
+        Ok(Self { uid: found.uid, gid: found.gid, groups })
     }
 
-    /// Whether `path` is the user's.
-    pub(super) fn owns(&self, path: &std::path::Path) -> bool {
-        nix::sys::stat::stat(path).is_ok_and(|facts| facts.st_uid == self.uid.as_raw())
+    pub(super) fn uid(&self) -> u32 {
+        self.uid.as_raw()
     }
 
-    /// Gives `path` to the user.
-    pub(super) fn own(&self, path: &std::path::Path) -> Result<(), RunError> {
-        nix::unistd::chown(path, Some(self.uid), Some(self.gid))
-            .map_err(|error| RunError::Directory { path: path.to_owned(), source: error.into() })
+    pub(super) fn gid(&self) -> u32 {
+        self.gid.as_raw()
     }
 }
 
-/// Starts `mailguard mail` with its ends of both channels inherited under the numbers they have here.
+/// Starts `mailguard mail` with its ends of both channels inherited under the numbers they have here, and its standard error
+/// as a pipe.
 pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, descriptors: OwnedFd) -> io::Result<Child> {
-    let inherited = [channel.as_raw_fd(), descriptors.as_raw_fd()];
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("mail").arg("--channel").arg(channel.as_raw_fd().to_string());
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    as_user(&mut command, user, vec![channel.as_raw_fd(), descriptors.as_raw_fd()]);
+    command.spawn()
+}
+
+/// Starts `mailguard trial`; all three standard descriptors are pipes.
+pub(super) fn trial(user: &MailUser) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("trial").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    as_user(&mut command, user, Vec::new());
+    command.spawn()
+}
+
+/// Has `command` run as the mail user, with these descriptors, and die with the thread that starts it.
+fn as_user(command: &mut Command, user: &MailUser, inherited: Vec<i32>) {
     let user = user.clone();
     let parent = nix::unistd::getpid();
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("mail").arg("--channel").arg(channel.as_raw_fd().to_string()).stdin(Stdio::null());
-    // SAFETY: between fork and exec the closure makes system calls only: `initgroups` may allocate in the
-    // C library, which is safe here since the datapath process holds no lock of it while it forks.
+    // SAFETY: between fork and exec the closure makes system calls only.
     unsafe {
         command.pre_exec(move || {
-            for fd in inherited {
-                fcntl(BorrowedFd::borrow_raw(fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
+            for fd in &inherited {
+                fcntl(BorrowedFd::borrow_raw(*fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
             }
-            nix::unistd::initgroups(&user.name, user.gid)?;
+            nix::unistd::setgroups(&user.groups)?;
             nix::unistd::setgid(user.gid)?;
             nix::unistd::setuid(user.uid)?;
             nix::sys::prctl::set_no_new_privs()?;
@@ -65,12 +82,11 @@ pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, descriptors: Owned
             // even stopped. After setuid, which clears the setting.
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
             if nix::unistd::getppid() != parent {
-                return Err(io::Error::other("the datapath process is gone"));
+                return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
             }
             Ok(())
         });
     }
-    command.spawn()
 }
 
 /// The two ends of a channel between the processes, both closed on exec.

@@ -1,41 +1,44 @@
 //! The datapath process: reads the configuration, opens the listeners, steers packets to them, and keeps a mail
 //! process alive behind them. It parses nothing that a stranger sent.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+mod keeping;
+mod orders;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
-use std::process::Child;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mailguard_core::config::Config;
 use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
-use super::descriptors;
+use super::changes::{self, Changes, Order};
+use super::folders;
 use super::instance::{Instance, InstanceError};
-use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
+use super::ipc::{Current, ToDatapath, ToMail};
 use super::log;
 use super::names;
-use super::spawn::{self, MailUser};
-use crate::config::{self, Source};
+use super::pulse::Vigil;
+use super::spawn::MailUser;
+use crate::config::Source;
+use crate::control::ProcessReport;
 use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Unloaded};
-use crate::intercept::{ListenError, Listeners, ZoneListener};
+use crate::intercept::{ListenError, Listeners};
 use crate::names::NamedServers;
 
-/// How long a mail process may take to finish what is under way after Stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
+use keeping::Mail;
+use orders::Waiting;
+
 /// How often it is looked whether it has.
 const STOP_POLL: Duration = Duration::from_millis(20);
 /// How long a start waits for ports that are still in use.
 const START_PORTS_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a change of zones does: less than it takes the kernel side to miss the heartbeat.
+/// How long a change of zones does.
 const PORTS_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they keep
 /// ending within [`STABLE_AFTER`].
@@ -44,8 +47,6 @@ const RESTART_MIN: Duration = Duration::from_millis(100);
 const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A mail process that lived this long was healthy.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
-/// How long the mail process may take to read what it is told.
-const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to begin: after a crash it looks at everything that waits.
 const START_PATIENCE: Duration = Duration::from_secs(600);
 /// How long it may be silent after that: its heartbeat comes each second.
@@ -55,7 +56,8 @@ const MAX_WAITING_EVENTS: usize = 64;
 /// Open files the mail process may have: sessions, deliveries and bodies together.
 const OPEN_FILES: u64 = 1 << 16;
 
-enum Event {
+/// Something the datapath process's one thread has to see to.
+pub(super) enum Event {
     /// The mail process of this generation said something, then.
     Message(u64, Instant, ToDatapath),
     /// Its end of the channel is closed.
@@ -65,6 +67,8 @@ enum Event {
     Links,
     /// Other addresses bypass by their names.
     Names,
+    /// An administrator wants something.
+    Order(Order),
 }
 
 /// Why a mail process is no longer served.
@@ -72,8 +76,10 @@ enum Event {
 enum Served {
     /// We shall stop.
     ToTheEnd,
-    /// It ended by itself, or hangs.
+    /// It ended by itself.
     UntilItFailed,
+    /// It hangs, or what it was told can't be told to its end: it must be killed.
+    UntilItHung,
 }
 
 /// Runs until SIGTERM or SIGINT. The signals are answered by a thread of its own: all others are started after.
@@ -83,15 +89,18 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     let (events, inbox) = mpsc::sync_channel(MAX_WAITING_EVENTS);
     watch_signals(events.clone())?;
-    let (source, config) = read(path)?;
+    let (source, config) = changes::read(path)?;
     let level = log::start(&config.log);
+    log::panics();
     let user = MailUser::find(&config.user)?;
     let mut instance = Instance::claim()?;
-    prepare_folders(&config, &user)?;
+    folders::prepare(&config, &user)?;
     instance.claim_runtime_dir(&config.runtime_dir)?;
     if !config.enabled {
         return leave_nothing(instance, &config);
     }
+    // Before anything is changed in the kernel.
+    changes::tried(&user, &source, true)?;
     raise_open_files();
     let listeners = adapted(&Listeners::default(), &config, START_PORTS_PATIENCE)?;
     // Before the first look at the interfaces: none comes unseen.
@@ -112,7 +121,18 @@ pub fn run(path: &Path) -> Result<(), RunError> {
             warn!(interface = interface.name, zone = interface.zone, "not served: {problem}");
         }
     }
-    let supervisor = Supervisor {
+    let vigil = Vigil::new(datapath.pulse());
+    let in_force = Arc::new(Mutex::new(source.clone()));
+    let known = {
+        let (vigil, report) = (vigil.clone(), report(&source, &config));
+        move || ProcessReport { mail: vigil.report(), ..report.clone() }
+    };
+    let changes = Arc::new(Changes::new(events.clone(), user.clone(), in_force.clone(), Box::new(known)));
+    let (reloads, told) = sync_channel(1);
+    changes::reload_when_told(changes.clone(), told);
+    changes::serve(changes, &config.runtime_dir)?;
+    let report = report(&source, &config);
+    let mut supervisor = Supervisor {
         source,
         config,
         user,
@@ -124,21 +144,29 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         events,
         generation: 0,
         revision: 1,
+        in_force,
+        reloads,
+        report,
+        vigil,
+        waiting: Vec::new(),
+        lifted: BTreeMap::new(),
     };
+    supervisor.lift_whitelisted();
     supervisor.supervise(&inbox)
 }
 
-fn read(path: &Path) -> Result<(Source, Config), RunError> {
-    let source = config::load(path).map_err(|error| RunError::Config(error.to_string()))?;
-    let config = understand(&source).map_err(RunError::Config)?;
-    Ok((source, config))
-}
-
-/// What the source means, if the mail process will be able to use it: YARA rules must compile, and keys fit certificates, too.
-fn understand(source: &Source) -> Result<Config, String> {
-    let config = config::parse(source).map_err(|errors| errors.to_string())?;
-    super::examine(&config).map_err(|error| error.to_string())?;
-    Ok(config)
+/// What doesn't change in a report while we run.
+fn report(source: &Source, config: &Config) -> ProcessReport {
+    ProcessReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: config.hostname.to_string(),
+        config: source.path.clone(),
+        pid: std::process::id(),
+        started_at: SystemTime::now().into(),
+        problems: Vec::new(),
+        mail: Default::default(),
+        kernel: serde_json::Value::Null,
+    }
 }
 
 /// SIGTERM, SIGINT and SIGHUP become events. Blocked here, before any other thread exists.
@@ -157,20 +185,6 @@ fn watch_signals(events: SyncSender<Event>) -> Result<(), RunError> {
             }
         }
     });
-    Ok(())
-}
-
-/// Makes the folders, owned by the mail user. A folder that is there already and somebody else's is left alone.
-fn prepare_folders(config: &Config, user: &MailUser) -> Result<(), RunError> {
-    for (folder, mode) in [(&config.state_dir, 0o700), (&config.runtime_dir, 0o755)] {
-        let fail = |source| RunError::Directory { path: folder.clone(), source };
-        if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) && !user.owns(folder) {
-            return Err(RunError::ForeignDirectory { path: folder.clone(), user: config.user.clone() });
-        }
-        fs::create_dir_all(folder).map_err(fail)?;
-        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(fail)?;
-        user.own(folder)?;
-    }
     Ok(())
 }
 
@@ -234,16 +248,18 @@ struct Supervisor {
     events: SyncSender<Event>,
     generation: u64,
     revision: u64,
-}
-
-/// A running mail process.
-struct Mail {
-    child: Child,
-    channel: UnixStream,
-    /// Where listeners are handed over.
-    descriptors: UnixStream,
-    /// Numbers of those that it has.
-    listeners: BTreeSet<u64>,
+    /// What was loaded, for those who change it.
+    in_force: Arc<Mutex<Source>>,
+    /// Has the configuration file read again.
+    reloads: SyncSender<()>,
+    /// What doesn't change in a report.
+    report: ProcessReport,
+    vigil: Vigil,
+    /// Who waits until the mail process has taken something.
+    waiting: Vec<Waiting>,
+    /// Clients that were let in again, and the mail process hasn't said yet that it knows; with the number of the lift. At
+    /// most as many as can be banned.
+    lifted: BTreeMap<IpAddr, u64>,
 }
 
 impl Supervisor {
@@ -252,91 +268,34 @@ impl Supervisor {
         loop {
             let started = Instant::now();
             match self.start_mail() {
-                Ok(mut mail) => match self.serve(inbox, &mut mail) {
-                    Served::ToTheEnd => {
+                Ok(mut mail) => {
+                    let served = self.serve(inbox, &mut mail);
+                    if served == Served::ToTheEnd {
                         self.stop(inbox, mail);
                         return Ok(());
                     }
-                    Served::UntilItFailed => {
-                        let status = mail.child.kill().and_then(|()| mail.child.wait());
-                        error!(
-                            ?status,
-                            "the mail process ended; connections wait in the listeners for the next one"
-                        );
+                    // A mail process that never served won't the next time either, unless somebody changes something.
+                    let never_served = self.generation == 1 && self.vigil.silence().is_none();
+                    let failed = self.bury(mail, served);
+                    if never_served {
+                        self.datapath.proxy_down()?;
+                        return Err(RunError::MailFailed(failed));
                     }
-                },
+                    error!(
+                        words = ?failed.words,
+                        "the mail process {}; connections wait in the listeners for the next one", failed.cause
+                    );
+                }
                 Err(error) if self.generation == 1 => return Err(error),
                 Err(error) => error!(%error, "a mail process can't be started now"),
             }
             pause = if started.elapsed() > STABLE_AFTER { RESTART_MIN } else { (pause * 2).min(RESTART_MAX) };
             if self.stopped_during(inbox, pause) {
+                self.vigil.end();
                 self.datapath.proxy_down()?;
                 return Ok(());
             }
         }
-    }
-
-    fn start_mail(&mut self) -> Result<Mail, RunError> {
-        let fail = |what| move |source| RunError::System { what, source };
-        self.generation += 1;
-        let channel = || spawn::channel().map_err(fail("make a channel to the mail process"));
-        let ((channel, their_channel), (descriptors, their_descriptors)) = (channel()?, channel()?);
-        for end in [&channel, &descriptors] {
-            end.set_write_timeout(Some(WRITE_PATIENCE)).map_err(fail("set up the channels"))?;
-        }
-        self.watch_channel(&channel).map_err(fail("read from the mail process"))?;
-        let number = their_descriptors.as_raw_fd();
-        let child = spawn::mail_process(&self.user, their_channel, their_descriptors)
-            .map_err(fail("start the mail process"))?;
-        info!(pid = child.id(), "the mail process is started");
-        let mut mail = Mail { child, channel, descriptors, listeners: BTreeSet::new() };
-        let listeners = self.hand_over(&mut mail);
-        self.tell(&mut mail, &ToMail::Start { current: self.current(), descriptors: number, listeners });
-        Ok(mail)
-    }
-
-    /// Hands over the listeners that the mail process hasn't got.
-    fn hand_over(&self, mail: &mut Mail) -> Vec<HandedListener> {
-        let new: Vec<_> = self.listeners.iter().filter(|new| !mail.listeners.contains(&new.id)).collect();
-        let sockets: Vec<_> = new.iter().map(|listener| listener.socket.as_fd()).collect();
-        if let Err(error) = descriptors::send(&mail.descriptors, &sockets) {
-            warn!(%error, "the mail process doesn't take its listeners and is ended");
-            let _ = mail.child.kill();
-        }
-        mail.listeners.extend(new.iter().map(|listener| listener.id));
-        let handed = |l: &ZoneListener| HandedListener { id: l.id, purpose: l.purpose.clone() };
-        new.into_iter().map(handed).collect()
-    }
-
-    /// Tells the mail process of listeners that have come or gone, if there are any.
-    fn announce_listeners(&self, mail: &mut Mail) {
-        let kept: BTreeSet<u64> = self.listeners.iter().map(|listener| listener.id).collect();
-        if kept != mail.listeners {
-            self.announce(mail);
-        }
-    }
-
-    /// Tells the mail process what is in force.
-    fn announce(&self, mail: &mut Mail) {
-        let kept: BTreeSet<u64> = self.listeners.iter().map(|listener| listener.id).collect();
-        let closed = mail.listeners.difference(&kept).copied().collect();
-        let opened = self.hand_over(mail);
-        mail.listeners = kept;
-        self.tell(mail, &ToMail::Changed { current: self.current(), opened, closed });
-    }
-
-    /// Turns what the mail process says into events, until it hangs up.
-    fn watch_channel(&self, channel: &UnixStream) -> io::Result<()> {
-        let (mut from, events, generation) = (channel.try_clone()?, self.events.clone(), self.generation);
-        thread::Builder::new().name("channel".to_owned()).spawn(move || {
-            while let Ok(message) = ipc::read(&mut from, ipc::MAX_REQUEST_OCTETS) {
-                if events.send(Event::Message(generation, Instant::now(), message)).is_err() {
-                    return;
-                }
-            }
-            let _ = events.send(Event::Hangup(generation));
-        })?;
-        Ok(())
     }
 
     fn current(&self) -> Current {
@@ -345,30 +304,28 @@ impl Supervisor {
 
     /// Serves one mail process, until something says that it is over.
     fn serve(&mut self, inbox: &Receiver<Event>, mail: &mut Mail) -> Served {
-        let (mut heard, mut patience) = (Instant::now(), START_PATIENCE);
+        let begun = Instant::now();
         loop {
-            let silence = heard.elapsed();
+            let (silence, patience) = match self.vigil.silence() {
+                Some(silence) => (silence, SILENCE_PATIENCE),
+                None => (begun.elapsed(), START_PATIENCE),
+            };
             if silence >= patience {
-                error!(?silence, "the mail process hangs and is ended");
-                return Served::UntilItFailed;
+                return Served::UntilItHung;
             }
-            match inbox.recv_timeout(patience - silence) {
-                Ok(Event::Signal(Signal::SIGHUP)) => {
-                    if self.reload_or_say() {
-                        self.announce(mail);
-                    }
-                }
+            match inbox.recv_timeout((patience - silence).min(SILENCE_PATIENCE)) {
+                Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
                 Ok(Event::Links) => {
                     self.follow_interfaces(PORTS_PATIENCE);
                     self.announce_listeners(mail);
                 }
                 Ok(Event::Names) => names::follow(&self.names, &mut self.datapath, &self.config),
+                Ok(Event::Order(order)) => self.obey(order, Some(mail)),
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return Served::ToTheEnd,
                 Ok(Event::Hangup(generation)) if generation == self.generation => {
                     return Served::UntilItFailed;
                 }
                 Ok(Event::Message(generation, said, message)) if generation == self.generation => {
-                    (heard, patience) = (Instant::now(), SILENCE_PATIENCE);
                     self.handle(mail, said, message);
                 }
                 Ok(Event::Hangup(_) | Event::Message(..)) | Err(RecvTimeoutError::Timeout) => {}
@@ -407,22 +364,18 @@ impl Supervisor {
         }
     }
 
-    /// Reloads at SIGHUP; true when something new is in force.
-    fn reload_or_say(&mut self) -> bool {
-        match self.reload() {
-            Ok(()) => true,
-            Err(text) => {
-                error!("reload refused, the old configuration stays in force: {text}");
-                false
-            }
+    /// Has the file read again, in another thread; one that waits for its turn is enough.
+    fn reload(&self) {
+        if let Err(TrySendError::Disconnected(())) = self.reloads.try_send(()) {
+            error!("reload refused: the thread that reads the configuration is gone, restart mailguard");
         }
     }
 
     fn handle(&mut self, mail: &mut Mail, said: Instant, message: ToDatapath) {
         match message {
             ToDatapath::Heartbeat { oldest_session } => {
-                if let Err(error) = self.datapath.heartbeat() {
-                    error!(%error, "the kernel side can't be told that the mail process lives");
+                if let Err(error) = self.datapath.note_rates() {
+                    error!(%error, "the kernel side's counters can't be read");
                 }
                 self.release_interfaces(oldest_session.and_then(|age| said.checked_sub(age)));
                 if self.lacking.is_some() {
@@ -430,6 +383,8 @@ impl Supervisor {
                     self.announce_listeners(mail);
                 }
             }
+            ToDatapath::Adopted { revision, result } => self.note_adopted(revision, &result),
+            ToDatapath::Forgotten(clients) => self.note_forgotten(clients),
             ToDatapath::Request { id, request } => {
                 let result = self.perform(request);
                 self.announce_listeners(mail);
@@ -448,60 +403,6 @@ impl Supervisor {
         }
     }
 
-    fn tell(&self, mail: &mut Mail, message: &ToMail) {
-        if let Err(error) = ipc::write(&mut mail.channel, message) {
-            warn!(%error, "the mail process doesn't listen and is ended");
-            // Half a frame may be on its way: nothing more can be said on this channel.
-            let _ = mail.child.kill();
-        }
-    }
-
-    fn perform(&mut self, request: Request) -> Result<Answer, String> {
-        match request {
-            Request::Reload => {
-                self.reload()?;
-                Ok(Answer::Current { current: self.current(), notes: self.interface_notes() })
-            }
-            Request::Edit(change) => {
-                let edited = config::edit(&self.source, &change).map_err(|error| error.to_string())?;
-                let config = understand(&edited)?;
-                let before = (self.source.clone(), self.config.clone());
-                self.adopt(edited, config)?;
-                // Only what is in force is written, and what can't be written isn't left in force.
-                if let Err(error) = config::write(&before.0, &self.source) {
-                    let (source, config) = before;
-                    self.adopt(source, config)?;
-                    return Err(error.to_string());
-                }
-                Ok(Answer::Current { current: self.current(), notes: Vec::new() })
-            }
-            Request::RuleCounts => {
-                let rules = self.datapath.rule_counts().map_err(|error| error.to_string())?;
-                Ok(Answer::RuleCounts { rules, names: self.names.status() })
-            }
-            Request::Status => {
-                let kernel = self.datapath.status().map_err(|error| error.to_string())?;
-                let kernel = serde_json::to_value(kernel).map_err(|error| error.to_string())?;
-                Ok(Answer::Status { kernel, problems: names::problems(&self.names.status()) })
-            }
-            Request::Ban(bans) => {
-                self.datapath.ban(&bans).map(|()| Answer::Done).map_err(|error| error.to_string())
-            }
-            Request::Lift(clients) => {
-                self.datapath.lift(&clients).map(|_| Answer::Done).map_err(|error| error.to_string())
-            }
-            Request::Bans => self.datapath.bans().map(Answer::Bans).map_err(|error| error.to_string()),
-        }
-    }
-
-    /// Reads the file again and applies it whole, or changes nothing. Names are asked for anew.
-    fn reload(&mut self) -> Result<(), String> {
-        let (source, config) = read(&self.source.path).map_err(|error| error.to_string())?;
-        self.adopt(source, config)?;
-        self.names.adopt(&self.config, true);
-        Ok(())
-    }
-
     fn adopt(&mut self, source: Source, config: Config) -> Result<(), String> {
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(format!("{what} changed: restart needed, nothing was applied"));
@@ -516,10 +417,13 @@ impl Supervisor {
             return Err(error.to_string());
         }
         self.level.set(&config.log);
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&source);
+        self.report.hostname = config.hostname.to_string();
         (self.source, self.config, self.listeners, self.lacking) = (source, config, listeners, None);
         self.names.adopt(&self.config, false);
         names::follow(&self.names, &mut self.datapath, &self.config);
         self.revision += 1;
+        self.lift_whitelisted();
         Ok(())
     }
 
@@ -534,6 +438,7 @@ impl Supervisor {
 
     /// Puts the fail mode in force, then lets the mail process finish.
     fn stop(mut self, inbox: &Receiver<Event>, mail: Mail) {
+        self.vigil.end();
         if let Err(error) = self.datapath.proxy_down() {
             error!(%error, "on_proxy_down can't be put in force");
         }
@@ -541,37 +446,15 @@ impl Supervisor {
         info!("stopped; rules and drops stay in force until `mailguard unload`");
     }
 
-    /// Asks the mail process to finish and waits for its end, for [`STOP_PATIENCE`] at most, or until we are asked to stop
-    /// once more.
-    fn finish(&mut self, inbox: &Receiver<Event>, mut mail: Mail) {
-        self.tell(&mut mail, &ToMail::Stop);
-        let deadline = Instant::now() + STOP_PATIENCE;
-        // A process that closes its stores has no channel any more: what counts is its end.
-        while matches!(mail.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            match inbox.recv_timeout(STOP_POLL) {
-                Ok(Event::Signal(Signal::SIGTERM | Signal::SIGINT)) | Err(RecvTimeoutError::Disconnected) => {
-                    break;
-                }
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-        let _ = mail.child.kill();
-        let status = mail.child.wait();
-        info!(?status, "the mail process has ended");
-    }
-
     /// Waits `pause`; true when a signal says to stop meanwhile.
     fn stopped_during(&mut self, inbox: &Receiver<Event>, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         loop {
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Signal(Signal::SIGHUP)) => {
-                    self.reload_or_say();
-                }
-                Ok(Event::Links) => {
-                    self.follow_interfaces(PORTS_PATIENCE);
-                }
+                Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
+                Ok(Event::Links) => self.follow_interfaces(PORTS_PATIENCE),
                 Ok(Event::Names) => names::follow(&self.names, &mut self.datapath, &self.config),
+                Ok(Event::Order(order)) => self.obey(order, None),
                 Ok(Event::Message(..) | Event::Hangup(_)) => {}
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,

@@ -55,7 +55,7 @@ fn lists() {
     check("blacklist list", Request::Entries { lists }, Answer::Entries(Vec::new()), "nothing is listed\n");
     let (list, change) = (EditList::BlacklistSender, Change::Add);
     let values = vec!["a@example.com".to_owned(), "example.net".to_owned()];
-    let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into() };
+    let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into(), notes: Vec::new() };
     check(
         "blacklist add sender a@example.com example.net",
         Request::Edit(Edit { list, change, values }),
@@ -66,12 +66,12 @@ fn lists() {
     check(
         "rbl enable ip psbl.surriel.com",
         Request::Edit(Edit { list, change, values: values.clone() }),
-        Answer::Edited(Edited { list, change, values, config: "/m.toml".into() }),
+        Answer::Edited(Edited { list, change, values, config: "/m.toml".into(), notes: Vec::new() }),
         "enabled: psbl.surriel.com\nin force, and written into /m.toml\n",
     );
     let many: Vec<String> = (0..21).map(|number| format!("192.0.2.{number}")).collect();
     let (list, change) = (EditList::BypassToIp, Change::Remove);
-    let edited = Edited { list, change, values: many, config: "/m.toml".into() };
+    let edited = Edited { list, change, values: many, config: "/m.toml".into(), notes: Vec::new() };
     let edited = ask("bypass remove to-ip 192.0.2.0", vec![Ok(Answer::Edited(edited))]).1.unwrap();
     assert_eq!(edited.text, "removed: 21 values of to-ip\nin force, and written into /m.toml\n");
     let refused = ControlError::new(ErrorKind::Refused, "192.0.2.1 is not in bypass.to_ips");
@@ -106,4 +106,25 @@ fn sets_of_extensions_are_listed() {
     let json: serde_json::Value =
         serde_json::from_str(&typed("files sets --json", &folder("")).unwrap().text).unwrap();
     assert_eq!((json[3]["set"].as_str(), &json[3]["extensions"][0]), (Some("@programs"), &json!("bat")));
+}
+
+#[test]
+fn everybody_is_put_on_a_list_only_by_an_explicit_word() {
+    for value in ["0.0.0.0/0", "::/0", "192.0.2.1/0", " 0.0.0.0/00"] {
+        for line in ["bypass add from-subnet", "bypass add to-subnet", "blacklist add client"] {
+            let line: &'static str = format!("{line} {}", value.trim()).leak();
+            let (asked, printed) = ask(line, Vec::new());
+            assert!(asked.is_empty(), "{line}");
+            assert!(printed.unwrap_err().to_string().contains("add --all"), "{line}");
+        }
+    }
+    let (list, change) = (EditList::BypassFromSubnet, Change::Add);
+    let (values, notes) = (vec!["0.0.0.0/0".to_owned()], vec!["the mail process hangs".to_owned()]);
+    let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into(), notes };
+    check(
+        "bypass add from-subnet 0.0.0.0/0 --all",
+        Request::Edit(Edit { list, change, values }),
+        Answer::Edited(edited),
+        "added: from-subnet 0.0.0.0/0\nin force, and written into /m.toml\n  the mail process hangs\n",
+    );
 }

@@ -1,6 +1,7 @@
 //! Commands from the typed line to the printed text, over a real socket to a daemon that knows its answers.
 
 mod lists;
+mod status;
 
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -36,8 +37,14 @@ impl Processes for Alone {
     fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
         Ok(vec![pin_dir.display().to_string()])
     }
-    fn examine(&self, config: &Config) -> anyhow::Result<()> {
-        if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(()) }
+    fn trial(&self) -> anyhow::Result<()> {
+        bail!("trial")
+    }
+    fn exit_code(&self, _error: &anyhow::Error) -> Option<u8> {
+        None
+    }
+    fn examine(&self, _source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
+        if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(Vec::new()) }
     }
     fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection> {
         let problems = vec!["1: its body is missing".to_owned()];
@@ -64,16 +71,44 @@ impl Processes for Alone {
     }
 }
 
-/// Gives the next answer to whatever is asked, and notes the question.
+/// Gives the next answer to whatever is asked, and notes the question; how the processes are is asked at any time.
+#[derive(Default)]
 struct Script {
     answers: Mutex<Vec<std::result::Result<Answer, ControlError>>>,
     asked: Mutex<Vec<Request>>,
+    /// Milliseconds since the mail process's last sign of life.
+    silent: u64,
 }
 
 impl Handler for Script {
     async fn handle(&self, request: Request) -> std::result::Result<Answer, ControlError> {
+        if request == Request::Processes {
+            return Ok(Answer::Processes(Box::new(processes(self.silent))));
+        }
         self.asked.lock().unwrap().push(request);
         self.answers.lock().unwrap().remove(0)
+    }
+}
+
+/// A mail process that was started anew once.
+fn processes(silent: u64) -> ProcessReport {
+    ProcessReport {
+        version: "0.1.0".to_owned(),
+        hostname: "gate.example.org".to_owned(),
+        config: "/m.toml".into(),
+        pid: 7,
+        started_at: CAME,
+        problems: Vec::new(),
+        mail: MailProcess {
+            pid: Some(8),
+            started_at: Some(CAME),
+            silent_milliseconds: Some(silent),
+            restarts: 1,
+            last_ended_at: Some(CAME),
+            last_cause: Some("gave up (exit code 1)".to_owned()),
+            last_words: vec!["no\u{1b} space".to_owned()],
+        },
+        kernel: json!({ "proxy_alive": true }),
     }
 }
 
@@ -98,13 +133,16 @@ fn ask(
 ) -> (Vec<Request>, anyhow::Result<Printed>) {
     let folder = folder("runtime_dir = \"DIR\"\nthis line = is no TOML\n");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let script = Arc::new(Script { answers: Mutex::new(answers), asked: Mutex::default() });
+    let script = Arc::new(Script { answers: Mutex::new(answers), ..Script::default() });
     let printed = runtime.block_on(async {
-        let listener = bind(&socket_path(folder.path())).unwrap();
+        fs::create_dir(mail_folder(folder.path())).unwrap();
+        let datapath = bind(&root_socket(folder.path()), ROOT_MODE).unwrap();
+        let mail = bind(&mail_socket(folder.path()), MAIL_MODE).unwrap();
         let typing = tokio::task::spawn_blocking(move || typed(line, &folder));
         tokio::select! {
             printed = typing => printed.unwrap(),
-            _ = serve(listener, script.clone()) => unreachable!(),
+            _ = serve(datapath, script.clone()) => unreachable!(),
+            _ = serve(mail, script.clone()) => unreachable!(),
         }
     });
     let asked = script.asked.lock().unwrap().clone();
@@ -501,57 +539,6 @@ fn traces() {
     check("trace 11", question("11"), Answer::Traces(vec![row.clone()]), one);
     check("trace --full", question(""), Answer::Traces(vec![row.clone(), row]), &format!("{one}\n{one}"));
     check("trace", question(""), Answer::Traces(Vec::new()), "no message matches\n");
-}
-
-#[test]
-fn the_status() {
-    let report = StatusReport {
-        version: "0.1.0".to_owned(),
-        hostname: "gate.example.org".to_owned(),
-        config: "/m.toml".into(),
-        enabled: true,
-        started_at: CAME,
-        loaded_at: NOW,
-        problems: vec!["the disk is full".to_owned()],
-        zones: vec![ZoneStatus {
-            name: "lan".to_owned(),
-            kind: ZoneKind::Green,
-            mode: ZoneMode::Transparent,
-            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
-        }],
-        sessions: 3,
-        max_sessions: 10_000,
-        queue: Stock { messages: 1, octets: 1_024 },
-        quarantine: Stock::default(),
-        paused: vec!["example.net".to_owned()],
-        quarantine_max_octets: 10 << 30,
-        kernel: json!({
-            "proxy_alive": true,
-            "interfaces": [{ "name": "eth0", "tc": "tcx" }, { "name": "eth1", "xdp": "native" }],
-            "rules": [],
-        }),
-        inactive: vec![Inactive { key: "spam.enabled".to_owned(), what: "not yet".to_owned() }],
-    };
-    let text = "mailguard 0.1.0 on gate.example.org, running for 1h\n\
-         configuration /m.toml, loaded 0s ago\n\
-         PROBLEM: the disk is full\n\n\
-         ZONE  KIND   MODE         INTERFACES\n\
-         lan   green  transparent  eth0 eth1\n\n\
-         sessions    3 of 10000\n\
-         queue       1 message, 1.0 KB\npaused      example.net\n\
-         quarantine  0 messages, 0 B of 10.0 GB\n\n\
-         kernel\n  \
-         proxy alive  true\n  \
-         rules\n  \
-         interfaces\n    \
-         NAME  TC   XDP\n    \
-         eth0  tcx\n    \
-         eth1       native\n\n\
-         Configured, but not active in this version:\n  \
-         spam.enabled  not yet\n";
-    check("status", Request::Status, Answer::Status(Box::new(report.clone())), text);
-    let (_, printed) = ask("status --json", vec![Ok(Answer::Status(Box::new(report.clone())))]);
-    assert_eq!(serde_json::from_str::<StatusReport>(&printed.unwrap().text).unwrap(), report);
 }
 
 #[test]

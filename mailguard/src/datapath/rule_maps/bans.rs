@@ -183,12 +183,12 @@ impl Datapath {
 
     /// Tells the programs whether they need look.
     fn note_bans(&mut self) -> Result<(), DatapathError> {
-        let populated = (self.settings.populated & !HAS_BANS) | self.rules.bans.populated();
-        if populated != self.settings.populated {
-            self.settings.populated = populated;
-            self.write_settings()?;
+        let before = self.settings.get().populated;
+        let populated = (before & !HAS_BANS) | self.rules.bans.populated();
+        if populated == before {
+            return Ok(());
         }
-        Ok(())
+        self.settings.change(|settings| settings.populated = populated)
     }
 }
 

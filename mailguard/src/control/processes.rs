@@ -1,0 +1,70 @@
+//! The two processes, as the command line sees them: which is asked what, and how they fare.
+
+use std::path::PathBuf;
+
+use mailguard_core::mail::UnixTime;
+use serde::{Deserialize, Serialize};
+
+use super::Request;
+
+/// Which process answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// The datapath process: root asks root.
+    Datapath,
+    /// The mail process.
+    Mail,
+}
+
+impl Request {
+    /// Which process is asked. Whatever changes the configuration or lets somebody in is asked of root's: a mail process that
+    /// was taken over must not be able to open anything.
+    pub fn asks(&self) -> Process {
+        match self {
+            Request::Reload | Request::Edit(_) | Request::BanLift { .. } | Request::Processes => {
+                Process::Datapath
+            }
+            _ => Process::Mail,
+        }
+    }
+}
+
+/// What the datapath process knows, however its mail process is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// Of the program that runs.
+    pub version: String,
+    /// `hostname`
+    pub hostname: String,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The process id of the datapath process.
+    pub pid: u32,
+    /// When it began.
+    pub started_at: UnixTime,
+    /// What keeps mailguard from doing its work right now, one line each.
+    pub problems: Vec<String>,
+    /// The mail process.
+    pub mail: MailProcess,
+    /// The kernel side: programs on each interface, maps, counters.
+    pub kernel: serde_json::Value,
+}
+
+/// How the mail process is, seen from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailProcess {
+    /// Its process id; absent: none runs now.
+    pub pid: Option<u32>,
+    /// When it was started.
+    pub started_at: Option<UnixTime>,
+    /// Milliseconds since its last sign of life; absent before the first.
+    pub silent_milliseconds: Option<u64>,
+    /// How many ended by themselves since the datapath process began.
+    pub restarts: u64,
+    /// When the last of those ended.
+    pub last_ended_at: Option<UnixTime>,
+    /// How it ended.
+    pub last_cause: Option<String>,
+    /// What it said last.
+    pub last_words: Vec<String>,
+}

@@ -1,0 +1,241 @@
+//! What an administrator changes: reads and checks in threads of their own, then asks the datapath process's one thread to put
+//! it into force. One at a time, so that nothing is decided by what another change has just replaced.
+//!
+//! Also root's socket, which answers with it: only root is heard there.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use mailguard_core::config::Config;
+use tracing::{error, info};
+
+use super::RunError;
+use super::spawn::MailUser;
+use super::supervisor::Event;
+use super::trial;
+use crate::config::{self, Edit, Source};
+use crate::control::{
+    self, Answer, ControlError, Edited, ErrorKind, Handler, ProcessReport, Reloaded, Request,
+};
+
+/// How long a change waits for the mail process to take it, too.
+const TAKEN_TIME: Duration = Duration::from_secs(10);
+/// How long a report waits for the datapath process's thread, which may be busy.
+const REPORT_TIME: Duration = Duration::from_secs(1);
+
+/// What the datapath process's thread is asked to do.
+pub(super) enum Order {
+    /// Put this into force.
+    Adopt {
+        /// What.
+        change: Box<Change>,
+        /// How it went.
+        reply: SyncSender<Result<Taken<Vec<String>>, String>>,
+    },
+    /// Let these clients in again, or all that are banned.
+    Lift {
+        /// Whom.
+        clients: Option<Vec<IpAddr>>,
+        /// Whom it was done to.
+        reply: SyncSender<Result<Taken<Vec<IpAddr>>, ControlError>>,
+    },
+    /// Say how everything is.
+    Report {
+        /// To whom.
+        reply: SyncSender<ProcessReport>,
+    },
+}
+
+/// A configuration that is to be put into force.
+pub(super) struct Change {
+    /// What it was read from.
+    pub(super) source: Source,
+    /// What it means.
+    pub(super) config: Config,
+    /// What it was made of by an edit: then it is to be written into the file.
+    pub(super) edited: Option<Source>,
+}
+
+/// Something is in force, and the mail process is told.
+pub(super) struct Taken<T> {
+    /// What is to be said of it.
+    pub(super) what: T,
+    /// Says when the mail process has taken it, or how it couldn't; closed when there is none.
+    pub(super) taken: Receiver<Result<(), String>>,
+}
+
+impl<T> Taken<T> {
+    /// Waits for the mail process, and what is the matter with it if it doesn't take it.
+    fn wait(&self) -> Option<String> {
+        match self.taken.recv_timeout(TAKEN_TIME) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("the mail process can't use it, and goes on as before: {error}")),
+            Err(RecvTimeoutError::Timeout) => Some(format!(
+                "in force in the kernel; the mail process hasn't taken it within {} seconds: see mailguard status",
+                TAKEN_TIME.as_secs()
+            )),
+            Err(RecvTimeoutError::Disconnected) => {
+                Some("in force in the kernel; the mail process takes it when it starts anew".to_owned())
+            }
+        }
+    }
+}
+
+/// Changes what is in force.
+pub(super) struct Changes {
+    events: SyncSender<Event>,
+    user: MailUser,
+    in_force: Arc<Mutex<Source>>,
+    /// What is known when the datapath process's thread is busy.
+    processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
+    one_at_a_time: Mutex<()>,
+}
+
+fn lock<T>(guarded: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refused(error: impl ToString) -> ControlError {
+    ControlError::new(ErrorKind::Refused, error)
+}
+
+fn gone() -> ControlError {
+    ControlError::new(ErrorKind::Failed, "the datapath process is stopping")
+}
+
+/// Reads a configuration. Its rules are only text here.
+pub(super) fn read(path: &Path) -> Result<(Source, Config), RunError> {
+    let source = config::load(path).map_err(|error| RunError::Config(error.to_string()))?;
+    let config = config::parse(&source).map_err(|errors| RunError::Config(errors.to_string()))?;
+    Ok((source, config))
+}
+
+/// Has a configuration tried as the mail user.
+pub(super) fn tried(user: &MailUser, source: &Source, folders: bool) -> Result<(), RunError> {
+    let problems = trial::ask(user, source, folders).map_err(|error| RunError::Trial(error.to_string()))?;
+    if problems.is_empty() { Ok(()) } else { Err(RunError::Trial(problems.join("\n"))) }
+}
+
+impl Changes {
+    pub(super) fn new(
+        events: SyncSender<Event>,
+        user: MailUser,
+        in_force: Arc<Mutex<Source>>,
+        processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
+    ) -> Self {
+        Self { events, user, in_force, processes, one_at_a_time: Mutex::new(()) }
+    }
+
+    fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order) -> Result<T, ControlError> {
+        let (reply, answer) = sync_channel(1);
+        self.events.send(Event::Order(order(reply))).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())
+    }
+
+    /// Reads the file again and applies it whole, or changes nothing.
+    pub(super) fn reload(&self) -> Result<Reloaded, ControlError> {
+        let _alone = lock(&self.one_at_a_time);
+        let path = lock(&self.in_force).path.clone();
+        let (source, config) = read(&path).map_err(refused)?;
+        tried(&self.user, &source, false).map_err(refused)?;
+        let inactive = config.inactive.clone();
+        let change = Box::new(Change { source, config, edited: None });
+        let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
+        let notes = taken.wait().into_iter().chain(taken.what.iter().cloned()).collect();
+        Ok(Reloaded { config: path, notes, inactive })
+    }
+
+    /// Changes one list and writes it into the file. No list has to do with what is tried.
+    fn edit(&self, edit: Edit) -> Result<Edited, ControlError> {
+        let _alone = lock(&self.one_at_a_time);
+        let before = lock(&self.in_force).clone();
+        let source = config::edit(&before, &edit).map_err(refused)?;
+        let config = config::parse(&source).map_err(refused)?;
+        let path = source.path.clone();
+        let change = Box::new(Change { source, config, edited: Some(before) });
+        let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
+        let Edit { list, change, values } = edit;
+        Ok(Edited { list, change, values, config: path, notes: taken.wait().into_iter().collect() })
+    }
+
+    fn lift(&self, clients: Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>, ControlError> {
+        let _alone = lock(&self.one_at_a_time);
+        let taken = self.order(|reply| Order::Lift { clients, reply })??;
+        // They are let in. A mail process that doesn't say so yet hears it again at its next start.
+        taken.wait();
+        Ok(taken.what)
+    }
+
+    /// How everything is; what the datapath process's thread alone knows is left out while that is busy.
+    fn report(&self) -> ProcessReport {
+        let (reply, answer) = sync_channel(1);
+        // Not `send`: nobody waits behind a full queue to hear that it is full.
+        let asked = self.events.try_send(Event::Order(Order::Report { reply }));
+        let answered = asked.ok().and_then(|()| answer.recv_timeout(REPORT_TIME).ok());
+        answered.unwrap_or_else(|| {
+            let mut report = (self.processes)();
+            report.problems.push("the datapath process is busy: its kernel side isn't shown".to_owned());
+            report
+        })
+    }
+
+    fn perform(&self, request: Request) -> Result<Answer, ControlError> {
+        match request {
+            Request::Reload => self.reload().map(Answer::Reloaded),
+            Request::Edit(edit) => self.edit(edit).map(Answer::Edited),
+            Request::BanLift { clients } => self.lift(clients).map(Answer::Lifted),
+            Request::Processes => Ok(Answer::Processes(Box::new(self.report()))),
+            _ => Err(ControlError::new(ErrorKind::Invalid, "this is asked of the mail process")),
+        }
+    }
+}
+
+/// Reloads whenever something comes by the channel, in a thread of its own.
+pub(super) fn reload_when_told(changes: Arc<Changes>, told: Receiver<()>) {
+    thread::spawn(move || {
+        while told.recv().is_ok() {
+            match changes.reload() {
+                Ok(reloaded) => info!(notes = ?reloaded.notes, "{} is in force", reloaded.config.display()),
+                Err(error) => error!("reload refused, the old configuration stays in force: {error}"),
+            }
+        }
+    });
+}
+
+/// Answers root.
+struct Administration(Arc<Changes>);
+
+impl Handler for Administration {
+    fn admits(&self, user: u32) -> bool {
+        user == 0
+    }
+
+    async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
+        let changes = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || changes.perform(request)).await;
+        done.unwrap_or_else(|error| Err(ControlError::new(ErrorKind::Failed, error)))
+    }
+}
+
+/// Opens root's socket and answers there, in a thread of its own. The caller is the only instance with this folder, which is
+/// root's: a socket that is there is an earlier run's.
+pub(super) fn serve(changes: Arc<Changes>, runtime_dir: &Path) -> Result<(), RunError> {
+    let fail = |source| RunError::System { what: "serve the control socket", source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    let path = control::root_socket(runtime_dir);
+    if fs::symlink_metadata(&path).is_ok_and(|facts| facts.file_type().is_socket()) {
+        fs::remove_file(&path).map_err(fail)?;
+    }
+    let within = runtime.enter();
+    let socket = control::bind(&path, control::ROOT_MODE)?;
+    drop(within);
+    let answer = move || runtime.block_on(control::serve(socket, Arc::new(Administration(changes))));
+    thread::Builder::new().name("control".to_owned()).spawn(answer).map_err(fail)?;
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! What the datapath process's one thread is asked to do: by the mail process, which may have little, and by an
+//! administrator, who may have all. Who waits for the mail process to take a change, too, hears of it here.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use tracing::{error, info, warn};
+
+use super::super::asked::{self, is_whitelisted};
+use super::super::changes::{Change, Order, Taken};
+use super::super::ipc::{Answer, Request, ToMail};
+use super::super::names;
+use super::{Mail, Supervisor};
+use crate::config;
+use crate::control::{ControlError, ErrorKind, ProcessReport};
+use crate::datapath::DatapathError;
+
+/// Somebody who waits for the mail process.
+pub(super) struct Waiting {
+    until: Until,
+    reply: SyncSender<Result<(), String>>,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// It uses a configuration.
+    Revision(u64),
+    /// It has forgotten these bans.
+    Lifted(u64),
+}
+
+impl Supervisor {
+    /// The mail process has taken a configuration, or can't.
+    pub(super) fn note_adopted(&mut self, revision: u64, result: &Result<(), String>) {
+        if let Err(error) = result {
+            error!(
+                error,
+                revision, "the mail process can't use the configuration in force, and goes on as before"
+            );
+        }
+        self.answer_waiting(|until| matches!(until, Until::Revision(wanted) if wanted <= revision), result);
+    }
+
+    /// The mail process has forgotten bans that were lifted.
+    pub(super) fn note_forgotten(&mut self, clients: Vec<IpAddr>) {
+        for client in clients {
+            self.lifted.remove(&client);
+        }
+        let left: BTreeSet<u64> = self.lifted.values().copied().collect();
+        self.answer_waiting(|until| matches!(until, Until::Lifted(lift) if !left.contains(&lift)), &Ok(()));
+    }
+
+    /// Tells those who have waited for this that it has happened.
+    fn answer_waiting(&mut self, over: impl Fn(Until) -> bool, result: &Result<(), String>) {
+        for waiting in self.waiting.extract_if(.., |waiting| over(waiting.until)) {
+            // It may have given up.
+            let _ = waiting.reply.try_send(result.clone());
+        }
+    }
+
+    /// What is to be said of something done, and how to learn that the mail process has taken it.
+    fn taken<T>(&mut self, what: T, until: Until, is_there: bool) -> Taken<T> {
+        let (reply, taken) = sync_channel(1);
+        if is_there {
+            self.waiting.push(Waiting { until, reply });
+        }
+        Taken { what, taken }
+    }
+
+    /// Does what the mail process may ask for.
+    pub(super) fn perform(&mut self, request: Request) -> Result<Answer, String> {
+        match request {
+            Request::RuleCounts => {
+                let rules = self.datapath.rule_counts().map_err(|error| error.to_string())?;
+                Ok(Answer::RuleCounts { rules, names: self.names.status() })
+            }
+            Request::Status => {
+                Ok(Answer::Status { kernel: self.kernel()?, problems: names::problems(&self.names.status()) })
+            }
+            Request::Ban(bans) => {
+                asked::may_ban(&self.config, &asked::own_addresses(), &bans).map_err(|error| {
+                    warn!(%error, "the mail process asks for a ban that isn't made");
+                    error.to_string()
+                })?;
+                self.datapath.ban(&bans).map_err(|error| error.to_string())?;
+                for (client, _) in &bans {
+                    self.lifted.remove(&client.to_canonical());
+                }
+                Ok(Answer::Done)
+            }
+            Request::Bans => self.datapath.bans().map(Answer::Bans).map_err(|error| error.to_string()),
+        }
+    }
+
+    fn kernel(&self) -> Result<serde_json::Value, String> {
+        let status = self.datapath.status().map_err(|error| error.to_string())?;
+        serde_json::to_value(status).map_err(|error| error.to_string())
+    }
+
+    /// Does what an administrator wants; whoever asked may be gone by then.
+    pub(super) fn obey(&mut self, order: Order, mail: Option<&mut Mail>) {
+        match order {
+            Order::Adopt { change, reply } => {
+                let adopted = self.change(*change);
+                let is_there = mail.is_some();
+                if let (Some(mail), Ok(())) = (mail, &adopted) {
+                    self.announce(mail);
+                }
+                let notes = self.interface_notes();
+                let until = Until::Revision(self.revision);
+                let _ = reply.try_send(adopted.map(|()| self.taken(notes, until, is_there)));
+            }
+            Order::Lift { clients, reply } => {
+                let lifted = self.lift(clients);
+                let is_there = mail.is_some();
+                if let (Some(mail), Ok(clients)) = (mail, &lifted) {
+                    self.tell(mail, &ToMail::Lifted(clients.clone()));
+                }
+                let until = lifted.as_ref().ok().and_then(|clients| self.lifted.get(clients.first()?));
+                let until = Until::Lifted(until.copied().unwrap_or_default());
+                let _ = reply.try_send(lifted.map(|clients| {
+                    let is_there = is_there && !clients.is_empty();
+                    self.taken(clients, until, is_there)
+                }));
+            }
+            Order::Report { reply } => {
+                let mut report = ProcessReport { mail: self.vigil.report(), ..self.report.clone() };
+                match self.kernel() {
+                    Ok(kernel) => report.kernel = kernel,
+                    Err(error) => report.problems.push(error),
+                }
+                report.problems.extend(self.lacking.clone());
+                report.problems.extend(names::problems(&self.names.status()));
+                let _ = reply.try_send(report);
+            }
+        }
+    }
+
+    /// Puts a configuration into force, and into the file if it was made by an edit.
+    fn change(&mut self, change: Change) -> Result<(), String> {
+        let Change { source, config, edited } = change;
+        let before = edited.map(|before| (before, self.config.clone()));
+        self.adopt(source, config)?;
+        let Some((before, config)) = before else {
+            // The file was read anew: names are asked for anew.
+            self.names.adopt(&self.config, true);
+            return Ok(());
+        };
+        // Only what is in force is written, and what can't be written isn't left in force.
+        if let Err(error) = config::write(&before, &self.source) {
+            self.adopt(before, config)?;
+            return Err(error.to_string());
+        }
+        Ok(())
+    }
+
+    /// Lets these clients in again, or all who are banned: all of them, or none if one isn't.
+    fn lift(&mut self, clients: Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>, ControlError> {
+        let failed = |error: DatapathError| ControlError::new(ErrorKind::Failed, error);
+        let banned: BTreeSet<IpAddr> =
+            self.datapath.bans().map_err(failed)?.iter().map(|ban| ban.client).collect();
+        let wanted: BTreeSet<IpAddr> = match clients {
+            Some(clients) => clients.iter().map(IpAddr::to_canonical).collect(),
+            None => banned.clone(),
+        };
+        let others: Vec<String> = wanted.difference(&banned).map(IpAddr::to_string).collect();
+        if !others.is_empty() {
+            let text = format!("{}: not banned; nothing was lifted", others.join(", "));
+            return Err(ControlError::new(ErrorKind::Refused, text));
+        }
+        let clients: Vec<IpAddr> = wanted.into_iter().collect();
+        self.datapath.lift(&clients).map_err(failed)?;
+        let number = self.lifted.values().max().copied().unwrap_or_default() + 1;
+        self.lifted.extend(clients.iter().map(|client| (*client, number)));
+        info!(?clients, "bans were lifted by hand");
+        Ok(clients)
+    }
+
+    /// Lets those in again who are on the whitelist now: the mail process, which forgets them, can't.
+    pub(super) fn lift_whitelisted(&mut self) {
+        let lifted = self.datapath.bans().and_then(|bans| {
+            let white =
+                bans.iter().map(|ban| ban.client).filter(|client| is_whitelisted(&self.config, *client));
+            let white: Vec<IpAddr> = white.collect();
+            if white.is_empty() { Ok(0) } else { self.datapath.lift(&white) }
+        });
+        if let Err(error) = lifted {
+            error!(%error, "clients that are whitelisted now can't be let in");
+        }
+    }
+}

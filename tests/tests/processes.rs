@@ -1,0 +1,347 @@
+//! The two processes of the real program: what each may do, how a mail process dies, and who hears of it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mailguard_tests::appliance::{Appliance, program};
+use mailguard_tests::netns::{LAN, Topology};
+use mailguard_tests::peers::{Process, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+use serde_json::{Value, json};
+
+/// A zone that listens on the client's side.
+fn config(more: &str) -> String {
+    format!(
+        "hostname = \"mailguard.example.test\"\n[[zone]]\nname = \"green\"\nkind = \"green\"\n\
+         interfaces = [\"{LAN}\"]\nmode = \"active\"\n{more}\n"
+    )
+}
+
+fn with_appliance(more: &str, work: impl FnOnce(&mut Appliance<'_>)) {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::start(&firewall, &config(more)).expect("mailguard runs");
+    work(&mut appliance);
+}
+
+/// The mail process, which is the datapath process's one child.
+fn mail_process(appliance: &Appliance<'_>) -> Option<Pid> {
+    let parent = appliance.process()?.pid();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.trim().parse().ok().map(Pid::from_raw)
+}
+
+/// Waits for a mail process that serves and isn't `old`.
+fn next_mail_process(appliance: &Appliance<'_>, old: Pid) -> Pid {
+    let mut next = old;
+    let came = wait_until("another mail process serves", || {
+        next = mail_process(appliance).unwrap_or(old);
+        next != old && appliance.ok(&["status"]).is_ok()
+    });
+    came.unwrap_or_else(|error| panic!("{error}: {}", appliance.log()));
+    next
+}
+
+fn fails(appliance: &Appliance<'_>, arguments: &[&str], why: &str) {
+    let output = appliance.cli(arguments).expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains(why), "{arguments:?}: {said}");
+}
+
+fn mail_user() -> User {
+    User::from_name("nobody").unwrap().expect("every Debian has it")
+}
+
+/// What a socket at `path` answers to a line, asked by the mail user.
+fn as_mail_user(path: &Path, line: &str) -> Result<String, String> {
+    let user = mail_user();
+    let mut command = Command::new("python3");
+    let script = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+                  s.sendall(sys.argv[2].encode() + b'\\n')\nprint(s.makefile().readline())";
+    command.args(["-c", script]).arg(path).arg(line);
+    command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    let output = command.output().expect("python3 runs");
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+#[test]
+fn root_alone_changes_what_passes_and_nobody_else_can_take_its_place() {
+    with_appliance("", |appliance| {
+        let run = appliance.folder().join("run");
+        for (name, owner, mode) in [
+            ("", 0, 0o755),
+            ("control.sock", 0, 0o600),
+            ("mail", mail_user().uid.as_raw(), 0o755),
+            ("mail/control.sock", mail_user().uid.as_raw(), 0o660),
+        ] {
+            let facts = fs::metadata(run.join(name)).unwrap();
+            assert_eq!((facts.uid(), facts.mode() & 0o777), (owner, mode), "{name}");
+        }
+        let edit = r#"{"request":"edit","list":"bypass-from-subnet","change":"add","values":["0.0.0.0/0"]}"#;
+        let edit = edit.replace("bypass-from-subnet", &list_name());
+        let refused = as_mail_user(&run.join("control.sock"), &edit).unwrap_err();
+        assert!(refused.contains("PermissionError"), "{refused}");
+        // Even if somebody opened the socket to all.
+        fs::set_permissions(run.join("control.sock"), fs::Permissions::from_mode(0o666)).unwrap();
+        let refused = as_mail_user(&run.join("control.sock"), &edit).unwrap_or_default();
+        assert!(refused.contains("only root may ask here") || refused.is_empty(), "{refused}");
+        for request in [edit.as_str(), r#"{"request":"reload"}"#, r#"{"request":"ban-lift","clients":null}"#]
+        {
+            let refused = as_mail_user(&run.join("mail/control.sock"), request).unwrap();
+            assert!(refused.contains("this is asked of the datapath process"), "{refused}");
+        }
+        let status = as_mail_user(&run.join("mail/control.sock"), r#"{"request":"status"}"#).unwrap();
+        assert!(status.starts_with(r#"{"ok":{"status":"#), "{status}");
+        assert_eq!(appliance.ok(&["bypass", "list"]).unwrap(), "nothing is listed\n");
+
+        fails(appliance, &["bypass", "add", "from-subnet", "0.0.0.0/0"], "add --all");
+        fails(appliance, &["blacklist", "add", "client", "::/0"], "add --all");
+        appliance.ok(&["bypass", "add", "from-subnet", "192.0.2.0/24"]).unwrap();
+        assert!(appliance.ok(&["bypass", "list"]).unwrap().contains("192.0.2.0/24"));
+    });
+}
+
+/// The name of the list of bypassed networks on the wire.
+fn list_name() -> String {
+    serde_json::to_value(mailguard::config::EditList::BypassFromSubnet).unwrap().as_str().unwrap().to_owned()
+}
+
+/// The mail process's end of the channel, copied out of it: a test talks by it as a mail process that was taken over.
+fn channel_of(mail: Pid) -> UnixStream {
+    let line = fs::read(format!("/proc/{mail}/cmdline")).unwrap();
+    let words: Vec<&[u8]> = line.split(|octet| *octet == 0).collect();
+    let place = words.iter().position(|word| *word == b"--channel").expect("it is told its channel");
+    let number: i32 = String::from_utf8_lossy(words[place + 1]).parse().unwrap();
+    // SAFETY: plain system calls; the descriptor that comes back is ours alone.
+    unsafe {
+        let process = nix::libc::syscall(nix::libc::SYS_pidfd_open, mail.as_raw(), 0);
+        assert!(process >= 0, "pidfd_open");
+        let copy = nix::libc::syscall(nix::libc::SYS_pidfd_getfd, process, number, 0);
+        assert!(copy >= 0, "pidfd_getfd");
+        nix::libc::close(process as i32);
+        UnixStream::from_raw_fd(copy as i32)
+    }
+}
+
+fn frame(message: &Value) -> Vec<u8> {
+    let text = message.to_string();
+    [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat()
+}
+
+#[test]
+fn a_mail_process_that_was_taken_over_opens_nothing() {
+    let more = "[access]\nwhitelist_clients = [\"203.0.113.0/24\"]\n";
+    with_appliance(more, |appliance| {
+        let before = fs::read_to_string(appliance.config()).unwrap();
+        appliance.ok(&["ban", "add", "198.51.100.9"]).unwrap();
+        let openings = [
+            json!({ "Edit": { "list": list_name(), "change": "add", "values": ["0.0.0.0/0"] } }),
+            json!("Reload"),
+            json!({ "Lift": ["198.51.100.9"] }),
+        ];
+        for request in openings {
+            let mail = mail_process(appliance).unwrap();
+            channel_of(mail)
+                .write_all(&frame(&json!({ "Request": { "id": 1_000_000, "request": request } })))
+                .unwrap();
+            // What isn't of the protocol ends the conversation.
+            next_mail_process(appliance, mail);
+            assert_eq!(appliance.ok(&["bypass", "list"]).unwrap(), "nothing is listed\n", "{request}");
+            assert_eq!(fs::read_to_string(appliance.config()).unwrap(), before, "{request}");
+            assert!(appliance.ok(&["ban", "list"]).unwrap().contains("198.51.100.9"), "{request}");
+        }
+        // Bans it may ask for: within limits.
+        let hour = json!({ "secs": 3_600, "nanos": 0 });
+        let bans = [
+            ("203.0.113.7", hour.clone(), "whitelist_clients"),
+            ("127.0.0.1", hour.clone(), "own address"),
+            ("10.1.0.1", json!({ "secs": 400 * 86_400, "nanos": 0 }), "at most 365 days"),
+        ];
+        for (client, time, why) in bans {
+            let channel = channel_of(mail_process(appliance).unwrap());
+            let request = json!({ "Ban": [[client, time]] });
+            (&channel)
+                .write_all(&frame(&json!({ "Request": { "id": 1_000_001, "request": request } })))
+                .unwrap();
+            let said =
+                || appliance.log().lines().any(|line| line.contains("isn't made") && line.contains(why));
+            wait_until("the ban is refused", said)
+                .unwrap_or_else(|error| panic!("{error}: {}", appliance.log()));
+        }
+        assert!(!appliance.ok(&["ban", "list"]).unwrap().contains("203.0.113.7"));
+    });
+}
+
+#[test]
+fn a_ban_that_root_lifted_while_the_mail_process_was_stopped_stays_lifted() {
+    with_appliance("", |appliance| {
+        appliance.ok(&["ban", "add", "198.51.100.9", "198.51.100.10"]).unwrap();
+        let mail = mail_process(appliance).unwrap();
+        kill(mail, Signal::SIGSTOP).unwrap();
+        assert_eq!(appliance.ok(&["ban", "lift", "198.51.100.9"]).unwrap(), "lifted: 198.51.100.9\n");
+        kill(mail, Signal::SIGKILL).unwrap();
+        next_mail_process(appliance, mail);
+        let list = appliance.ok(&["ban", "list"]).unwrap();
+        assert!(!list.contains("198.51.100.9 ") && list.contains("198.51.100.10"), "{list}");
+    });
+}
+
+/// How a mail process is brought to its end, and what must be in the log and in `status` afterwards.
+#[test]
+fn every_death_of_a_mail_process_reaches_the_log() {
+    with_appliance("", |appliance| {
+        let causes = [
+            (Signal::SIGKILL, "killed by signal 9 (SIGKILL), not by mailguard"),
+            (Signal::SIGABRT, "killed by signal 6 (SIGABRT)"),
+            (Signal::SIGSEGV, "killed by signal 11 (SIGSEGV)"),
+            (Signal::SIGBUS, "killed by signal 7 (SIGBUS)"),
+            (Signal::SIGSYS, "killed by signal 31 (SIGSYS)"),
+        ];
+        for (round, (signal, cause)) in causes.into_iter().enumerate() {
+            let mail = mail_process(appliance).unwrap();
+            // The language's runtime takes the first SIGSEGV for the end of a stack, and looks.
+            wait_until("it dies", || kill(mail, signal).is_err() || mail_process(appliance) != Some(mail))
+                .unwrap();
+            next_mail_process(appliance, mail);
+            assert!(appliance.log().contains(cause), "{cause}: {}", appliance.log());
+            let status = appliance.json(&["status"]).unwrap();
+            assert_eq!(status["processes"]["mail"]["restarts"], round + 1, "{status}");
+            let last = status["processes"]["mail"]["last_cause"].as_str().unwrap_or_default().to_owned();
+            assert!(last.contains(cause), "{last}");
+        }
+    });
+}
+
+#[test]
+fn the_status_of_a_hung_mail_process_comes_within_three_seconds() {
+    with_appliance("", |appliance| {
+        let mail = mail_process(appliance).unwrap();
+        kill(mail, Signal::SIGSTOP).unwrap();
+        let asked = Instant::now();
+        let output = appliance.cli(&["status"]).unwrap();
+        let took = asked.elapsed();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(!output.status.success() && text.contains("doesn't answer"), "{text}");
+        assert!(text.contains("on proxy down"), "the kernel side is shown: {text}");
+        kill(mail, Signal::SIGCONT).unwrap();
+        wait_until("it answers again", || appliance.ok(&["status"]).is_ok()).unwrap();
+    });
+}
+
+/// Runs a daemon that can't start; its exit code and everything it said.
+fn run_to_its_end(topology: &Topology, appliance: &Appliance<'_>) -> (Option<i32>, String) {
+    let mut command = topology.firewall.command(&program().to_string_lossy());
+    command.arg("--config").arg(appliance.config()).arg("run").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = Process(command.spawn().expect("mailguard runs"));
+    let mut stderr = process.0.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut said = String::new();
+        let _ = stderr.read_to_string(&mut said);
+        said
+    });
+    let ended = wait_until("it ends", || matches!(process.0.try_wait(), Ok(Some(_))));
+    let _ = process.0.kill();
+    let code = process.0.wait().unwrap().code();
+    let said = reader.join().unwrap();
+    ended.unwrap_or_else(|error| panic!("{error}: {said}"));
+    (code, said)
+}
+
+#[test]
+fn what_can_not_start_ends_with_its_cause_and_an_exit_code() {
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil, &str, i32); 7] = [
+        (
+            "a damaged database",
+            |folder| own_file(folder, "state/spool.redb", b"rubbish, long enough"),
+            "spool.redb: is damaged",
+            78,
+        ),
+        (
+            "a damaged store of facts",
+            |folder| own_file(folder, "state/facts.redb", b"rubbish, long enough"),
+            "facts.redb: is damaged",
+            78,
+        ),
+        (
+            "a database that is damaged inside",
+            |folder| {
+                own_file(
+                    folder,
+                    "state/spool.redb",
+                    &[b"redb\x1a\x0a\xa9\x0d\x0a".as_slice(), &[7; 5_000]].concat(),
+                )
+            },
+            "the mail process can't serve",
+            1,
+        ),
+        (
+            "a database of root's",
+            |folder| {
+                own_file(folder, "state/spool.redb", b"");
+                chown(folder.join("state/spool.redb"), Some(0), Some(0)).unwrap();
+                fs::set_permissions(folder.join("state/spool.redb"), fs::Permissions::from_mode(0o600))
+                    .unwrap();
+            },
+            "spool.redb: can't be opened as the mail user",
+            78,
+        ),
+        (
+            "a state_dir that the mail user can't reach",
+            |folder| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap(),
+            "nothing can be written there as the mail user",
+            78,
+        ),
+        (
+            "a folder in the place of the socket",
+            |folder| {
+                fs::create_dir_all(folder.join("run/mail/control.sock")).unwrap();
+                give(&folder.join("run/mail"));
+            },
+            "control.sock: is not a socket: remove it",
+            78,
+        ),
+        (
+            "a file in the place of the bodies",
+            |folder| own_file(folder, "state/bodies", b""),
+            "bodies: is no folder",
+            78,
+        ),
+    ];
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    for (what, spoil, expect, code) in cases {
+        let appliance = Appliance::prepare(&firewall, &config("")).expect("prepared");
+        spoil(appliance.folder());
+        let (ended, said) = run_to_its_end(&topology, &appliance);
+        assert!(said.contains(expect), "{what}: {said}");
+        assert_eq!(ended, Some(code), "{what}: {said}");
+        fs::set_permissions(appliance.folder(), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+fn give(path: &Path) {
+    let user = mail_user();
+    chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+}
+
+/// A file of the mail user's in a folder of its own.
+fn own_file(folder: &Path, name: &str, content: &[u8]) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    give(path.parent().unwrap());
+    fs::write(&path, content).unwrap();
+    give(&path);
+}
