@@ -103,11 +103,11 @@ pub(super) fn judge(config: &Config, sockets: &[Socket]) -> Vec<Finding> {
                 "proxy-port",
                 format!("zone {}: the loopback port {port} is free or ours", zone.name),
             ),
-            Some(socket) => Finding::error(
+            Some(socket) => Finding::warning(
                 "proxy-port",
                 format!("zone {}: the loopback port {port} is taken: {}", zone.name, described(socket)),
-                "The daemon doesn't start. Choose another kernel.proxy_port, with a free port for each zone, \
-                 or end that program.",
+                "The daemon starts all the same, a few seconds later and on another port. Choose another \
+                 kernel.proxy_port, with a free port for each zone, or end that program.",
             )
             .command(format!("ss -ltnp 'sport = :{port}'")),
         });

@@ -107,6 +107,16 @@ impl Listeners {
     /// The listeners that `config` wants now, IPv6 ones where the system has IPv6: those of `self` that still serve,
     /// and new ones. `self` stays as it is; whoever drops it closes what is no longer wanted.
     pub fn adapted(&self, config: &Config) -> Result<Self, ListenError> {
+        self.adapt(config, false)
+    }
+
+    /// [`Listeners::adapted`], with any other port of the loopback address where a transparent zone's is taken. The kernel
+    /// programs need no particular one, and whoever can hold the port, any user of this machine, mustn't keep us from starting.
+    pub fn adapted_elsewhere(&self, config: &Config) -> Result<Self, ListenError> {
+        self.adapt(config, true)
+    }
+
+    fn adapt(&self, config: &Config, elsewhere: bool) -> Result<Self, ListenError> {
         if config.zones.len() > MAX_ZONES as usize {
             return Err(ListenError::Zones(config.zones.len()));
         }
@@ -114,7 +124,9 @@ impl Listeners {
         for zone in &config.zones {
             match zone.mode {
                 ZoneMode::Inactive => {}
-                ZoneMode::Transparent => next.add_transparent(self, zone, config.kernel.proxy_port)?,
+                ZoneMode::Transparent => {
+                    next.add_transparent(self, zone, config.kernel.proxy_port, elsewhere)?
+                }
                 ZoneMode::Active => next.add_active(self, zone)?,
             }
         }
@@ -136,7 +148,13 @@ impl Listeners {
         self.open.iter().find(|listener| listener.purpose.zone == zone)?.slot()
     }
 
-    fn add_transparent(&mut self, old: &Self, zone: &Zone, first_port: u16) -> Result<(), ListenError> {
+    fn add_transparent(
+        &mut self,
+        old: &Self,
+        zone: &Zone,
+        first_port: u16,
+        elsewhere: bool,
+    ) -> Result<(), ListenError> {
         let slot = match old.slot(&zone.name) {
             Some(slot) => slot,
             None => self.free_slot(old, first_port).ok_or_else(|| ListenError::Port(zone.name.clone()))?,
@@ -147,7 +165,10 @@ impl Listeners {
                 Some(listener) => self.open.push(listener.clone()),
                 None => {
                     let port = first_port + slot as u16;
-                    let socket = transparent(&zone.name, port, family)?;
+                    let socket = match transparent(&zone.name, port, family) {
+                        Err(error) if elsewhere && error.is_in_use() => transparent(&zone.name, 0, family)?,
+                        opened => opened?,
+                    };
                     self.push(purpose, Arc::new(socket));
                 }
             }

@@ -112,7 +112,8 @@ impl ControlHandler {
             return Ok(());
         }
         let config = config::parse(&source).map_err(|errors| errors.to_string())?;
-        let made = Made::of(&config, Some(&self.parts.services.made())).map_err(|error| error.to_string())?;
+        let (before, old) = (self.parts.services.made(), self.parts.config.load_full());
+        let made = Made::of(&config, Some((&before, &old))).map_err(|error| error.to_string())?;
         self.parts.level.set(&config.log);
         self.parts.services.set_made(made);
         self.parts.config.store(Arc::new(config));

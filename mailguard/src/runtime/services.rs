@@ -61,8 +61,13 @@ pub(super) struct Made {
 impl Made {
     /// An error says what of the configuration can't be used, though it is written rightly.
     /// What the one before has and the configuration doesn't change goes on: a certificate that couldn't be kept, logins that
-    /// wait for their turn.
-    pub(super) fn of(config: &Config, before: Option<&Made>) -> anyhow::Result<Self> {
+    /// wait for their turn, compiled rules.
+    pub(super) fn of(config: &Config, before: Option<(&Made, &Config)>) -> anyhow::Result<Self> {
+        let scanner = match before {
+            Some((before, old)) => Scanner::renewed(config, (&before.scanner, old))?,
+            None => Scanner::new(config)?,
+        };
+        let before = before.map(|(before, _)| before);
         let own_name = config.server.tls.is_none().then(|| config.hostname.clone());
         let same_name = before.filter(|before| own_name.is_some() && before.own_name == own_name);
         let identity = match same_name {
@@ -79,7 +84,7 @@ impl Made {
                 }
             }
         };
-        Ok(Self { scanner: Scanner::new(config)?, identity, own_name, authenticator })
+        Ok(Self { scanner, identity, own_name, authenticator })
     }
 
     /// Whether [`Made::of`] can be made, without a trace of it. The keeper of our own certificate is another user.

@@ -212,12 +212,18 @@ pub fn unload(pin_dir: &Path) -> Result<Unloaded, RunError> {
     Ok(unloaded)
 }
 
-/// The listeners of `config`; waits a while for ports that a mail process is about to give up.
+/// The listeners of `config`; waits a while for ports that a mail process is about to give up, and goes around those that
+/// somebody else holds.
 fn adapted(listeners: &Listeners, config: &Config, patience: Duration) -> Result<Listeners, ListenError> {
     let deadline = Instant::now() + patience;
     loop {
         match listeners.adapted(config) {
             Err(error) if error.is_in_use() && Instant::now() < deadline => thread::sleep(STOP_POLL),
+            Err(error) if error.is_in_use() => {
+                let elsewhere = listeners.adapted_elsewhere(config)?;
+                warn!(%error, "another port is used instead; mailguard doctor says who has this one");
+                return Ok(elsewhere);
+            }
             result => return result,
         }
     }

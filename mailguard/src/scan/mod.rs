@@ -57,13 +57,27 @@ pub struct Scanner {
 impl Scanner {
     /// The checks that the configuration asks for.
     pub fn new(config: &Config) -> Result<Self, ScanError> {
-        Self::of_sections(&config.virus, &config.files)
+        Self::of_sections(&config.virus, &config.files, None)
     }
 
-    fn of_sections(virus: &Virus, files: &Files) -> Result<Self, ScanError> {
+    /// The checks that the configuration asks for, with the rules of an earlier one where they are the same: many take
+    /// seconds to compile.
+    pub fn renewed(config: &Config, before: (&Self, &Config)) -> Result<Self, ScanError> {
+        let (before, old) = before;
+        let same = old.virus.rules == config.virus.rules;
+        let compiled = before.checks.signatures.as_ref().filter(|_| same);
+        Self::of_sections(&config.virus, &config.files, compiled)
+    }
+
+    fn of_sections(virus: &Virus, files: &Files, compiled: Option<&Signatures>) -> Result<Self, ScanError> {
+        let signatures = match compiled {
+            _ if !virus.signatures => None,
+            Some(compiled) => Some(compiled.clone()),
+            None => Some(Signatures::compile(&virus.rules)?),
+        };
         let checks = Checks {
             files: files.enabled.then(|| BlockedFiles::new(&files.extensions)),
-            signatures: if virus.signatures { Some(Signatures::compile(&virus.rules)?) } else { None },
+            signatures,
             limits: Limits {
                 max_depth: files.max_depth,
                 max_entries: files.max_entries,
@@ -163,7 +177,7 @@ pub(crate) mod tests {
             max_entries: 100,
             max_unpacked: 16 * 1024 * 1024,
         };
-        Scanner::of_sections(&virus, &files).unwrap()
+        Scanner::of_sections(&virus, &files, None).unwrap()
     }
 
     /// The findings as `check: outcome (reason)`.
@@ -281,5 +295,27 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_is_not_enabled_says_nothing() {
         assert_findings(&findings(&scanner(false, false, &[]), "\nx").await, &[]);
+    }
+
+    #[test]
+    fn rules_that_did_not_change_are_not_compiled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = crate::spool::fixture::config(folder.path());
+        config.virus.signatures = true;
+        config.virus.rules = vec![("/a.yar".into(), "rule A { condition: true }".to_owned())];
+        let first = Scanner::new(&config).unwrap();
+        let same_rules = |scanner: &Scanner| {
+            let rules = scanner.checks.signatures.as_ref().zip(first.checks.signatures.as_ref());
+            rules.is_some_and(|(one, other)| one.are(other))
+        };
+        let mut other = config.clone();
+        other.files.enabled = !other.files.enabled;
+        assert!(same_rules(&Scanner::renewed(&other, (&first, &config)).unwrap()));
+        other.virus.rules[0].1.push(' ');
+        assert!(!same_rules(&Scanner::renewed(&other, (&first, &config)).unwrap()));
+        other.virus.rules[0].1.push('}');
+        assert!(Scanner::renewed(&other, (&first, &config)).is_err(), "they are looked at");
+        other.virus.signatures = false;
+        assert!(Scanner::renewed(&other, (&first, &config)).unwrap().checks.signatures.is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! The real program, killed and hung: port 25 follows `on_proxy_down` while nobody is there, and is intercepted again
 //! afterwards.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{
@@ -156,6 +156,23 @@ fn a_dead_or_hung_program_lets_nobody_pass() {
 #[test]
 fn a_dead_or_hung_program_is_gone_around() {
     check("bypass", [Answer::server(CLIENT4), Answer::server(CLIENT6)]);
+}
+
+#[test]
+fn whoever_holds_the_loopback_ports_keeps_nobody_from_being_served() {
+    let topology = Topology::new().expect("namespaces");
+    let _servers = Server::start(&topology.server, 25);
+    let place = |program: &str| topology.firewall.command(program);
+    let taken = || {
+        let bind = |address: IpAddr| std::net::TcpListener::bind((address, 10_025));
+        Ok([bind(Ipv4Addr::LOCALHOST.into())?, bind(Ipv6Addr::LOCALHOST.into())?])
+    };
+    let _squatters = topology.firewall.within(taken).expect("the ports");
+    let config = format!("hostname = \"mailguard.example.org\"\n{ZONES}");
+    let appliance = Appliance::start(&place, &config).expect("mailguard runs");
+    assert!(appliance.log().contains("another port is used instead"), "{}", appliance.log());
+    let scene = Scene { topology: &topology, appliance, down: [Answer::Nobody, Answer::Nobody] };
+    scene.check_up("it answers");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! their names and types; how they were come by, and what becomes of a find, is left to others.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use boreal::Compiler;
@@ -35,7 +36,7 @@ pub struct SignatureTimeout;
 /// Compiled rules. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Signatures {
-    rules: boreal::Scanner,
+    rules: Arc<boreal::Scanner>,
 }
 
 impl Signatures {
@@ -56,7 +57,13 @@ impl Signatures {
                 .string_max_nb_matches(MAX_MATCHES_PER_STRING)
                 .match_max_length(MATCH_OCTETS),
         );
-        Ok(Self { rules })
+        Ok(Self { rules: Arc::new(rules) })
+    }
+
+    /// Whether these are the others' rules, and not only equal ones.
+    #[cfg(test)]
+    pub(crate) fn are(&self, others: &Self) -> bool {
+        Arc::ptr_eq(&self.rules, &others.rules)
     }
 
     /// The names of the rules that match, public ones only.
