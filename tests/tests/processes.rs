@@ -345,3 +345,46 @@ fn own_file(folder: &Path, name: &str, content: &[u8]) {
     fs::write(&path, content).unwrap();
     give(&path);
 }
+
+/// Rules enough to take a while.
+const MANY_RULES: usize = 3_000;
+
+#[test]
+fn rules_are_tried_before_a_reload_and_keep_nobody_waiting() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::prepare(&firewall, "").expect("prepared");
+    let rules = appliance.folder().join("rules");
+    fs::create_dir(&rules).unwrap();
+    let more = format!("[virus.signatures]\nenabled = true\nrules_dir = \"{}\"\n", rules.display());
+    appliance.write_config(&config(&more)).unwrap();
+    appliance.run().expect("mailguard runs");
+
+    fs::write(rules.join("own.yar"), "rule Own {\n condition: $x }\n").unwrap();
+    fails(&appliance, &["reload"], "own.yar:2:");
+    fails(&appliance, &["check"], "own.yar:2:");
+
+    let rule =
+        |number| format!("rule R{number} {{ strings: $a = /x{number}[a-z]{{3,9}}y/ condition: $a }}\n");
+    fs::write(rules.join("own.yar"), (0..MANY_RULES).map(rule).collect::<String>()).unwrap();
+    let begun = Instant::now();
+    let mut command = topology.firewall.command(&program().to_string_lossy());
+    command.arg("--config").arg(appliance.config()).arg("reload").stdout(Stdio::null());
+    let mut reload = Process(command.spawn().expect("mailguard runs"));
+    let status = loop {
+        let status = appliance.json(&["status"]).expect("it answers meanwhile");
+        assert_eq!(status["processes"]["kernel"]["proxy_alive"], true, "{status}");
+        if let Some(status) = reload.0.try_wait().unwrap() {
+            break status;
+        }
+    };
+    let took = begun.elapsed();
+    assert!(status.success(), "{}", appliance.log());
+    let begun = Instant::now();
+    appliance.ok(&["bypass", "add", "from-subnet", "192.0.2.0/24"]).unwrap();
+    assert!(
+        begun.elapsed() < took,
+        "nothing is compiled for it: {:?}, a reload takes {took:?}",
+        begun.elapsed()
+    );
+}

@@ -41,55 +41,51 @@ impl Daemon {
         }
     }
 
-    /// Asks the process that answers this, and waits for the answer.
+    /// Asks the process that answers this, and waits for the answer. A mail process that hangs is waited for no longer than it
+    /// takes to be sure, where this user may ask how it is.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
-        self.client(request.asks())?.ask(request)
+        if request.asks() == Process::Datapath {
+            return self.client(Process::Datapath)?.ask(request);
+        }
+        self.client(Process::Mail)?;
+        // Out of `self`, which asks the other process meanwhile.
+        let Some(mut mail) = self.mail.take() else {
+            return Err(ClientError::NotRunning(mail_socket(&self.runtime_dir)));
+        };
+        let answer = mail.ask_while(request, || self.processes().map_or(true, |report| lives(&report)));
+        self.mail = Some(mail);
+        answer
     }
 
-    /// Asks both processes how they are. A mail process that hangs is waited for no longer than it takes to be sure.
+    /// Asks both processes how they are.
     pub(super) fn known(&mut self) -> Result<Known, ClientError> {
-        let processes = match self.processes() {
-            Ok(report) => Some(report),
-            // A member of the mail process's group asks that one.
-            Err(ClientError::Permission(_)) => None,
-            Err(error) => return Err(error),
-        };
-        let mut mail = match self.client(Process::Mail) {
-            Ok(_) => self.mail.take(),
-            Err(error) => return Ok(Known { mail: Err(error), processes }),
-        };
-        let mut latest = processes;
-        let answered = match &mut mail {
-            Some(client) => client.ask_while(&Request::Status, || {
-                let Some(known) = &mut latest else { return true };
-                if let Ok(report) = self.processes() {
-                    *known = report;
-                }
-                known.mail.pid.is_some() && !is_silent(known)
-            }),
-            None => Err(ClientError::NotRunning(mail_socket(&self.runtime_dir))),
-        };
-        let mail = answered.and_then(|answer| match answer {
+        if let Err(error) = self.processes()
+            && !matches!(error, ClientError::Permission(_))
+        {
+            return Err(error);
+        }
+        let mail = self.ask(&Request::Status).and_then(|answer| match answer {
             Answer::Status(report) => Ok(*report),
-            _ => Err(ClientError::NoAnswer {
-                path: mail_socket(&self.runtime_dir),
-                cause: "it answered another question".to_owned(),
-            }),
+            _ => Err(other_answer(mail_socket(&self.runtime_dir))),
         });
-        Ok(Known { mail, processes: latest })
+        // Absent for a member of the mail process's group, who may ask that one only.
+        Ok(Known { mail, processes: self.processes().ok() })
     }
 
     fn processes(&mut self) -> Result<ProcessReport, ClientError> {
         match self.ask(&Request::Processes)? {
             Answer::Processes(report) => Ok(*report),
-            _ => Err(ClientError::NoAnswer {
-                path: root_socket(&self.runtime_dir),
-                cause: "it answered another question".to_owned(),
-            }),
+            _ => Err(other_answer(root_socket(&self.runtime_dir))),
         }
     }
 }
 
-fn is_silent(report: &ProcessReport) -> bool {
-    report.mail.silent_milliseconds.is_some_and(|silent| u128::from(silent) >= SILENCE.as_millis())
+/// Whether the mail process is there, and gave a sign of life of late or is still starting.
+fn lives(report: &ProcessReport) -> bool {
+    let silent = report.mail.silent_milliseconds.map(Duration::from_millis);
+    report.mail.pid.is_some() && silent.is_none_or(|silent| silent < SILENCE)
+}
+
+fn other_answer(path: PathBuf) -> ClientError {
+    ClientError::NoAnswer { path, cause: "it answered another question".to_owned() }
 }

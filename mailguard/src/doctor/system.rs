@@ -204,6 +204,10 @@ fn judge_folder(config: &Config, folder: &Folder, user: Option<u32>) -> Finding 
     let (path, name) = (folder.path.display(), &config.user);
     match &folder.state {
         FolderState::Possible => Finding::ok("folders", format!("{path} will be made")),
+        // The daemon makes `runtime_dir` root's; it was the mail user's in earlier versions.
+        FolderState::Exists { owner: 0, .. } if folder.path == config.runtime_dir => {
+            Finding::ok("folders", format!("{path} can be used"))
+        }
         FolderState::Exists { owner, empty } if *empty || user.is_none_or(|user| user == *owner) => {
             Finding::ok("folders", format!("{path} can be used"))
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
 use tracing::{error, info};
@@ -26,6 +26,10 @@ use crate::control::{
 
 /// How long a change waits for the mail process to take it, too.
 const TAKEN_TIME: Duration = Duration::from_secs(10);
+/// How often it is looked whether that lives.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// A mail process without a sign of life for so long isn't waited for: one comes each second.
+const SILENCE: Duration = Duration::from_millis(2_000);
 /// How long a report waits for the datapath process's thread, which may be busy.
 const REPORT_TIME: Duration = Duration::from_secs(1);
 
@@ -71,17 +75,25 @@ pub(super) struct Taken<T> {
 }
 
 impl<T> Taken<T> {
-    /// Waits for the mail process, and what is the matter with it if it doesn't take it.
-    fn wait(&self) -> Option<String> {
-        match self.taken.recv_timeout(TAKEN_TIME) {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("the mail process can't use it, and goes on as before: {error}")),
-            Err(RecvTimeoutError::Timeout) => Some(format!(
-                "in force in the kernel; the mail process hasn't taken it within {} seconds: see mailguard status",
-                TAKEN_TIME.as_secs()
-            )),
-            Err(RecvTimeoutError::Disconnected) => {
-                Some("in force in the kernel; the mail process takes it when it starts anew".to_owned())
+    /// Waits for the mail process as long as it `lives`, and what is the matter with it if it doesn't take it.
+    fn wait(&self, lives: impl Fn() -> bool) -> Option<String> {
+        let deadline = Instant::now() + TAKEN_TIME;
+        loop {
+            match self.taken.recv_timeout(LOOK_AGAIN) {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => {
+                    return Some(format!("the mail process can't use it, and goes on as before: {error}"));
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline && lives() => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let text =
+                        "in force in the kernel; the mail process hasn't taken it yet: see mailguard status";
+                    return Some(text.to_owned());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let text = "in force in the kernel; the mail process takes it when it starts anew";
+                    return Some(text.to_owned());
+                }
             }
         }
     }
@@ -132,6 +144,12 @@ impl Changes {
         Self { events, user, in_force, processes, one_at_a_time: Mutex::new(()) }
     }
 
+    /// Whether the mail process gave a sign of life of late, or has still to give its first.
+    fn mail_lives(&self) -> bool {
+        let silent = (self.processes)().mail.silent_milliseconds.map(Duration::from_millis);
+        silent.is_none_or(|silent| silent < SILENCE)
+    }
+
     fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order) -> Result<T, ControlError> {
         let (reply, answer) = sync_channel(1);
         self.events.send(Event::Order(order(reply))).map_err(|_| gone())?;
@@ -147,7 +165,7 @@ impl Changes {
         let inactive = config.inactive.clone();
         let change = Box::new(Change { source, config, edited: None });
         let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
-        let notes = taken.wait().into_iter().chain(taken.what.iter().cloned()).collect();
+        let notes = taken.wait(|| self.mail_lives()).into_iter().chain(taken.what.iter().cloned()).collect();
         Ok(Reloaded { config: path, notes, inactive })
     }
 
@@ -161,14 +179,20 @@ impl Changes {
         let change = Box::new(Change { source, config, edited: Some(before) });
         let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
         let Edit { list, change, values } = edit;
-        Ok(Edited { list, change, values, config: path, notes: taken.wait().into_iter().collect() })
+        Ok(Edited {
+            list,
+            change,
+            values,
+            config: path,
+            notes: taken.wait(|| self.mail_lives()).into_iter().collect(),
+        })
     }
 
     fn lift(&self, clients: Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>, ControlError> {
         let _alone = lock(&self.one_at_a_time);
         let taken = self.order(|reply| Order::Lift { clients, reply })??;
         // They are let in. A mail process that doesn't say so yet hears it again at its next start.
-        taken.wait();
+        taken.wait(|| self.mail_lives());
         Ok(taken.what)
     }
 

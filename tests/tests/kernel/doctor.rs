@@ -278,13 +278,24 @@ fn ports_that_others_have_are_found_with_their_owner() {
     let active = transparent(LAN)
         + &format!("[[zone]]\nname = \"red\"\nkind = \"red\"\ninterfaces = [\"{WAN}\"]\nmode = \"active\"\n");
     let mut appliance = Appliance::prepare(&firewall, &active).unwrap();
-    for (address, check) in [("127.0.0.1:10025", "proxy-port"), ("127.0.0.1:25", "port-25")] {
+    for (address, check, severity) in
+        [("127.0.0.1:10025", "proxy-port", "warning"), ("127.0.0.1:25", "port-25", "error")]
+    {
         let other = place.within(|| Ok(TcpListener::bind(address)?)).unwrap();
-        let finding = only_complaint(&appliance, check, "error");
+        let finding = only_complaint(&appliance, check, severity);
         let what = finding["what"].as_str().unwrap();
         assert!(what.contains(address) && what.contains(&format!("(pid {})", std::process::id())), "{what}");
-        let refused = appliance.run().expect_err("the daemon doesn't start indeed");
-        assert!(refused.to_string().contains("Address already in use"), "{refused}");
+        match severity {
+            "error" => {
+                let refused = appliance.run().expect_err("the daemon doesn't start indeed");
+                assert!(refused.to_string().contains("Address already in use"), "{refused}");
+            }
+            _ => {
+                appliance.run().expect("the daemon starts on another port indeed");
+                appliance.stop().unwrap();
+                appliance.ok(&["unload"]).unwrap();
+            }
+        }
         drop(other);
         assert_eq!(complaints(&appliance), Vec::<Value>::new());
     }
