@@ -4,8 +4,9 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
@@ -55,11 +56,6 @@ impl Dns {
     /// A resolver as configured. One that can't be made answers every query with why.
     pub fn new(config: &DnsConfig) -> Self {
         Self::with_cache(config, CACHED_ANSWERS)
-    }
-
-    /// One that keeps no answer, so that each comes with the time it holds from now on.
-    pub fn uncached(config: &DnsConfig) -> Self {
-        Self::with_cache(config, 0)
     }
 
     fn with_cache(config: &DnsConfig, cached: u64) -> Self {
@@ -269,23 +265,53 @@ fn build(config: &DnsConfig, cached: u64) -> Result<TokioResolver, NetError> {
     builder.build()
 }
 
-/// The resolver of the configuration in force: made anew when its `[dns]` section changes.
-#[derive(Default)]
-pub struct CurrentDns(Mutex<Option<(DnsConfig, Arc<Dns>)>>);
+/// The system's name servers: what a configuration that names none asks.
+const SYSTEM_SERVERS: &str = "/etc/resolv.conf";
+
+/// The resolver of the configuration in force: made anew when its `[dns]` section changes, or what it stands on, where that
+/// is the system's (an uplink that comes back brings other name servers).
+pub struct CurrentDns {
+    current: Mutex<Option<Made>>,
+    cached: u64,
+    system: PathBuf,
+}
+
+struct Made {
+    from: DnsConfig,
+    /// When the system's servers were changed last, if those are asked.
+    changed: Option<SystemTime>,
+    dns: Arc<Dns>,
+}
+
+impl Default for CurrentDns {
+    fn default() -> Self {
+        Self { current: Mutex::default(), cached: CACHED_ANSWERS, system: SYSTEM_SERVERS.into() }
+    }
+}
 
 impl CurrentDns {
+    /// Those that keep no answer, so that each comes with the time it holds from now on.
+    pub fn uncached() -> Self {
+        Self { cached: 0, ..Self::default() }
+    }
+
     /// The resolver for `config`.
     pub fn get(&self, config: &DnsConfig) -> Arc<Dns> {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if config.servers.is_empty() { changed(&self.system) } else { None };
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
-            Some((made_for, dns)) if made_for == config => dns.clone(),
+            Some(made) if made.from == *config && made.changed == changed => made.dns.clone(),
             _ => {
-                let dns = Arc::new(Dns::new(config));
-                *current = Some((config.clone(), dns.clone()));
+                let dns = Arc::new(Dns::with_cache(config, self.cached));
+                *current = Some(Made { from: config.clone(), changed, dns: dns.clone() });
                 dns
             }
         }
     }
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|facts| facts.modified()).ok()
 }
 
 #[cfg(test)]
@@ -360,7 +386,7 @@ mod tests {
         let server =
             DnsServer::start(&["mx.test A 192.0.2.1", "mx.test A 192.0.2.2", "alias.test CNAME mx.test"])
                 .await;
-        let dns = Dns::uncached(&server.config());
+        let dns = CurrentDns::uncached().get(&server.config());
         let addresses = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap()).to_vec();
         let expect = Lookup::Found(Addresses { addresses, ttl: 60 });
         for name in ["mx.test", "alias.test"] {
@@ -387,5 +413,20 @@ mod tests {
         let first = current.get(&config(53));
         assert!(Arc::ptr_eq(&first, &current.get(&config(53))));
         assert!(!Arc::ptr_eq(&first, &current.get(&config(54))));
+    }
+
+    #[test]
+    fn other_name_servers_of_the_system_make_a_new_resolver() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let current = CurrentDns { system: dir.path().join("resolv.conf"), ..CurrentDns::default() };
+        let config = DnsConfig { servers: Vec::new(), timeout: Duration::from_secs(5) };
+        let none = current.get(&config);
+        assert!(Arc::ptr_eq(&none, &current.get(&config)));
+        std::fs::write(&current.system, "nameserver 192.0.2.1\n").unwrap();
+        let first = current.get(&config);
+        assert!(!Arc::ptr_eq(&none, &first) && Arc::ptr_eq(&first, &current.get(&config)));
+        let file = std::fs::File::options().write(true).open(&current.system).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(!Arc::ptr_eq(&first, &current.get(&config)));
     }
 }

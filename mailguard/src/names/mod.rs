@@ -67,7 +67,8 @@ impl NamedServers {
             Err(error) => warn!(%error, "bypass.to_names: what an earlier run knew can't be read"),
         }
         let state = Arc::new(Mutex::new(State::new(names, config)));
-        let known = look_and_judge(&state, now());
+        // What fails now is tried, and told, by the thread.
+        let known = look_and_judge(&state, now()).unwrap_or_default();
         lock(&state).told.extend(known);
         let (wake, inbox) = mpsc::sync_channel(MAX_WAITING_EVENTS);
         let start = |dns: &DnsConfig, heard: worker::Heard| Process::start(dns, heard);
@@ -132,20 +133,13 @@ impl State {
 }
 
 /// Looks around and judges all answers. Where nothing can be seen nothing changes.
-fn look_and_judge(state: &Mutex<State>, now: Moment) -> Vec<Change> {
+fn look_and_judge(state: &Mutex<State>, now: Moment) -> io::Result<Vec<Change>> {
     let answers = lock(state).names.answers();
     // Without the lock: whoever waits for it has more to do.
-    match Host::look(answers) {
-        Ok(host) => {
-            let mut state = lock(state);
-            state.host = host;
-            state.judge(now)
-        }
-        Err(error) => {
-            warn!(%error, "bypass.to_names: the addresses of this host can't be listed");
-            Vec::new()
-        }
-    }
+    let host = Host::look(answers)?;
+    let mut state = lock(state);
+    state.host = host;
+    Ok(state.judge(now))
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

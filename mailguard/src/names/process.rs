@@ -20,8 +20,8 @@ const USERS: std::ops::Range<u32> = 1_879_500_000..1_879_500_016;
 const MAX_MEMORY: u64 = 1 << 30;
 /// Files and sockets that it may have open: each question needs a socket or two.
 const MAX_OPEN_FILES: u64 = 256;
-/// Processes and threads of its user.
-const MAX_THREADS: u64 = 8;
+/// Processes and threads of its user: it has two, and so has that of each other network namespace.
+const MAX_THREADS: u64 = 256;
 /// What is read of its last words, octets.
 const LAST_WORDS: u64 = 2_048;
 

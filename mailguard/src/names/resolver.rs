@@ -3,7 +3,6 @@
 //! a name has, and those are judged by whoever asked.
 
 use std::io::{self, BufRead, Write};
-use std::sync::Arc;
 use std::thread;
 
 use mailguard_core::config::model::Dns as DnsConfig;
@@ -13,7 +12,7 @@ use mailguard_core::names::{Addresses, Question};
 use tokio::sync::mpsc;
 
 use super::frames::{self, Answer, FromResolver, ToResolver};
-use crate::lookup::dns::Dns;
+use crate::lookup::dns::{CurrentDns, Dns};
 
 /// Questions that wait between reading and asking.
 const MAX_WAITING: usize = 64;
@@ -35,15 +34,12 @@ fn serve(mut from: impl BufRead, to: impl Write + Send + 'static) -> io::Result<
         ));
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let dns = {
-        let _within = runtime.enter();
-        Arc::new(Dns::uncached(&DnsConfig { servers, timeout }))
-    };
+    let (config, current) = (DnsConfig { servers, timeout }, CurrentDns::uncached());
     let (questions, mut waiting) = mpsc::channel(MAX_WAITING);
     let (answers, mut ready) = mpsc::channel::<FromResolver>(MAX_WAITING);
     let answering = async move {
         while let Some((id, question)) = waiting.recv().await {
-            let (dns, answers) = (dns.clone(), answers.clone());
+            let (dns, answers) = (current.get(&config), answers.clone());
             tokio::spawn(async move {
                 let answer = Answer::of(ask(&dns, &question).await);
                 // Whoever asked is gone, if this fails.

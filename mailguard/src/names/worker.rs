@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailguard_core::config::model::Dns as DnsConfig;
-use mailguard_core::names::{Budget, Change, Moment, Question, Remembered};
+use mailguard_core::names::{self, Budget, Change, Moment, Question, Remembered};
 use tracing::{error, info, warn};
 
 use super::frames::FromResolver;
@@ -26,8 +26,11 @@ const LOOK_AROUND: Duration = Duration::from_secs(5);
 const ANSWER_SLACK: Duration = Duration::from_secs(10);
 /// Tries that the DNS is given for a question, each with `dns.timeout`.
 const DNS_TRIES: u32 = 4;
-/// Pause before a resolver that ended is started anew; doubles up to [`PAUSE_MAX`] until one answers.
+/// Pause before a resolver that ended is started anew; doubles up to [`PAUSE_MAX`] while they keep ending within
+/// [`STABLE_AFTER`].
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// A resolver that lived this long was healthy.
+const STABLE_AFTER: Duration = Duration::from_secs(600);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
@@ -69,6 +72,10 @@ pub(super) struct Worker<R, S, C, F> {
     under_way: BTreeMap<u32, (Question, Moment)>,
     next_id: u32,
     pause: Duration,
+    /// When the resolver was started last.
+    started: Moment,
+    /// Whether the last look around failed, which has been said then.
+    blind: bool,
     /// Before then no resolver is started.
     rested: Moment,
     /// When the answers are judged next.
@@ -109,6 +116,8 @@ where
             under_way: BTreeMap::new(),
             next_id: 0,
             pause: PAUSE_MIN,
+            started: Moment::ZERO,
+            blind: false,
             rested: Moment::ZERO,
             look: Moment::ZERO,
             budget: Budget::default(),
@@ -188,6 +197,7 @@ where
             return;
         }
         self.generation += 1;
+        self.started = now;
         let (wake, generation) = (self.wake.clone(), self.generation);
         let heard = Box::new(move |said| wake.send(Input::Said(generation, said)).is_ok());
         match (self.start)(dns, heard) {
@@ -217,6 +227,9 @@ where
 
     /// Ends the resolver; the next one is started after a pause.
     fn resolver_failed(&mut self, why: &str, now: Moment) {
+        if now.saturating_sub(self.started) >= STABLE_AFTER {
+            self.pause = PAUSE_MIN;
+        }
         error!(why, pause = ?self.pause, "the resolver for bypass.to_names failed and is started anew after a pause");
         self.resolver = None;
         self.under_way.clear();
@@ -244,7 +257,6 @@ where
         match self.under_way.remove(&id) {
             Some((question, _)) => {
                 lock(&self.state).names.answered(&question, answer.taken(), now);
-                self.pause = PAUSE_MIN;
                 self.look = now;
             }
             None => self.resolver_failed("it answers what it wasn't asked", now),
@@ -253,7 +265,7 @@ where
 
     /// Judges all answers, and tells what is different.
     fn judge(&mut self, now: Moment) {
-        let changes = look_and_judge(&self.state, now);
+        let changes = self.look_and_judge(now);
         let (told, statuses, remembered) = {
             let mut state = lock(&self.state);
             (std::mem::take(&mut state.told), state.names.status(), state.names.remembered())
@@ -279,11 +291,24 @@ where
         }
     }
 
+    fn look_and_judge(&mut self, now: Moment) -> Vec<Change> {
+        let judged = look_and_judge(&self.state, now);
+        let blind = judged.as_ref().err();
+        if let Some(error) = blind.filter(|_| !self.blind) {
+            warn!(%error, "bypass.to_names: the addresses of this host can't be listed; nothing changes until they can");
+        }
+        self.blind = blind.is_some();
+        judged.unwrap_or_default()
+    }
+
     fn log(&mut self, change: &Change, now: Moment) {
         let Some(unwritten) = self.budget.take(now) else { return };
         let Change { name, added, removed, refused } = change;
-        let refused: Vec<String> = refused.iter().map(|(address, why)| format!("{address}: {why}")).collect();
-        let (added, removed, refused) = (joined(added), joined(removed), refused.join(", "));
+        let (added, removed, refused) = (
+            joined(added),
+            joined(removed),
+            names::listed(refused.iter().map(|(address, why)| (address, why))),
+        );
         if refused.is_empty() {
             info!(name, added, removed, unwritten, "bypass.to_names: other addresses bypass");
         } else {

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::{Domain, ForwardPath, QueueId, ReversePath};
-use mailguard_core::names::NameStatus;
+use mailguard_core::names::{self, NameStatus};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NoRoute, Route};
@@ -96,9 +96,8 @@ fn name_row(
 fn name_note(status: &NameStatus) -> Option<String> {
     let kept = || status.trouble.as_ref().map(|cause| format!("no answer, the last one is kept: {cause}"));
     let refused = || {
-        let refused: Vec<String> =
-            status.refused.iter().map(|(address, why)| format!("{address} ({why})")).collect();
-        (!refused.is_empty()).then(|| format!("refused: {}", refused.join(", ")))
+        let refused = status.refused.iter().map(|(address, why)| (address, why));
+        (!status.refused.is_empty()).then(|| format!("refused: {}", names::listed(refused)))
     };
     status.problem.clone().or_else(kept).or_else(refused)
 }

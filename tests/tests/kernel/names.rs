@@ -216,6 +216,14 @@ fn the_resolver_is_nobody_and_is_replaced_when_it_dies() {
             std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{resolver}/mem")).unwrap());
         assert_eq!(owner, 0);
 
+        // Nothing of the datapath process's: no map, no listener, no file.
+        for entry in fs::read_dir(format!("/proc/{resolver}/fd")).unwrap() {
+            let target = fs::read_link(entry.unwrap().path()).unwrap_or_default();
+            let target = target.display().to_string();
+            let own = ["pipe:", "socket:", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"];
+            assert!(target.is_empty() || own.iter().any(|start| target.starts_with(start)), "{target}");
+        }
+
         kill(resolver, Signal::SIGKILL).unwrap();
         wait_until("the log says so", || {
             scene.appliance.log().contains("resolver for bypass.to_names failed")

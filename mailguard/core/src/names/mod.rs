@@ -8,6 +8,7 @@ mod address;
 mod budget;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -353,13 +354,24 @@ impl Entry {
             return Some(format!("no name server answers, so nothing bypasses by it: {cause}"));
         }
         if !self.refused.is_empty() {
-            let refused: Vec<String> =
-                self.refused.iter().map(|(address, refusal)| format!("{address} is {refusal}")).collect();
-            return Some(format!("none of its addresses may bypass: {}", refused.join(", ")));
+            return Some(format!("none of its addresses may bypass: {}", listed(&self.refused)));
         }
         let answered = self.halves.values().all(|half| half.until.is_some());
         answered.then(|| "it has no address, so nothing bypasses by it".to_owned())
     }
+}
+
+/// Refused addresses, each with the reason; the first few of them.
+pub fn listed<'a>(refused: impl IntoIterator<Item = (&'a IpAddr, &'a (impl fmt::Display + 'a))>) -> String {
+    /// Addresses that a line shows.
+    const MOST: usize = 16;
+    let mut refused = refused.into_iter().map(|(address, why)| format!("{address} ({why})"));
+    let mut text = refused.by_ref().take(MOST).collect::<Vec<_>>().join(", ");
+    match refused.count() {
+        0 => {}
+        more => text += &format!(" and {more} more"),
+    }
+    text
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ fn forbidden_addresses_never_bypass() {
     assert_eq!(told, [expect]);
     let mut names = of(&["b.test"]);
     step(&mut names, at(0), |_| found(60, &["127.0.0.1", "::1"]));
-    let problem = "none of its addresses may bypass: 127.0.0.1 is loopback, ::1 is loopback";
+    let problem = "none of its addresses may bypass: 127.0.0.1 (loopback), ::1 (loopback)";
     assert_eq!(names.status()[0].problem.as_deref(), Some(problem));
 }
 
@@ -175,6 +175,9 @@ fn a_name_has_few_addresses_whatever_is_answered() {
     assert_eq!(status[0].addresses.len(), MAX_ADDRESSES);
     assert_eq!(status[0].refused.len(), 2 * MAX_ANSWERED - MAX_ADDRESSES);
     assert_eq!(names.answers().len(), 2 * MAX_ANSWERED);
+    let text = listed(status[0].refused.iter().map(|(address, why)| (address, why)));
+    assert_eq!(text.matches("(one too many)").count(), 16);
+    assert!(text.ends_with(" and 96 more"), "{text}");
     assert_eq!(step(&mut names, at(60), many).1, [""; 0], "what comes first changes nothing");
 }
 

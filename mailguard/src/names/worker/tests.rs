@@ -17,6 +17,7 @@ use crate::names::surroundings::Host;
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
     Answers,
+    AnswersAndDies,
     IsSilent,
     Dies,
     AnswersSomethingElse,
@@ -25,8 +26,9 @@ enum Manner {
 
 struct Fake {
     manner: Manner,
-    heard: Heard,
+    heard: Arc<Mutex<Heard>>,
     asked: mpsc::Sender<String>,
+    dead: bool,
 }
 
 impl Ask for Fake {
@@ -38,13 +40,23 @@ impl Ask for Fake {
             Family::V6 => vec!["2001:db8::1".parse().unwrap()],
         };
         let answer = Answer::of(Lookup::Found(Addresses { addresses, ttl: 300 }));
-        match self.manner {
-            Manner::Answers => (self.heard)(Said::Answer(FromResolver { id, answer })),
-            Manner::AnswersSomethingElse => (self.heard)(Said::Answer(FromResolver { id: id + 100, answer })),
-            Manner::Dies => (self.heard)(Said::Ended("killed".to_owned())),
-            Manner::IsSilent => true,
+        if self.dead {
+            return Ok(());
+        }
+        self.dead = matches!(self.manner, Manner::Dies | Manner::AnswersAndDies);
+        let said = match self.manner {
+            Manner::Answers => vec![Said::Answer(FromResolver { id, answer })],
+            Manner::AnswersAndDies => {
+                vec![Said::Answer(FromResolver { id, answer }), Said::Ended("killed".to_owned())]
+            }
+            Manner::AnswersSomethingElse => vec![Said::Answer(FromResolver { id: id + 100, answer })],
+            Manner::Dies => vec![Said::Ended("killed".to_owned())],
+            Manner::IsSilent => Vec::new(),
             Manner::CannotBeAsked => return Err(io::ErrorKind::BrokenPipe.into()),
         };
+        // Whoever is asked speaks for itself: the worker that asks waits for nobody.
+        let heard = self.heard.clone();
+        thread::spawn(move || said.into_iter().all(|said| heard.lock().unwrap()(said)));
         Ok(())
     }
 }
@@ -87,7 +99,7 @@ fn scene(manner: Option<Manner>) -> Scene {
         move |_: &DnsConfig, heard: Heard| {
             starts.fetch_add(1, Ordering::SeqCst);
             let manner = manner.lock().unwrap().ok_or(io::ErrorKind::PermissionDenied)?;
-            Ok(Fake { manner, heard, asked: note_asked.clone() })
+            Ok(Fake { manner, heard: Arc::new(Mutex::new(heard)), asked: note_asked.clone(), dead: false })
         }
     };
     let clock = {
@@ -185,6 +197,20 @@ fn one_that_cannot_be_started_is_tried_at_growing_intervals() {
     scene.set_manner(Manner::Answers);
     scene.later(400);
     scene.wait_for_addresses();
+}
+
+/// Whoever can crash it by an answer doesn't have it started without end by answering something else before.
+#[test]
+fn one_that_answers_and_dies_is_started_at_growing_intervals() {
+    let scene = scene(Some(Manner::AnswersAndDies));
+    let many: Vec<Domain> = (0..200).map(|n| Domain::parse(&format!("n{n}.test")).unwrap()).collect();
+    lock(&scene.state).names.set(&many);
+    for _ in 0..500 {
+        scene.later(1);
+        thread::sleep(Duration::from_millis(1));
+    }
+    let starts = scene.starts.load(Ordering::SeqCst);
+    assert!(starts <= 12, "{starts} starts in 500 seconds");
 }
 
 #[test]
