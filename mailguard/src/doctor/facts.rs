@@ -6,13 +6,17 @@ use std::path::Path;
 
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
+use nix::unistd::User;
 
 use super::daemon::{self, Daemon};
 use super::ports::{self, Socket};
 use super::system::{self, System};
-use super::tool::{Said, Unread, run};
+use super::tool::{Said, Unread, run, run_up_to};
 use crate::datapath::{self, TABLE};
 use crate::intercept::{Family, has_ipv6};
+
+/// A list of rules with all that is in their sets; a longer one is read without, octets.
+const MAX_RULESET_OCTETS: u64 = 32 << 20;
 
 /// Everything that is judged.
 pub(super) struct Facts {
@@ -42,12 +46,20 @@ pub(super) struct Routing {
     pub(super) routes: Said,
 }
 
-/// The firewall's rules.
+/// The firewall's rules, and what they are judged by.
 pub(super) struct Firewall {
-    /// `nft -j -t list ruleset`
+    /// `nft -j list ruleset`
     pub(super) nft: Said,
+    /// It was printed without the elements of sets.
+    pub(super) terse: bool,
     /// iptables' tables, by variant and family.
     pub(super) iptables: Vec<(&'static str, Family, Said)>,
+    /// `ip -j address show`
+    pub(super) addresses: Said,
+    /// `ip -j route show`, by family.
+    pub(super) routes: Vec<(Family, Said)>,
+    /// The mail user's number.
+    pub(super) user: Option<u32>,
 }
 
 impl Facts {
@@ -68,7 +80,7 @@ impl Facts {
             settings: settings(&named),
             default_routes: run("ip", "iproute2", &["-4", "route", "show", "default"]),
             routing: families().iter().map(|&family| routing(family)).collect(),
-            firewall: firewall(),
+            firewall: firewall(&config.user),
             sockets: ports::read(),
         }
     }
@@ -110,7 +122,7 @@ fn settings(interfaces: &[&str]) -> HashMap<String, String> {
 }
 
 /// iptables' older tables are asked for only where there are any, and its newer ones stand in nft's list.
-fn firewall() -> Firewall {
+pub(super) fn firewall(user: &str) -> Firewall {
     let mut iptables = Vec::new();
     for (family, names, legacy, newer) in [
         (Family::V4, "ip_tables_names", "iptables-legacy-save", "iptables-nft-save"),
@@ -122,5 +134,25 @@ fn firewall() -> Firewall {
         }
         iptables.push(("nft", family, run(newer, "iptables", &[])));
     }
-    Firewall { nft: run("nft", "nftables", &["-j", "-t", "list", "ruleset"]), iptables }
+    let (nft, terse) = ruleset();
+    let route = |family: &Family| {
+        let option = if *family == Family::V4 { "-4" } else { "-6" };
+        (*family, run("ip", "iproute2", &["-j", option, "route", "show"]))
+    };
+    Firewall {
+        nft,
+        terse,
+        iptables,
+        addresses: run("ip", "iproute2", &["-j", "address", "show"]),
+        routes: families().iter().map(route).collect(),
+        user: User::from_name(user).ok().flatten().map(|user| user.uid.as_raw()),
+    }
+}
+
+/// nft's list, and whether it is terse: the elements of large sets are left out.
+fn ruleset() -> (Said, bool) {
+    match run_up_to(MAX_RULESET_OCTETS, "nft", "nftables", &["-j", "list", "ruleset"]) {
+        Err(Unread::Failed { .. }) => (run("nft", "nftables", &["-j", "-t", "list", "ruleset"]), true),
+        said => (said, false),
+    }
 }

@@ -1,9 +1,43 @@
 //! What `iptables-save` prints, as chains of rules. Pure. The words: iptables-extensions(8).
 
-use std::ops::RangeInclusive;
+mod options;
 
-use super::ruleset::{Action, Chain, Condition, Keeper, Rule, Table, Test, loses_bit};
+use super::packet::{Condition, NewMark};
+use super::ruleset::{Action, Chain, Keeper, Rule, Table};
 use crate::intercept::Family;
+
+/// iptables' tables and where among nftables' chains they come (linux/netfilter_ipv4.h), nat's before routing.
+const PRIORITIES: &[(&str, i64)] =
+    &[("raw", -300), ("mangle", -150), ("nat", -100), ("filter", 0), ("security", 50)];
+
+/// Targets that let the packet go on as it is.
+const HARMLESS: &[&str] = &[
+    "LOG",
+    "NFLOG",
+    "ULOG",
+    "TCPMSS",
+    "TOS",
+    "DSCP",
+    "TTL",
+    "HL",
+    "CLASSIFY",
+    "CHECKSUM",
+    "SET",
+    "AUDIT",
+    "SECMARK",
+    "CONNSECMARK",
+    "ECN",
+    "TCPOPTSTRIP",
+    "TRACE",
+    "IDLETIMER",
+    "LED",
+    "RATEEST",
+    "TEE",
+    "CT",
+    "NOTRACK",
+    "MASQUERADE",
+    "SNAT",
+];
 
 /// The tables of one family as the variant (`legacy`, `nft`) keeps them.
 pub(super) fn parse(text: &str, variant: &'static str, family: Family) -> Vec<Table> {
@@ -15,16 +49,13 @@ pub(super) fn parse(text: &str, variant: &'static str, family: Family) -> Vec<Ta
                 family: if family == Family::V4 { "ip" } else { "ip6" }.to_owned(),
                 name: name.to_owned(),
                 chains: Vec::new(),
+                needs_iptables: false,
             });
             continue;
         }
         let Some(table) = tables.last_mut() else { continue };
         if let Some(chain) = line.strip_prefix(':') {
-            let (name, rest) = chain.split_once(' ').unwrap_or((chain, ""));
-            // Chains of the administrator's own have no policy, `-`.
-            let hook = (!rest.starts_with('-')).then(|| name.to_ascii_lowercase());
-            let drops = rest.starts_with("DROP");
-            table.chains.push(Chain { name: name.to_owned(), hook, drops, rules: Vec::new() });
+            table.chains.push(base(&table.name, chain));
         } else if let Some(rule) = line.strip_prefix("-A ") {
             let words = words(rule);
             let chain = table.chains.iter_mut().find(|chain| words.first() == Some(&chain.name));
@@ -33,7 +64,41 @@ pub(super) fn parse(text: &str, variant: &'static str, family: Family) -> Vec<Ta
             }
         }
     }
+    for table in &mut tables {
+        resolve(table);
+    }
     tables
+}
+
+/// `INPUT DROP [0:0]`; chains of the administrator's own have no policy, `-`.
+fn base(table: &str, line: &str) -> Chain {
+    let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let priority = PRIORITIES.iter().find(|(name, _)| *name == table).map_or(0, |(_, priority)| *priority);
+    Chain {
+        name: name.to_owned(),
+        hook: (!rest.starts_with('-')).then(|| name.to_ascii_lowercase()),
+        priority,
+        nat: table == "nat",
+        drops: rest.starts_with("DROP"),
+        ..Chain::default()
+    }
+}
+
+/// What a target does that isn't a chain.
+pub(super) fn target_of(name: &str) -> Action {
+    if HARMLESS.contains(&name) { Action::None } else { Action::Anything }
+}
+
+/// Targets look like chains, and are those only that the table hasn't.
+fn resolve(table: &mut Table) {
+    let names: Vec<String> = table.chains.iter().map(|chain| chain.name.clone()).collect();
+    for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+        if let Action::Jump(name) = &rule.action
+            && !names.contains(name)
+        {
+            rule.action = target_of(name);
+        }
+    }
 }
 
 /// Words apart at blanks, what stands in double quotes whole.
@@ -62,67 +127,45 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn parse_rule(text: &str, words: &[String]) -> Rule {
-    let mut rule = Rule {
-        text: format!("-A {text}"),
-        handle: None,
-        conditions: Vec::new(),
-        loses_mark: false,
-        redirects: false,
-        action: Action::None,
-    };
+    let mut rule = Rule::new(format!("-A {text}"));
     let mut negated = false;
+    let mut module = "";
     let mut words = words.iter().map(String::as_str).peekable();
     while let Some(option) = words.next() {
         if option == "!" {
             negated = true;
             continue;
         }
-        // Each option has one value, or none if the next word is an option again.
-        let value = words.next_if(|next| !next.starts_with('-') && *next != "!").unwrap_or_default();
+        // The values of an option end where the next option begins, but a comment may say anything.
+        let mut values = Vec::new();
+        if option == "--comment" {
+            values.extend(words.next());
+        }
+        while let Some(value) = words.next_if(|next| !next.starts_with('-') && *next != "!") {
+            values.push(value);
+        }
+        let value = values.first().copied().unwrap_or_default();
         match option {
-            // It names what the options after it belong to.
             "-m" => {
-                if matches!(value, "limit" | "hashlimit" | "connlimit" | "statistic" | "recent" | "string") {
-                    rule.conditions.push(Condition { test: Test::Unknown, negated: false });
-                }
-                continue;
+                module = value;
+                rule.conditions.extend(options::module(value).map(Condition::new));
             }
             "-j" | "-g" => {
                 target(&mut rule, option, value, &words.by_ref().map(str::to_owned).collect::<Vec<_>>());
             }
-            "--comment" => {}
-            _ => rule.conditions.push(Condition { test: test(option, value), negated }),
+            _ if option == "--invert" && module == "rpfilter" => {
+                if let Some(last) = rule.conditions.last_mut() {
+                    last.negated = true;
+                }
+            }
+            _ => {
+                let test = options::test(module, option, &values);
+                rule.conditions.extend(test.map(|test| Condition { test, negated }));
+            }
         }
         negated = false;
     }
     rule
-}
-
-fn test(option: &str, value: &str) -> Test {
-    let list = |value: &str| value.split(',').map(str::to_ascii_lowercase).collect::<Vec<_>>();
-    match option {
-        "-i" => Test::Interface(vec![match value.strip_suffix('+') {
-            Some(beginning) => format!("{beginning}*"),
-            None => value.to_owned(),
-        }]),
-        "-o" => Test::Never,
-        "-p" => Test::Protocol(vec![value.to_owned()]),
-        "--dport" | "--dports" => ports(value).map_or(Test::Unknown, Test::Port),
-        "--ctstate" | "--state" => Test::State(list(value)),
-        "--mark" => match masked(value) {
-            Some((value, mask)) => Test::Mark { mask, value },
-            None => Test::Unknown,
-        },
-        _ => Test::Unknown,
-    }
-}
-
-fn ports(value: &str) -> Option<Vec<RangeInclusive<u16>>> {
-    let range = |item: &str| {
-        let (first, last) = item.split_once(':').unwrap_or((item, item));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    value.split(',').map(range).collect()
 }
 
 /// `VALUE` or `VALUE/MASK`.
@@ -141,36 +184,48 @@ fn number(text: &str) -> Option<u32> {
 }
 
 fn target(rule: &mut Rule, option: &str, name: &str, options: &[String]) {
+    let has = |key: &str| options.iter().any(|option| option == key);
     let value = |key: &str| {
         let at = options.iter().position(|option| option == key)?;
         options.get(at + 1).map(String::as_str)
     };
     rule.action = match name {
         "ACCEPT" => Action::Accept,
-        "DROP" | "REJECT" => Action::Drop,
+        "DROP" | "REJECT" | "TARPIT" => Action::Drop,
         "RETURN" => Action::Return,
-        // A program of the administrator's decides: as good as accepted, for all we know.
-        "NFQUEUE" => Action::Accept,
-        "DNAT" | "REDIRECT" | "TPROXY" => {
+        // A program of the administrator's decides, and where there is none they pass.
+        "NFQUEUE" if has("--queue-bypass") => Action::Accept,
+        "NFQUEUE" | "QUEUE" => Action::Anything,
+        "DNAT" | "REDIRECT" | "TPROXY" | "NETMAP" => {
             rule.redirects = true;
             Action::Accept
         }
         "MARK" => {
             // As saved: mark = (mark & !mask) ^ value.
-            let new = value("--set-xmark").and_then(masked);
-            rule.loses_mark = new.is_some_and(|(value, mask)| loses_bit(!mask, value));
+            rule.mark = value("--set-xmark").and_then(masked).map(|(flip, mask)| NewMark {
+                keep: !mask,
+                flip,
+                unknown: 0,
+            });
             Action::None
         }
         "CONNMARK" => {
-            if options.iter().any(|option| option == "--restore-mark") {
-                // A new connection's own mark is 0.
+            if has("--restore-mark") {
                 let mask = value("--nfmask").and_then(number).unwrap_or(u32::MAX);
-                rule.loses_mark = loses_bit(!mask, 0);
+                rule.mark = Some(NewMark { keep: !mask, flip: 0, unknown: mask });
             }
             Action::None
         }
+        "NOTRACK" => {
+            rule.untracks = true;
+            Action::None
+        }
+        "CT" => {
+            rule.untracks = has("--notrack");
+            Action::None
+        }
         _ if option == "-g" => Action::Goto(name.to_owned()),
-        // LOG, TCPMSS and others of iptables' own look like chains, which aren't there.
+        // A chain, or a target of another name.
         name => Action::Jump(name.to_owned()),
     };
 }

@@ -1,16 +1,22 @@
 //! `mailguard doctor`: what would break interception on this machine, and the command that mends it.
 //!
 //! `facts` reads what the system says, and changes nothing; `tool` runs the programs that say it. The other files
-//! judge: pure functions from the texts and the configuration to findings. `ruleset` follows a packet through a
-//! firewall's chains as `nftables` and `iptables` wrote them down, `firewall` says what that means for us.
+//! judge: pure functions from the texts and the configuration to findings. `ruleset` follows a `packet` through a
+//! firewall's chains as `nftables` and `iptables` wrote them down, `journey` through all of them in the kernel's order;
+//! `firewall` says what that means for us, `forward` what it meant for the clients before us.
 
 mod daemon;
 mod facts;
 mod firewall;
+mod forward;
+mod ground;
 mod interfaces;
 mod iptables;
+mod journey;
 mod nftables;
+mod packet;
 mod ports;
+mod ranges;
 mod routing;
 mod ruleset;
 mod settings;
@@ -154,6 +160,20 @@ impl File<'_> {
     }
 }
 
+impl File<'_> {
+    /// The command that adds `line` to the zone, if its name stands in exactly one line.
+    fn add_to_zone(&self, zone: &str, line: &str) -> Option<String> {
+        let names = |line: &str| {
+            let value = line.trim_start().strip_prefix("name").map(str::trim_start);
+            let value = value.and_then(|rest| rest.strip_prefix('=')).map(str::trim_start);
+            value.is_some_and(|value| value.starts_with(&format!("\"{zone}\"")))
+        };
+        let mut lines = self.text.lines().enumerate().filter(|(_, line)| names(line));
+        let (Some((index, _)), None) = (lines.next(), lines.next()) else { return None };
+        Some(format!("sed -i '{}a {line}' {}", index + 1, shell(&self.path.to_string_lossy())))
+    }
+}
+
 /// `word` as a shell takes it.
 fn shell(word: &str) -> String {
     if word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:=@,".contains(c)) {
@@ -182,7 +202,7 @@ fn judge(config: &Config, file: &File<'_>, facts: &Facts) -> Vec<Finding> {
     findings.extend(interfaces::judge(config, file, &facts.links, &facts.programs));
     findings.extend(settings::judge(config, &facts.settings, &facts.default_routes));
     findings.extend(routing::judge(config, &facts.routing));
-    findings.extend(firewall::judge(config, &facts.firewall));
+    findings.extend(firewall::judge(config, file, &facts.firewall));
     findings.extend(ports::judge(config, &facts.sockets));
     findings
 }

@@ -1,54 +1,83 @@
 //! What `nft -j list ruleset` prints, as chains of rules. Pure. The format: libnftables-json(5).
 
-use std::ops::RangeInclusive;
+mod matches;
+mod text;
+
+use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::ruleset::{Action, Chain, Condition, Keeper, Rule, Table, Test, loses_bit};
+use super::packet::{Condition, NewMark, Test};
+use super::ruleset::{Action, Chain, Keeper, Rule, Table};
 use crate::intercept::Family;
 
-/// The tables, or what is wrong with the text.
-pub(super) fn parse(text: &str) -> Result<Vec<Table>, String> {
+/// The elements of the sets and maps that stay as they are, by family, table and name.
+type Sets<'a> = HashMap<(&'a str, &'a str, &'a str), &'a [Value]>;
+
+/// The tables, or what is wrong with the text. `terse`: it was printed without the elements of sets.
+pub(super) fn parse(text: &str, terse: bool) -> Result<Vec<Table>, String> {
     let root: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let objects = root["nftables"].as_array().ok_or("no list \"nftables\"")?;
+    let of = |kind: &'static str| objects.iter().filter_map(move |object| object.get(kind));
     let mut tables: Vec<Table> = Vec::new();
-    for chain in objects.iter().filter_map(|object| object.get("chain")) {
-        let (family, name) = (word(chain, "family"), word(chain, "table"));
-        let new = Chain {
-            name: word(chain, "name"),
-            hook: chain["hook"].as_str().map(str::to_owned),
-            drops: chain["policy"] == "drop",
-            rules: Vec::new(),
-        };
+    for chain in of("chain") {
+        let (family, name) = (word(chain, "family").to_owned(), word(chain, "table").to_owned());
+        let new = base(chain);
         match tables.iter_mut().find(|table| table.family == family && table.name == name) {
             Some(table) => table.chains.push(new),
-            None => tables.push(Table { keeper: Keeper::Nft, family, name, chains: vec![new] }),
+            None => tables.push(Table {
+                keeper: Keeper::Nft,
+                family,
+                name,
+                chains: vec![new],
+                needs_iptables: false,
+            }),
         }
     }
-    for rule in objects.iter().filter_map(|object| object.get("rule")) {
-        let (family, table, chain) = (word(rule, "family"), word(rule, "table"), word(rule, "chain"));
+    let sets = if terse { Sets::new() } else { of("set").chain(of("map")).filter_map(fixed).collect() };
+    for rule in of("rule") {
+        let (family, table) = (word(rule, "family"), word(rule, "table"));
         let table = tables.iter_mut().find(|known| known.family == family && known.name == table);
-        let chain = table.and_then(|table| table.chains.iter_mut().find(|known| known.name == chain));
-        if let Some(chain) = chain {
-            chain.rules.extend(rules(rule));
+        let Some(table) = table else { continue };
+        table.needs_iptables |= statements(rule).any(|(key, _)| key == "xt");
+        if let Some(chain) = table.chains.iter_mut().find(|known| known.name == word(rule, "chain")) {
+            chain.rules.extend(Reader { sets: &sets, object: rule }.rules());
         }
     }
     Ok(tables)
 }
 
-/// Whether `table` holds what only iptables can read.
-pub(super) fn needs_iptables(text: &str, table: &Table) -> bool {
-    let Ok(root) = serde_json::from_str::<Value>(text) else { return false };
-    let objects = root["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
-    objects.iter().filter_map(|object| object.get("rule")).any(|rule| {
-        rule["family"] == table.family.as_str()
-            && rule["table"] == table.name.as_str()
-            && statements(rule).any(|(key, _)| key == "xt")
-    })
+fn base(chain: &Value) -> Chain {
+    let devices = match &chain["dev"] {
+        Value::String(name) => Some(vec![name.clone()]),
+        Value::Array(names) => Some(names.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+        _ => None,
+    };
+    Chain {
+        name: word(chain, "name").to_owned(),
+        hook: chain["hook"].as_str().map(str::to_owned),
+        priority: chain["prio"].as_i64().unwrap_or(0),
+        nat: chain["type"] == "nat",
+        devices,
+        drops: chain["policy"] == "drop",
+        rules: Vec::new(),
+    }
 }
 
-fn word(object: &Value, key: &str) -> String {
-    object[key].as_str().unwrap_or_default().to_owned()
+/// A set that doesn't change by itself, and its elements.
+fn fixed(set: &Value) -> Option<((&str, &str, &str), &[Value])> {
+    let flag = |flag: &Value| flag == "dynamic" || flag == "timeout";
+    let changes = match &set["flags"] {
+        Value::Array(flags) => flags.iter().any(flag),
+        one => flag(one),
+    };
+    let elements = set["elem"].as_array().map(Vec::as_slice).unwrap_or_default();
+    (!changes && set.get("timeout").is_none())
+        .then(|| ((word(set, "family"), word(set, "table"), word(set, "name")), elements))
+}
+
+fn word<'a>(object: &'a Value, key: &str) -> &'a str {
+    object[key].as_str().unwrap_or_default()
 }
 
 fn statements(rule: &Value) -> impl Iterator<Item = (&str, &Value)> {
@@ -58,60 +87,95 @@ fn statements(rule: &Value) -> impl Iterator<Item = (&str, &Value)> {
         .map(|(key, value)| (key.as_str(), value))
 }
 
-/// A rule; one for each entry of a verdict map in it.
-fn rules(object: &Value) -> Vec<Rule> {
-    let mut rule = Rule {
-        text: text_of(object),
-        handle: object["handle"].as_u64(),
-        conditions: Vec::new(),
-        loses_mark: false,
-        redirects: false,
-        action: Action::None,
-    };
-    for (key, value) in statements(object) {
-        match key {
-            "match" => rule.conditions.push(condition(value)),
-            "mangle" if value["key"]["meta"]["key"] == "mark" => {
-                rule.loses_mark |= new_mark(&value["value"]).is_none_or(|(keep, flip)| loses_bit(keep, flip));
+/// Reads one rule.
+struct Reader<'a> {
+    sets: &'a Sets<'a>,
+    /// The rule.
+    object: &'a Value,
+}
+
+impl<'a> Reader<'a> {
+    /// A rule; one for each entry of a verdict map in it.
+    fn rules(&self) -> Vec<Rule> {
+        let mut rule = Rule { handle: self.object["handle"].as_u64(), ..Rule::new(text::of(self.object)) };
+        for (key, value) in statements(self.object) {
+            match key {
+                "match" => rule.conditions.extend(self.conditions(value)),
+                "mangle" if value["key"]["meta"]["key"] == "mark" => {
+                    rule.mark = Some(new_mark(&value["value"]));
+                }
+                // Only iptables can read what it sets.
+                "xt" if ["MARK", "CONNMARK"].contains(&word(value, "name")) => rule.mark = Some(OTHER_MARK),
+                "notrack" => rule.untracks = true,
+                "dnat" | "redirect" | "tproxy" => rule.redirects = true,
+                "reject" => rule.conditions.extend(reject_family(value)),
+                // They let some packets pass, or we can't read them.
+                "limit" | "quota" | "ct count" | "connlimit" | "meter" => {
+                    rule.conditions.push(Condition::new(Test::Unknown));
+                }
+                "set" if value["stmt"].as_array().is_some_and(|statements| !statements.is_empty()) => {
+                    rule.conditions.push(Condition::new(Test::Unknown));
+                }
+                "xt" if value["type"] != "target" => rule.conditions.push(Condition::new(Test::Unknown)),
+                "vmap" => return self.branches(&rule, value),
+                _ => {}
             }
-            "dnat" | "redirect" | "tproxy" => rule.redirects = true,
-            "reject" => rule.conditions.extend(reject_family(value)),
-            // They let some packets pass, or we can't read them.
-            "limit" | "quota" | "ct count" | "xt" => {
-                rule.conditions.push(Condition { test: Test::Unknown, negated: false });
+            if let Some(action) = verdict(key, value) {
+                rule.action = action;
             }
-            "vmap" => return branches(&rule, value),
-            _ => {}
         }
-        if let Some(action) = verdict(key, value) {
-            rule.action = action;
+        vec![rule]
+    }
+
+    fn branches(&self, rule: &Rule, map: &Value) -> Vec<Rule> {
+        let Some(entries) = self.items(&map["data"]) else {
+            return vec![Rule { action: Action::Anything, ..rule.clone() }];
+        };
+        let branch = |entry: &Value| {
+            let (key, value) = entry.get(1)?.as_object()?.iter().next()?;
+            let mut branch = Rule { action: verdict(key, value)?, ..rule.clone() };
+            branch.conditions.extend(self.equal(&map["key"], entry.get(0)?));
+            Some(branch)
+        };
+        entries.iter().filter_map(branch).collect()
+    }
+
+    /// One value, a list or a set, as a list. None for a set that changes by itself.
+    fn items(&self, value: &'a Value) -> Option<&'a [Value]> {
+        match value {
+            Value::Array(items) => Some(items),
+            Value::Object(_) if value.get("set").is_some() => self.items(&value["set"]),
+            Value::String(name) if name.starts_with('@') => {
+                let place = (word(self.object, "family"), word(self.object, "table"), &name[1..]);
+                self.sets.get(&place).copied()
+            }
+            one => Some(std::slice::from_ref(one)),
         }
     }
-    vec![rule]
 }
 
 fn verdict(key: &str, value: &Value) -> Option<Action> {
     Some(match key {
-        // A program of the administrator's decides about what is queued: as good as accepted, for all we know.
-        "accept" | "queue" | "dnat" | "redirect" => Action::Accept,
-        "drop" | "reject" => Action::Drop,
+        "accept" | "dnat" | "redirect" => Action::Accept,
+        "drop" | "reject" | "fwd" => Action::Drop,
+        "queue" => match value["flags"] == "bypass"
+            || value["flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "bypass"))
+        {
+            // A program of the administrator's decides, and where there is none they pass.
+            true => Action::Accept,
+            false => Action::Anything,
+        },
+        "synproxy" => Action::Anything,
+        "xt" if value["type"] == "target" => match word(value, "name") {
+            "REJECT" | "TARPIT" => Action::Drop,
+            "MARK" | "CONNMARK" => Action::None,
+            name => super::iptables::target_of(name),
+        },
         "return" => Action::Return,
-        "jump" => Action::Jump(word(value, "target")),
-        "goto" => Action::Goto(word(value, "target")),
+        "jump" => Action::Jump(word(value, "target").to_owned()),
+        "goto" => Action::Goto(word(value, "target").to_owned()),
         _ => return None,
     })
-}
-
-fn branches(rule: &Rule, map: &Value) -> Vec<Rule> {
-    let entries = map["data"]["set"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let branch = |entry: &Value| {
-        let (key, value) = entry.get(1)?.as_object()?.iter().next()?;
-        let test = test(&map["key"], entry.get(0)?);
-        let mut branch = Rule { action: verdict(key, value)?, ..rule.clone() };
-        branch.conditions.push(Condition { test, negated: false });
-        Some(branch)
-    };
-    entries.iter().filter_map(branch).collect()
 }
 
 /// `reject with icmp …` implies the family, and nft leaves it out.
@@ -121,138 +185,36 @@ fn reject_family(reject: &Value) -> Option<Condition> {
         "icmpv6" => Family::V6,
         _ => return None,
     };
-    Some(Condition { test: Test::Family(family), negated: false })
-}
-
-fn condition(value: &Value) -> Condition {
-    let (left, right) = (&value["left"], &value["right"]);
-    match value["op"].as_str() {
-        Some("==" | "in") => Condition { test: test(left, right), negated: false },
-        Some("!=") => Condition { test: test(left, right), negated: true },
-        _ => Condition { test: Test::Unknown, negated: false },
-    }
-}
-
-fn test(left: &Value, right: &Value) -> Test {
-    if let Some([operand, mask]) = left["&"].as_array().map(Vec::as_slice) {
-        return match (operand["meta"]["key"].as_str(), number(mask), number(right)) {
-            (Some("mark"), Some(mask), Some(value)) => Test::Mark { mask, value },
-            _ => Test::Unknown,
-        };
-    }
-    if let Some(key) = left["meta"]["key"].as_str() {
-        return meta(key, right);
-    }
-    if left["ct"]["key"] == "state" {
-        return words(right).map_or(Test::Unknown, Test::State);
-    }
-    let payload = &left["payload"];
-    match (payload["protocol"].as_str(), payload["field"].as_str()) {
-        (Some("tcp" | "th"), Some("dport")) => ports(right).map_or(Test::Unknown, Test::Port),
-        (Some("ip"), Some("protocol")) | (Some("ip6"), Some("nexthdr")) => {
-            words(right).map_or(Test::Unknown, Test::Protocol)
-        }
-        (
-            Some("udp" | "udplite" | "sctp" | "dccp" | "icmp" | "icmpv6" | "igmp" | "esp" | "ah" | "arp"),
-            _,
-        ) => Test::Never,
-        _ => Test::Unknown,
-    }
-}
-
-fn meta(key: &str, right: &Value) -> Test {
-    match key {
-        "iif" | "iifname" => words(right).map_or(Test::Unknown, Test::Interface),
-        // At these hooks the way out isn't known: such rules match nothing.
-        "oif" | "oifname" => Test::Never,
-        "l4proto" => words(right).map_or(Test::Unknown, Test::Protocol),
-        "mark" => number(right).map_or(Test::Unknown, |value| Test::Mark { mask: u32::MAX, value }),
-        "nfproto" if right == "ipv4" => Test::Family(Family::V4),
-        "nfproto" if right == "ipv6" => Test::Family(Family::V6),
-        "protocol" if right == "ip" => Test::Family(Family::V4),
-        "protocol" if right == "ip6" => Test::Family(Family::V6),
-        _ => Test::Unknown,
-    }
+    Some(Condition::new(Test::Family(family)))
 }
 
 fn number(value: &Value) -> Option<u32> {
     u32::try_from(value.as_u64()?).ok()
 }
 
-/// One value, a list or an anonymous set, as a list. None for a set by name: it can change.
-fn items(value: &Value) -> Option<&[Value]> {
-    match value {
-        Value::Array(items) => Some(items),
-        Value::Object(_) if value.get("set").is_some() => value["set"].as_array().map(Vec::as_slice),
-        Value::String(name) if name.starts_with('@') => None,
-        one => Some(std::slice::from_ref(one)),
-    }
-}
+/// A mark that has nothing to do with the old one and can't be known.
+const OTHER_MARK: NewMark = NewMark { keep: 0, flip: 0, unknown: u32::MAX };
 
-fn words(value: &Value) -> Option<Vec<String>> {
-    let word = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
-    items(value)?.iter().map(word).collect()
-}
-
-fn ports(value: &Value) -> Option<Vec<RangeInclusive<u16>>> {
-    let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
-    let range = |value: &Value| match value["range"].as_array().map(Vec::as_slice) {
-        Some([first, last]) => Some(port(first)?..=port(last)?),
-        _ => port(value).map(|port| port..=port),
-    };
-    items(value)?.iter().map(range).collect()
-}
-
-/// The new mark as `(mark & keep) ^ flip`; none if it has nothing to do with the old one.
-fn new_mark(value: &Value) -> Option<(u32, u32)> {
-    if let Some(value) = number(value) {
-        return Some((0, value));
+/// What a mark becomes.
+fn new_mark(value: &Value) -> NewMark {
+    if let Some(flip) = number(value) {
+        return NewMark { keep: 0, flip, unknown: 0 };
     }
     if value["meta"]["key"] == "mark" {
-        return Some((u32::MAX, 0));
+        return NewMark { keep: u32::MAX, flip: 0, unknown: 0 };
     }
-    let (operator, operands) = value.as_object()?.iter().next()?;
-    let (keep, flip) = new_mark(operands.get(0)?)?;
-    let operand = number(operands.get(1)?)?;
+    let Some((operator, operands)) = value.as_object().and_then(|object| object.iter().next()) else {
+        return OTHER_MARK;
+    };
+    let (Some(first), Some(second)) = (operands.get(0), operands.get(1)) else { return OTHER_MARK };
+    let (old, Some(operand)) = (new_mark(first), number(second)) else { return OTHER_MARK };
+    let NewMark { keep, flip, unknown } = old;
     match operator.as_str() {
-        "&" => Some((keep & operand, flip & operand)),
-        "|" => Some((keep & !operand, flip & !operand | operand)),
-        "^" => Some((keep, flip ^ operand)),
-        _ => None,
-    }
-}
-
-/// A rule for people: its matches and statements in short.
-fn text_of(rule: &Value) -> String {
-    let words = statements(rule).filter_map(|(key, value)| match key {
-        "counter" => None,
-        "match" => {
-            Some(format!("{} {} {}", short(&value["left"]), word(value, "op"), short(&value["right"])))
+        "&" => NewMark { keep: keep & operand, flip: flip & operand, unknown: unknown & operand },
+        "|" => {
+            NewMark { keep: keep & !operand, flip: flip & !operand | operand, unknown: unknown & !operand }
         }
-        "mangle" => Some(format!("{} set {}", short(&value["key"]), short(&value["value"]))),
-        _ if value.is_null() => Some(key.to_owned()),
-        _ => Some(format!("{key} {}", short(value))),
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
-fn short(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join(","),
-        Value::Object(fields) => match fields.iter().next() {
-            Some((key, Value::Array(operands))) if operands.len() == 2 && key != "set" && key != "range" => {
-                format!("{} {key} {}", short(&operands[0]), short(&operands[1]))
-            }
-            Some((key, inner)) if fields.len() == 1 && key != "key" && inner.get("key").is_some() => {
-                format!("{key} {}", word(inner, "key"))
-            }
-            _ => fields.values().map(short).collect::<Vec<_>>().join(" "),
-        },
-        other => other.to_string(),
+        "^" => NewMark { keep, flip: flip ^ operand, unknown },
+        _ => OTHER_MARK,
     }
 }

@@ -8,6 +8,36 @@ use super::super::tool::Unread;
 use super::*;
 use crate::intercept::Family;
 
+/// Clients of 192.0.2.0/24 at lan0 and of 10.1.0.0/24 at lan1, and the rest of the world at wan0. IPv4 only.
+const ADDRESSES: &str = r#"[
+    {"ifname": "lan0", "addr_info": [{"family": "inet", "local": "192.0.2.1", "prefixlen": 24}]},
+    {"ifname": "lan1", "addr_info": [{"family": "inet", "local": "10.1.0.1", "prefixlen": 24}]},
+    {"ifname": "wan0", "addr_info": [{"family": "inet", "local": "198.51.100.1", "prefixlen": 24}]}]"#;
+const ROUTES: &str = r#"[{"dst": "default", "gateway": "198.51.100.254", "dev": "wan0"},
+    {"dst": "192.0.2.0/24", "dev": "lan0"}, {"dst": "10.1.0.0/24", "dev": "lan1"},
+    {"dst": "198.51.100.0/24", "dev": "wan0"}]"#;
+/// The mail user's number.
+const USER: u32 = 990;
+
+/// With this list of nft's, and no iptables.
+pub(super) fn firewall_of(nft: String) -> Firewall {
+    Firewall {
+        nft: Ok(nft),
+        terse: false,
+        iptables: Vec::new(),
+        addresses: Ok(ADDRESSES.to_owned()),
+        routes: vec![(Family::V4, Ok(ROUTES.to_owned()))],
+        user: Some(USER),
+    }
+}
+
+/// The findings, those about forward chains apart.
+pub(super) fn judge(firewall: &Firewall) -> Vec<Finding> {
+    let file = File { path: Path::new("/etc/mailguard/mailguard.toml"), text: TEXT };
+    let found = firewall::judge(&config(), &file, firewall);
+    found.into_iter().filter(|finding| finding.check != "forward-clients").collect()
+}
+
 /// `nft -j list ruleset`: a base chain of `table inet t` at this hook, and chains `one` and `two` to jump to.
 fn nft(hook: &str, policy: &str, rules: &[Value], one: &[Value]) -> Firewall {
     let chain = |name: &str| json!({"chain": {"family": "inet", "table": "t", "name": name, "handle": 1}});
@@ -19,7 +49,7 @@ fn nft(hook: &str, policy: &str, rules: &[Value], one: &[Value]) -> Firewall {
     let mut objects = vec![json!({"metainfo": {}}), base, chain("one")];
     objects.extend(rules.iter().map(|expr| rule("base", expr)));
     objects.extend(one.iter().map(|expr| rule("one", expr)));
-    Firewall { nft: Ok(json!({ "nftables": objects }).to_string()), iptables: Vec::new() }
+    firewall_of(json!({ "nftables": objects }).to_string())
 }
 
 fn matches(left: Value, right: Value) -> Value {
@@ -53,7 +83,7 @@ fn states() -> Value {
 
 /// The severity for intercepted packets, and for those to the active zone.
 fn severities(firewall: &Firewall) -> (Option<Severity>, Option<Severity>) {
-    let found = firewall::judge(&config(), firewall);
+    let found = judge(firewall);
     let of = |words: &str| {
         let found =
             found.iter().find(|finding| finding.check == "input-firewall" && finding.what.contains(words));
@@ -87,10 +117,11 @@ fn what_an_input_chain_lets_in() {
         ("drop", vec![json!([states()])], vec![], (DROPS, DROPS)),
         ("drop", vec![json!([states()]), json!([dport(25), accept()])], vec![], (None, None)),
         ("accept", vec![json!([{"reject": {"type": "icmpx"}}])], vec![], (DROPS, DROPS)),
-        ("accept", vec![json!([meta("nfproto", "ipv6"), drop()])], vec![], (DROPS, DROPS)),
+        ("accept", vec![json!([meta("nfproto", "ipv4"), drop()])], vec![], (DROPS, DROPS)),
+        ("accept", vec![json!([meta("nfproto", "ipv6"), drop()])], vec![], (None, None)),
         ("accept", vec![json!([meta("l4proto", "udp"), drop()])], vec![], (None, None)),
         ("accept", vec![json!([meta("oifname", "lan0"), drop()])], vec![], (None, None)),
-        ("accept", vec![json!([meta("mark", 0), drop()])], vec![], (None, None)),
+        ("accept", vec![json!([meta("mark", 0), drop()])], vec![], (None, DROPS)),
         // Who is kept out is the administrator's business; who is let in, too, but it is mentioned.
         ("accept", vec![json!([saddr(), drop()])], vec![], (None, None)),
         ("drop", vec![json!([saddr(), accept()])], vec![], (PERHAPS, PERHAPS)),
@@ -111,13 +142,13 @@ fn what_an_input_chain_lets_in() {
     let negated =
         json!([{"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "wan0"}}, drop()]);
     assert_eq!(severities(&nft("input", "accept", &[negated], &[])), (DROPS, None));
-    let output = nft("output", "drop", &[], &[]);
-    assert_eq!(severities(&output), (None, None), "another hook");
+    let forward = nft("forward", "drop", &[], &[]);
+    assert_eq!(severities(&forward), (None, None), "another hook");
 }
 
 #[test]
 fn remedies_are_commands() {
-    let found = firewall::judge(&config(), &nft("input", "drop", &[], &[]));
+    let found = judge(&nft("input", "drop", &[], &[]));
     let commands: Vec<&String> = found.iter().flat_map(|finding| &finding.commands).collect();
     assert_eq!(
         commands,
@@ -132,7 +163,8 @@ fn remedies_are_commands() {
 fn each_active_interface_is_let_in() {
     let text = TEXT.replace("\"wan0\"", "\"wan0\", \"wan1\"");
     let config = config::parse(&Source::of_text("m.toml", text)).unwrap();
-    let found = firewall::judge(&config, &nft("input", "drop", &[json!([our_mark(), accept()])], &[]));
+    let file = File { path: Path::new("/m.toml"), text: TEXT };
+    let found = firewall::judge(&config, &file, &nft("input", "drop", &[json!([our_mark(), accept()])], &[]));
     let commands: Vec<&String> = found.iter().flat_map(|finding| &finding.commands).collect();
     let expect = ["wan0", "wan1"]
         .map(|name| format!("nft 'insert rule inet t base iifname \"{name}\" tcp dport 25 accept'"));
@@ -153,7 +185,7 @@ fn marks_that_are_replaced() {
         (json!({"&": [{"ct": {"key": "mark"}}, 0xff]}), true),
     ] {
         let rule = json!([{"mangle": {"key": mark(), "value": value}}]);
-        let found = firewall::judge(&config(), &nft("prerouting", "accept", &[rule], &[]));
+        let found = judge(&nft("prerouting", "accept", &[rule], &[]));
         assert_eq!(
             complaints(&found),
             if lost { vec![("firewall-mark", Severity::Error)] } else { vec![] },
@@ -161,7 +193,7 @@ fn marks_that_are_replaced() {
         );
     }
     let saved = json!([{"mangle": {"key": {"ct": {"key": "mark"}}, "value": mark()}}]);
-    assert_eq!(complaints(&firewall::judge(&config(), &nft("prerouting", "accept", &[saved], &[]))), []);
+    assert_eq!(complaints(&judge(&nft("prerouting", "accept", &[saved], &[]))), []);
 }
 
 #[test]
@@ -171,21 +203,17 @@ fn port_25_that_is_sent_elsewhere() {
         json!({"redirect": {"port": 2525}}),
         json!({"tproxy": {"port": 2525}}),
     ] {
-        let found =
-            firewall::judge(&config(), &nft("prerouting", "accept", &[json!([dport(25), statement])], &[]));
+        let found = judge(&nft("prerouting", "accept", &[json!([dport(25), statement])], &[]));
         let expect = [("firewall-redirect", Severity::Error), ("firewall-redirect", Severity::Warning)];
         assert_eq!(complaints(&found), expect, "intercepted packets, and the active zone's");
         assert_eq!(found[1].commands, ["nft delete rule inet t base handle 7"]);
         let elsewhere = [json!([dport(443), statement])];
-        assert_eq!(
-            complaints(&firewall::judge(&config(), &nft("prerouting", "accept", &elsewhere, &[]))),
-            []
-        );
+        assert_eq!(complaints(&judge(&nft("prerouting", "accept", &elsewhere, &[]))), []);
     }
 }
 
 fn iptables(variant: &'static str, text: &str) -> Firewall {
-    Firewall { nft: Ok(String::new()), iptables: vec![(variant, Family::V4, Ok(text.to_owned()))] }
+    Firewall { iptables: vec![(variant, Family::V4, Ok(text.to_owned()))], ..firewall_of(String::new()) }
 }
 
 #[test]
@@ -214,7 +242,7 @@ fn what_iptables_lets_in() {
         let text = format!("*filter\n:INPUT {policy} [0:0]\n:own - [0:0]\n{rules}COMMIT\n");
         assert_eq!(severities(&iptables("legacy", &text)), expect, "{text}");
     }
-    let found = firewall::judge(&config(), &iptables("legacy", "*filter\n:INPUT DROP [0:0]\nCOMMIT\n"));
+    let found = judge(&iptables("legacy", "*filter\n:INPUT DROP [0:0]\nCOMMIT\n"));
     let commands: Vec<&String> = found.iter().flat_map(|finding| &finding.commands).collect();
     assert_eq!(
         commands,
@@ -246,7 +274,7 @@ fn what_iptables_does_to_marks_and_addresses() {
         ("-p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3128", vec![]),
     ] {
         let text = format!("*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {rule}\nCOMMIT\n");
-        assert_eq!(complaints(&firewall::judge(&config(), &iptables("legacy", &text))), expect, "{rule}");
+        assert_eq!(complaints(&judge(&iptables("legacy", &text))), expect, "{rule}");
     }
 }
 
@@ -258,22 +286,26 @@ fn a_table_is_judged_once_by_who_knows_it_best() {
     let list = |expr: Value| Ok(json!({"nftables": [chain, rule(expr)]}).to_string());
     let saved =
         |rules: &str| vec![("nft", Family::V4, Ok(format!("*filter\n:INPUT DROP [0:0]\n{rules}COMMIT\n")))];
-    let own = Firewall { nft: list(json!([{"counter": null}])), iptables: saved("") };
-    assert_eq!(complaints(&firewall::judge(&config(), &own)).len(), 2, "one for each kind of zone, not two");
+    let own =
+        Firewall { nft: list(json!([{"counter": null}])), iptables: saved(""), ..firewall_of(String::new()) };
+    assert_eq!(complaints(&judge(&own)).len(), 2, "one for each kind of zone, not two");
     let xt = list(json!([{"xt": {"type": "match", "name": "multiport"}}, {"accept": null}]));
-    let known =
-        Firewall { nft: xt, iptables: saved("-A INPUT -p tcp -m multiport --dports 25,587 -j ACCEPT\n") };
-    assert_eq!(complaints(&firewall::judge(&config(), &known)), []);
+    let known = Firewall {
+        nft: xt,
+        iptables: saved("-A INPUT -p tcp -m multiport --dports 25,587 -j ACCEPT\n"),
+        ..firewall_of(String::new())
+    };
+    assert_eq!(complaints(&judge(&known)), []);
 }
 
 #[test]
 fn a_firewall_that_cant_be_read_is_said() {
     let missing = |program| Err(Unread::Missing { program, package: "p" });
     let iptables = vec![("nft", Family::V4, missing("iptables-nft-save"))];
-    let found = firewall::judge(&config(), &Firewall { nft: Ok(String::new()), iptables });
+    let found = judge(&Firewall { iptables, ..firewall_of(String::new()) });
     assert_eq!(complaints(&found), [], "where nft tells all, nobody misses iptables");
     let iptables = vec![("legacy", Family::V4, missing("iptables-legacy-save"))];
-    let found = firewall::judge(&config(), &Firewall { nft: missing("nft"), iptables });
+    let found = judge(&Firewall { nft: missing("nft"), iptables, ..firewall_of(String::new()) });
     assert_eq!(complaints(&found), [("firewall", Severity::Warning); 2]);
     assert!(found.iter().all(|finding| finding.commands == ["apt-get install p"]));
 }

@@ -1,7 +1,9 @@
 //! The judgement, on texts as the system prints them.
 
 mod filters;
+mod forward;
 mod machine;
+mod rulesets;
 
 use super::*;
 use crate::config::Source;
