@@ -60,12 +60,12 @@ fn troubles<'a>(
     config: &'a Config,
     mode: ZoneMode,
     user: Option<u32>,
-    ground: &Ground,
+    ground: &'a Ground,
     inward: &[Station<'a>],
     outward: &[Station<'a>],
 ) -> Vec<Trouble<'a>> {
     let mut troubles = vec![Trouble::default(); inward.len() + outward.len()];
-    for interface in interfaces_in(config, mode) {
+    for interface in interfaces_in(config, mode).into_iter().map(|name| ground.real_name(name)) {
         for family in ground.families(interface) {
             let around = &ground.around(interface, family);
             let transparent = mode == ZoneMode::Transparent;

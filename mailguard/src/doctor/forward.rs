@@ -79,6 +79,7 @@ fn judge_zone(zone: &Zone, file: &File<'_>, way: &[Station<'_>], ground: &Ground
         .interfaces
         .iter()
         .flat_map(|interface| {
+            let interface = ground.real_name(interface);
             let families = ground.families(interface);
             families.into_iter().map(move |family| (interface, family))
         })

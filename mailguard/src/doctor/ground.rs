@@ -21,6 +21,8 @@ pub(super) struct Ground {
     own: HashMap<(String, Family), Ranges>,
     /// Interface and family ▶ what is routed there, the rest of the world apart.
     routed: HashMap<(String, Family), Ranges>,
+    /// Another name of an interface ▶ the one that rules see.
+    names: HashMap<String, String>,
     /// Interfaces that the rest of the world is reached by.
     pub(super) uplinks: Vec<String>,
 }
@@ -56,7 +58,8 @@ impl Ground {
         }
         let red = config.zones.iter().filter(|zone| zone.kind == ZoneKind::Red);
         for name in red.flat_map(|zone| &zone.interfaces) {
-            ground.uplink(name);
+            let name = ground.real_name(name).to_owned();
+            ground.uplink(&name);
         }
         (ground, unread)
     }
@@ -67,8 +70,16 @@ impl Ground {
         }
     }
 
+    /// The name that rules see of an interface.
+    pub(super) fn real_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.names.get(name).map_or(name, String::as_str)
+    }
+
     fn interface(&mut self, interface: &Value) {
         let Some(name) = interface["ifname"].as_str() else { return };
+        let others = interface["altnames"].as_array().map(Vec::as_slice).unwrap_or_default();
+        self.names
+            .extend(others.iter().filter_map(|other| Some((other.as_str()?.to_owned(), name.to_owned()))));
         let addresses = interface["addr_info"].as_array().map(Vec::as_slice).unwrap_or_default();
         for address in addresses.iter().filter_map(|info| info["local"].as_str()?.parse::<IpAddr>().ok()) {
             let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };

@@ -15,6 +15,8 @@ use crate::datapath::{EARLY, STEER};
 #[serde(default)]
 struct Link {
     ifname: String,
+    /// Its other names.
+    altnames: Vec<String>,
     flags: Vec<String>,
     master: Option<String>,
     /// The interface below.
@@ -42,6 +44,26 @@ struct XdpProgram {
 struct Info {
     info_kind: String,
     info_slave_kind: String,
+    info_data: Data,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Data {
+    /// The interface that a tunnel's packets go by.
+    link: Option<String>,
+}
+
+impl Link {
+    fn is_named(&self, name: &str) -> bool {
+        self.ifname == name || self.altnames.iter().any(|other| other == name)
+    }
+
+    /// Whether it takes packets out of what comes in by `below`. The ends of a cable name each other, too.
+    fn lies_on(&self, below: &Link) -> bool {
+        let lower = self.link.iter().chain(&self.linkinfo.info_data.link);
+        self.linkinfo.info_kind != "veth" && lower.into_iter().any(|name| *name == below.ifname)
+    }
 }
 
 /// A finding about what couldn't be read.
@@ -94,7 +116,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn link(&self, name: &str) -> Option<&Link> {
-        self.links.iter().find(|link| link.ifname == name)
+        self.links.iter().find(|link| link.is_named(name))
     }
 
     fn interface(&self, zone: &Zone, name: &str, findings: &mut Vec<Finding>) {
@@ -123,7 +145,7 @@ impl Judge<'_> {
         }
         findings.extend(self.member(zone, link));
         findings.extend(self.bridge(zone, link));
-        findings.extend(self.vlans(zone, name));
+        findings.extend(self.overlays(zone, name, link));
         findings.extend(self.xdp(link));
     }
 
@@ -178,6 +200,8 @@ impl Judge<'_> {
             ),
         );
         let named = self.config.zones.iter().any(|zone| zone.interfaces.iter().any(|other| other == master));
+        // It may stand there by another name.
+        let name = zone.interfaces.iter().find(|other| link.is_named(other)).unwrap_or(name);
         match self.file.replace(name, &format!("\"{master}\"")) {
             Some(command) if !named => Some(finding.command(command)),
             _ => Some(finding),
@@ -204,20 +228,27 @@ impl Judge<'_> {
         })
     }
 
-    /// Tagged frames belong to the VLAN's own interface.
-    fn vlans(&self, zone: &Zone, name: &str) -> Vec<Finding> {
-        let named =
-            |child: &Link| self.config.zones.iter().any(|zone| zone.interfaces.contains(&child.ifname));
-        let children = self.links.iter().filter(|child| {
-            child.linkinfo.info_kind == "vlan" && child.link.as_deref() == Some(name) && !named(child)
-        });
+    /// Packets for what lies on an interface come in by that, and not by the interface.
+    fn overlays(&self, zone: &Zone, name: &str, below: &Link) -> Vec<Finding> {
+        let named = |child: &Link| {
+            let mut names = self.config.zones.iter().flat_map(|zone| &zone.interfaces);
+            names.any(|name| child.is_named(name))
+        };
+        let children = self.links.iter().filter(|child| child.lies_on(below) && !named(child));
         let finding = |child: &Link| {
-            let (child, zone) = (&child.ifname, &zone.name);
+            let (child, kind, zone) = (&child.ifname, child.linkinfo.info_kind.as_str(), &zone.name);
+            let (check, what, frames) = match kind {
+                "vlan" => ("interface-vlan", "the VLAN".to_owned(), "Tagged frames"),
+                "" => ("interface-overlay", "an interface".to_owned(), "The packets inside"),
+                kind => {
+                    ("interface-overlay", format!("an interface of the kind {kind},"), "The packets inside")
+                }
+            };
             let finding = Finding::warning(
-                "interface-vlan",
-                format!("zone {zone}: {name} carries the VLAN {child}, which no zone names"),
+                check,
+                format!("zone {zone}: {name} carries {what} {child}, which no zone names"),
                 format!(
-                    "Tagged frames are {child}'s and aren't intercepted on {name}. Name {child} in the zone that it \
+                    "{frames} are {child}'s and aren't intercepted on {name}. Name {child} in the zone that it \
                      belongs to (an inactive one if it is to be left alone), then `mailguard reload`."
                 ),
             );

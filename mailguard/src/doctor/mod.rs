@@ -134,6 +134,12 @@ fn judge_trial(tried: Result<Vec<String>, String>) -> Vec<Finding> {
     }
 }
 
+/// What the firewall's rules do to mail, and to what `source` says: the part of [`examine`] that a running daemon looks at.
+pub fn examine_firewall(source: &Source, config: &Config) -> Vec<Finding> {
+    let file = File { path: &source.path, text: &source.text };
+    firewall::judge(config, &file, &facts::firewall(&config.user))
+}
+
 /// The configuration file, for commands that edit it.
 struct File<'a> {
     path: &'a Path,

@@ -336,11 +336,9 @@ impl<'a> Packet<'a> {
         let has = |kind: &str| kinds.iter().any(|other| other == kind);
         match self.place(end) {
             Place::Here(_) => Holds::of(has("local")),
-            // One that no route leads to is of these kinds.
             _ if has("unicast") => Holds::Yes,
-            _ if ["unreachable", "blackhole", "prohibit", "throw"].iter().any(|kind| has(kind)) => {
-                Holds::Undecided
-            }
+            // So IPv6 calls what no route leads to; IPv4 looks for what is local only.
+            _ if self.family == Family::V6 && has("unreachable") => Holds::Undecided,
             _ => Holds::No,
         }
     }

@@ -9,6 +9,7 @@ mod asked;
 mod bans;
 mod changes;
 mod descriptors;
+mod firewall;
 mod folders;
 mod handler;
 mod instance;

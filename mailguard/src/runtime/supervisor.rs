@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::RunError;
 use super::changes::{self, Changes, Order};
+use super::firewall::FirewallWatch;
 use super::folders;
 use super::instance::{Instance, InstanceError};
 use super::ipc::{Current, ToDatapath, ToMail};
@@ -132,6 +133,9 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     changes::reload_when_told(changes.clone(), told);
     changes::serve(changes, &config.runtime_dir)?;
     let report = report(&source, &config);
+    let firewall =
+        FirewallWatch::start().map_err(|source| RunError::System { what: "start a thread", source })?;
+    firewall.look(&source, &config);
     let mut supervisor = Supervisor {
         source,
         config,
@@ -144,6 +148,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         events,
         generation: 0,
         revision: 1,
+        firewall,
         in_force,
         reloads,
         report,
@@ -254,6 +259,7 @@ struct Supervisor {
     events: SyncSender<Event>,
     generation: u64,
     revision: u64,
+    firewall: FirewallWatch,
     /// What was loaded, for those who change it.
     in_force: Arc<Mutex<Source>>,
     /// Has the configuration file read again.

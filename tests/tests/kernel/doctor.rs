@@ -16,7 +16,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A transparent zone towards the client, on this interface.
-fn transparent(interface: &str) -> String {
+pub(crate) fn transparent(interface: &str) -> String {
     format!(
         "hostname = \"mailguard.example.test\"\n[[zone]]\nname = \"green\"\nkind = \"green\"\n\
          interfaces = [\"{interface}\"]\nmode = \"transparent\"\n[delivery]\ndefault = \"original\"\n"
@@ -33,7 +33,7 @@ fn report(appliance: &Appliance<'_>) -> (Vec<Value>, bool) {
 }
 
 /// The errors and warnings.
-fn complaints(appliance: &Appliance<'_>) -> Vec<Value> {
+pub(crate) fn complaints(appliance: &Appliance<'_>) -> Vec<Value> {
     report(appliance).0.into_iter().filter(|finding| finding["severity"] != "ok").collect()
 }
 
@@ -51,13 +51,13 @@ fn only_complaint(appliance: &Appliance<'_>, check: &str, severity: &str) -> Val
     found
 }
 
-fn shell(place: &Namespace, command: &str) {
+pub(crate) fn shell(place: &Namespace, command: &str) {
     let output = place.command("sh").args(["-c", command]).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Types what the finding says.
-fn mend(place: &Namespace, finding: &Value) {
+pub(crate) fn mend(place: &Namespace, finding: &Value) {
     let commands = finding["commands"].as_array().unwrap();
     assert!(!commands.is_empty(), "{finding}");
     for command in commands {
@@ -66,7 +66,7 @@ fn mend(place: &Namespace, finding: &Value) {
 }
 
 /// Whether mailguard answers the client that dials port 25 of `destination`.
-fn intercepted(topology: &Topology, destination: impl Into<IpAddr>) -> bool {
+pub(crate) fn intercepted(topology: &Topology, destination: impl Into<IpAddr>) -> bool {
     let address = port25(destination).parse().unwrap();
     let dial = || {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
@@ -314,4 +314,33 @@ fn ports_that_others_have_are_found_with_their_owner() {
     mend(place, &only_complaint(&appliance, "input-firewall", "error"));
     assert_eq!(complaints(&appliance), Vec::<Value>::new());
     assert!(from_server());
+}
+
+#[test]
+fn an_interface_on_a_zones_interface_that_no_zone_names_is_found() {
+    let topology = Topology::new().unwrap();
+    let place = &topology.firewall;
+    let firewall = |program: &str| place.command(program);
+    let appliance = Appliance::start(&firewall, &transparent(LAN)).unwrap();
+    // Each answers for its own address only.
+    place.sysctl(&format!("net.ipv4.conf.{LAN}.arp_ignore"), "1").unwrap();
+    place.ip(&format!("link add link {LAN} name over0 type macvlan mode private")).unwrap();
+    place.ip("address add 192.0.2.9/24 dev over0").unwrap();
+    place.ip("link set over0 up").unwrap();
+    assert!(intercepted(&topology, SERVER4));
+    topology.client.ip("route replace default via 192.0.2.9").unwrap();
+    assert!(!intercepted(&topology, SERVER4), "what comes in by the overlay passes by");
+    mend(place, &only_complaint(&appliance, "interface-overlay", "warning"));
+    appliance.ok(&["reload"]).unwrap();
+    assert_eq!(complaints(&appliance), Vec::<Value>::new());
+    assert!(intercepted(&topology, SERVER4));
+
+    place.ip(&format!("link add tunnel0 type vxlan id 7 dev {LAN} dstport 4789 remote 192.0.2.2")).unwrap();
+    mend(place, &only_complaint(&appliance, "interface-overlay", "warning"));
+    place.ip("link set tunnel0 up").unwrap();
+    assert_eq!(complaints(&appliance), Vec::<Value>::new());
+    place.ip("link property add dev over0 altname office").unwrap();
+    let config = std::fs::read_to_string(appliance.config()).unwrap();
+    std::fs::write(appliance.config(), config.replace("\"over0\"", "\"office\"")).unwrap();
+    assert_eq!(complaints(&appliance), Vec::<Value>::new(), "known by its other name");
 }

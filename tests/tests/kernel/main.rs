@@ -9,6 +9,7 @@ mod bypass;
 mod counters;
 mod daemon;
 mod doctor;
+mod doctor_rules;
 mod evasion;
 mod firewall;
 mod flood;

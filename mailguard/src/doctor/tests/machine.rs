@@ -122,6 +122,12 @@ fn where_the_packets_come_in() {
     let vlan = |name: &str| {
         format!(r#",{{"ifname":"{name}","flags":["UP"],"link":"lan0","linkinfo":{{"info_kind":"vlan"}}}}"#)
     };
+    let on_lan0 = |kind: &str, more: &str| {
+        format!(r#",{{"ifname":"over0","link":"lan0","linkinfo":{{"info_kind":"{kind}"}}{more}}}"#)
+    };
+    let vxlan = r#",{"ifname":"over0","linkinfo":{"info_kind":"vxlan","info_data":{"id":7,"link":"lan0"}}}"#
+        .to_owned();
+    let renamed = up.replace(r#""lan0""#, r#""enp1s0","altnames":["lan0"]"#);
     let xdp =
         |name: &str| up.replace('}', &format!(r#","xdp":{{"mode":1,"prog":{{"id":7,"name":"{name}"}}}}}}"#));
     let down = up.replace("\"UP\"", "\"BROADCAST\"");
@@ -141,6 +147,13 @@ fn where_the_packets_come_in() {
         (bridge, &port("p1"), None, None),
         (bridge, &two_ports, Some(("interface-bridge", Warning)), None),
         (up, &both_vlans, Some(("interface-vlan", Warning)), replaced("\"lan0\", \"lan0.5\"")),
+        (up, &on_lan0("macvlan", ""), Some(("interface-overlay", Warning)), replaced("\"lan0\", \"over0\"")),
+        (up, &on_lan0("ipvlan", ""), Some(("interface-overlay", Warning)), replaced("\"lan0\", \"over0\"")),
+        (up, &vxlan, Some(("interface-overlay", Warning)), replaced("\"lan0\", \"over0\"")),
+        // The other end of a cable, and one that a zone names by another name.
+        (up, &on_lan0("veth", ""), None, None),
+        (up, &on_lan0("macvlan", r#","altnames":["wlan0"]"#), None, None),
+        (&renamed, "", None, None),
     ] {
         let file = File { path: Path::new("/etc/m.toml"), text: TEXT };
         let found = interfaces::judge(&config(), &file, &links(lan0, more), &HashMap::new());

@@ -146,6 +146,7 @@ impl Supervisor {
         let Some((before, config)) = before else {
             // The file was read anew: names are asked for anew.
             self.names.adopt(&self.config, true);
+            self.firewall.look(&self.source, &self.config);
             return Ok(());
         };
         // Only what is in force is written, and what can't be written isn't left in force.
