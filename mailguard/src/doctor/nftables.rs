@@ -11,8 +11,10 @@ use super::packet::{Condition, NewMark, Test};
 use super::ruleset::{Action, Chain, Keeper, Rule, Table};
 use crate::intercept::Family;
 
-/// The elements of the sets and maps that stay as they are, by family, table and name.
-type Sets<'a> = HashMap<(&'a str, &'a str, &'a str), &'a [Value]>;
+/// Family, table and name of a set or map.
+type Place<'a> = (&'a str, &'a str, &'a str);
+/// The elements of those that stay as they are.
+type Sets<'a> = HashMap<Place<'a>, &'a [Value]>;
 
 /// The tables, or what is wrong with the text. `terse`: it was printed without the elements of sets.
 pub(super) fn parse(text: &str, terse: bool) -> Result<Vec<Table>, String> {
@@ -65,7 +67,7 @@ fn base(chain: &Value) -> Chain {
 }
 
 /// A set that doesn't change by itself, and its elements.
-fn fixed(set: &Value) -> Option<((&str, &str, &str), &[Value])> {
+fn fixed(set: &Value) -> Option<(Place<'_>, &[Value])> {
     let flag = |flag: &Value| flag == "dynamic" || flag == "timeout";
     let changes = match &set["flags"] {
         Value::Array(flags) => flags.iter().any(flag),

@@ -1,5 +1,6 @@
 //! Looks at the firewall's rules when the daemon starts and after each reload, on a thread of its own: the programs that
-//! list them may take long, and nothing waits for them. What it finds is logged; `mailguard doctor` says more.
+//! list them may take long, and nothing waits for them. What it finds is logged, and errors are problems of `status`;
+//! `mailguard doctor` says more.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -20,6 +21,8 @@ pub(super) struct FirewallWatch {
     /// The configuration that is to be looked at next.
     next: Arc<Mutex<Option<(Source, Config)>>>,
     calls: SyncSender<()>,
+    /// The errors of the last look.
+    errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl FirewallWatch {
@@ -27,9 +30,17 @@ impl FirewallWatch {
     pub(super) fn start() -> io::Result<Self> {
         let next = Arc::new(Mutex::new(None));
         let (calls, called) = mpsc::sync_channel(MAX_WAITING_CALLS);
-        let theirs = next.clone();
-        thread::Builder::new().name("firewall".to_owned()).spawn(move || watch(&called, &theirs))?;
-        Ok(Self { next, calls })
+        let errors = Arc::default();
+        let theirs = (next.clone(), Arc::clone(&errors));
+        thread::Builder::new()
+            .name("firewall".to_owned())
+            .spawn(move || watch(&called, &theirs.0, &theirs.1))?;
+        Ok(Self { next, calls, errors })
+    }
+
+    /// What the last look found to stop mail, a line each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Looks at the rules soon, for this configuration. Never waits.
@@ -40,13 +51,18 @@ impl FirewallWatch {
     }
 }
 
-fn watch(called: &Receiver<()>, next: &Mutex<Option<(Source, Config)>>) {
+fn watch(called: &Receiver<()>, next: &Mutex<Option<(Source, Config)>>, errors: &Mutex<Vec<String>>) {
     while called.recv().is_ok() {
         let wanted = next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((source, config)) = wanted else { continue };
         let findings = doctor::examine_firewall(&source, &config);
         findings.iter().for_each(say);
-        if !findings.iter().any(|finding| finding.severity == Severity::Error) {
+        let bad = findings.iter().filter(|finding| finding.severity == Severity::Error);
+        let bad: Vec<String> =
+            bad.map(|finding| format!("firewall: {} (mailguard doctor)", finding.what)).collect();
+        let stops_none = bad.is_empty();
+        *errors.lock().unwrap_or_else(PoisonError::into_inner) = bad;
+        if stops_none {
             info!("no rule of the firewall is known to stop mail");
         }
     }

@@ -77,7 +77,8 @@ impl Supervisor {
                 Ok(Answer::RuleCounts { rules, names: self.names.status() })
             }
             Request::Status => {
-                Ok(Answer::Status { kernel: self.kernel()?, problems: names::problems(&self.names.status()) })
+                let problems = [names::problems(&self.names.status()), self.firewall.problems()].concat();
+                Ok(Answer::Status { kernel: self.kernel()?, problems })
             }
             Request::Ban(bans) => {
                 asked::may_ban(&self.config, &asked::own_addresses(), &bans).map_err(|error| {
@@ -132,6 +133,7 @@ impl Supervisor {
                     Err(error) => report.problems.push(error),
                 }
                 report.problems.extend(self.lacking.clone());
+                report.problems.extend(self.firewall.problems());
                 report.problems.extend(names::problems(&self.names.status()));
                 let _ = reply.try_send(report);
             }
