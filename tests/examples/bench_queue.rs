@@ -12,18 +12,20 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use mailguard::config::{Source, parse};
 use mailguard::queue::{Attempted, Deliver, Outgoing, Queue, Surroundings, Witness};
+use mailguard::routing::Names;
 use mailguard::spool::{Body, IdMint, NewMessage, Spool};
 use mailguard::store::record::{MessageRecord, Queued, RecipientState, StoredBody};
 use mailguard::store::rows::{Accept, Job};
 use mailguard::store::spool_db::SpoolDb;
 use mailguard_core::config::Config;
 use mailguard_core::disposition::Disposition;
+use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{
     BodyType, Envelope, ForwardPath, Mailbox, QueueId, Recipient, ReversePath, UnixTime,
 };
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::Route;
+use mailguard_core::route::{NextHop, Route};
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_tests::memory;
 use serde_json::json;
@@ -126,10 +128,15 @@ async fn fill(folder: &Path, waiting: usize) -> Result<()> {
 struct Taker;
 
 impl Deliver for Taker {
+    fn look_up<'a>(&'a self, _: &'a Arc<Config>, _: &'a NextHop) -> BoxFuture<'a, Option<Names>> {
+        async { Some(Names::Host(Lookup::Absent)) }.boxed()
+    }
+
     fn attempt<'a>(
         &'a self,
         _config: &'a Arc<Config>,
         _route: &'a Route,
+        _names: Option<&'a Names>,
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>> {
         let taken = || Outcome::Delivered(Report::ours(EnhancedStatus::new(2, 0, 0), "", "taken"));

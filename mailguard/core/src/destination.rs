@@ -89,10 +89,12 @@ mod tests {
     use super::*;
     use crate::config::model::Tls;
     use crate::mail::Mailbox;
+    use crate::route::NamedBy;
 
     fn covers(destination: &str, recipient: &str, next_hop: NextHop) -> bool {
         let destination: Destination = destination.parse().unwrap();
-        let route = Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None };
+        let route =
+            Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None, named_by: NamedBy::Mail };
         destination.covers(&ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap()), &route)
     }
 

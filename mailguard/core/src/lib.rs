@@ -25,6 +25,7 @@ pub mod origin;
 pub mod outcome;
 pub mod policy;
 pub mod rbl;
+pub mod reach;
 pub mod route;
 pub mod rules;
 pub mod schedule;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::lookup::Lookup;
 use crate::mail::Domain;
+use crate::reach;
 use crate::route::NoRoute;
 use crate::smtp::EnhancedStatus;
 use crate::smtp::client::loop_report;
@@ -84,14 +85,17 @@ pub fn exchangers(
     Ok(order)
 }
 
-/// The addresses of `exchangers` in the order to try them, less ourselves and whatever isn't preferred to us.
-/// `is_ours` recognises this host by name or address.
+/// The addresses of `exchangers` in the order to try them, less ourselves and whatever isn't preferred to us, and less those
+/// that the DNS must not lead to. `is_ours` recognises this host by name or address.
 pub fn targets(
     domain: &Domain,
-    exchangers: Vec<(Exchanger, Lookup<Vec<IpAddr>>)>,
+    mut exchangers: Vec<(Exchanger, Lookup<Vec<IpAddr>>)>,
     is_ours: impl Fn(&Domain, Option<IpAddr>) -> bool,
     seed: u64,
 ) -> Result<Vec<Target>, NoRoute> {
+    // They were looked up once for many attempts: equals take turns all the same.
+    shuffle(&mut exchangers, seed);
+    exchangers.sort_by_key(|(exchanger, _)| exchanger.preference);
     let own_preference = exchangers
         .iter()
         .filter(|(exchanger, addresses)| {
@@ -104,13 +108,20 @@ pub fn targets(
         .map(|(exchanger, _)| exchanger.preference)
         .min();
     let mut found = Vec::new();
-    let mut failure = None;
+    let (mut failure, mut misled) = (None, None);
     for (exchanger, addresses) in exchangers {
         if own_preference.is_some_and(|own| exchanger.preference >= own) {
             continue;
         }
         match addresses {
-            Lookup::Found(addresses) => {
+            Lookup::Found(mut addresses) => {
+                addresses.retain(|&address| match reach::unfit(address) {
+                    Some(kind) => {
+                        misled = Some(format!("{} is {address}, {kind}", exchanger.name));
+                        false
+                    }
+                    None => true,
+                });
                 let name = Some(exchanger.name);
                 found.extend(
                     in_turn(addresses, seed)
@@ -125,11 +136,15 @@ pub fn targets(
         }
     }
     found.truncate(MAX_TARGETS);
-    match (found.is_empty(), failure, own_preference) {
+    match (found.is_empty(), failure, own_preference, misled) {
         (false, ..) => Ok(found),
-        (true, Some(failure), _) => Err(lookup_failed(failure)),
-        (true, None, Some(_)) => Err(own_domain(domain)),
-        (true, None, None) => Err(never(
+        (true, Some(failure), ..) => Err(lookup_failed(failure)),
+        (true, None, Some(_), _) => Err(own_domain(domain)),
+        (true, None, None, Some(misled)) => Err(never(
+            (5, 1, 2),
+            format!("{domain}: {misled}: mail goes there only where the configuration says so"),
+        )),
+        (true, None, None, None) => Err(never(
             (5, 1, 2),
             format!("{domain} doesn't exist, or no host with an address takes its mail"),
         )),
@@ -312,6 +327,15 @@ mod tests {
         check(&[(10, "me.test", &[]), (20, "b.test", &["192.0.2.2"])], Err(("5.4.6", false)));
         check(&[(10, "b.test", &["192.0.2.9"])], Err(("5.4.6", false)));
         check(&[(5, "a.test", &["?"]), (10, "me.test", &["192.0.2.9"])], Err(("4.4.3", true)));
+    }
+
+    #[test]
+    fn the_dns_leads_to_no_loopback() {
+        check(&[(10, "a.test", &["127.0.0.1"])], Err(("5.1.2", false)));
+        check(&[(10, "a.test", &["::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])], Err(("5.1.2", false)));
+        check(&[(10, "a.test", &["127.0.0.1", "192.0.2.1"])], Ok(&["192.0.2.1"]));
+        check(&[(10, "a.test", &["0.0.0.0"]), (20, "b.test", &["192.0.2.2"])], Ok(&["192.0.2.2"]));
+        check(&[(10, "a.test", &["127.0.0.1"]), (20, "b.test", &["?"])], Err(("4.4.3", true)));
     }
 
     #[test]

@@ -51,6 +51,18 @@ pub struct Route {
     pub tls: Tls,
     /// The smarthost that the next hop is: whom it trusts and who we are to it.
     pub smarthost: Option<Arc<Smarthost>>,
+    /// Who chose the next hop.
+    pub named_by: NamedBy,
+}
+
+/// Whose word a next hop is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NamedBy {
+    /// It stands in the configuration: the server of an incoming domain, or a smarthost.
+    Administrator,
+    /// A recipient's domain or address literal, or the server that a client had dialled: anybody's word. It leads to no
+    /// address that is ours or means none ([`crate::reach`]).
+    Mail,
 }
 
 /// Mail that has no way.
@@ -144,7 +156,7 @@ impl Rules<'_> {
 
     fn route(&self, config: &Config, origin: &Origin) -> Route {
         if let Some(incoming) = self.incoming {
-            return direct(config, NextHop::Address(incoming.server), None);
+            return to_incoming(config, incoming.server);
         }
         let rule = self.domain_route();
         let outgoing = rule.and_then(|rule| rule.outgoing.clone());
@@ -155,8 +167,8 @@ impl Rules<'_> {
         };
         match smarthost {
             Some(smarthost) => by_smarthost(smarthost, outgoing),
-            None if self.is_ours => direct(config, by_domain(self.recipient), outgoing),
-            None => direct(config, default_hop(config.delivery.default, self.recipient, origin), outgoing),
+            None if self.is_ours => by_mail(config, by_domain(self.recipient), outgoing),
+            None => by_mail(config, default_hop(config.delivery.default, self.recipient, origin), outgoing),
         }
     }
 
@@ -207,12 +219,19 @@ fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<OutgoingAddress>) -
         SmarthostAddress::Name(name) => NextHop::Host(name.clone(), smarthost.port),
         SmarthostAddress::Ip(address) => NextHop::Address(SocketAddr::new(*address, smarthost.port)),
     };
-    Route { next_hop, outgoing, tls: smarthost.tls, smarthost: Some(smarthost.clone()) }
+    let (tls, named_by) = (smarthost.tls, NamedBy::Administrator);
+    Route { next_hop, outgoing, tls, smarthost: Some(smarthost.clone()), named_by }
+}
+
+/// To the server of an incoming domain.
+pub fn to_incoming(config: &Config, server: SocketAddr) -> Route {
+    let named_by = NamedBy::Administrator;
+    Route { named_by, ..by_mail(config, NextHop::Address(server), None) }
 }
 
 /// To a next hop that is no smarthost. What a domain says of its own encryption belongs here.
-pub fn direct(config: &Config, next_hop: NextHop, outgoing: Option<OutgoingAddress>) -> Route {
-    Route { next_hop, outgoing, tls: config.delivery.tls, smarthost: None }
+fn by_mail(config: &Config, next_hop: NextHop, outgoing: Option<OutgoingAddress>) -> Route {
+    Route { next_hop, outgoing, tls: config.delivery.tls, smarthost: None, named_by: NamedBy::Mail }
 }
 
 fn default_hop(default: DefaultRoute, mailbox: &Mailbox, origin: &Origin) -> NextHop {

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 pub use failures::Failures;
 pub use imap::ImapError;
 
-use crate::lookup::dns::Dns;
+use crate::lookup::dns::{Asker, Dns};
 
 /// How long a login waits for one of those under way to end.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ impl Authenticator {
     async fn ask(&self, dns: &Dns, credentials: Credentials) -> Verdict {
         let addresses = match &self.config.server {
             SmarthostAddress::Ip(address) => vec![*address],
-            SmarthostAddress::Name(name) => match dns.addresses(name).await {
+            SmarthostAddress::Name(name) => match dns.addresses(Asker::Session, name).await {
                 Lookup::Found(addresses) => addresses,
                 Lookup::Absent => return Verdict::Unavailable(format!("{name} has no address")),
                 Lookup::Unavailable(cause) => return Verdict::Unavailable(cause),

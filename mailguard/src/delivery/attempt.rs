@@ -8,6 +8,7 @@ use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Conclusion, ContentForm, Ending, Transaction};
 
+use super::LOOP;
 use super::content::{eight_bit, seven_bit, utf8_header};
 use super::session::Session;
 use crate::spool::{Body, BodyWriter};
@@ -155,7 +156,7 @@ impl<'a> Attempt<'a> {
     /// A server that could not be used. It speaks for itself only, and only until another says something.
     pub(super) fn note_unusable(&mut self, outcome: Outcome) {
         // Whoever comes after ourselves in the order would only send it back to us.
-        self.over |= outcome.report().status == EnhancedStatus::new(5, 4, 6);
+        self.over |= outcome.report().status == LOOP;
         for verdict in &mut self.verdicts {
             let better = match verdict {
                 Verdict::Open(None) => true,

@@ -26,7 +26,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::{HeloName, OutgoingAddress, RouteSmarthost, Tls};
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::{NextHop, NoRoute, Route};
+use mailguard_core::route::{NamedBy, NextHop, NoRoute, Route};
 use mailguard_core::smtp::EnhancedStatus;
 use tokio::time::{Instant, sleep};
 
@@ -37,15 +37,18 @@ pub use self::session::CONNECT_TIMEOUT;
 use self::attempt::Attempt;
 use self::pool::Pool;
 use self::session::{Identity, Session};
-use crate::lookup::dns::{CurrentDns, Dns};
+use crate::lookup::dns::CurrentDns;
 use crate::queue::{Deliver, Outgoing};
-use crate::routing::{self, Destination, OwnListeners};
+use crate::routing::{self, Destination, LOOP_TO_BE_MENDED, Names, OwnListeners};
 use crate::spool::Body;
 use crate::tls::{self, TrustError, Trusts};
 
 /// Most servers that are given the message in one attempt: those that don't take a recipient now will be asked
 /// again soon enough.
 const MAX_SESSIONS_AN_ATTEMPT: usize = 5;
+
+/// Routing loop detected (RFC 3463 §3.5): the server is ourselves.
+const LOOP: EnhancedStatus = EnhancedStatus::new(5, 4, 6);
 
 /// How often waiting sessions are looked at.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -95,7 +98,6 @@ pub struct Delivery {
 
 /// What an attempt needs of the configuration.
 struct Terms<'a> {
-    dns: Arc<Dns>,
     own_name: &'a Domain,
     helo: Option<&'a Domain>,
     postmaster: Option<&'a Mailbox>,
@@ -123,16 +125,15 @@ impl Delivery {
         &self,
         config: &Config,
         route: &Route,
+        names: Option<&Names>,
         envelope: &Envelope,
         body: &Body,
     ) -> Vec<Outcome> {
-        let terms = self.terms(config);
-        self.attempt_on(&terms, route, envelope, body).await
+        self.attempt_on(&Self::terms(config), route, names, envelope, body).await
     }
 
-    fn terms<'a>(&self, config: &'a Config) -> Terms<'a> {
+    fn terms(config: &Config) -> Terms<'_> {
         Terms {
-            dns: self.dns.get(&config.dns),
             own_name: &config.hostname,
             helo: match &config.delivery.helo_name {
                 HeloName::Name(name) => Some(name),
@@ -146,6 +147,7 @@ impl Delivery {
         &self,
         terms: &Terms<'_>,
         route: &Route,
+        names: Option<&Names>,
         envelope: &Envelope,
         body: &Body,
     ) -> Vec<Outcome> {
@@ -157,15 +159,20 @@ impl Delivery {
             self.keep(route, session);
         }
         if !attempt.is_over() {
-            self.try_servers(terms, route, &mut attempt).await;
+            self.try_servers(terms, route, names, &mut attempt).await;
         }
         attempt.into_outcomes()
     }
 
     /// Tries the next hop's servers in their order on new connections.
-    async fn try_servers(&self, terms: &Terms<'_>, route: &Route, attempt: &mut Attempt<'_>) {
-        let own = self.listeners.load();
-        let found = routing::destinations(&terms.dns, &route.next_hop, terms.own_name, &own).await;
+    async fn try_servers(
+        &self,
+        terms: &Terms<'_>,
+        route: &Route,
+        names: Option<&Names>,
+        attempt: &mut Attempt<'_>,
+    ) {
+        let found = routing::destinations(route, names, terms.own_name, &self.listeners.load());
         let destinations = match found.and_then(|found| reachable(found, route)) {
             Ok(destinations) => destinations,
             Err(no_route) => return attempt.settle(&outcome_of(no_route)),
@@ -183,6 +190,7 @@ impl Delivery {
                     sessions += 1;
                 }
                 Err(outcome) => {
+                    let outcome = as_routed(outcome, route);
                     tracing::debug!(%destination, reason = %outcome.report().text, "a server can't be used");
                     attempt.note_unusable(outcome);
                 }
@@ -194,9 +202,9 @@ impl Delivery {
     }
 
     /// The servers of a next hop in the order in which they would be tried now.
-    pub async fn destinations(&self, config: &Config, hop: &NextHop) -> Result<Vec<Destination>, NoRoute> {
-        let own = self.listeners.load();
-        routing::destinations(&self.dns.get(&config.dns), hop, &config.hostname, &own).await
+    pub async fn destinations(&self, config: &Config, route: &Route) -> Result<Vec<Destination>, NoRoute> {
+        let names = routing::look_up(&self.dns.get(&config.dns), &route.next_hop).await;
+        routing::destinations(route, names.as_ref(), &config.hostname, &self.listeners.load())
     }
 
     /// Keeps a session for the next message, if it is good for one.
@@ -230,13 +238,19 @@ impl Delivery {
 }
 
 impl Deliver for Delivery {
+    fn look_up<'a>(&'a self, config: &'a Arc<Config>, next_hop: &'a NextHop) -> BoxFuture<'a, Option<Names>> {
+        let dns = self.dns.get(&config.dns);
+        Box::pin(async move { routing::look_up(&dns, next_hop).await })
+    }
+
     fn attempt<'a>(
         &'a self,
         config: &'a Arc<Config>,
         route: &'a Route,
+        names: Option<&'a Names>,
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>> {
-        Box::pin(self.attempt(config, route, &message.envelope, &message.body))
+        Box::pin(self.attempt(config, route, names, &message.envelope, &message.body))
     }
 }
 
@@ -280,6 +294,18 @@ fn addressed<'a>(recipients: &'a [Recipient], postmaster: Option<&Mailbox>) -> C
         recipient.forward_path = ForwardPath::Mailbox(mailbox.clone());
     }
     Cow::Owned(addressed)
+}
+
+/// A server that an administrator named and that calls itself as we do is a name to be mended: its mail waits for that.
+fn as_routed(outcome: Outcome, route: &Route) -> Outcome {
+    match outcome {
+        Outcome::Failed(mut report) if report.status == LOOP && route.named_by == NamedBy::Administrator => {
+            tracing::error!(next_hop = %route.next_hop, reason = report.text, "mail waits until the configuration is mended");
+            report.status = LOOP_TO_BE_MENDED;
+            Outcome::Deferred(report)
+        }
+        other => other,
+    }
 }
 
 fn outcome_of(no_route: NoRoute) -> Outcome {

@@ -7,7 +7,7 @@ use mailguard_core::config::Config;
 use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePath};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::policy::verification::Word;
-use mailguard_core::route::{self, NextHop, Route};
+use mailguard_core::route::{self, Route};
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Ending, Transaction};
 use tokio::time::timeout;
@@ -26,8 +26,8 @@ impl Delivery {
     /// Asks `server` about `recipient`. The reverse-path is null, as that of a message that must not be answered (RFC 5321
     /// §4.5.5).
     pub async fn verify(&self, config: &Config, server: SocketAddr, recipient: &ForwardPath) -> Word {
-        let terms = self.terms(config);
-        let route = route::direct(config, NextHop::Address(server), None);
+        let terms = Self::terms(config);
+        let route = route::to_incoming(config, server);
         let envelope = Envelope {
             reverse_path: ReversePath::Null,
             recipients: vec![Recipient::new(recipient.clone())],
@@ -52,8 +52,7 @@ impl Delivery {
     }
 
     async fn open(&self, terms: &Terms<'_>, route: &Route) -> Result<Session, Report> {
-        let own = self.listeners.load();
-        let destinations = routing::destinations(&terms.dns, &route.next_hop, terms.own_name, &own).await;
+        let destinations = routing::destinations(route, None, terms.own_name, &self.listeners.load());
         let destinations = destinations.map_err(|no_route| outcome_of(no_route).into_report())?;
         // An address is one destination, or none that may be used.
         let Some(destination) = destinations.first() else { return Err(silent(&route.next_hop)) };

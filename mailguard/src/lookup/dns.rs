@@ -24,8 +24,11 @@ use mailguard_core::names::{Addresses, Family};
 use mailguard_core::policy::domain::Standing;
 use tokio::sync::Semaphore;
 
-/// Most queries under way at once; more wait.
+/// Most queries of sessions under way at once, and of those to block lists; more wait.
 const MAX_QUERIES: usize = 256;
+
+/// Most queries for mail that is to leave under way at once. The queue's look-ups are fewer, so that none waits for another.
+pub const MAX_MAIL_QUERIES: usize = 1024;
 
 /// Most names of one address that are looked at.
 const MAX_NAMES: usize = 5;
@@ -42,11 +45,22 @@ const MAX_CACHE_TIME: Duration = Duration::from_secs(3600);
 /// Longest time that "there is none" is kept: a mistake that was mended should be seen.
 const MAX_NEGATIVE_CACHE_TIME: Duration = Duration::from_secs(300);
 
+/// On whose behalf it is asked: each has a bound of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A session, about its client and its addresses.
+    Session,
+    /// The queue, about next hops.
+    Mail,
+}
+
 /// A resolver for one `[dns]` section.
 pub struct Dns {
     /// Or why there is none.
     resolver: Result<TokioResolver, String>,
-    under_way: Semaphore,
+    of_sessions: Semaphore,
+    /// Those for mail that is to leave: silent name servers must not keep sessions waiting, nor sessions mail.
+    for_mail: Semaphore,
     /// Those to block lists, which answer at their own pace, not at that of whom they are asked about.
     at_lists: Semaphore,
     deadline: Duration,
@@ -64,15 +78,16 @@ impl Dns {
         let deadline = config.timeout * (2 * TRIES as u32);
         Self {
             resolver,
-            under_way: Semaphore::new(MAX_QUERIES),
+            of_sessions: Semaphore::new(MAX_QUERIES),
+            for_mail: Semaphore::new(MAX_MAIL_QUERIES),
             at_lists: Semaphore::new(MAX_QUERIES),
             deadline,
         }
     }
 
     /// The MX records of `domain`, in no order.
-    pub async fn mx(&self, domain: &Domain) -> Lookup<Vec<MxRecord>> {
-        self.query(domain, RecordType::MX, |data| match data {
+    pub async fn mx(&self, asker: Asker, domain: &Domain) -> Lookup<Vec<MxRecord>> {
+        self.query(asker, domain, RecordType::MX, |data| match data {
             RData::MX(mx) => Some(MxRecord { preference: mx.preference, exchange: mx.exchange.to_ascii() }),
             _ => None,
         })
@@ -80,12 +95,12 @@ impl Dns {
     }
 
     /// The addresses of `host`, of both families, in no order.
-    pub async fn addresses(&self, host: &Domain) -> Lookup<Vec<IpAddr>> {
-        let v4 = self.query(host, RecordType::A, |data| match data {
+    pub async fn addresses(&self, asker: Asker, host: &Domain) -> Lookup<Vec<IpAddr>> {
+        let v4 = self.query(asker, host, RecordType::A, |data| match data {
             RData::A(address) => Some(IpAddr::V4(address.0)),
             _ => None,
         });
-        let v6 = self.query(host, RecordType::AAAA, |data| match data {
+        let v6 = self.query(asker, host, RecordType::AAAA, |data| match data {
             RData::AAAA(address) => Some(IpAddr::V6(address.0)),
             _ => None,
         });
@@ -107,7 +122,7 @@ impl Dns {
             Family::V4 => RecordType::A,
             Family::V6 => RecordType::AAAA,
         };
-        let answer = match self.ask(&self.under_way, host.ascii(), record_type).await {
+        let answer = match self.ask(&self.of_sessions, host.ascii(), record_type).await {
             Ok(answer) => answer,
             Err(lookup) => return lookup,
         };
@@ -125,11 +140,11 @@ impl Dns {
 
     /// Whether mail could go to `domain`.
     pub async fn standing(&self, domain: &Domain) -> Standing {
-        match self.mx(domain).await {
+        match self.mx(Asker::Session, domain).await {
             Lookup::Found(records) if mx::is_null(&records) => Standing::NullMx,
             Lookup::Found(_) => Standing::TakesMail,
             Lookup::Unavailable(cause) => Standing::Unavailable(cause),
-            Lookup::Absent => match self.addresses(domain).await {
+            Lookup::Absent => match self.addresses(Asker::Session, domain).await {
                 Lookup::Found(_) => Standing::TakesMail,
                 Lookup::Absent => Standing::Unknown,
                 Lookup::Unavailable(cause) => Standing::Unavailable(cause),
@@ -140,7 +155,7 @@ impl Dns {
     /// The names of `address` that lead back to it: whoever runs its reverse zone can write any name there.
     pub async fn names(&self, address: IpAddr) -> Lookup<Vec<Domain>> {
         let pointer = Name::from(address).to_ascii();
-        let named = self.query_name(&self.under_way, &pointer, RecordType::PTR, |data| match data {
+        let named = self.query_name(&self.of_sessions, &pointer, RecordType::PTR, |data| match data {
             RData::PTR(name) => Domain::parse(&name.to_ascii()).ok(),
             _ => None,
         });
@@ -149,7 +164,7 @@ impl Dns {
             other => return other,
         };
         names.truncate(MAX_NAMES);
-        let checked = join_all(names.iter().map(|name| self.addresses(name))).await;
+        let checked = join_all(names.iter().map(|name| self.addresses(Asker::Session, name))).await;
         let mut outage = None;
         let mut confirmed = Vec::new();
         for (name, addresses) in names.into_iter().zip(checked) {
@@ -177,11 +192,16 @@ impl Dns {
 
     async fn query<T>(
         &self,
+        asker: Asker,
         name: &Domain,
         record_type: RecordType,
         take: impl Fn(&RData) -> Option<T>,
     ) -> Lookup<Vec<T>> {
-        self.query_name(&self.under_way, name.ascii(), record_type, take).await
+        let room = match asker {
+            Asker::Session => &self.of_sessions,
+            Asker::Mail => &self.for_mail,
+        };
+        self.query_name(room, name.ascii(), record_type, take).await
     }
 
     async fn query_name<T>(
@@ -261,7 +281,7 @@ fn build(config: &DnsConfig, cached: u64) -> Result<TokioResolver, NetError> {
     options.positive_max_ttl = (cached > 0).then_some(MAX_CACHE_TIME);
     options.negative_max_ttl = Some(MAX_NEGATIVE_CACHE_TIME);
     // Above our own bound, so that this one never turns a query away.
-    options.max_active_requests = 2 * MAX_QUERIES;
+    options.max_active_requests = 2 * MAX_QUERIES + MAX_MAIL_QUERIES;
     builder.build()
 }
 
@@ -342,13 +362,13 @@ mod tests {
         let dns = Dns::new(&server.config());
         let mx = |preference, exchange: &str| MxRecord { preference, exchange: exchange.to_owned() };
         assert_eq!(
-            dns.mx(&domain("d.test")).await,
+            dns.mx(Asker::Mail, &domain("d.test")).await,
             Lookup::Found(vec![mx(10, "mx1.d.test."), mx(20, "mx2.d.test.")])
         );
-        assert_eq!(dns.mx(&domain("null.test")).await, Lookup::Found(vec![mx(0, ".")]));
-        assert_eq!(dns.mx(&domain("mx2.d.test")).await, Lookup::Absent);
-        assert_eq!(dns.mx(&domain("no.test")).await, Lookup::Absent);
-        assert!(matches!(dns.mx(&domain("broken.test")).await, Lookup::Unavailable(_)));
+        assert_eq!(dns.mx(Asker::Mail, &domain("null.test")).await, Lookup::Found(vec![mx(0, ".")]));
+        assert_eq!(dns.mx(Asker::Mail, &domain("mx2.d.test")).await, Lookup::Absent);
+        assert_eq!(dns.mx(Asker::Mail, &domain("no.test")).await, Lookup::Absent);
+        assert!(matches!(dns.mx(Asker::Mail, &domain("broken.test")).await, Lookup::Unavailable(_)));
         for (name, expect) in [
             ("mx1.d.test", &["192.0.2.1", "2001:db8::1"][..]),
             ("alias.test", &["192.0.2.1", "2001:db8::1"]),
@@ -356,11 +376,11 @@ mod tests {
             ("half.test", &["192.0.2.3"]),
         ] {
             let expect = expect.iter().map(|address| address.parse().unwrap()).collect();
-            assert_eq!(dns.addresses(&domain(name)).await, Lookup::Found(expect), "{name}");
+            assert_eq!(dns.addresses(Asker::Mail, &domain(name)).await, Lookup::Found(expect), "{name}");
         }
-        assert_eq!(dns.addresses(&domain("d.test")).await, Lookup::Absent);
-        assert_eq!(dns.addresses(&domain("no.test")).await, Lookup::Absent);
-        assert!(matches!(dns.addresses(&domain("broken.test")).await, Lookup::Unavailable(_)));
+        assert_eq!(dns.addresses(Asker::Mail, &domain("d.test")).await, Lookup::Absent);
+        assert_eq!(dns.addresses(Asker::Mail, &domain("no.test")).await, Lookup::Absent);
+        assert!(matches!(dns.addresses(Asker::Mail, &domain("broken.test")).await, Lookup::Unavailable(_)));
     }
 
     #[tokio::test]
@@ -373,7 +393,7 @@ mod tests {
         ];
         let server = DnsServer::start(&zone).await;
         let dns = Dns::new(&server.config());
-        assert!(matches!(dns.mx(&domain("lame.test")).await, Lookup::Unavailable(_)));
+        assert!(matches!(dns.mx(Asker::Mail, &domain("lame.test")).await, Lookup::Unavailable(_)));
         assert!(matches!(dns.standing(&domain("lame.test")).await, Standing::Unavailable(_)));
         assert!(matches!(dns.codes("lame.test").await, Lookup::Unavailable(_)));
         assert!(matches!(dns.codes("refused.test").await, Lookup::Unavailable(_)));
@@ -400,7 +420,7 @@ mod tests {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let servers = vec![silent.local_addr().unwrap()];
         let dns = Dns::new(&DnsConfig { servers, timeout: Duration::from_millis(50) });
-        assert!(matches!(dns.mx(&domain("d.test")).await, Lookup::Unavailable(_)));
+        assert!(matches!(dns.mx(Asker::Mail, &domain("d.test")).await, Lookup::Unavailable(_)));
     }
 
     #[test]

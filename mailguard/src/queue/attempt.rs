@@ -10,6 +10,7 @@ use mailguard_core::outcome::Outcome;
 use mailguard_core::route::{NextHop, Route};
 use serde::{Deserialize, Serialize};
 
+use crate::routing::Names;
 use crate::store::body::Body;
 
 /// A message as one attempt gets it.
@@ -32,11 +33,15 @@ pub struct Outgoing {
 
 /// Hands messages to next hops, by their routes. One implementation, `delivery`; tests have their own.
 pub trait Deliver: Send + Sync + 'static {
-    /// Tries once, within limits of time of its own. One outcome a recipient, in the envelope's order.
+    /// Asks what the names of a next hop lead to, within limits of time of its own; nothing where it has none.
+    fn look_up<'a>(&'a self, config: &'a Arc<Config>, next_hop: &'a NextHop) -> BoxFuture<'a, Option<Names>>;
+
+    /// Tries once, within limits of time of its own, at what the names lead to. One outcome a recipient, in the envelope's order.
     fn attempt<'a>(
         &'a self,
         config: &'a Arc<Config>,
         route: &'a Route,
+        names: Option<&'a Names>,
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>>;
 }

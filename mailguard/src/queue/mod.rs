@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
 use mailguard_core::mail::{QueueId, UnixTime};
-use mailguard_core::schedule::{Limits, Schedule};
+use mailguard_core::schedule::{Limits, STANDINGS, Schedule};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -31,6 +31,8 @@ pub use self::attempt::{Attempted, Consequence, Deliver, Outgoing, Witness};
 pub use self::handle::{PauseError, QueueHandle};
 
 use self::notice::AdministratorNotices;
+use crate::lookup::dns::MAX_MAIL_QUERIES;
+use crate::routing::{HOSTS_AT_ONCE, Names};
 use crate::spool::IdMint;
 use crate::store::intake::Held;
 use crate::store::recover::Recovered;
@@ -39,8 +41,21 @@ use crate::store::spool_db::SpoolDb;
 /// Most recipients of one attempt: what every server must take (RFC 5321 §4.5.3.1.8).
 pub const MAX_ATTEMPT_RECIPIENTS: usize = 100;
 
+/// Attempts at once to next hops of one standing: those that an administrator named, those that answered lately, new ones, and
+/// those that failed have a quarter each of all places (docs/adr/0016).
+pub const MAX_ATTEMPTS_A_STANDING: usize = 75;
+
 /// Attempts at once, in all.
-pub const MAX_ATTEMPTS_IN_FLIGHT: usize = 200;
+pub const MAX_ATTEMPTS_IN_FLIGHT: usize = STANDINGS * MAX_ATTEMPTS_A_STANDING;
+
+/// Next hops of one standing whose names are looked up at once.
+pub const MAX_LOOKUPS_A_STANDING: usize = 64;
+
+/// For how long what a next hop's names lead to holds for new attempts, whatever its TTL.
+const NAMES_TIME: Duration = Duration::from_secs(30);
+
+// Addresses of both families. No look-up waits for another one.
+const _: () = assert!(STANDINGS * MAX_LOOKUPS_A_STANDING * HOSTS_AT_ONCE * 2 <= MAX_MAIL_QUERIES);
 
 /// Attempts at once to one next hop.
 pub const MAX_ATTEMPTS_PER_HOP: usize = 20;
@@ -84,7 +99,11 @@ impl Queue {
     }
 
     fn start_with(surroundings: Surroundings, recovered: &Recovered, clock: Clock) -> Self {
-        let limits = Limits { in_flight: MAX_ATTEMPTS_IN_FLIGHT, per_hop: MAX_ATTEMPTS_PER_HOP };
+        let limits = Limits {
+            places: MAX_ATTEMPTS_A_STANDING,
+            per_hop: MAX_ATTEMPTS_PER_HOP,
+            lookups: MAX_LOOKUPS_A_STANDING,
+        };
         let mut state = State {
             schedule: Schedule::new(limits),
             live: HashMap::with_capacity(recovered.queued.len()),
@@ -178,7 +197,7 @@ impl Shared {
 
 /// Bounded by the spool on disk: an entry a message, bodies within the budget of `spool`.
 struct State {
-    schedule: Schedule<Work>,
+    schedule: Schedule<Work, Arc<Names>>,
     /// Every message that waits.
     live: HashMap<QueueId, Live>,
     /// Tasks that make attempts or note their outcomes.

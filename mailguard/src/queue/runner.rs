@@ -1,20 +1,24 @@
 //! The one task that puts messages in line: what the spool hands over, and what is due.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::join_all;
+use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::NoRoute;
+use mailguard_core::route::{NoRoute, Route};
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::EnhancedStatus;
 
 use super::judge::told_at;
 use super::plan::{Group, Orders, plan};
 use super::worker::{Settling, work};
-use super::{LOAD_BATCH, Live, STORE_RETRY, Shared, Work, Worker};
+use super::{LOAD_BATCH, Live, NAMES_TIME, STORE_RETRY, Shared, Work, Worker};
+use crate::routing::Names;
 use crate::store::intake::{Committed, Held};
 use crate::store::record::{MessageRecord, RecipientState};
 use crate::store::rows::Job;
@@ -181,10 +185,22 @@ impl Shared {
         if *self.stopping.borrow() {
             return;
         }
+        let now = self.now();
         let mut state = self.lock();
-        while let Some((route, first)) = state.schedule.poll_start() {
+        while let Some(first) = state.schedule.poll_start(now) {
             let worker = Worker::register(self, &mut state);
-            tokio::spawn(work(worker, route, first));
+            tokio::spawn(work(worker, first));
+        }
+        drop(state);
+        // Names that hold no longer are found out when a place is to be taken.
+        self.look_up_names();
+    }
+
+    /// Asks for the names of the next hops whose turn it is.
+    pub(super) fn look_up_names(self: &Arc<Self>) {
+        let mut state = self.lock();
+        while let Some(route) = state.schedule.poll_lookup() {
+            tokio::spawn(look_up(self.clone(), route));
         }
     }
 
@@ -201,6 +217,26 @@ impl Shared {
             }
         }
     }
+}
+
+/// Asks for the names of one next hop, and starts what may start then. A stop doesn't wait for it.
+async fn look_up(shared: Arc<Shared>, route: Route) {
+    let mut stopping = shared.stopping.subscribe();
+    let config = shared.around.config.load_full();
+    let asked = shared.around.deliver.look_up(&config, &route.next_hop);
+    // A mistake there must not take a place for good.
+    let asked = AssertUnwindSafe(asked).catch_unwind();
+    let names = tokio::select! {
+        names = asked => names.ok().flatten().unwrap_or_else(unknown),
+        _ = stopping.wait_for(|stopping| *stopping) => return,
+    };
+    let now = shared.now();
+    shared.lock().schedule.looked_up(now, &route, Arc::new(names), now.plus(NAMES_TIME));
+    shared.start_workers();
+}
+
+fn unknown() -> Names {
+    Names::Host(Lookup::Unavailable("its look-up broke off by a mistake of mailguard".to_owned()))
 }
 
 /// What the store has under an id: a record, nothing, or something that can't be read.

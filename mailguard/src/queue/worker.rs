@@ -9,7 +9,7 @@ use mailguard_core::dsn::{Action, Reader};
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
-use mailguard_core::schedule::Health;
+use mailguard_core::schedule::{Health, Start};
 use mailguard_core::smtp::EnhancedStatus;
 
 use super::attempt::{Attempted, Consequence, Outgoing};
@@ -17,6 +17,7 @@ use super::judge::{Judgement, judge, retry_policy};
 use super::notice::{Reported, notice};
 use super::plan::{envelope, is_paused};
 use super::{STORE_RETRY, Shared, Work, Worker};
+use crate::routing::Names;
 use crate::store::body::Body;
 use crate::store::record::{MessageRecord, Reason};
 use crate::store::rows::{Accept, Answer, Job, Record};
@@ -27,11 +28,11 @@ use crate::store::writer::WriteError;
 const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
 
 /// Makes attempts until none may start. `first` counts as in flight.
-pub(super) async fn work(worker: Worker, route: Route, first: Work) {
+pub(super) async fn work(worker: Worker, first: Start<Work, Arc<Names>>) {
     let shared = &worker.0;
-    let mut next = Some((route, first));
-    while let Some((route, work)) = next {
-        shared.attempt(&route, work).await;
+    let mut next = Some(first);
+    while let Some(Start { route, names, work }) = next {
+        shared.attempt(&route, names.as_deref(), work).await;
         next = shared.next_start();
     }
 }
@@ -47,16 +48,20 @@ pub(super) struct Settling {
 }
 
 impl Shared {
-    fn next_start(&self) -> Option<(Route, Work)> {
+    fn next_start(self: &Arc<Self>) -> Option<Start<Work, Arc<Names>>> {
         if *self.stopping.borrow() {
             return None;
         }
-        self.lock().schedule.poll_start()
+        let now = self.now();
+        let next = self.lock().schedule.poll_start(now);
+        self.look_up_names();
+        next
     }
 
-    async fn attempt(&self, route: &Route, work: Work) {
+    async fn attempt(&self, route: &Route, names: Option<&Names>, work: Work) {
         let Some((record, body)) = self.fetch(route, &work).await else {
-            self.lock().schedule.abandoned(route);
+            let now = self.now();
+            self.lock().schedule.abandoned(now, route);
             return;
         };
         let id = work.id;
@@ -68,7 +73,7 @@ impl Shared {
             body,
             received_at: record.received_at,
         };
-        let attempt = self.around.deliver.attempt(&work.config, route, &outgoing);
+        let attempt = self.around.deliver.attempt(&work.config, route, names, &outgoing);
         // A mistake in one delivery must not take a place in the schedule for good.
         let outcomes = AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_default();
         let outcomes = complete(outcomes, outgoing.recipients.len());

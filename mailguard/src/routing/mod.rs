@@ -1,23 +1,40 @@
 //! From a next hop to the addresses to try, in order (RFC 5321 §5.1), none of them ourselves.
 //!
-//! `core::route` has chosen the next hop; here the DNS is asked and `core::mx` decides. Connecting is `delivery`'s.
+//! `core::route` has chosen the next hop; here the DNS is asked, before an attempt has its place, and `core::mx` decides. Where
+//! anybody's word may lead to is decided here and in `core::reach`. Connecting is `delivery`'s.
 
 mod own;
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
-use mailguard_core::mx::{self, Target};
-use mailguard_core::route::{NextHop, NoRoute, SMTP_PORT};
+use mailguard_core::mx::{self, Exchanger, Target};
+use mailguard_core::reach;
+use mailguard_core::route::{NamedBy, NextHop, NoRoute, Route, SMTP_PORT};
+use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::loop_report;
+use tokio::time::{Instant, timeout_at};
 
+use self::own::Here;
 pub use self::own::OwnListeners;
-use crate::lookup::dns::Dns;
+use crate::lookup::dns::{Asker, Dns};
+
+/// How long all names of a next hop may take: what is missing then counts as an outage of the DNS.
+pub const LOOKUP_TIME: Duration = Duration::from_secs(30);
+
+/// Hosts of a next hop whose addresses are asked for at one time.
+pub const HOSTS_AT_ONCE: usize = 2;
+
+/// As 5.4.6, "routing loop detected", where a change of configuration mends it (RFC 3463 §3.5).
+pub const LOOP_TO_BE_MENDED: EnhancedStatus = EnhancedStatus::new(4, 4, 6);
 
 /// A server to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,43 +63,102 @@ pub fn destination_name(hop: &NextHop) -> String {
     }
 }
 
-/// The servers of `hop` in the order to try them. `own_name` is how we call ourselves in MX records.
-pub async fn destinations(
-    dns: &Dns,
-    hop: &NextHop,
-    own_name: &Domain,
-    own: &OwnListeners,
-) -> Result<Vec<Destination>, NoRoute> {
-    match hop {
-        NextHop::Address(address) => {
-            without_ourselves(hop, vec![Destination { name: None, address: *address }], own)
-        }
-        NextHop::Host(name, port) => {
-            let targets = mx::host_targets(name, dns.addresses(name).await, seed())?;
-            without_ourselves(hop, with_port(targets, *port), own)
-        }
+/// What the DNS says of a next hop: looked up once for many attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// The addresses of a host.
+    Host(Lookup<Vec<IpAddr>>),
+    /// The mail exchangers of a domain and their addresses; or why there are none.
+    Exchangers(Result<Vec<Resolved>, NoRoute>),
+}
+
+/// A mail exchanger and its addresses.
+pub type Resolved = (Exchanger, Lookup<Vec<IpAddr>>);
+
+/// Asks the DNS about `hop`, for [`LOOKUP_TIME`] at most. Nothing is to be asked about an address.
+pub async fn look_up(dns: &Dns, hop: &NextHop) -> Option<Names> {
+    let until = Instant::now() + LOOKUP_TIME;
+    Some(match hop {
+        NextHop::Address(_) => return None,
+        NextHop::Host(name, _) => Names::Host(addresses(dns, name, until).await),
         NextHop::Mx(domain) => {
-            let exchangers = mx::exchangers(domain, dns.mx(domain).await, seed())?;
-            let resolved = join_all(exchangers.into_iter().map(|exchanger| async {
-                let addresses = addresses(dns, &exchanger.name).await;
-                (exchanger, addresses)
-            }))
-            .await;
-            let is_ours = |name: &Domain, address: Option<IpAddr>| match address {
-                Some(address) => own.contains(SocketAddr::new(address, SMTP_PORT)),
-                None => name == own_name,
+            let records = in_time(until, dns.mx(Asker::Mail, domain)).await;
+            let exchangers = match mx::exchangers(domain, records, seed()) {
+                Ok(exchangers) => exchangers,
+                Err(none) => return Some(Names::Exchangers(Err(none))),
             };
-            Ok(with_port(mx::targets(domain, resolved, is_ours, seed())?, SMTP_PORT))
+            let resolved = stream::iter(exchangers).map(|exchanger| async move {
+                let addresses = addresses(dns, &exchanger.name, until).await;
+                (exchanger, addresses)
+            });
+            Names::Exchangers(Ok(resolved.buffered(HOSTS_AT_ONCE).collect().await))
         }
-    }
+    })
+}
+
+async fn in_time<T>(until: Instant, lookup: impl Future<Output = Lookup<T>>) -> Lookup<T> {
+    let late = || Lookup::Unavailable(format!("no answer within {} seconds", LOOKUP_TIME.as_secs()));
+    timeout_at(until, lookup).await.unwrap_or_else(|_| late())
 }
 
 /// An MX must be a name (RFC 1035 §3.3.9); some write an address, which the DNS would be asked for in vain.
-async fn addresses(dns: &Dns, name: &Domain) -> Lookup<Vec<IpAddr>> {
+async fn addresses(dns: &Dns, name: &Domain, until: Instant) -> Lookup<Vec<IpAddr>> {
     match name.ascii().parse() {
         Ok(address) => Lookup::Found(vec![address]),
-        Err(_) => dns.addresses(name).await,
+        Err(_) => in_time(until, dns.addresses(Asker::Mail, name)).await,
     }
+}
+
+/// The servers of a route in the order to try them. `names` is what [`look_up`] gave, `own_name` how we call ourselves in MX
+/// records.
+pub fn destinations(
+    route: &Route,
+    names: Option<&Names>,
+    own_name: &Domain,
+    own: &OwnListeners,
+) -> Result<Vec<Destination>, NoRoute> {
+    let hop = &route.next_hop;
+    match (hop, names) {
+        (NextHop::Address(address), _) => {
+            if route.named_by == NamedBy::Mail {
+                reachable_by_mail(*address, &own.here())?;
+            }
+            without_ourselves(route, vec![Destination { name: None, address: *address }], own)
+        }
+        (NextHop::Host(name, port), Some(Names::Host(addresses))) => {
+            let targets = mx::host_targets(name, addresses.clone(), seed())?;
+            without_ourselves(route, with_port(targets, *port), own)
+        }
+        (NextHop::Mx(domain), Some(Names::Exchangers(exchangers))) => {
+            let here = own.here();
+            let is_ours = |name: &Domain, address: Option<IpAddr>| match address {
+                Some(address) => here.has(address),
+                None => name == own_name,
+            };
+            Ok(with_port(mx::targets(domain, exchangers.clone()?, is_ours, seed())?, SMTP_PORT))
+        }
+        (NextHop::Host(..) | NextHop::Mx(_), _) => Err(NoRoute {
+            status: EnhancedStatus::new(4, 4, 3),
+            transient: true,
+            reason: format!("{hop} wasn't looked up"),
+        }),
+    }
+}
+
+/// Whether anybody's word may lead to this address.
+fn reachable_by_mail(address: SocketAddr, here: &Here) -> Result<(), NoRoute> {
+    if let Some(kind) = reach::unfit(address.ip()) {
+        let reason =
+            format!("{} is {kind}: mail goes there only where the configuration says so", address.ip());
+        return Err(NoRoute { status: EnhancedStatus::new(5, 1, 2), transient: false, reason });
+    }
+    if here.has(address.ip()) {
+        let why =
+            "it is an address of this host. Set an [[incoming_domain]] or a [[domain_route]] for its mail";
+        let report = loop_report(&address.to_string(), "", why);
+        return Err(NoRoute { status: report.status, transient: false, reason: report.text });
+    }
+    Ok(())
 }
 
 fn with_port(targets: Vec<Target>, port: u16) -> Vec<Destination> {
@@ -92,10 +168,10 @@ fn with_port(targets: Vec<Target>, port: u16) -> Vec<Destination> {
         .collect()
 }
 
-/// A next hop that an administrator or a client named: what of it is ourselves is left out, and if that is all
-/// of it, mail would only come back (RFC 3463: 5.4.6).
+/// A next hop that is named by its host or address: what of it is ourselves is left out, and if that is all of it, mail would
+/// only come back. Where an administrator named it, it waits until he has mended that.
 fn without_ourselves(
-    hop: &NextHop,
+    route: &Route,
     mut destinations: Vec<Destination>,
     own: &OwnListeners,
 ) -> Result<Vec<Destination>, NoRoute> {
@@ -105,8 +181,10 @@ fn without_ourselves(
     }
     let why = "mailguard itself listens there. Change the server of the [[incoming_domain]], the \
                [smarthost], or delivery.default";
-    let report = loop_report(&destination_name(hop), "", why);
-    Err(NoRoute { status: report.status, transient: false, reason: report.text })
+    let report = loop_report(&destination_name(&route.next_hop), "", why);
+    let transient = route.named_by == NamedBy::Administrator;
+    let status = if transient { LOOP_TO_BE_MENDED } else { report.status };
+    Err(NoRoute { status, transient, reason: report.text })
 }
 
 /// Differs from call to call: the load is balanced, nothing is kept secret by it.
@@ -116,6 +194,8 @@ fn seed() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use mailguard_core::config::model::Tls;
+
     use super::*;
     use crate::lookup::dns_server::DnsServer;
 
@@ -124,7 +204,7 @@ mod tests {
         "d.test MX 10 a.test",
         "a.test A 192.0.2.1",
         "a.test AAAA 2001:db8::1",
-        "b.test A 192.0.2.2",
+        "b.test A 203.0.113.2",
         "plain.test A 192.0.2.3",
         "ours.test MX 10 a.test",
         "ours.test MX 20 guard.test",
@@ -136,30 +216,41 @@ mod tests {
         "null.test MX 0 .",
         "down.test MX SERVFAIL",
         "relay.test A 192.0.2.5",
+        "local.test A 127.0.0.1",
+        "to-local.test MX 10 local.test",
+        "mapped.test AAAA ::ffff:127.0.0.1",
+        "literal-local.test MX 10 127.0.0.1",
+        "half-local.test MX 10 local.test",
+        "half-local.test MX 20 a.test",
     ];
 
     fn mx(text: &str) -> NextHop {
         NextHop::Mx(Domain::parse(text).unwrap())
     }
 
-    async fn resolve(hop: &NextHop) -> Result<String, (String, bool)> {
+    async fn resolve(hop: &NextHop, named_by: NamedBy) -> Result<String, (String, bool)> {
         let server = DnsServer::start(ZONE).await;
         let own =
             OwnListeners::new(vec!["192.0.2.9:25".parse().unwrap(), "127.0.0.1:10025".parse().unwrap()]);
-        destinations(&Dns::new(&server.config()), hop, &Domain::parse("guard.test").unwrap(), &own)
-            .await
+        let names = look_up(&Dns::new(&server.config()), hop).await;
+        let route = Route { next_hop: hop.clone(), outgoing: None, tls: Tls::Off, smarthost: None, named_by };
+        destinations(&route, names.as_ref(), &Domain::parse("guard.test").unwrap(), &own)
             .map(|list| list.iter().map(Destination::to_string).collect::<Vec<_>>().join(" "))
             .map_err(|no| (no.status.to_string(), no.transient))
     }
 
-    async fn check(hop: NextHop, expect: Result<&str, (&str, bool)>) {
+    async fn check_by(named_by: NamedBy, hop: NextHop, expect: Result<&str, (&str, bool)>) {
         let expect = expect.map(str::to_owned).map_err(|(status, transient)| (status.to_owned(), transient));
-        assert_eq!(resolve(&hop).await, expect, "{hop}");
+        assert_eq!(resolve(&hop, named_by).await, expect, "{hop} by {named_by:?}");
+    }
+
+    async fn check(hop: NextHop, expect: Result<&str, (&str, bool)>) {
+        check_by(NamedBy::Mail, hop, expect).await;
     }
 
     #[tokio::test]
     async fn mail_exchangers() {
-        check(mx("d.test"), Ok("a.test[2001:db8::1]:25 a.test[192.0.2.1]:25 b.test[192.0.2.2]:25")).await;
+        check(mx("d.test"), Ok("a.test[2001:db8::1]:25 a.test[192.0.2.1]:25 b.test[203.0.113.2]:25")).await;
         check(mx("plain.test"), Ok("plain.test[192.0.2.3]:25")).await;
         check(mx("ours.test"), Ok("a.test[2001:db8::1]:25 a.test[192.0.2.1]:25")).await;
         check(mx("literal.test"), Ok("192.0.2.4[192.0.2.4]:25")).await;
@@ -172,13 +263,49 @@ mod tests {
     #[tokio::test]
     async fn named_hosts_and_addresses() {
         let relay = |name, port| NextHop::Host(Domain::parse(name).unwrap(), port);
-        check(relay("relay.test", 2525), Ok("relay.test[192.0.2.5]:2525")).await;
-        check(relay("no.test", 25), Err(("4.4.4", true))).await;
-        check(relay("guard.test", 25), Err(("5.4.6", false))).await;
-        check(relay("guard.test", 26), Ok("guard.test[192.0.2.9]:26")).await;
         let address = |text: &str| NextHop::Address(text.parse().unwrap());
+        for (hop, expect) in [
+            (relay("relay.test", 2525), Ok("relay.test[192.0.2.5]:2525")),
+            (relay("no.test", 25), Err(("4.4.4", true))),
+            (relay("guard.test", 25), Err(("4.4.6", true))),
+            (relay("guard.test", 26), Ok("guard.test[192.0.2.9]:26")),
+            (relay("local.test", 26), Ok("local.test[127.0.0.1]:26")),
+            (address("192.0.2.7:25"), Ok("[192.0.2.7]:25")),
+            (address("127.0.0.1:25"), Ok("[127.0.0.1]:25")),
+            (address("127.0.0.1:10025"), Err(("4.4.6", true))),
+        ] {
+            check_by(NamedBy::Administrator, hop, expect).await;
+        }
         check(address("192.0.2.7:25"), Ok("[192.0.2.7]:25")).await;
         check(address("[2001:db8::7]:25"), Ok("[2001:db8::7]:25")).await;
-        check(address("127.0.0.1:10025"), Err(("5.4.6", false))).await;
+        check(address("192.0.2.9:25"), Err(("5.4.6", false))).await;
+    }
+
+    /// Anybody can write these; they would lead to what trusts whoever is local.
+    #[tokio::test]
+    async fn mail_leads_to_no_loopback_and_to_no_address_of_ours() {
+        for literal in [
+            "127.0.0.1:25",
+            "127.8.8.8:25",
+            "[::1]:25",
+            "[::ffff:127.0.0.1]:25",
+            "[64:ff9b::7f00:1]:25",
+            "0.0.0.0:25",
+            "[::]:25",
+            "169.254.1.1:25",
+            "[fe80::1]:25",
+            "224.0.0.1:25",
+            "255.255.255.255:25",
+        ] {
+            check(NextHop::Address(literal.parse().unwrap()), Err(("5.1.2", false))).await;
+        }
+        check(mx("local.test"), Err(("5.1.2", false))).await;
+        check(mx("to-local.test"), Err(("5.1.2", false))).await;
+        check(mx("mapped.test"), Err(("5.1.2", false))).await;
+        check(mx("literal-local.test"), Err(("5.1.2", false))).await;
+        check(mx("half-local.test"), Ok("a.test[2001:db8::1]:25 a.test[192.0.2.1]:25")).await;
+        for ours in ["192.0.2.9:25", "192.0.2.9:2525", "[::ffff:192.0.2.9]:25"] {
+            check(NextHop::Address(ours.parse().unwrap()), Err(("5.4.6", false))).await;
+        }
     }
 }

@@ -18,6 +18,12 @@ impl OwnListeners {
         Self { listeners: listeners.into_iter().collect() }
     }
 
+    /// The addresses of this host, now: those that the interfaces have, and those on which we listen.
+    pub(super) fn here(&self) -> Here {
+        let listeners = self.listeners.iter().map(|listener| listener.ip().to_canonical());
+        Here(addresses().into_iter().chain(listeners).collect())
+    }
+
     /// Whether a connection to `address` would come back to us.
     pub fn contains(&self, address: SocketAddr) -> bool {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -31,20 +37,32 @@ impl OwnListeners {
             };
             covers && listener.port() == address.port()
         });
-        listens_everywhere && !address.ip().is_loopback() && is_local(address.ip())
+        listens_everywhere && !address.ip().is_loopback() && addresses().contains(&address.ip())
     }
 }
 
-/// Whether an interface has the address. Interfaces that can't be listed have none: the greeting will tell.
-fn is_local(address: IpAddr) -> bool {
-    let Ok(mut interfaces) = getifaddrs() else { return false };
-    interfaces.any(|interface| {
-        interface.address.is_some_and(|storage| {
+/// This host's addresses at one moment.
+pub(super) struct Here(HashSet<IpAddr>);
+
+impl Here {
+    /// Whether the address is one of this host's, on whatever port; the loopback ones excepted, which every host has.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        !address.is_loopback() && self.0.contains(&address)
+    }
+}
+
+/// The addresses of this host's interfaces. Interfaces that can't be listed have none: the greeting will tell.
+pub(super) fn addresses() -> HashSet<IpAddr> {
+    let interfaces = getifaddrs().into_iter().flatten();
+    interfaces
+        .filter_map(|interface| {
+            let storage = interface.address?;
             let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
             let v6 = storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
-            v4.or(v6) == Some(address)
+            v4.or(v6)
         })
-    })
+        .collect()
 }
 
 #[cfg(test)]
@@ -74,6 +92,7 @@ mod tests {
             check(&["0.0.0.0:25"], &format!("{ip}:25"), true);
             check(&["[::]:25"], &format!("{ip}:25"), true);
             check(&["0.0.0.0:25"], &format!("{ip}:26"), false);
+            assert!(OwnListeners::default().here().has(ip.into()), "{ip}");
         }
     }
 }

@@ -321,7 +321,7 @@ impl ControlHandler {
         // As if it came to an address of this host: what a client had dialled is known to its session only.
         let Explanation { steps, route } = route::explain(&config, &sender, &path, &Origin::Own);
         let servers = match &route {
-            Ok(route) => self.parts.delivery.destinations(&config, &route.next_hop).await,
+            Ok(route) => self.parts.delivery.destinations(&config, route).await,
             Err(none) => Err(none.clone()),
         };
         Ok(Answer::Route(Box::new(rows::route_row(&sender, &path, steps, route.ok(), servers))))

@@ -12,7 +12,7 @@ use mailguard::spool::Body;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Mailbox, Recipient, ReversePath};
 use mailguard_core::outcome::Outcome;
-use mailguard_core::route::{self, NextHop};
+use mailguard_core::route;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::wait_until;
 
@@ -59,9 +59,8 @@ async fn many_messages_over_few_sessions() {
                 let content = format!("Subject: {lane}-{number}\r\n\r\n.dot\r\n..\r\n.\r\nlast line\r\n");
                 let body = Body::Memory(Bytes::from(content));
                 let to = envelope("bob@server.example.test");
-                let outcomes = delivery
-                    .attempt(&config, &route::direct(&config, NextHop::Address(address), None), &to, &body)
-                    .await;
+                let outcomes =
+                    delivery.attempt(&config, &route::to_incoming(&config, address), None, &to, &body).await;
                 assert!(matches!(outcomes.as_slice(), [Outcome::Delivered(_)]), "{outcomes:?}");
             }
         })

@@ -12,13 +12,12 @@ async fn sent(content: &str, offers: &str) -> (String, Vec<String>) {
     let body = writer.finish().await.unwrap();
     let script = format!("S: 220 mx.test\n{}", STEPWISE.replace("S: 250 mx.test", offers));
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
-    let dns = Sender::new(&[]).await.dns;
     let own_name = Domain::parse("guard.test").unwrap();
-    let terms = Terms { dns, own_name: &own_name, helo: Some(&own_name), postmaster: None };
+    let terms = Terms { own_name: &own_name, helo: Some(&own_name), postmaster: None };
     let bodies = BodyDirectory::new(scratch.clone());
     let delivery = Delivery::default().with_scratch(Arc::new(move || bodies.writer(7)));
     let envelope = envelope(&["c@d.test"]);
-    let outcomes = delivery.attempt_on(&terms, &to(server.address), &envelope, &body).await;
+    let outcomes = delivery.attempt_on(&terms, &to(server.address), None, &envelope, &body).await;
     assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0, "nothing is left");
     (format!("{} {}", show(&outcomes[0]), outcomes[0].report().transfer), server.seen())
 }

@@ -16,6 +16,7 @@ use mailguard_core::route::NextHop;
 use super::scripted::ScriptedServer;
 use super::session::Identity;
 use super::*;
+use crate::lookup::dns::Dns;
 use crate::lookup::dns_server::DnsServer;
 use crate::store::body::BodyDirectory;
 
@@ -65,7 +66,8 @@ fn envelope(recipients: &[&str]) -> Envelope {
 }
 
 fn plainly(next_hop: NextHop) -> Route {
-    Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None }
+    let named_by = NamedBy::Administrator;
+    Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None, named_by }
 }
 
 fn to(server: SocketAddr) -> Route {
@@ -79,12 +81,12 @@ fn short_body() -> Body {
 /// A sender with a resolver for `zone`.
 struct Sender {
     delivery: Delivery,
-    dns: Arc<Dns>,
+    dns: Dns,
 }
 
 impl Sender {
     async fn new(zone: &[&str]) -> Self {
-        let dns = Arc::new(Dns::new(&DnsServer::start(zone).await.config()));
+        let dns = Dns::new(&DnsServer::start(zone).await.config());
         let own = OwnListeners::new(vec!["127.0.0.1:10025".parse().unwrap()]);
         Self { delivery: Delivery::new(own), dns }
     }
@@ -93,13 +95,9 @@ impl Sender {
     async fn attempt(&self, route: &Route, envelope: &Envelope, body: &Body) -> String {
         let own_name = Domain::parse("guard.test").unwrap();
         let postmaster = Mailbox::parse("boss@d.test").unwrap();
-        let terms = Terms {
-            dns: self.dns.clone(),
-            own_name: &own_name,
-            helo: Some(&own_name),
-            postmaster: Some(&postmaster),
-        };
-        let outcomes = self.delivery.attempt_on(&terms, route, envelope, body).await;
+        let names = routing::look_up(&self.dns, &route.next_hop).await;
+        let terms = Terms { own_name: &own_name, helo: Some(&own_name), postmaster: Some(&postmaster) };
+        let outcomes = self.delivery.attempt_on(&terms, route, names.as_ref(), envelope, body).await;
         outcomes.iter().map(show).collect::<Vec<_>>().join(", ")
     }
 }
@@ -136,7 +134,8 @@ async fn refusals() {
     check(&["S: 554 5.3.2 no mail here"], "failed 5.3.2", &[]).await;
     check(&["S: 421 4.3.2 busy"], "deferred 4.3.2", &[]).await;
     check(&["close"], "deferred 4.4.2", &[]).await;
-    check(&["S: 220 guard.test ESMTP"], "failed 5.4.6", &[]).await;
+    // The administrator named it: its mail waits until he has mended that.
+    check(&["S: 220 guard.test ESMTP"], "deferred 4.4.6", &[]).await;
     check(&[&format!("{OPENING}\nclose")], "deferred 4.4.2", &[]).await;
     check(&[&format!("{OPENING}\n{}\ndata\nclose", envelope_accepted(7))], "deferred 4.4.2", &["hello\r\n"])
         .await;
@@ -147,14 +146,24 @@ async fn nobody_there_and_ourselves_there() {
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let sender = Sender::new(&[]).await;
     for (address, outcome) in
-        [(unused, "deferred 4.4.1"), ("127.0.0.1:10025".parse().unwrap(), "failed 5.4.6")]
+        [(unused, "deferred 4.4.1"), ("127.0.0.1:10025".parse().unwrap(), "deferred 4.4.6")]
     {
         let hop = to(address);
         assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, outcome);
     }
     sender.delivery.set_listeners(OwnListeners::new(vec![unused]));
     let hop = to(unused);
-    assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "failed 5.4.6");
+    assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "deferred 4.4.6");
+}
+
+#[test]
+fn a_loop_by_mail_fails_and_one_by_the_configuration_waits() {
+    let looped = || Outcome::Failed(Report::ours(LOOP, "", "it greets with our own name"));
+    let hop = to("192.0.2.1:25".parse().unwrap());
+    assert_eq!(show(&as_routed(looped(), &hop)), "deferred 4.4.6");
+    assert_eq!(show(&as_routed(looped(), &Route { named_by: NamedBy::Mail, ..hop.clone() })), "failed 5.4.6");
+    let refused = Outcome::Failed(Report::ours(EnhancedStatus::new(5, 3, 2), "", "no mail here"));
+    assert_eq!(show(&as_routed(refused, &hop)), "failed 5.3.2");
 }
 
 /// Two messages, one after the other.
@@ -377,11 +386,11 @@ async fn eight_bit_content_needs_a_server_that_takes_it() {
 async fn we_may_greet_with_our_address() {
     let script = format!("{OPENING}\n{}", one_message()).replace("EHLO guard.test", "EHLO [127.0.0.1]");
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
-    let Sender { delivery, dns } = Sender::new(&[]).await;
+    let Sender { delivery, .. } = Sender::new(&[]).await;
     let own_name = Domain::parse("guard.test").unwrap();
-    let terms = Terms { dns, own_name: &own_name, helo: None, postmaster: None };
+    let terms = Terms { own_name: &own_name, helo: None, postmaster: None };
     let hop = to(server.address);
-    let outcomes = delivery.attempt_on(&terms, &hop, &envelope(&["c@d.test"]), &short_body()).await;
+    let outcomes = delivery.attempt_on(&terms, &hop, None, &envelope(&["c@d.test"]), &short_body()).await;
     assert_eq!(show(&outcomes[0]), "delivered 2.0.0");
 }
 

@@ -30,17 +30,18 @@ impl Relay {
         let port = self.server.address.port();
         let host = SmarthostAddress::Name(name.clone());
         let smarthost = Smarthost { host, port, tls, ca: Some(self.ca.clone()), login };
-        Route { next_hop: NextHop::Host(name, port), outgoing: None, tls, smarthost: Some(smarthost.into()) }
+        Route { tls, smarthost: Some(smarthost.into()), ..plainly(NextHop::Host(name, port)) }
     }
 
     /// The outcome with how the session stood, and what the server saw.
     async fn send(&self, route: &Route) -> (String, Vec<String>) {
         let sender = Sender::new(&["relay.test A 127.0.0.1", "other.test A 127.0.0.1"]).await;
         let own_name = Domain::parse("guard.test").unwrap();
-        let terms =
-            Terms { dns: sender.dns.clone(), own_name: &own_name, helo: Some(&own_name), postmaster: None };
+        let terms = Terms { own_name: &own_name, helo: Some(&own_name), postmaster: None };
+        let names = routing::look_up(&sender.dns, &route.next_hop).await;
         let envelope = envelope(&["c@d.test"]);
-        let outcomes = sender.delivery.attempt_on(&terms, route, &envelope, &short_body()).await;
+        let outcomes =
+            sender.delivery.attempt_on(&terms, route, names.as_ref(), &envelope, &short_body()).await;
         let report = outcomes[0].report();
         (format!("{} {}", show(&outcomes[0]), report.transfer), self.server.seen())
     }
@@ -127,7 +128,7 @@ async fn where_connections_come_from() {
     let server = ScriptedServer::start("127.0.0.1:0", &[&script, "S: 220 mx.test"]).await;
     let own_name = Domain::parse("guard.test").unwrap();
     let sender = Sender::new(&[]).await;
-    let terms = Terms { dns: sender.dns.clone(), own_name: &own_name, helo: None, postmaster: None };
+    let terms = Terms { own_name: &own_name, helo: None, postmaster: None };
     let envelope = envelope(&["c@d.test"]);
     for (outgoing, expect, why) in [
         (OutgoingAddress::Address("127.0.0.9".parse().unwrap()), "delivered 2.0.0", ""),
@@ -140,7 +141,7 @@ async fn where_connections_come_from() {
         (OutgoingAddress::Interface("absent0".to_owned()), "deferred 4.4.1", "from absent0: "),
     ] {
         let route = Route { outgoing: Some(outgoing), ..to(server.address) };
-        let outcomes = sender.delivery.attempt_on(&terms, &route, &envelope, &short_body()).await;
+        let outcomes = sender.delivery.attempt_on(&terms, &route, None, &envelope, &short_body()).await;
         let said = &outcomes[0].report().text;
         assert_eq!((show(&outcomes[0]).as_str(), said.contains(why)), (expect, true), "{said}");
     }

@@ -13,10 +13,11 @@ use futures::future::BoxFuture;
 use mailguard_core::config::model::{DefaultRoute, Direction, IncomingDomain, MailRoute};
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Threat;
+use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{Domain, ReversePath};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::Route;
+use mailguard_core::route::{NextHop, Route};
 use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, mpsc};
@@ -27,6 +28,7 @@ use crate::spool::fixture::{client, config, mailbox, message, shared};
 use crate::spool::{Body, NewMessage, SPILL_OCTETS, Spool};
 use crate::store::lossy::{EIO, LossyDisk, LossyFiles};
 use crate::store::record::Reason;
+use crate::store::rows::Job;
 
 const MINUTE: u64 = 60_000_000;
 
@@ -79,15 +81,33 @@ struct Scripted {
 }
 
 impl Deliver for Scripted {
+    fn look_up<'a>(&'a self, _: &'a Arc<Config>, hop: &'a NextHop) -> BoxFuture<'a, Option<Names>> {
+        async move {
+            if hop.to_string().contains("nameless.test") {
+                std::future::pending().await
+            }
+            Some(Names::Host(Lookup::Absent))
+        }
+        .boxed()
+    }
+
     fn attempt<'a>(
         &'a self,
         _config: &'a Arc<Config>,
         route: &'a Route,
+        _names: Option<&'a Names>,
         message: &'a Outgoing,
     ) -> BoxFuture<'a, Vec<Outcome>> {
         async move {
             self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let hop = route.next_hop.to_string();
+            if hop == format!("mx:{SENTINEL}") {
+                self.running.fetch_sub(1, Ordering::SeqCst);
+                return vec![delivered()];
+            }
+            if hop.contains("dead-end") {
+                std::future::pending().await
+            }
             if hop.contains("slow.test") {
                 self.gate.acquire().await.unwrap().forget();
             }
@@ -113,13 +133,23 @@ impl Scripted {
     }
 }
 
-struct Notes(mpsc::UnboundedSender<Attempted>);
+/// Where a message goes that only tells that the queue has come so far.
+const SENTINEL: &str = "sentinel.test";
+
+struct Notes {
+    attempts: mpsc::UnboundedSender<Attempted>,
+    sentinel: Arc<Notify>,
+}
 
 impl Witness for Notes {
     fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()> {
         for one in attempted {
+            if one.recipient.to_string().contains(SENTINEL) {
+                self.sentinel.notify_one();
+                continue;
+            }
             // A test that has seen enough has gone.
-            let _ = self.0.send(one);
+            let _ = self.attempts.send(one);
         }
         async {}.boxed()
     }
@@ -134,6 +164,7 @@ struct House {
     config: Arc<ArcSwap<Config>>,
     deliver: Arc<Scripted>,
     attempts: mpsc::UnboundedReceiver<Attempted>,
+    sentinel: Arc<Notify>,
     now: Arc<AtomicU64>,
 }
 
@@ -164,19 +195,21 @@ impl House {
             gate: Semaphore::new(0),
         });
         let (notes, attempts) = mpsc::unbounded_channel();
+        let sentinel = Arc::new(Notify::new());
+        let notes = Notes { attempts: notes, sentinel: sentinel.clone() };
         let surroundings = Surroundings {
             db: db.clone(),
             config: config.clone(),
             ids: ids.clone(),
             deliver: deliver.clone(),
-            witness: Arc::new(Notes(notes)),
+            witness: Arc::new(notes),
         };
         let now = Arc::new(AtomicU64::new(now));
         let clock = now.clone();
         let clock: Clock = Arc::new(move || UnixTime(clock.load(Ordering::SeqCst)));
         let queue = Queue::start_with(surroundings, &recovered, clock);
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
-        Self { queue, spool, db, ids, config, deliver, attempts, now }
+        Self { queue, spool, db, ids, config, deliver, attempts, sentinel, now }
     }
 
     /// Commits what `change` makes of a message to these recipients.
@@ -215,11 +248,26 @@ impl House {
         QuarantineHandle::new(self.db.clone(), self.config.clone())
     }
 
+    /// Waits until the queue has done what is due now, however long the machine takes for it: what comes after it goes through,
+    /// and no attempt is under way.
+    async fn settle(&self) {
+        // What an attempt comes to may be due at once.
+        for _ in 0..2 {
+            self.commit(&[&format!("s@{SENTINEL}")], |_| {}).await;
+            self.sentinel.notified().await;
+            while self.queue.shared.lock().workers > 0 {
+                tokio::task::yield_now().await;
+            }
+            // What was only posted is on disk when the answer to this comes.
+            self.db.submit(Job::Expunge(Vec::new())).await.unwrap();
+        }
+    }
+
     /// Waits until nothing is queued, passing an hour at a time.
     async fn drain(&self) {
         while self.db.queue_stock().messages > 0 {
             self.pass(60 * MINUTE);
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.settle().await;
         }
     }
 
@@ -260,7 +308,7 @@ async fn retries_double_and_survive_a_restart() {
 
     let mut house = House::open(directory.path(), 6 * MINUTE, |_, _, _| delivered());
     house.pass(9 * MINUTE - 1);
-    tokio::task::yield_now().await;
+    house.settle().await;
     assert!(house.deliver.sent.lock().unwrap().is_empty(), "not before its time");
     let listing = house.queue.handle().list(None, 10).await.unwrap();
     let (listed, record) = &listing.rows[0];
@@ -573,4 +621,24 @@ async fn every_recipient_comes_to_one_end() {
     assert_eq!(table.iter().sum::<usize>(), expected, "{table:?}");
     assert_eq!(table[2], withheld);
     assert!(table.iter().all(|&count| count > 0) && reports > 0, "{table:?}, {reports} reports");
+}
+
+/// Places are left to the server inside, and to its address when the name servers are silent, whatever else is tried.
+#[tokio::test]
+async fn an_outage_holds_up_no_mail_for_those_who_are_up() {
+    let directory = TempDir::new().unwrap();
+    let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
+    house.reroute("in.test");
+    for number in 0..1_000 {
+        let server = if number < 500 { "dead-end" } else { "nameless" };
+        house.commit(&[&format!("a@d{number}.{server}.test")], |_| {}).await;
+    }
+    while house.deliver.running.load(Ordering::SeqCst) < MAX_ATTEMPTS_A_STANDING {
+        tokio::task::yield_now().await;
+    }
+    house.commit(&["a@in.test"], |_| {}).await;
+    assert_eq!(house.next().await.next_hop.unwrap().to_string(), "10.0.0.25:25");
+    assert_eq!(house.deliver.most.load(Ordering::SeqCst), MAX_ATTEMPTS_A_STANDING + 1);
+    // Its attempts never end.
+    house.queue.shared.stopping.send_replace(true);
 }

@@ -31,7 +31,7 @@ async fn every_sender_is_warned_once_though_a_dead_next_hop_is_tried_with_one() 
             break;
         }
         house.pass(60 * MINUTE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        house.settle().await;
     }
     let told = notices(&house);
     assert_eq!(told.len(), 60);
