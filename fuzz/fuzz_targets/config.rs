@@ -28,7 +28,9 @@ fn value(value: toml::Value, place: Place) -> Value {
         toml::Value::Float(number) => Data::Float(number),
         toml::Value::Boolean(flag) => Data::Boolean(flag),
         toml::Value::Datetime(date) => Data::Date(date.to_string()),
-        toml::Value::Array(items) => Data::Array(items.into_iter().map(|item| self::value(item, place)).collect()),
+        toml::Value::Array(items) => {
+            Data::Array(items.into_iter().map(|item| self::value(item, place)).collect())
+        }
         toml::Value::Table(table) => {
             let entry = |(key, item)| Entry { key, key_place: place, value: self::value(item, place) };
             Data::Table(table.into_iter().map(entry).collect())

@@ -1,4 +1,4 @@
-//! Message data: only CRLF.CRLF ends them, no bare line end leaves the decoder, and any chunking gives the same.
+//! Message data: only CRLF.CRLF ends them, no bare line end and no NUL leaves the decoder, and any chunking gives the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -34,7 +34,11 @@ fuzz_target!(|wire: &[u8]| {
     for (index, &octet) in whole.0.iter().enumerate() {
         match octet {
             b'\n' => assert!(index > 0 && whole.0[index - 1] == b'\r', "a bare LF left the decoder"),
-            b'\r' => assert!(whole.0.get(index + 1).is_none_or(|&next| next == b'\n'), "a bare CR left the decoder"),
+            0 => panic!("a NUL left the decoder"),
+            b'\r' => assert!(
+                whole.0.get(index + 1).is_none_or(|&next| next == b'\n'),
+                "a bare CR left the decoder"
+            ),
             _ => {}
         }
     }

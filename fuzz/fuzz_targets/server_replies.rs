@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
 use mailguard_core::config::model::{Login, Mechanism};
-use mailguard_core::mail::{BodyType, Domain, DsnReturn, Envelope, ForwardPath, Host, Mailbox, Recipient, ReversePath};
-use mailguard_core::smtp::client::{Action, Client, ContentForm, Encryption, Settings, Transaction};
+use mailguard_core::mail::{
+    BodyType, Domain, DsnReturn, Envelope, ForwardPath, Host, Mailbox, Recipient, ReversePath,
+};
 use mailguard_core::outcome::TlsUsed;
+use mailguard_core::smtp::client::{Action, Client, ContentForm, Encryption, Settings, Transaction};
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (chunk, wire) = input;

@@ -1,4 +1,4 @@
-//! Whole sessions: whatever a client writes, replies are well-formed, bodies hold CRLF line ends only, and nothing is
+//! Whole sessions: whatever a client writes, replies are well-formed, bodies hold CRLF line ends only and no NUL, and nothing is
 //! "queued" that the driver gave no receipt for.
 #![no_main]
 
@@ -8,7 +8,9 @@ use libfuzzer_sys::fuzz_target;
 use mailguard_core::language::Language;
 use mailguard_core::mail::{Domain, QueueId};
 use mailguard_core::smtp::Refusal;
-use mailguard_core::smtp::server::{Action, AuthOffer, BareLineEnds, LoginRefused, Question, Server, Settings};
+use mailguard_core::smtp::server::{
+    Action, AuthOffer, LoginRefused, Question, Server, Settings, UncleanData,
+};
 
 /// Parts two writes of the client's in the input.
 const PAUSE: u8 = 0xff;
@@ -26,7 +28,7 @@ fn settings() -> Settings {
         hard_error_limit: 20,
         command_timeout: Duration::from_secs(300),
         data_timeout: Duration::from_secs(600),
-        bare_line_ends: BareLineEnds::Normalise,
+        unclean_data: UncleanData::Repair,
         offers_tls: true,
         auth: AuthOffer::Encrypted,
     }
@@ -58,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
                 }
                 Action::Judge(Question::Data) => {
                     let text = String::from_utf8_lossy(&body).replace("\r\n", "");
-                    assert!(!text.contains(['\r', '\n']), "a bare line end in a body");
+                    assert!(!text.contains(['\r', '\n', '\0']), "a bare line end or a NUL in a body");
                     receipts += 1;
                     server.answer_data(now, Ok(Receipt));
                 }

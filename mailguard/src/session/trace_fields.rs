@@ -1,5 +1,7 @@
 //! The fields that we add to a header: Received, and Date and Message-ID where they are missing (RFC 5321 §4.4,
 //! RFC 5322 §3.6; S13).
+//!
+//! They are ASCII whatever was said: a message that any server takes must not need SMTPUTF8 for what we write about it.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -24,7 +26,7 @@ pub(super) struct TraceFields {
     pub(super) introduction: Introduction,
     /// MAIL said SMTPUTF8.
     pub(super) smtputf8: bool,
-    /// Shown where there is but one: the others must not learn of each other (RFC 5321 §7.6).
+    /// Shown where there is but one, for the others must not learn of each other (RFC 5321 §7.6), and where ASCII can say it.
     pub(super) only_recipient: Option<ForwardPath>,
     pub(super) at: UnixTime,
 }
@@ -47,18 +49,20 @@ impl TraceFields {
 
     fn received(&self) -> String {
         let address = AddressLiteral(self.client);
-        let mut lines = match &self.introduction.greeting {
-            Greeting::None => format!("Received: from {address}"),
-            Greeting::Helo(name) | Greeting::Ehlo(name) if Host::parse(name.as_str()).is_ok() => {
-                format!("Received: from {name} ({address})")
+        let mut lines = match self.introduction.greeting.name().map(|name| (name, Host::parse(name.as_str())))
+        {
+            None => format!("Received: from {address}"),
+            Some((_, Ok(Host::Domain(domain)))) => {
+                format!("Received: from {} ({address})", domain.in_ascii())
             }
-            Greeting::Helo(name) | Greeting::Ehlo(name) => {
+            Some((_, Ok(Host::Literal(literal)))) => format!("Received: from {literal} ({address})"),
+            Some((name, Err(_))) => {
                 format!("Received: from {address} (helo {})", presentable(name.as_str()))
             }
         };
-        let (hostname, protocol) = (&self.hostname, self.protocol());
+        let (hostname, protocol) = (self.hostname.in_ascii(), self.protocol());
         let _ = write!(lines, "\r\n\tby {hostname} (mailguard) with {protocol} id {}", self.id);
-        if let Some(recipient) = &self.only_recipient {
+        if let Some(recipient) = self.only_recipient.as_ref().and_then(path_in_ascii) {
             let _ = write!(lines, "\r\n\tfor {recipient}");
         }
         let _ = write!(lines, "; {}\r\n", self.at.rfc5322());
@@ -80,6 +84,14 @@ impl TraceFields {
     }
 }
 
+/// The path, if ASCII can say it.
+fn path_in_ascii(path: &ForwardPath) -> Option<String> {
+    match path {
+        ForwardPath::Postmaster => Some(path.to_string()),
+        ForwardPath::Mailbox(mailbox) => mailbox.in_ascii().map(|address| format!("<{address}>")),
+    }
+}
+
 /// Text that can stand in a comment.
 fn presentable(text: &str) -> String {
     let fit = |c: char| c.is_ascii_graphic() && !matches!(c, '(' | ')' | '\\');
@@ -88,6 +100,7 @@ fn presentable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mailguard_core::mail::Mailbox;
     use mailguard_core::smtp::Command;
 
     use super::*;
@@ -112,6 +125,40 @@ mod tests {
         let start = "\r\n\tby mx.example (mailguard) with";
         let date = "Thu, 1 Jan 1970 00:00:00 +0000";
         assert_eq!(lines, expect.replace("BY", start).replace("DATE", date));
+    }
+
+    #[test]
+    fn received_is_ascii_whatever_client_and_recipient_are_called() {
+        let received = |command: &str, recipient: &str, smtputf8: bool| {
+            let Ok(Command::Ehlo(name)) = Command::parse(command.as_bytes()) else { panic!("{command}") };
+            let fields = TraceFields {
+                id: QueueId(33),
+                hostname: Domain::parse("größe.example").unwrap(),
+                client: "192.0.2.1".parse().unwrap(),
+                zone: ZoneKind::Red,
+                introduction: Introduction { greeting: Greeting::Ehlo(name), encrypted: false, user: None },
+                smtputf8,
+                only_recipient: Some(ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap())),
+                at: UnixTime(0),
+            };
+            fields
+                .lines(&Summary::default())
+                .replace("\r\n\t", " ")
+                .replace("; Thu, 1 Jan 1970 00:00:00 +0000\r\n", "")
+        };
+        let by = "by xn--gre-6ka8i.example (mailguard) with ESMTP id 11";
+        assert_eq!(
+            received("EHLO bücher.example", "b@bücher.example", false),
+            format!("Received: from xn--bcher-kva.example ([192.0.2.1]) {by} for <b@xn--bcher-kva.example>")
+        );
+        assert_eq!(
+            received("EHLO Client.example", "B@[192.0.2.2]", false),
+            format!("Received: from Client.example ([192.0.2.1]) {by} for <B@[192.0.2.2]>")
+        );
+        assert_eq!(
+            received("EHLO bü cher", "jörg@bücher.example", true),
+            format!("Received: from [192.0.2.1] (helo b??cher) {by}").replace("ESMTP", "UTF8SMTP")
+        );
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn push_header(request: &DsnRequest<'_>, boundary: &str, eight_bit: bool, out: &
         Reader::Administrator(mailbox) => Some(mailbox),
     };
     if let Some(to) = to {
-        push_field("To", &format!("<{to}>"), out);
+        push_field("To", &format!("<{}>", to.in_ascii().unwrap_or_else(|| to.to_string())), out);
     }
     let is_told = |action: &Action| request.told.iter().any(|told| told.action == *action);
     let weightiest = [Action::Failed, Action::Delayed, Action::Relayed].into_iter().find(is_told);
@@ -304,12 +304,14 @@ fn original_recipient(orcpt: &str) -> String {
     }
 }
 
-/// An address outside ASCII has the type utf-8, and `push_field` gives it the ASCII form (RFC 6533 §3).
+/// An address that ASCII can't say has the type utf-8, and `push_field` gives it the ASCII form (RFC 6533 §3).
 fn final_recipient(path: &ForwardPath) -> String {
     match path {
         ForwardPath::Postmaster => "rfc822; postmaster".to_owned(),
-        ForwardPath::Mailbox(mailbox) if mailbox.needs_utf8() => format!("utf-8; {mailbox}"),
-        ForwardPath::Mailbox(mailbox) => format!("rfc822; {mailbox}"),
+        ForwardPath::Mailbox(mailbox) => match mailbox.in_ascii() {
+            Some(address) => format!("rfc822; {address}"),
+            None => format!("utf-8; {mailbox}"),
+        },
     }
 }
 

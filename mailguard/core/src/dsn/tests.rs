@@ -299,6 +299,12 @@ fn addresses_outside_ascii() {
     let status = text(&parts(&dsn)[1].1);
     assert!(status.contains("Final-Recipient: utf-8; j\\x{F6}rg@d.test\r\n"), "{status}");
     assert!(status.contains("unbekannt: \\x{F6}\r\n"), "{status}");
+    // Where a domain in A-labels will do, nothing else is written.
+    let to = recipient("c@bücher.test");
+    let dsn = compose_for(&sent_by("a@bücher.test"), &[(&to, &no)], ORIGINAL, DsnReturn::Full);
+    assert!(split(&dsn).0.contains(&"To: <a@xn--bcher-kva.test>".to_owned()));
+    let status = text(&parts(&dsn)[1].1);
+    assert!(status.contains("Final-Recipient: rfc822; c@xn--bcher-kva.test\r\n"), "{status}");
 }
 
 #[test]

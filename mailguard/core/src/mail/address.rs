@@ -180,10 +180,13 @@ impl Mailbox {
         self.host == other.host && self.local_part.comparison_key() == other.local_part.comparison_key()
     }
 
-    /// Whether SMTPUTF8 is needed to carry the address (RFC 6531).
-    pub fn needs_utf8(&self) -> bool {
-        !self.local_part.as_str().is_ascii()
-            || self.host.domain().is_some_and(|domain| !domain.as_str().is_ascii())
+    /// The address in ASCII, its domain in A-labels if need be. Nothing where the local part isn't ASCII: it has no other form.
+    pub fn in_ascii(&self) -> Option<String> {
+        let local_part = self.local_part.as_str();
+        local_part.is_ascii().then(|| match &self.host {
+            Host::Domain(domain) => format!("{local_part}@{}", domain.in_ascii()),
+            Host::Literal(_) => self.to_string(),
+        })
     }
 }
 
@@ -288,6 +291,15 @@ mod tests {
         check("a@[2001:db8::1]", Err(AddressError::Literal));
         check("a@", Err(AddressError::Domain(DomainError::Empty)));
         check(&format!("{}@b.c", "a".repeat(65)), Err(AddressError::LocalPart));
+    }
+
+    #[test]
+    fn addresses_in_ascii() {
+        let ascii = |text: &str| Mailbox::parse(text).unwrap().in_ascii();
+        assert_eq!(ascii("J.Doe@Example.com").as_deref(), Some("J.Doe@Example.com"));
+        assert_eq!(ascii("a@bücher.example").as_deref(), Some("a@xn--bcher-kva.example"));
+        assert_eq!(ascii("a@[192.0.2.1]").as_deref(), Some("a@[192.0.2.1]"));
+        assert_eq!(ascii("jörg@example.com"), None);
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Domain {
         &self.ascii
     }
 
+    /// The name as it was written where that is ASCII, in A-labels elsewhere: what anybody can read and any server take.
+    pub fn in_ascii(&self) -> &str {
+        if self.written.is_ascii() { &self.written } else { &self.ascii }
+    }
+
     /// Whether this name is `parent` or lies below it.
     pub fn is_within(&self, parent: &Domain) -> bool {
         match self.ascii.strip_suffix(parent.ascii.as_str()) {

@@ -1,8 +1,66 @@
-//! Delimiter lines of a multipart (RFC 2046 §5.1.1): the exact ones, and those that only lenient readers take.
+//! Boundaries and delimiter lines of a multipart (RFC 2046 §5.1.1): the exact ones, and those that only lenient readers take.
 
 use std::ops::Range;
 
 use memchr::{memchr, memchr2, memmem};
+
+use super::words;
+
+/// Longest boundary that RFC 2046 allows; there are readers that cut longer ones.
+const MAX_BOUNDARY_OCTETS: usize = 70;
+
+/// Every boundary that readers make of one value of the parameter, the standard one first: folds removed, with the white
+/// space after them or made one space; white space and single quotes around it kept or not; cut at a control character, or
+/// without any; encoded words decoded; cut to the longest.
+pub(super) fn spellings(value: &[u8]) -> Vec<Vec<u8>> {
+    let mut spellings = vec![value.trim_ascii_end().to_vec()];
+    for other in [unfolded, decoded, without_controls, unwrapped, cut] {
+        for index in 0..spellings.len() {
+            for spelling in other(&spellings[index]) {
+                if !spellings.contains(&spelling) {
+                    spellings.push(spelling);
+                }
+            }
+        }
+    }
+    spellings
+}
+
+fn unfolded(value: &[u8]) -> Vec<Vec<u8>> {
+    if memchr2(b'\r', b'\n', value).is_none() {
+        return Vec::new();
+    }
+    let lines = || value.split(|octet| matches!(octet, b'\r' | b'\n')).filter(|line| !line.is_empty());
+    let trimmed: Vec<&[u8]> = lines().map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
+    vec![lines().collect::<Vec<_>>().concat(), trimmed.join(&b' '), trimmed.concat()]
+}
+
+fn decoded(value: &[u8]) -> Vec<Vec<u8>> {
+    if memmem::find(value, b"=?").is_none() {
+        return Vec::new();
+    }
+    words::readings(&words::unlabelled(value)).into_iter().map(String::into_bytes).collect()
+}
+
+fn without_controls(value: &[u8]) -> Vec<Vec<u8>> {
+    let is_control = |octet: &u8| octet.is_ascii_control() && !matches!(octet, b'\t' | b'\r' | b'\n');
+    match value.iter().position(is_control) {
+        Some(first) => {
+            vec![value[..first].to_vec(), value.iter().copied().filter(|octet| !is_control(octet)).collect()]
+        }
+        None => Vec::new(),
+    }
+}
+
+fn unwrapped(value: &[u8]) -> Vec<Vec<u8>> {
+    let trimmed = value.trim_ascii();
+    let inner = trimmed.strip_prefix(b"'").unwrap_or(trimmed);
+    vec![trimmed.to_vec(), inner.strip_suffix(b"'").unwrap_or(inner).to_vec()]
+}
+
+fn cut(value: &[u8]) -> Vec<Vec<u8>> {
+    value.get(..MAX_BOUNDARY_OCTETS).map(|cut| cut.trim_ascii_end().to_vec()).into_iter().collect()
+}
 
 /// One delimiter line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,14 +155,23 @@ fn loose_line(area: &[u8], after: usize) -> (usize, bool) {
     (next, closing)
 }
 
-/// The boundary that a body's first line beginning with `--` would make, for a multipart that names none.
-pub(super) fn guess(body: &[u8]) -> Option<&[u8]> {
-    let start = if body.starts_with(b"--") { 2 } else { memmem::find(body, b"\n--")? + 3 };
-    let rest = &body[start..];
-    let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
-    let line = rest[..end].trim_ascii_end();
-    let boundary = line.strip_suffix(b"--").unwrap_or(line);
-    (!boundary.is_empty()).then_some(boundary)
+/// The boundaries that a body would have for a reader that takes one from there: of the first line that begins with `--`,
+/// and of the last one that looks like a closing delimiter.
+pub(super) fn guesses(body: &[u8]) -> Vec<&[u8]> {
+    let is_start = |hit: &usize| *hit == 0 || matches!(body[hit - 1], b'\n' | b'\r');
+    let first = memmem::find_iter(body, b"--").find(is_start);
+    let last = memmem::rfind(body, b"\n--").map(|end| end + 1);
+    let mut guesses = Vec::new();
+    for start in [first, last].into_iter().flatten() {
+        let rest = &body[start + 2..];
+        let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        let line = rest[..end].trim_ascii_end();
+        let boundary = line.strip_suffix(b"--").unwrap_or(line);
+        if !guesses.contains(&boundary) {
+            guesses.push(boundary);
+        }
+    }
+    guesses
 }
 
 #[cfg(test)]
@@ -144,14 +211,34 @@ mod tests {
     }
 
     #[test]
-    fn guesses() {
-        for (body, expect) in [
-            ("--x y\r\n", Some("x y")),
-            ("text\r\n--abc--\r\n", Some("abc")),
-            ("text -- x", None),
-            ("--\r\n", None),
-        ] {
-            assert_eq!(guess(body.as_bytes()), expect.map(str::as_bytes), "{body:?}");
-        }
+    fn boundaries_from_the_body() {
+        let check = |body: &str, expect: &[&str]| {
+            let seen: Vec<_> = guesses(body.as_bytes()).into_iter().map(String::from_utf8_lossy).collect();
+            assert_eq!(seen, expect, "{body:?}");
+        };
+        check("--x y\r\n", &["x y"]);
+        check("text\r\n--abc--\r\n", &["abc"]);
+        check("text\r--abc\r", &["abc"]);
+        check("-- \r\ntext\r\n--abc--\r\n", &["", "abc"]);
+        check("text -- x", &[]);
+        check("--\r\nx\r\n----\r\n", &[""]);
+    }
+
+    #[test]
+    fn boundaries_of_one_value() {
+        let check = |value: &str, expect: &[&str]| {
+            let seen = spellings(value.as_bytes());
+            let seen: Vec<_> = seen.iter().map(|spelling| String::from_utf8_lossy(spelling)).collect();
+            assert_eq!(seen, expect, "{value:?}");
+        };
+        check("b c ", &["b c"]);
+        check("", &[""]);
+        check(" b", &[" b", "b"]);
+        check("'b'", &["'b'", "b"]);
+        check("b\r\n \tc", &["b\r\n \tc", "b \tc", "b c", "bc"]);
+        check("b\0c", &["b\0c", "b", "bc"]);
+        check("=?utf-8?q?b=63?=", &["=?utf-8?q?b=63?=", "bc"]);
+        let long = "b".repeat(80);
+        check(&long, &[&long, &long[..70]]);
     }
 }

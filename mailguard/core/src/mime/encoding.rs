@@ -27,6 +27,8 @@ impl TransferEncoding {
             }
         }
         match word.as_slice() {
+            // What isn't the first word may be what a reader looks for.
+            word if ENCODINGS.iter().any(|known| *known != word && contains(value, known)) => Self::Unknown,
             b"" | b"7bit" | b"8bit" | b"binary" | b"7-bit" | b"8-bit" => Self::Identity,
             b"base64" => Self::Base64,
             b"quoted-printable" => Self::QuotedPrintable,
@@ -34,6 +36,14 @@ impl TransferEncoding {
             _ => Self::Unknown,
         }
     }
+}
+
+/// The encodings that change something.
+const ENCODINGS: [&[u8]; 2] = [b"base64", b"quoted-printable"];
+
+/// Whether `word`, in lower case, stands somewhere in `value`, in whatever case.
+fn contains(value: &[u8], word: &[u8]) -> bool {
+    value.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
 const JUNK: u8 = 0xFF;
@@ -263,6 +273,8 @@ mod tests {
             ("quoted-printable;x", TransferEncoding::QuotedPrintable),
             ("x-uue", TransferEncoding::Uuencode),
             ("base-64", TransferEncoding::Unknown),
+            ("7bit; base64", TransferEncoding::Unknown),
+            ("8bit (or Base64)", TransferEncoding::Unknown),
         ] {
             assert_eq!(TransferEncoding::parse(value.as_bytes()), expect, "{value}");
         }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem};
 
 use super::{MAX_CONTENT_FIELDS, words};
 
@@ -25,6 +25,13 @@ pub(super) struct Field<'a> {
     pub(super) value: &'a [u8],
 }
 
+impl Field<'_> {
+    /// Which octets its value is.
+    fn place(&self) -> (*const u8, usize) {
+        (self.value.as_ptr(), self.value.len())
+    }
+}
+
 /// One way to read the beginning of an entity.
 #[derive(Debug)]
 pub(super) struct Header<'a> {
@@ -44,20 +51,41 @@ enum LineEnd {
     Any,
 }
 
-/// Every way to read the header of `entity`: one where it is well-formed, never none, at most four.
+/// Every way to read the header of `entity`: one where it is well-formed, never none, at most eight.
 pub(super) fn readings(entity: &[u8]) -> Vec<Header<'_>> {
     let (mut readings, extent) = parse(entity, LineEnd::Lf);
     if has_bare_cr(&entity[..extent]) {
-        for header in parse(entity, LineEnd::Any).0 {
-            let known = readings
-                .iter()
-                .any(|other| other.body == header.body && other.fields.len() == header.fields.len());
-            if !known {
-                readings.push(header);
-            }
-        }
+        add_new(&mut readings, parse(entity, LineEnd::Any).0);
     }
     readings
+}
+
+/// Whether the header of what `length` octets of `octets` hold, or of a message in it, goes on behind them: its last lines
+/// hold a content field, and no empty line follows.
+pub(super) fn is_open(octets: &[u8], length: usize) -> bool {
+    let part = &octets[..length];
+    let after = |end: &[u8]| memmem::rfind(part, end).map_or(0, |found| found + end.len());
+    let last = after(b"\n\r\n").max(after(b"\n\n"));
+    // The line end before a delimiter may be the empty line.
+    let ends_there = part.ends_with(b"\n") || last == length;
+    // What is long mostly is base64, which has no hyphen.
+    if ends_there || memchr(b'-', &part[last..]).is_none() {
+        return false;
+    }
+    let fields = part[last..].split(|octet| *octet == b'\n');
+    fields.map(<[u8]>::trim_ascii_end).any(|line| matches!(split_field(line), Some((Some(_), _))))
+}
+
+fn add_new<'a>(readings: &mut Vec<Header<'a>>, others: Vec<Header<'a>>) {
+    for header in others {
+        let is_same = |other: &Header<'_>| {
+            other.body == header.body
+                && other.fields.iter().map(Field::place).eq(header.fields.iter().map(Field::place))
+        };
+        if !readings.iter().any(is_same) {
+            readings.push(header);
+        }
+    }
 }
 
 fn has_bare_cr(octets: &[u8]) -> bool {
@@ -90,6 +118,15 @@ fn line_at(octets: &[u8], start: usize, ends: LineEnd) -> (usize, usize) {
     }
 }
 
+/// Which lines begin a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FieldSyntax {
+    /// A name and a colon.
+    Rfc5322,
+    /// Content fields without a colon, or with what doesn't belong there before it, too.
+    Lenient,
+}
+
 /// Collects the fields as the lines go by.
 struct Collector<'a> {
     entity: &'a [u8],
@@ -113,11 +150,22 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// One reading or two, and how far was read.
+/// One reading to four, and how far was read.
 fn parse(entity: &[u8], ends: LineEnd) -> (Vec<Header<'_>>, usize) {
+    let (mut readings, mut extent, has_odd_fields) = parse_by(entity, ends, FieldSyntax::Rfc5322);
+    if has_odd_fields {
+        let (lenient, further, _) = parse_by(entity, ends, FieldSyntax::Lenient);
+        add_new(&mut readings, lenient);
+        extent = extent.max(further);
+    }
+    (readings, extent)
+}
+
+/// One reading or two, how far was read, and whether the lenient syntax could find more.
+fn parse_by(entity: &[u8], ends: LineEnd, syntax: FieldSyntax) -> (Vec<Header<'_>>, usize, bool) {
     let mut collector = Collector { entity, fields: Vec::new(), current: None, overflow: false };
     let mut early: Option<Header<'_>> = None;
-    let (mut at, mut in_field) = (0, false);
+    let (mut at, mut in_field, mut has_odd_fields) = (0, false, false);
     let body = loop {
         if at >= entity.len() {
             break entity.len();
@@ -134,7 +182,7 @@ fn parse(entity: &[u8], ends: LineEnd) -> (Vec<Header<'_>>, usize) {
             if early.is_none() && line.iter().all(u8::is_ascii_whitespace) {
                 early = Some(closed(&mut collector, next));
             }
-        } else if let Some((name, value)) = split_field(line) {
+        } else if let Some((name, value)) = field_by(line, syntax, &mut has_odd_fields) {
             collector.close();
             collector.current = name.map(|name| (name, at + value..end));
             in_field = true;
@@ -154,7 +202,7 @@ fn parse(entity: &[u8], ends: LineEnd) -> (Vec<Header<'_>>, usize) {
         Some(early) if whole.fields.is_empty() && !whole.overflow => vec![early],
         Some(early) => vec![whole, early],
     };
-    (readings, body)
+    (readings, body, has_odd_fields)
 }
 
 /// The header as it is if it ends here; what was being collected goes on.
@@ -181,6 +229,29 @@ fn split_field(line: &[u8]) -> Option<(Option<ContentField>, usize)> {
         return None;
     }
     Some((field_name(name), colon + 1))
+}
+
+/// The field by the syntax; notes a line that only the lenient one takes for a content field.
+fn field_by(line: &[u8], syntax: FieldSyntax, has_odd: &mut bool) -> Option<(Option<ContentField>, usize)> {
+    let strict = split_field(line);
+    if matches!(strict, Some((Some(_), _))) {
+        return strict;
+    }
+    let Some((name, value)) = odd_field(line) else { return strict };
+    *has_odd = true;
+    if syntax == FieldSyntax::Lenient { Some((Some(name), value)) } else { strict }
+}
+
+/// A content field behind white space, control characters or a byte order mark, or whose name no colon follows at once.
+fn odd_field(line: &[u8]) -> Option<(ContentField, usize)> {
+    let start = line.iter().position(u8::is_ascii_graphic)?;
+    let is_name = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
+    let length = line[start..].iter().take_while(|octet| is_name(octet)).count();
+    let name = field_name(&line[start..start + length])?;
+    let after = start + length;
+    let gap = line[after..].iter().take_while(|octet| !octet.is_ascii_graphic()).count();
+    let colon = usize::from(line.get(after + gap) == Some(&b':'));
+    Some((name, after + gap + colon))
 }
 
 fn field_name(name: &[u8]) -> Option<ContentField> {
@@ -265,6 +336,40 @@ mod tests {
         );
         check("Content-Type: a\r\n \r\nX: y\r\n\r\nb", &[(&["a"], "b"), (&["a"], "X: y\r\n\r\nb")]);
         check("X: y\rContent-Type: a\r\rbody\n\nrest", &[(&[], "rest"), (&["a"], "body\n\nrest")]);
+    }
+
+    #[test]
+    fn two_where_a_field_is_written_oddly() {
+        for odd in [
+            "Content-Type a",
+            "\u{feff}Content-Type: a",
+            "\0Content-Type: a",
+            " content-type: a",
+            "Content-Type\u{b}: a",
+            "Content-Type a:",
+        ] {
+            let entity = format!("{odd}\r\nX: y\r\n\r\nbody");
+            let readings = readings(entity.as_bytes());
+            let found =
+                readings.iter().find(|header| header.fields.len() == 1).unwrap_or_else(|| panic!("{odd:?}"));
+            assert!(found.fields[0].value.trim_ascii().starts_with(b"a") && entity[found.body..] == *"body");
+            assert!(readings.iter().any(|header| header.fields.is_empty()), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_go_on_behind_their_part() {
+        let check = |part: &str, expect: bool| {
+            let octets = format!("{part}\r\n--b\r\n\r\nrest");
+            assert_eq!(is_open(octets.as_bytes(), part.len()), expect, "{part:?}");
+        };
+        check("Content-Type: a", true);
+        check("Content-Type: a\r\nX: y", true);
+        check("Content-Type: message/rfc822\r\n\r\nContent-Type: a", true);
+        check("Content-Type: a\r\n", false);
+        check("Content-Type: a\r\n\r\ntext", false);
+        check("X: y", false);
+        check("", false);
     }
 
     #[test]

@@ -12,13 +12,17 @@
 //! | duplicate or conflicting Content-Transfer-Encoding | decoded by each |
 //! | unknown transfer encoding | as it stands, as base64, as quoted-printable |
 //! | a transfer encoding on a multipart or a message | the body as it stands, and decoded |
-//! | multipart without a boundary | the first line that begins with `--` gives one |
+//! | a boundary: empty, folded, in single quotes, with control characters, encoded, longer than 70 | see [`boundary`] |
+//! | a parameter: comments, escapes, quotes that nothing closes, where a token ends | see [`parameter`] |
+//! | multipart without a boundary, or with none that splits it | the first line that begins with `--`, or the last, gives one |
 //! | a boundary on a type that isn't multipart | leaf, and split |
 //! | multipart without its delimiters | a leaf |
 //! | no closing delimiter | to the end of the enclosing part, and on past the enclosing delimiters |
 //! | boundary that is the prefix of a line, delimiter after a bare CR | exact lines only, and the loose ones too |
 //! | content before the first or after the closing delimiter | a part like any other |
 //! | header without an empty line: a line without a colon, a blank line, bare CR | header ends there, or goes on |
+//! | a delimiter within a header | the part ends there, or goes on to the end of the enclosing one |
+//! | content field without a colon, behind white space or a byte order mark | no field, or one |
 //! | octets outside base64's alphabet | skipped; the end |
 //! | padding inside base64 | a new quantum begins; the end; skipped |
 //! | base64's URL alphabet | junk, and as digits |
@@ -56,8 +60,10 @@ pub const MAX_MESSAGE_NESTING: usize = 64;
 pub const MAX_CONTENT_FIELDS: usize = 64;
 /// Most parameters that one field may hold.
 pub const MAX_PARAMETERS: usize = 256;
-/// Most boundaries that one part may declare.
-pub const MAX_BOUNDARIES: usize = 8;
+/// Most boundaries that one part may declare, each reading one of them.
+pub const MAX_BOUNDARIES: usize = 16;
+/// Longest Content-* field of a part, octets.
+pub const MAX_CONTENT_FIELD_OCTETS: usize = 64 * 1024;
 /// All readings together may look at each octet this many times on average ...
 pub const MAX_READINGS: u64 = 48;
 /// ... and at this many octets besides, so that small messages are not judged by their size.
@@ -117,7 +123,7 @@ pub enum Ambiguity {
     UnknownEncoding,
     /// A multipart or message that is itself encoded.
     EncodedContainer,
-    /// A multipart that names no boundary.
+    /// A multipart that names no boundary, or none that is there.
     NoBoundary,
     /// A multipart without closing delimiter.
     NoClose,

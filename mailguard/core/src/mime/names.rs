@@ -6,19 +6,47 @@
 //! marks, zero-width and control characters removed, and the dots and spaces at the end, which Windows drops.
 //! What a name means, a check decides.
 
+use std::collections::HashSet;
+
 use super::parameter::{Parameters, Value, percent};
 use super::words;
 
 /// Longest name looked at, octets. Of a longer one the end counts: that is where the extension stands.
 pub const MAX_NAME_OCTETS: usize = 4096;
-/// Most names of one part. What is beyond repeats the same letters in one more spelling.
-pub const MAX_NAMES: usize = 96;
+/// Most names of one part, all spellings together.
+pub const MAX_NAMES: usize = 512;
+/// Most spellings of one value that are decoded further.
+const MAX_SPELLINGS: usize = 64;
 /// How often a name is decoded again.
 const MAX_ROUNDS: usize = 3;
 
-/// The names in a part's parameters, in no particular order, each once.
-pub(super) fn of_parameters<'a>(fields: impl IntoIterator<Item = &'a Parameters>) -> Vec<String> {
-    let mut names = Vec::new();
+/// Names, each once.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// In no particular order.
+    pub(super) list: Vec<String>,
+    seen: HashSet<String>,
+    /// Whether there are more than [`MAX_NAMES`]: any of the others could be the one that a reader takes.
+    pub(super) overflow: bool,
+}
+
+impl Names {
+    fn push(&mut self, name: String) {
+        if name.is_empty() || self.seen.contains(&name) {
+            return;
+        }
+        if self.list.len() == MAX_NAMES {
+            self.overflow = true;
+            return;
+        }
+        self.seen.insert(name.clone());
+        self.list.push(name);
+    }
+}
+
+/// The names in a part's parameters.
+pub(super) fn of_parameters<'a>(fields: impl IntoIterator<Item = &'a Parameters>) -> Names {
+    let mut names = Names::default();
     for parameters in fields {
         for base in ["filename", "name"] {
             for value in parameters.values(base) {
@@ -31,28 +59,30 @@ pub(super) fn of_parameters<'a>(fields: impl IntoIterator<Item = &'a Parameters>
 
 /// The names that a bare text stands for, as in uuencode's first line.
 pub(super) fn of_text(text: &[u8]) -> Vec<String> {
-    let mut names = Vec::new();
+    let mut names = Names::default();
     add_spellings(&Value { octets: text.to_vec(), charset: None }, &mut names);
-    names
+    names.list
 }
 
-fn add_spellings(value: &Value, names: &mut Vec<String>) {
-    if names.len() == MAX_NAMES {
+fn add_spellings(value: &Value, names: &mut Names) {
+    if names.overflow {
         return;
     }
     let octets = &value.octets[value.octets.len().saturating_sub(MAX_NAME_OCTETS)..];
     let mut spellings = vec![words::unlabelled(octets)];
     if let Some(charset) = &value.charset {
-        push_new(&mut spellings, words::in_charset(octets, charset));
+        for spelling in words::readings_in_charset(octets, charset) {
+            push_new(&mut spellings, spelling);
+        }
     }
     let mut done = 0;
     for _ in 0..MAX_ROUNDS {
         let round = spellings.len();
         for index in done..round {
             let text = &spellings[index];
-            let word = text.contains("=?").then(|| words::decode(text));
-            let escaped = text.contains('%').then(|| words::unlabelled(&percent(text.as_bytes())));
-            for spelling in [word, escaped].into_iter().flatten() {
+            let mut decoded = if text.contains("=?") { words::readings(text) } else { Vec::new() };
+            decoded.extend(text.contains('%').then(|| words::unlabelled(&percent(text.as_bytes()))));
+            for spelling in decoded {
                 push_new(&mut spellings, spelling);
             }
         }
@@ -63,19 +93,21 @@ fn add_spellings(value: &Value, names: &mut Vec<String>) {
     }
 }
 
-fn push_new(names: &mut Vec<String>, name: String) {
-    if names.len() < MAX_NAMES && !names.contains(&name) {
-        names.push(name);
+fn push_new(spellings: &mut Vec<String>, spelling: String) {
+    if spellings.len() < MAX_SPELLINGS && !spellings.contains(&spelling) {
+        spellings.push(spelling);
     }
 }
 
-fn add_cleaned(spelling: &str, names: &mut Vec<String>) {
+fn add_cleaned(spelling: &str, names: &mut Names) {
     let unfolded: String = spelling.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     let mut push = |text: &str| {
         let name = clean(text);
-        if !name.is_empty() {
-            push_new(names, name);
+        let inner = name.trim_matches(is_quote);
+        if inner.len() != name.len() {
+            names.push(clean(inner));
         }
+        names.push(name);
     };
     let base = unfolded.rsplit(['/', '\\']).find(|component| !component.trim().is_empty()).unwrap_or("");
     push(base);
@@ -100,6 +132,11 @@ fn without_folds(text: &str) -> String {
 fn clean(text: &str) -> String {
     let plain: String = text.chars().filter(|c| !is_invisible(*c)).map(to_halfwidth).collect();
     plain.trim_matches(|c: char| c.is_whitespace() || c == '"').trim_end_matches(is_dropped_at_end).to_owned()
+}
+
+/// Quotes that are none of RFC 5322's; some readers take them off all the same.
+fn is_quote(c: char) -> bool {
+    matches!(c, '\'' | '`' | '\u{2018}'..='\u{201F}' | '\u{AB}' | '\u{BB}')
 }
 
 fn is_dropped_at_end(c: char) -> bool {
@@ -133,7 +170,7 @@ mod tests {
     /// Whether the field's value yields the name.
     #[track_caller]
     fn check(value: &str, expect: &str) {
-        let names = of_parameters([&Parameters::parse(value.as_bytes())]);
+        let names = of_parameters([&Parameters::parse(value.as_bytes())]).list;
         assert!(names.iter().any(|name| name == expect), "{value:?} gives {names:?}");
     }
 
@@ -168,6 +205,28 @@ mod tests {
             "attachment; filename=\"a.\u{200b}e\u{202e}xe\u{feff}\"",
             "attachment; filename=\"a．ｅｘｅ\"",
             "attachment; filename=\"a.txt\"; filename=\"a.exe\"",
+            "attachment; filename='a.exe'",
+            "attachment; filename=\"'a.exe'\"",
+            "attachment; filename=\u{201c}a.exe\u{201d}",
+            "attachment; filename()=a.exe",
+            "attachment; filename(=)=a.exe",
+            "attachment; filename=(x)a.exe",
+            "attachment; filename=a.(x)exe",
+            "attachment; file name=a.exe",
+            "attachment; \"filename\"=a.exe",
+            "attachment; x filename=a.exe",
+            "attachment,filename=a.exe",
+            "attachment; filename\u{b}=a.exe",
+            "attachment; x=\"; filename=a.exe",
+            "attachment; x=\"\\\"; filename=a.exe; y=\"\"",
+            "attachment; filename*0='a.'; filename*1='exe'",
+            "attachment; filename(x)*0=a.; filename*1(x)=exe",
+            "attachment; filename==?utf-16?B?AGEALgBlAHgAZQ==?=",
+            "attachment; filename==?utf-16be?B?YQAuAGUAeABlAA==?=",
+            "attachment; filename==?utf-32?B?AAAAYQAAAC4AAABlAAAAeAAAAGU=?=",
+            "attachment; filename==?utf-7?Q?a+AC4-exe?=",
+            "attachment; filename==?ibm037?Q?=81=4B=85=A7=85?=",
+            "attachment; filename*=utf-16''%00a%00.%00e%00x%00e",
         ] {
             check(value, "a.exe");
         }
@@ -178,7 +237,7 @@ mod tests {
     #[test]
     fn a_plain_name_is_one_name() {
         let names = of_parameters([&Parameters::parse(b"attachment; filename=\"Report 2024.pdf\"")]);
-        assert_eq!(names, ["Report 2024.pdf"]);
+        assert_eq!(names.list, ["Report 2024.pdf"]);
     }
 
     #[test]
@@ -186,11 +245,18 @@ mod tests {
         let long = format!("attachment; filename=\"{}.exe\"", "a".repeat(3 * MAX_NAME_OCTETS));
         let names = of_parameters([&Parameters::parse(long.as_bytes())]);
         assert!(
-            names.iter().all(|name| name.len() <= MAX_NAME_OCTETS && name.ends_with(".exe")),
+            names.list.iter().all(|name| name.len() <= MAX_NAME_OCTETS && name.ends_with(".exe")),
             "{names:?}"
         );
-        let many: String = (0..200).map(|i| format!("; filename=a{i}.txt")).collect();
-        let names = of_parameters([&Parameters::parse(format!("attachment{many}").as_bytes())]);
-        assert_eq!(names.len(), MAX_NAMES);
+        let many = |count: usize| {
+            let many: String = (0..count).map(|i| format!("; filename=\"x/a{i}.txt\"")).collect();
+            let names = of_parameters([&Parameters::parse(format!("attachment{many}").as_bytes())]);
+            (names.list.len(), names.overflow)
+        };
+        assert_eq!(many(MAX_NAMES / 2 - 1), (MAX_NAMES - 2, false));
+        assert_eq!(many(MAX_NAMES / 2), (MAX_NAMES, false));
+        let two = Parameters::parse(b"attachment; filename=b; filename=c");
+        let many: String = (0..MAX_NAMES / 2).map(|i| format!("; filename=\"x/a{i}.txt\"")).collect();
+        assert!(of_parameters([&Parameters::parse(format!("attachment{many}").as_bytes()), &two]).overflow);
     }
 }

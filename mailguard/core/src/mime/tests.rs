@@ -84,6 +84,74 @@ fn two_boundaries() {
     );
 }
 
+/// The encoded part of a multipart is found by the reader that takes this field value and these delimiters for its own.
+#[track_caller]
+fn check_boundary(declared: &str, boundary: &str) {
+    let message = format!(
+        "Content-Type: multipart/mixed; {declared}\n\n--{boundary}\n\
+         Content-Transfer-Encoding: base64\n\nZm91bmQ=\n--{boundary}--\n"
+    );
+    let (parts, summary) = parts_within(message.replace('\n', "\r\n").as_bytes(), LIMITS);
+    assert!(parts.iter().any(|part| part == "found"), "{message} yields {parts:?}");
+    assert_eq!(summary.exceeded, None, "{message}");
+}
+
+#[test]
+fn a_boundary_in_every_spelling_that_readers_make_of_it() {
+    let long = "b".repeat(80);
+    for (declared, boundary) in [
+        ("boundary=b", "b"),
+        ("boundary=\"b\n c\"", "b c"),
+        ("boundary=\"b\n\tc\"", "b\tc"),
+        ("boundary=\"b\n c\"", "bc"),
+        ("boundary=\"\"", ""),
+        ("boundary=", ""),
+        ("boundary=()b", "b"),
+        ("boundary=(x(y))\"b\"", "b"),
+        ("boundary(x)=b", "b"),
+        ("boundary=b(x)", "b(x)"),
+        ("boundary=\"b", "\"b"),
+        ("boundary=\"b", "b"),
+        ("boundary=b=c", "b"),
+        ("boundary=b=c", "b=c"),
+        ("boundary='b'", "b"),
+        ("boundary='b'", "'b'"),
+        ("boundary=b/c", "b"),
+        ("boundary=\" b\"", "b"),
+        ("boundary=\"b\u{b}c\"", "b"),
+        ("boundary=\"b\0c\"", "bc"),
+        ("boundary*=utf-8''%62", "b"),
+        ("boundary*0=b; boundary*1=c", "bc"),
+        ("boundary==?utf-8?q?b?=", "b"),
+        ("boundary=x; boundary=b", "b"),
+        ("x=\"y; boundary=b", "b"),
+        ("BOUNDARY = \"b\"", "b"),
+        ("charset=x", "b"),
+        (&format!("boundary={long}"), &long[..70]),
+        (&format!("boundary={long}"), &long),
+    ] {
+        check_boundary(declared, boundary);
+    }
+}
+
+#[test]
+fn a_header_that_a_delimiter_cuts_short_goes_on_for_some() {
+    let message = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\
+                   Content-Type: multipart/mixed; boundary=i\n--b--\n\n--i\n\
+                   Content-Transfer-Encoding: base64\n\nZm91bmQ=\n--i--\n";
+    let (parts, summary) = parts_within(message.replace('\n', "\r\n").as_bytes(), LIMITS);
+    assert!(parts.iter().any(|part| part == "found"), "{parts:?}");
+    assert!(summary.ambiguities.contains(&Ambiguity::HeaderEnd));
+}
+
+#[test]
+fn content_fields_that_only_some_readers_see() {
+    for field in ["Content-Transfer-Encoding base64", "\u{FEFF}Content-Transfer-Encoding: base64"] {
+        let (parts, _) = parts_within(format!("{field}\r\n\r\nZm91bmQ=").as_bytes(), LIMITS);
+        assert!(parts.iter().any(|part| part == "found"), "{field} yields {parts:?}");
+    }
+}
+
 #[test]
 fn conflicting_fields() {
     check(

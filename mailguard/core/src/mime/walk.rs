@@ -6,10 +6,10 @@ use std::ops::{ControlFlow, Range};
 use super::boundary::{self, Delimiter};
 use super::encoding::{TransferEncoding, base64, base64_other_readings, quoted_printable};
 use super::header::{self, ContentField, Field};
-use super::parameter::Parameters;
+use super::parameter::{MAX_FIELD_READINGS, Parameters};
 use super::{
-    Ambiguity, Limit, Limits, MAX_BOUNDARIES, MAX_MESSAGE_NESTING, MAX_MULTIPART_NESTING, MAX_READINGS,
-    MIN_EXAMINED_OCTETS, Part, Summary, names, uuencode,
+    Ambiguity, Limit, Limits, MAX_BOUNDARIES, MAX_CONTENT_FIELD_OCTETS, MAX_MESSAGE_NESTING,
+    MAX_MULTIPART_NESTING, MAX_READINGS, MIN_EXAMINED_OCTETS, Part, Summary, names, uuencode,
 };
 
 /// Extensions of files that mail readers open as messages.
@@ -167,7 +167,11 @@ impl<'v> Walker<'v> {
         let mut parsed: Vec<Parameters> = Vec::new();
         let (mut types, mut dispositions) = (0, 0);
         for field in fields {
-            self.examine(field.value.len())?;
+            // Once for each way to take it apart, at most.
+            self.examine(field.value.len().saturating_mul(MAX_FIELD_READINGS))?;
+            if field.value.len() > MAX_CONTENT_FIELD_OCTETS {
+                self.exceed(Limit::Header)?;
+            }
             match field.name {
                 ContentField::Type => {
                     let parameters = Parameters::parse(field.value);
@@ -190,7 +194,12 @@ impl<'v> Walker<'v> {
         if parsed.iter().any(|parameters| parameters.overflow) || declared.boundaries.len() > MAX_BOUNDARIES {
             self.exceed(Limit::Header)?;
         }
-        declared.names = names::of_parameters(&parsed);
+        let names = names::of_parameters(&parsed);
+        self.examine(names.list.iter().map(String::len).sum())?;
+        if names.overflow {
+            self.exceed(Limit::Header)?;
+        }
+        declared.names = names.list;
         if types == 0 {
             declared.is_leaf = true;
             declared.is_message |= place == Place::Inside { digest: true };
@@ -243,7 +252,8 @@ impl<'v> Walker<'v> {
         ControlFlow::Continue(())
     }
 
-    /// Splits a body by every boundary; says whether any of them was in it.
+    /// Splits a body by every boundary; says whether any of them was in it. Of a multipart that none of them splits, the body
+    /// itself says what it could be split by.
     fn multipart(
         &mut self,
         buffer: &mut Buffer<'_>,
@@ -251,18 +261,21 @@ impl<'v> Walker<'v> {
         declared: &Declared,
         nesting: Nesting,
     ) -> ControlFlow<(), bool> {
-        let content = &buffer.octets[body.clone()];
-        let guessed: Vec<Vec<u8>>;
-        let mut boundaries = &declared.boundaries;
-        if boundaries.is_empty() {
-            self.note(Ambiguity::NoBoundary);
-            self.examine(content.len())?;
-            guessed = boundary::guess(content).into_iter().map(<[u8]>::to_vec).collect();
-            boundaries = &guessed;
-        }
+        let inside = Nesting { multiparts: nesting.multiparts + 1, ..nesting };
         let mut found = false;
-        for boundary in boundaries {
-            let inside = Nesting { multiparts: nesting.multiparts + 1, ..nesting };
+        for boundary in &declared.boundaries {
+            found |= self.split(buffer, body.clone(), boundary, inside, declared.is_digest)?;
+        }
+        if found || !declared.is_multipart {
+            return ControlFlow::Continue(found);
+        }
+        let octets = buffer.octets;
+        self.examine(body.len())?;
+        let guesses = boundary::guesses(&octets[body.clone()]);
+        if declared.boundaries.is_empty() || !guesses.is_empty() {
+            self.note(Ambiguity::NoBoundary);
+        }
+        for boundary in guesses {
             found |= self.split(buffer, body.clone(), boundary, inside, declared.is_digest)?;
         }
         ControlFlow::Continue(found)
@@ -332,8 +345,18 @@ impl<'v> Walker<'v> {
         for (range, place) in ranges {
             let blank =
                 buffer.octets.get(range.clone()).unwrap_or_default().iter().all(u8::is_ascii_whitespace);
-            if !blank {
-                self.entity(buffer, range, nesting, place)?;
+            if blank {
+                continue;
+            }
+            self.entity(buffer, range.clone(), nesting, place)?;
+            if range.end == body.end {
+                continue;
+            }
+            // A reader that is within a header doesn't stop at a delimiter there.
+            self.examine(range.len())?;
+            if header::is_open(&buffer.octets[range.start..body.end], range.len()) {
+                self.note(Ambiguity::HeaderEnd);
+                self.entity(buffer, range.start..body.end, nesting, place)?;
             }
         }
         ControlFlow::Continue(())
@@ -433,10 +456,11 @@ impl Declared {
             self.is_leaf = true;
         }
         for value in parameters.values("boundary") {
-            let boundary = value.octets.trim_ascii_end();
-            let room = self.boundaries.len() <= MAX_BOUNDARIES;
-            if room && !boundary.is_empty() && !self.boundaries.iter().any(|known| known == boundary) {
-                self.boundaries.push(boundary.to_vec());
+            for boundary in boundary::spellings(&value.octets) {
+                let room = self.boundaries.len() <= MAX_BOUNDARIES;
+                if room && !self.boundaries.contains(&boundary) {
+                    self.boundaries.push(boundary);
+                }
             }
         }
     }

@@ -6,10 +6,14 @@
 //!
 //! Data in chunks (RFC 3030) have neither that end nor stuffed dots; their line ends are held to the same rule.
 //!
-//! NUL and octets above 127 are content like any other. The other direction, stuffing, is the client's
-//! (`client`). Sizes, and whether a message with bare line ends is taken at all, are `server`'s business.
+//! NUL is no content: there are servers that drop it as they read, and to one of those CR LF NUL "." CR LF is the end of
+//! data. The end is looked for first, with every NUL where it stands; then each is left out. What only its absence brings
+//! together is no end, and no line end, here; on its way out it is stuffed like everything else.
+//!
+//! Octets above 127 are content like any other. The other direction, stuffing, is the client's (`client`). Sizes, and
+//! whether a message with bare line ends or NUL is taken at all, are `server`'s business.
 
-use memchr::memchr2;
+use memchr::memchr3;
 
 const CRLF: &[u8] = b"\r\n";
 
@@ -48,13 +52,15 @@ enum Position {
 pub struct Decoder {
     position: Position,
     bare_line_end: bool,
+    /// NULs that were left out.
+    nuls: u64,
     /// Whether a dot at the start of a line is no content.
     dots: bool,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { position: Position::LineStart, bare_line_end: false, dots: true }
+        Self { position: Position::LineStart, bare_line_end: false, nuls: 0, dots: true }
     }
 }
 
@@ -81,6 +87,11 @@ impl Decoder {
     /// octet for octet: each bare LF, and each CR that no LF follows, became CRLF; of several CR before one LF one stayed.
     pub fn saw_bare_line_end(&self) -> bool {
         self.bare_line_end
+    }
+
+    /// How many NULs were seen, and left out.
+    pub fn nuls(&self) -> u64 {
+        self.nuls
     }
 
     /// Takes what it can from the front of `input`. The first value is the number of octets that are done
@@ -127,6 +138,11 @@ impl Decoder {
                     self.bare_line_end = true;
                     self.position = Position::Owed(count);
                 }
+                (_, 0) => {
+                    self.nuls = self.nuls.saturating_add(1);
+                    self.position = Position::Line;
+                    done += 1;
+                }
                 (_, b'\n') => {
                     self.bare_line_end = true;
                     self.position = self.after_bare_line_end();
@@ -146,14 +162,14 @@ impl Decoder {
     }
 
     /// The length of the longest front of `rest`, which starts within a line, that is content as it
-    /// stands: up to a dot at the start of a line or a line end that is no CRLF. Zero means: a CR whose fate
+    /// stands: up to a dot at the start of a line, a NUL, or a line end that is no CRLF. Zero means: a CR whose fate
     /// the next octet decides; it counts as read.
     fn plain(&mut self, rest: &[u8]) -> usize {
         let mut length = 0;
         self.position = Position::Line;
-        while let Some(offset) = memchr2(b'\r', b'\n', &rest[length..]) {
+        while let Some(offset) = memchr3(b'\r', b'\n', 0, &rest[length..]) {
             let end = length + offset;
-            if rest[end] == b'\n' {
+            if matches!(rest[end], b'\n' | 0) {
                 return end;
             }
             if rest.get(end + 1) != Some(&b'\n') {
@@ -255,7 +271,27 @@ mod tests {
         check_chunks(b"a\r", b"a\r\n", true);
         check_chunks(b"a\r\r", b"a\r\n\r\n", true);
         check_chunks(b"a\r\r\n", b"a\r\n", true);
-        check_chunks(b"a\rb\0\r\n", b"a\r\nb\0\r\n", true);
+        check_chunks(b"a\rb\0\r\n", b"a\r\nb\r\n", true);
+    }
+
+    #[test]
+    fn nuls_are_left_out_and_bring_nothing_together() {
+        check(b"a\0b\r\n.\r\n", b"ab\r\n", true, false);
+        check(b"\0\0\r\n.\r\n", b"\r\n", true, false);
+        check(b"a\r\n\0.\r\nb\r\n.\r\n", b"a\r\n.\r\nb\r\n", true, false);
+        check(b"a\r\n.\0\r\nb\r\n.\r\n", b"a\r\n\r\nb\r\n", true, false);
+        check(b"a\r\n.\r\0\nb\r\n.\r\n", b"a\r\n\r\n\r\nb\r\n", true, true);
+        check(b"a\r\0\n.\r\nb\r\n.\r\n", b"a\r\n\r\n.\r\nb\r\n", true, true);
+        check(b"a\0\r\0\n\0.\0\r\0\n", b"a\r\n\r\n.\r\n\r\n", false, true);
+        check(b"\0.\r\n.\r\n", b".\r\n", true, false);
+        check_chunks(b"\0a\r\0\n\0", b"a\r\n\r\n\r\n", true);
+        check_chunks(b"a\r\n\0.\r\n", b"a\r\n.\r\n", false);
+        let mut decoder = Decoder::default();
+        let mut wire = b"\0a\0".as_slice();
+        while let (done, Some(_)) = decoder.decode(wire) {
+            wire = &wire[done..];
+        }
+        assert_eq!(decoder.nuls(), 2);
     }
 
     #[test]
@@ -311,7 +347,7 @@ mod tests {
             content = content.replace("\r\r\n", "\r\n");
         }
         let content = content.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
-        Some((content.into_bytes(), end + 5 - 2))
+        Some((content.replace('\0', "").into_bytes(), end + 5 - 2))
     }
 
     fn stuff(content: &[u8]) -> Vec<u8> {
@@ -337,7 +373,7 @@ mod tests {
 
         #[test]
         fn agrees_with_the_reference(
-            wire in vec(proptest::sample::select(b"\r\n.a".as_slice()), 0..40),
+            wire in vec(proptest::sample::select(b"\r\n.a\0".as_slice()), 0..40),
             cuts in vec(0_usize..64, 0..6),
         ) {
             let (content, ended, _, left) = decode(&pieces(&wire, &cuts));

@@ -1,7 +1,8 @@
 //! Content on its way into DATA: dot-stuffed and ended (RFC 5321 §4.5.2), every line end CRLF (§2.3.8).
 //!
-//! The spool holds CRLF lines only. A bare CR or LF is made a line end here all the same: a downstream that
-//! takes bare LF for a line end would otherwise read a smuggled end of data.
+//! The spool holds CRLF lines only, and no NUL. A bare CR or LF is made a line end here all the same, and NUL is left out: a
+//! downstream that takes bare LF for a line end, or drops NUL as it reads, would otherwise read a smuggled end of data.
+//! Whatever wrote the spool, an earlier version or a restore, nothing else leaves.
 
 /// Ends the content after its last CRLF.
 pub const END_OF_DATA: &[u8] = b".\r\n";
@@ -11,7 +12,7 @@ pub const END_OF_DATA: &[u8] = b".\r\n";
 pub fn is_wire_ready(content: &[u8]) -> bool {
     let mut rest = content;
     while !rest.is_empty() {
-        let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else { return false };
+        let Some(end) = memchr::memchr3(b'\r', b'\n', 0, rest) else { return false };
         if rest[0] == b'.' || !rest[end..].starts_with(b"\r\n") {
             return false;
         }
@@ -45,6 +46,11 @@ impl ContentEncoder {
     pub fn encode(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let mut rest = piece;
         while let Some(&first) = rest.first() {
+            if first == 0 {
+                // As if it had never been there: CR and LF around it are one line end, a dot after it begins the line.
+                rest = &rest[1..];
+                continue;
+            }
             if self.position == Position::AfterCr && first == b'\n' {
                 self.position = Position::LineStart;
                 rest = &rest[1..];
@@ -53,12 +59,13 @@ impl ContentEncoder {
             if self.position != Position::InLine && first == b'.' {
                 out.push(b'.');
             }
-            let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
-                out.extend_from_slice(rest);
-                self.position = Position::InLine;
-                return;
-            };
+            let end = memchr::memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
             out.extend_from_slice(&rest[..end]);
+            if rest.get(end).is_none_or(|&octet| octet == 0) {
+                self.position = Position::InLine;
+                rest = &rest[end..];
+                continue;
+            }
             out.extend_from_slice(b"\r\n");
             self.position = if rest[end] == b'\r' { Position::AfterCr } else { Position::LineStart };
             rest = &rest[end + 1..];
@@ -113,6 +120,16 @@ mod tests {
         check("\r\n\r\n", "\r\n\r\n.\r\n");
     }
 
+    #[test]
+    fn nul_never_leaves_and_hides_no_dot() {
+        check("\0", ".\r\n");
+        check("a\0b\r\n", "ab\r\n.\r\n");
+        check("a\r\n\0.\r\n", "a\r\n..\r\n.\r\n");
+        check("\0.\0\r\n", "..\r\n.\r\n");
+        check("a\r\0\n.\0\r\0\nb", "a\r\n..\r\nb\r\n.\r\n");
+        check("a\n\0\n\0.", "a\r\n\r\n..\r\n.\r\n");
+    }
+
     /// A server's reading of DATA, as RFC 5321 §4.5.2 says it; nothing if the end doesn't end the stream.
     fn decode(wire: &[u8]) -> Option<Vec<u8>> {
         let mut content = Vec::new();
@@ -131,7 +148,8 @@ mod tests {
 
     /// Line ends made CRLF, the slow and plain way.
     fn normalised(content: &str) -> String {
-        let mut text = content.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
+        let mut text =
+            content.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
         if !text.is_empty() && !text.ends_with("\r\n") {
             text.push_str("\r\n");
         }
@@ -140,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_gives_the_content_back(content in "[a.\r\n]{0,40}", size in 1usize..8) {
+        fn decoding_gives_the_content_back(content in "[a.\r\n\0]{0,40}", size in 1usize..8) {
             let wire = encode(content.as_bytes(), size);
             prop_assert_eq!(decode(&wire), Some(normalised(&content).into_bytes()));
             prop_assert_eq!(is_wire_ready(content.as_bytes()), wire == [content.as_bytes(), END_OF_DATA].concat());

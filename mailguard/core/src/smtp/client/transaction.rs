@@ -96,7 +96,8 @@ impl Progress {
         if reset {
             progress.command(Stage::Reset, 0, |text| text.extend_from_slice(b"RSET"));
         }
-        progress.command(Stage::Mail, 0, |text| write_mail(text, transaction, offers));
+        let utf8 = speaks_utf8(transaction, offers);
+        progress.command(Stage::Mail, 0, |text| write_mail(text, transaction, offers, utf8));
         for (index, recipient) in transaction.recipients.iter().enumerate() {
             let path = &recipient.forward_path;
             if path.mailbox().is_some_and(local_part_needs_utf8) && !offers.smtputf8 {
@@ -104,9 +105,7 @@ impl Progress {
                 progress.results[index] = Some(Outcome::Failed(report));
                 continue;
             }
-            progress.command(Stage::Rcpt, index, |text| {
-                write_rcpt(text, recipient, offers, transaction.envelope.smtputf8);
-            });
+            progress.command(Stage::Rcpt, index, |text| write_rcpt(text, recipient, offers, utf8));
         }
         if !progress.asks_only {
             progress.command(Stage::Data, 0, |text| text.extend_from_slice(b"DATA"));
@@ -328,12 +327,12 @@ fn local_part_needs_utf8(mailbox: &Mailbox) -> bool {
     !mailbox.local_part.as_str().is_ascii()
 }
 
-fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabilities) {
+fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabilities, utf8: bool) {
     text.extend_from_slice(b"MAIL FROM:");
     let envelope = transaction.envelope;
     match &envelope.reverse_path {
         ReversePath::Null => text.extend_from_slice(b"<>"),
-        ReversePath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
+        ReversePath::Mailbox(mailbox) => write_path(text, mailbox, utf8),
     }
     if let Some(content) = transaction.content {
         if offers.size.is_some() {
@@ -344,9 +343,7 @@ fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabi
             text.extend_from_slice(b" BODY=8BITMIME");
         }
     }
-    let paths = transaction.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());
-    let needs_utf8 = || paths.chain(envelope.reverse_path.mailbox()).any(Mailbox::needs_utf8);
-    if offers.smtputf8 && (envelope.smtputf8 || needs_utf8()) {
+    if utf8 {
         text.extend_from_slice(b" SMTPUTF8");
     }
     // What a server without DSN can't be told stays here (RFC 3461 §5.2).
@@ -361,11 +358,20 @@ fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabi
     }
 }
 
-fn write_rcpt(text: &mut Vec<u8>, recipient: &Recipient, offers: &Capabilities, smtputf8: bool) {
+/// Whether SMTPUTF8 is asked for: where the sender asked for it, or an address can't do without. A server further on may not
+/// offer it, so nothing is made to need it.
+fn speaks_utf8(transaction: &Transaction<'_>, offers: &Capabilities) -> bool {
+    let envelope = transaction.envelope;
+    let paths = transaction.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());
+    let mut all = paths.chain(envelope.reverse_path.mailbox());
+    offers.smtputf8 && (envelope.smtputf8 || all.any(local_part_needs_utf8))
+}
+
+fn write_rcpt(text: &mut Vec<u8>, recipient: &Recipient, offers: &Capabilities, utf8: bool) {
     text.extend_from_slice(b"RCPT TO:");
     match &recipient.forward_path {
         ForwardPath::Postmaster => text.extend_from_slice(b"<postmaster>"),
-        ForwardPath::Mailbox(mailbox) => write_path(text, mailbox, offers.smtputf8),
+        ForwardPath::Mailbox(mailbox) => write_path(text, mailbox, utf8),
     }
     if !offers.dsn {
         return;
@@ -378,7 +384,7 @@ fn write_rcpt(text: &mut Vec<u8>, recipient: &Recipient, offers: &Capabilities, 
         let _ = write!(text, " NOTIFY={wanted}");
     }
     let original = recipient.original_recipient.as_ref();
-    if let Some(original) = original.filter(|original| (offers.smtputf8 && smtputf8) || original.is_ascii()) {
+    if let Some(original) = original.filter(|original| utf8 || original.is_ascii()) {
         let _ = write!(text, " ORCPT={original}");
     }
 }

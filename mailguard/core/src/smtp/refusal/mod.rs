@@ -50,6 +50,8 @@ pub enum Refusal {
     MailLoop,
     /// A bare CR or LF in the data of a red zone's client.
     BareLineEnd,
+    /// A NUL in the data of a red zone's client.
+    Nul,
     /// The disk is full, or too full to promise anything.
     StorageFull,
     /// The store failed; nothing was taken.
@@ -112,7 +114,7 @@ impl Refusal {
             Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
             Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
             Refusal::MailLoop => (ReplyCode::TRANSACTION_FAILED, s(5, 4, 6)),
-            Refusal::BareLineEnd => (ReplyCode::TRANSACTION_FAILED, s(5, 6, 0)),
+            Refusal::BareLineEnd | Refusal::Nul => (ReplyCode::TRANSACTION_FAILED, s(5, 6, 0)),
             Refusal::StorageFull | Refusal::QuarantineFull => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 3, 1)),
             Refusal::StorageFailed => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 3, 0)),
             Refusal::ScannerFailed | Refusal::Busy => (ReplyCode::LOCAL_ERROR, s(4, 3, 0)),
@@ -192,6 +194,7 @@ mod tests {
             Refusal::TooManyRecipients(300),
             Refusal::MailLoop,
             Refusal::BareLineEnd,
+            Refusal::Nul,
             Refusal::StorageFull,
             Refusal::StorageFailed,
             Refusal::QuarantineFull,

@@ -110,6 +110,12 @@ fn message(refusal: &Refusal) -> Texts {
             it: "Il messaggio contiene un CR o LF isolato",
             ja: "メッセージに単独の CR または LF が含まれています",
         },
+        Refusal::Nul => Texts {
+            en: "Message holds a NUL octet",
+            de: "Die Nachricht enthält ein NUL-Byte",
+            it: "Il messaggio contiene un byte NUL",
+            ja: "メッセージに NUL バイトが含まれています",
+        },
         Refusal::StorageFull => Texts {
             en: "Insufficient storage, try later",
             de: "Nicht genug Speicherplatz, später versuchen",

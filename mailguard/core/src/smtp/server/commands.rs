@@ -32,7 +32,7 @@ impl<R> Server<R> {
     pub(super) fn next_command(&mut self) -> Progress {
         // A message that is on its way in chunks is finished before.
         if self.shutting_down && !matches!(self.state, State::BetweenChunks(..)) {
-            let text = format!("{} is shutting down, try again later", self.settings.hostname);
+            let text = format!("{} is shutting down, try again later", self.settings.hostname.in_ascii());
             self.hang_up(CloseReason::ShutDown, ReplyCode::NOT_AVAILABLE, (4, 3, 2), &text);
             return Progress::Again;
         }
@@ -151,7 +151,9 @@ impl<R> Server<R> {
         let had_transaction = self.has_transaction();
         self.begin_anew();
         self.flush = true;
-        let mut lines = vec![format!("{} greets {name}", self.settings.hostname)];
+        // Nobody has said SMTPUTF8 yet, and may ever (RFC 6531 §3.7.4.1).
+        let name = name.as_str().replace(|c: char| !c.is_ascii(), "?");
+        let mut lines = vec![format!("{} greets {name}", self.settings.hostname.in_ascii())];
         if matches!(greeting, Greeting::Ehlo(_)) {
             lines.extend(self.offers().iter().map(ToString::to_string));
         }

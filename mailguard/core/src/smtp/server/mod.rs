@@ -33,7 +33,7 @@ use crate::mail::QueueId;
 
 pub use action::{Action, CloseReason, Question};
 pub use authenticating::LoginRefused;
-pub use settings::{AuthOffer, BareLineEnds, Settings};
+pub use settings::{AuthOffer, Settings, UncleanData};
 
 use receiving::Reception;
 
@@ -220,7 +220,10 @@ impl<R> Server<R> {
         self.now = now;
         if matches!(self.state, State::Opening) {
             self.state = State::Ready;
-            self.say(&Reply::bare(ReplyCode::READY, vec![format!("{} ESMTP", self.settings.hostname)]));
+            self.say(&Reply::bare(
+                ReplyCode::READY,
+                vec![format!("{} ESMTP", self.settings.hostname.in_ascii())],
+            ));
         }
     }
 

@@ -8,7 +8,7 @@ use crate::smtp::command::Chunk;
 use crate::smtp::data::{Decoder, Piece};
 use crate::smtp::refusal::Refusal;
 
-use super::{Action, BareLineEnds, Emit, Progress, Question, Server, Settings, State, ok};
+use super::{Action, Emit, Progress, Question, Server, Settings, State, UncleanData, ok};
 
 /// A body on its way.
 #[derive(Debug)]
@@ -145,9 +145,14 @@ impl<R> Server<R> {
 impl Reception {
     /// What is wrong with the body so far.
     fn objection(&self, settings: &Settings) -> Option<Refusal> {
-        if settings.bare_line_ends == BareLineEnds::Refuse && self.decoder.saw_bare_line_end() {
+        let refused = settings.unclean_data == UncleanData::Refuse;
+        // What is left out counts: it was sent.
+        let octets = self.octets.saturating_add(self.decoder.nuls());
+        if refused && self.decoder.saw_bare_line_end() {
             Some(Refusal::BareLineEnd)
-        } else if self.octets > settings.max_message_octets {
+        } else if refused && self.decoder.nuls() > 0 {
+            Some(Refusal::Nul)
+        } else if octets > settings.max_message_octets {
             Some(Refusal::TooLarge(settings.max_message_octets))
         } else {
             None

@@ -27,8 +27,8 @@ pub struct Settings {
     pub command_timeout: Duration,
     /// Longest pause within data.
     pub data_timeout: Duration,
-    /// What becomes of data with a bare CR or LF.
-    pub bare_line_ends: BareLineEnds,
+    /// What becomes of data with a bare CR or LF, or with NUL.
+    pub unclean_data: UncleanData,
     /// Whether STARTTLS is offered.
     pub offers_tls: bool,
     /// When AUTH is offered.
@@ -46,13 +46,13 @@ pub enum AuthOffer {
     Always,
 }
 
-/// What becomes of data in which a CR or LF stands alone (S2).
+/// What becomes of data that servers read differently: a CR or LF stands alone, or there is a NUL (S2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BareLineEnds {
+pub enum UncleanData {
     /// The message is refused.
     Refuse,
-    /// Each becomes CRLF.
-    Normalise,
+    /// Each CR and LF becomes CRLF, each NUL is left out.
+    Repair,
 }
 
 impl Settings {
@@ -73,9 +73,9 @@ impl Settings {
             hard_error_limit: config.server.hard_error_limit,
             command_timeout: config.server.command_timeout,
             data_timeout: config.server.data_timeout,
-            bare_line_ends: match kind {
-                ZoneKind::Red => BareLineEnds::Refuse,
-                ZoneKind::Green | ZoneKind::Orange | ZoneKind::Blue => BareLineEnds::Normalise,
+            unclean_data: match kind {
+                ZoneKind::Red => UncleanData::Refuse,
+                ZoneKind::Green | ZoneKind::Orange | ZoneKind::Blue => UncleanData::Repair,
             },
             offers_tls: true,
             auth,

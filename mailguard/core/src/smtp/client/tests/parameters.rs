@@ -20,6 +20,19 @@ fn a_header_in_utf8_goes_where_it_is_taken() {
     );
 }
 
+/// A server behind this one may not offer it.
+#[test]
+fn what_needs_no_utf8_is_not_made_to_need_it() {
+    check(
+        "S: 220 mx
+        C: EHLO guard.test
+        S: 250-mx|250-PIPELINING|250 SMTPUTF8
+        ready
+        > begin a@bücher.test c@bücher.test
+        C: MAIL FROM:<a@xn--bcher-kva.test>|RCPT TO:<c@xn--bcher-kva.test>|DATA",
+    );
+}
+
 #[test]
 fn what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood() {
     check_open(

@@ -172,11 +172,38 @@ fn bare_line_ends_in_chunks_are_refused_in_red_and_mended_elsewhere() {
         "
     ));
     check_with(
-        Settings { bare_line_ends: BareLineEnds::Refuse, ..SETTINGS() },
+        Settings { unclean_data: UncleanData::Refuse, ..SETTINGS() },
         &format!(
             "{GREETED}{IN_TRANSACTION}{smuggled}
             = refuse body BareLineEnd
             S: 554 5.6.0 Message holds a bare CR or LF (ref 11)
+            "
+        ),
+    );
+}
+
+#[test]
+fn nul_in_chunks_is_refused_in_red_and_left_out_elsewhere() {
+    // The first chunk holds nothing else.
+    let smuggled = "
+        C: BDAT 2
+        C| \\0\\0
+        S: 250 2.0.0 Ok: 2 octets received
+        C: BDAT 9 LAST
+        C| a\\r\\n.\\0\\r\\nb\\0
+    ";
+    check_greeted(&format!(
+        "{IN_TRANSACTION}{smuggled}
+        = body a\\r\\n.\\r\\nb\\r\\n
+        S: 250 2.0.0 Ok: queued as 11
+        "
+    ));
+    check_with(
+        Settings { unclean_data: UncleanData::Refuse, ..SETTINGS() },
+        &format!(
+            "{GREETED}{IN_TRANSACTION}{smuggled}
+            = refuse body Nul
+            S: 554 5.6.0 Message holds a NUL octet (ref 11)
             "
         ),
     );

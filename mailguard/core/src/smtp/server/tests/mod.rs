@@ -26,7 +26,7 @@ const SETTINGS: fn() -> Settings = || Settings {
     hard_error_limit: 3,
     command_timeout: Duration::from_secs(300),
     data_timeout: Duration::from_secs(60),
-    bare_line_ends: BareLineEnds::Normalise,
+    unclean_data: UncleanData::Repair,
     offers_tls: false,
     auth: AuthOffer::Never,
 };

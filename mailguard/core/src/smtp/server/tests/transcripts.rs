@@ -340,7 +340,7 @@ fn only_crlf_dot_crlf_ends_data() {
 
 #[test]
 fn bare_line_ends_are_refused_in_red() {
-    let settings = Settings { bare_line_ends: BareLineEnds::Refuse, ..SETTINGS() };
+    let settings = Settings { unclean_data: UncleanData::Refuse, ..SETTINGS() };
     check_with(
         settings,
         &format!(
@@ -353,6 +353,59 @@ fn bare_line_ends_are_refused_in_red() {
             S: 250 2.0.0 Ok
             "
         ),
+    );
+}
+
+#[test]
+fn nul_is_refused_in_red_and_left_out_elsewhere() {
+    // To a server that drops NUL the data end at each of these.
+    let smuggled = "C| a\\r\\n\\0.\\r\\nb\\r\\n.\\0\\r\\nMAIL FROM:<x@client.example>\\0\\r\\n";
+    let settings = Settings { unclean_data: UncleanData::Refuse, ..SETTINGS() };
+    check_with(
+        settings,
+        &format!(
+            "{GREETED}{IN_DATA}
+            {smuggled}
+            = refuse body Nul
+            C: .
+            S: 554 5.6.0 Message holds a NUL octet (ref 11)
+            C: NOOP
+            S: 250 2.0.0 Ok
+            "
+        ),
+    );
+    check_greeted(&format!(
+        "{IN_DATA}
+        {smuggled}
+        ! next write
+        C: .
+        = body a\\r\\n.\\r\\nb\\r\\n\\r\\nMAIL FROM:<x@client.example>\\r\\n
+        S: 250 2.0.0 Ok: queued as 11
+        {IN_DATA}
+        C: {}
+        = refuse body TooLarge(100)
+        C: .
+        S: 552 5.3.4 Message exceeds the limit of 100 octets (ref 11)
+        ",
+        "\\0".repeat(101)
+    ));
+    check_greeted(
+        "
+        C: MAIL FROM:<a\\0@client.example>
+        S: 500 5.5.2 Command holds a control character or a bare CR or LF
+        ",
+    );
+}
+
+#[test]
+fn greetings_are_ascii() {
+    check_with(
+        Settings { hostname: Domain::parse("größe.example").unwrap(), ..SETTINGS() },
+        "
+        S: 220 xn--gre-6ka8i.example ESMTP
+        C: HELO bücher.example
+        S: 250 xn--gre-6ka8i.example greets b?cher.example
+        ",
     );
 }
 
