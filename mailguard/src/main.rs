@@ -29,9 +29,17 @@ impl Processes for Program {
     }
 
     fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
-        let Unloaded { programs, maps, routes } = supervisor::unload(pin_dir)?;
-        let counts =
-            [(programs, "attached programs"), (maps, "pinned maps"), (routes, "policy rules and routes")];
+        let unloaded = supervisor::unload(pin_dir)?;
+        let Unloaded { programs, maps, routes, sessions, sessions_kept } = unloaded;
+        if let Some(reason) = sessions_kept {
+            eprintln!("mailguard: {reason}");
+        }
+        let counts = [
+            (programs, "attached programs"),
+            (maps, "pinned maps"),
+            (routes, "policy rules and routes"),
+            (sessions, "closed sessions"),
+        ];
         Ok(counts
             .iter()
             .filter(|(count, _)| *count > 0)

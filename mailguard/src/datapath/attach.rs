@@ -28,14 +28,14 @@ pub const STEER: &str = "mg_steer";
 /// Name of the XDP program; that for older kernels begins with it.
 pub const EARLY: &str = "mg_early";
 const EARLY_LINEAR: &str = "mg_early_linear";
-const RECONNECT: &str = "mg_reconnect";
+pub(super) const RECONNECT: &str = "mg_reconnect";
 
 /// Pin of the socket look-up program's link, and of its successor's while both are attached.
-const RECONNECT_PIN: &str = "reconnect";
+pub(super) const RECONNECT_PIN: &str = "reconnect";
 const RECONNECT_SUCCESSOR: &str = "reconnect-successor";
 
 /// Priority and handle of our filter at a clsact qdisc.
-const FILTER_PRIORITY: u16 = 1;
+pub(super) const FILTER_PRIORITY: u16 = 1;
 const FILTER_HANDLE: TcHandle = TcHandle::new(0, 25);
 
 /// The first kernel that gives XDP packets of several buffers.
@@ -134,7 +134,7 @@ fn attach_steer(
     let steer: &mut SchedClassifier = program(ebpf, STEER)?;
     let done = match hook {
         Hook::Tcx => {
-            let pin = format!("tc-{}", device.index);
+            let pin = steer_pin(device);
             let path = pins.link(&pin);
             wanted.push(pin);
             attach_tcx(steer, device, &path)
@@ -142,6 +142,22 @@ fn attach_steer(
         Hook::Clsact => attach_clsact(steer, device),
     };
     done.map_err(DatapathError::program(STEER, Some(&device.name)))
+}
+
+/// Takes the TC program off an interface, to be attached anew.
+pub(super) fn detach_steer(pins: &Pins, device: &Device) -> Result<(), DatapathError> {
+    let path = pins.link(&steer_pin(device));
+    if path.exists() { remove_pin(&path) } else { Ok(()) }
+}
+
+/// The pin of the TC program's link.
+pub(super) fn steer_pin(device: &Device) -> String {
+    format!("tc-{}", device.index)
+}
+
+/// The pin of the XDP program's link; `mode` as in [`InterfaceStatus`].
+pub(super) fn early_pin(mode: &str, device: &Device) -> String {
+    format!("xdp-{mode}-{}", device.index)
 }
 
 /// Removes our filters from the clsact qdiscs of all interfaces, and says how many there were. The qdisc stays: it
@@ -160,7 +176,7 @@ fn remove_filters_except(interfaces: &[ZoneInterface]) -> Result<usize, Datapath
     Ok(count)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, DatapathError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, DatapathError>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
@@ -250,7 +266,7 @@ fn attach_early(
 ) -> Result<&'static str, DatapathError> {
     let Some(mode) = xdp_mode(device, configured) else { return Ok("off") };
     let name = if mode == aya::programs::XdpMode::Skb { "generic" } else { "native" };
-    let pin = format!("xdp-{name}-{}", device.index);
+    let pin = early_pin(name, device);
     let early: &mut Xdp = program(ebpf, early_program())?;
     match attach_xdp(early, device, mode, pins, &pin) {
         Ok(()) => {
@@ -288,7 +304,7 @@ fn attach_xdp(
 }
 
 fn pins_of_other_modes(pin: &str, device: &Device) -> Vec<String> {
-    let pins = ["native", "generic"].map(|mode| format!("xdp-{mode}-{}", device.index));
+    let pins = ["native", "generic"].map(|mode| early_pin(mode, device));
     pins.into_iter().filter(|other| other != pin).collect()
 }
 

@@ -90,7 +90,7 @@ pub enum DatapathError {
     /// It can't be told whether they would.
     #[error(
         "kernel.pin_dir {}: cannot tell whether its BPF file system outlives this process, /proc/1 can't be looked at \
-         ({error}): mount /proc there",
+         ({error}): mount /proc, and allow CAP_SYS_PTRACE",
         .pin_dir.display()
     )]
     UnknownBpffs {
@@ -133,6 +133,9 @@ pub enum DatapathError {
     /// The thread that talks to the kernel's routing can't be started.
     #[error("cannot talk to the kernel's routing: {0}")]
     NetlinkSocket(#[source] io::Error),
+    /// The kernel's sockets can't be listed.
+    #[error("cannot list the closed sessions (sock_diag; is there a module tcp_diag?): {0}")]
+    SockDiag(#[source] io::Error),
     /// The thread that reads the kernel's events can't be started.
     #[error("cannot read the kernel's events: {0}")]
     EventThread(#[source] io::Error),

@@ -1,6 +1,6 @@
 //! The zones' interfaces as the kernel has them: index, kind, whether there is a driver of hardware behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt;
 use mailguard_common::layout::{
@@ -8,7 +8,7 @@ use mailguard_common::layout::{
 };
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, Prop};
 
 use super::{DatapathError, routes};
 use crate::intercept::{self, Listeners};
@@ -23,6 +23,10 @@ pub(super) struct Device {
     pub(super) index: u32,
     /// Its name.
     pub(super) name: String,
+    /// Its other names (`ip link property add altname`).
+    pub(super) other_names: Vec<String>,
+    /// What it is a port of: kind and name.
+    pub(super) port_of: Option<(String, String)>,
     /// Whether its frames begin with an Ethernet header.
     pub(super) ethernet: bool,
     /// Whether it isn't one of the kernel's virtual kinds.
@@ -31,13 +35,40 @@ pub(super) struct Device {
     pub(super) carries_vlans: bool,
 }
 
+impl Device {
+    fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.other_names.iter().any(|other| other == name)
+    }
+
+    /// What is the matter with a port: what comes in by it is routed as its bridge's, bond's or VRF's.
+    pub(super) fn port_problem(&self) -> Option<String> {
+        let (kind, master) = self.port_of.as_ref()?;
+        Some(format!(
+            "it is a port of the {kind} {master} now: what comes in by it is {master}'s, and connections to port 25 get \
+             stuck; name {master} in the zone in its place, or take it out (ip link set {} nomaster)",
+            self.name
+        ))
+    }
+}
+
+/// An interface that isn't served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Absent {
+    /// Its name in the configuration.
+    pub(super) name: String,
+    /// Its zone's.
+    pub(super) zone: String,
+    /// The reason.
+    pub(super) why: String,
+}
+
 /// What the zones name, and what of it is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ZoneInterfaces {
     /// Those that exist.
     pub(super) present: Vec<ZoneInterface>,
-    /// Names of those that don't, each with its zone's name.
-    pub(super) absent: Vec<(String, String)>,
+    /// Those that don't.
+    pub(super) absent: Vec<Absent>,
     /// Whether IPv6 is in use.
     pub(super) ipv6: bool,
 }
@@ -102,10 +133,17 @@ pub(super) fn of_zones(
             _ => INTERFACE_CHECKS,
         };
         for name in &zone.interfaces {
-            let Some(device) = devices.iter().find(|device| device.name == *name) else {
-                interfaces.absent.push((name.clone(), zone.name.clone()));
+            let absent = |why: String| Absent { name: name.clone(), zone: zone.name.clone(), why };
+            let Some(device) = devices.iter().find(|device| device.is_named(name)) else {
+                interfaces.absent.push(absent("there is no such interface now".to_owned()));
                 continue;
             };
+            // The configuration has each name once, but an interface may have several.
+            if let Some(other) = interfaces.present.iter().find(|other| other.device.index == device.index) {
+                let why = format!("it is {}, which the zone {} has already", device.name, other.zone);
+                interfaces.absent.push(absent(why));
+                continue;
+            }
             interfaces.present.push(ZoneInterface {
                 device: device.clone(),
                 zone: zone.name.clone(),
@@ -132,7 +170,9 @@ pub(super) fn devices() -> Result<Vec<Device>, DatapathError> {
             .await
             .map_err(DatapathError::netlink("list the interfaces"))?;
         let parents: BTreeSet<u32> = links.iter().filter_map(parent_of_vlan).collect();
-        Ok(links.into_iter().filter_map(|link| device(link, &parents)).collect())
+        let names: BTreeMap<u32, String> =
+            links.iter().filter_map(|link| Some((link.header.index, name_of(link)?))).collect();
+        Ok(links.into_iter().filter_map(|link| device(link, &parents, &names)).collect())
     })
 }
 
@@ -149,11 +189,48 @@ fn parent_of_vlan(link: &LinkMessage) -> Option<u32> {
     parent.filter(|_| is_vlan)
 }
 
-fn device(link: LinkMessage, parents_of_vlans: &BTreeSet<u32>) -> Option<Device> {
-    let name = link.attributes.iter().find_map(|attribute| match attribute {
+fn name_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
+    })
+}
+
+fn other_names(link: &LinkMessage) -> Vec<String> {
+    let mut names = Vec::new();
+    for attribute in &link.attributes {
+        let LinkAttribute::PropList(properties) = attribute else { continue };
+        names.extend(properties.iter().filter_map(|property| match property {
+            Prop::AltIfName(name) => Some(name.clone()),
+            _ => None,
+        }));
+    }
+    names
+}
+
+/// Kind and name of what the link is a port of.
+fn port_of(link: &LinkMessage, names: &BTreeMap<u32, String>) -> Option<(String, String)> {
+    let master = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) if *index != 0 => Some(*index),
+        _ => None,
     })?;
+    let kind = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+            LinkInfo::PortKind(kind) => Some(kind.to_string()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let kind = kind.unwrap_or_else(|| "device".to_owned());
+    Some((kind, names.get(&master).cloned().unwrap_or_else(|| format!("number {master}"))))
+}
+
+fn device(
+    link: LinkMessage,
+    parents_of_vlans: &BTreeSet<u32>,
+    names: &BTreeMap<u32, String>,
+) -> Option<Device> {
+    let name = name_of(&link)?;
     let virtual_kind = link.attributes.iter().any(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.iter().any(|info| matches!(info, LinkInfo::Kind(_))),
         _ => false,
@@ -162,6 +239,8 @@ fn device(link: LinkMessage, parents_of_vlans: &BTreeSet<u32>) -> Option<Device>
     Some(Device {
         index: link.header.index,
         name,
+        other_names: other_names(&link),
+        port_of: port_of(&link, names),
         ethernet: matches!(layer, LinkLayerType::Ether | LinkLayerType::Loopback),
         hardware: layer == LinkLayerType::Ether && !virtual_kind,
         carries_vlans: parents_of_vlans.contains(&link.header.index),

@@ -7,7 +7,9 @@
 
 mod attach;
 mod bpffs;
+mod closed;
 mod counters;
+mod drift;
 mod error;
 mod events;
 mod interfaces;
@@ -23,6 +25,7 @@ mod rates;
 mod routes;
 mod rule_maps;
 mod status;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,7 +35,7 @@ use std::time::Instant;
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, SockMap};
 use mailguard_common::layout::{
-    FAIL_BLOCK, FAIL_BYPASS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, listener_index, map, zone_number,
+    FAIL_BLOCK, FAIL_BYPASS, INTERFACE_STEERS, Interface, listener_index, map, zone_number,
 };
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{OnProxyDown, XdpMode};
@@ -41,18 +44,22 @@ use nix::time::{ClockId, clock_gettime};
 
 pub use attach::{EARLY, Hook, STEER};
 pub use bpffs::{BPFFS, is_bpffs, refuse_private};
+pub use drift::Occasion;
 pub use error::{AttachError, DatapathError};
 pub use kernel_settings::Pulse;
-pub use links::watch_links;
+pub use links::watch_kernel;
 pub use local::{Delivery, deliveries};
 pub use pins::netns_cookie;
 pub use probe::{probe, programs_at};
 pub use routes::{PRIORITY, TABLE};
 pub use rule_maps::BanStatus;
-pub use status::{DatapathStatus, InterfaceStatus, MapUse, ReasonCount, RuleCount};
+pub use status::{DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount};
+pub use upkeep::KERNEL_PROBLEM;
 
 use crate::intercept::{Family, Listeners, Role, ZoneListener};
+use closed::{Forgotten, Which};
 use counters::Counters;
+use drift::Mends;
 use events::EventLog;
 use interfaces::{ZoneInterface, ZoneInterfaces};
 use kernel_settings::KernelSettings;
@@ -86,8 +93,10 @@ pub struct Datapath {
     interfaces: Vec<InterfaceStatus>,
     /// Whether what `zones` says is in force; else it is done anew at the next heartbeat.
     in_force: bool,
-    /// Whether something is the matter with one of them; tried again when an interface comes or goes.
+    /// Whether something couldn't be attached to one of them; tried again at each look.
     troubled: bool,
+    /// What others removed of all this.
+    mends: Mends,
     _events: EventLog,
 }
 
@@ -101,7 +110,7 @@ pub struct Applied {
 }
 
 /// What [`unload`] removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Unloaded {
     /// Programs that were attached.
     pub programs: usize,
@@ -109,6 +118,10 @@ pub struct Unloaded {
     pub maps: usize,
     /// Policy rules and routes.
     pub routes: usize,
+    /// Closed sessions that the kernel still remembered.
+    pub sessions: usize,
+    /// Why it remembers some of them all the same.
+    pub sessions_kept: Option<String>,
 }
 
 impl Datapath {
@@ -126,9 +139,10 @@ impl Datapath {
         hook: Hook,
         named: BTreeSet<IpAddr>,
     ) -> Result<Self, DatapathError> {
-        let pins = Pins::open(&config.kernel.pin_dir)?;
+        let mut pins = Pins::open(&config.kernel.pin_dir)?;
         pins::refuse_attached_elsewhere(&config.kernel.pin_dir)?;
         let mut programs = pins.load_object()?;
+        pins.note_maps()?;
         attach::load(&mut programs)?;
         let mut rules = RuleMaps::new(&mut programs)?;
         let settings = KernelSettings::open(object::take_map(&mut programs, map::CONFIG)?)?;
@@ -168,6 +182,7 @@ impl Datapath {
             interfaces: Vec::new(),
             in_force: false,
             troubled: false,
+            mends: Mends::default(),
             _events,
         };
         let zones = datapath.zones_now(config, listeners)?;
@@ -178,6 +193,8 @@ impl Datapath {
         datapath.attach_to(zones)?;
         datapath.remove_old_zones()?;
         datapath.pins.remove_other_maps()?;
+        // An adopted link may have been overtaken.
+        datapath.verify(Occasion::Look);
         Ok(datapath)
     }
 
@@ -190,7 +207,7 @@ impl Datapath {
     ) -> Result<bool, DatapathError> {
         let zones = self.zones_now(config, listeners)?;
         self.add_listeners(listeners)?;
-        let changed = zones != self.zones || !self.in_force || self.troubled;
+        let changed = zones != self.zones || !self.in_force;
         if changed {
             self.attach_to(zones)?;
         }
@@ -269,25 +286,25 @@ impl Datapath {
     /// First what a packet needs, then the programs, then what is left over.
     fn attach_to(&mut self, zones: ZoneInterfaces) -> Result<(), DatapathError> {
         self.in_force = false;
-        let serving = zones.present.iter().filter(|interface| interface.has(INTERFACE_SERVES));
-        let serving: Vec<String> = serving.map(|interface| interface.device.name.clone()).collect();
+        let serving = upkeep::serving(&zones);
         routes::add(&serving)?;
         self.know(&zones)?;
         let (xdp, hook) = (self.xdp, self.hook);
         self.interfaces = attach::attach(&mut self.programs, &self.pins, &zones.present, xdp, hook)?;
         routes::remove_except(&serving)?;
         self.troubled = self.interfaces.iter().any(|interface| interface.problem.is_some());
-        for (name, zone) in &zones.absent {
-            self.interfaces.push(InterfaceStatus {
-                name: name.clone(),
-                zone: zone.clone(),
-                intercepts: false,
-                leaving: false,
-                xdp: "off",
-                tc: "off",
-                problem: Some("there is no such interface now".to_owned()),
-            });
+        for (interface, status) in zones.present.iter().zip(&mut self.interfaces) {
+            status.problem = status.problem.take().or_else(|| interface.device.port_problem());
         }
+        self.interfaces.extend(zones.absent.iter().map(|absent| InterfaceStatus {
+            name: absent.name.clone(),
+            zone: absent.zone.clone(),
+            intercepts: false,
+            leaving: false,
+            xdp: "off",
+            tc: "off",
+            problem: Some(absent.why.clone()),
+        }));
         self.leaving.replace(zones.leaving(), Instant::now());
         self.zones = zones;
         self.in_force = true;
@@ -306,6 +323,7 @@ impl Datapath {
         self.xdp = config.kernel.xdp;
         self.follow_interfaces(config, listeners)?;
         applied.removed += self.remove_old_zones()?;
+        self.verify(Occasion::Look);
         Ok(applied)
     }
 
@@ -374,6 +392,8 @@ impl Datapath {
         Ok(DatapathStatus {
             proxy_alive: settings.proxy_alive(now_ns()),
             on_proxy_down: if settings.fail_mode == FAIL_BYPASS { "bypass" } else { "block" },
+            problems: self.problems(),
+            mended: self.mends.counts(Instant::now()),
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),
             reasons: self.counters.reasons(&self.rates)?,
@@ -390,7 +410,9 @@ pub fn unload(pin_dir: &Path) -> Result<Unloaded, DatapathError> {
     let programs = pins::remove_links(pin_dir)? + attach::remove_filters()?;
     let routes = routes::remove()?;
     let maps = pins::remove_maps(pin_dir)?;
-    Ok(Unloaded { programs, maps, routes })
+    // Last: nothing makes new ones any more.
+    let Forgotten { sessions, kept } = closed::forget(Which::Orphaned);
+    Ok(Unloaded { programs, maps, routes, sessions, sessions_kept: kept })
 }
 
 /// Removes what is pinned in the `pin_dir` of an earlier run in this network namespace, where another one is in use now.

@@ -4,6 +4,7 @@
 //! compared with what the object expects before they are used: another layout means another folder, filled anew,
 //! never a reinterpretation.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -18,6 +19,7 @@ use aya_obj::Object;
 use mailguard_common::layout::{ABI, Settings, map};
 use nix::libc;
 
+use super::drift::Part;
 use super::{DatapathError, bpffs, object};
 
 /// Folders of maps that are tried for one layout; more than one is there only after a collision.
@@ -29,6 +31,28 @@ const MAP_FOLDER: &str = "abi-";
 pub(super) struct Pins {
     folder: PathBuf,
     maps: PathBuf,
+    /// The ids of the maps that are pinned there.
+    ids: BTreeMap<String, u32>,
+}
+
+/// What the kernel says of a link.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct LinkFacts {
+    program: u64,
+    ifindex: u64,
+    netns: u64,
+}
+
+impl LinkFacts {
+    /// Whether it holds this program at this interface.
+    pub(super) fn holds_at(&self, ifindex: u32, program: u32) -> bool {
+        (self.program, self.ifindex) == (program.into(), ifindex.into())
+    }
+
+    /// Whether it holds this program in our network namespace.
+    pub(super) fn holds_in_this_namespace(&self, program: u32) -> bool {
+        self.program == u64::from(program) && netns_inode().is_ok_and(|netns| self.netns == netns)
+    }
 }
 
 impl Pins {
@@ -39,7 +63,7 @@ impl Pins {
         private_folder(&folder.join("links"))?;
         let maps = choose_map_folder(folder)?;
         private_folder(&maps)?;
-        Ok(Self { folder: folder.to_owned(), maps })
+        Ok(Self { folder: folder.to_owned(), maps, ids: BTreeMap::new() })
     }
 
     /// Creates the object's maps, or takes over the pinned ones.
@@ -50,6 +74,43 @@ impl Pins {
             loader.map_pin_path(name, self.maps.join(name));
         }
         Ok(loader.load(object::bytes()?)?)
+    }
+
+    /// Notes which maps are pinned, once they are.
+    pub(super) fn note_maps(&mut self) -> Result<(), DatapathError> {
+        for name in names(&self.maps)? {
+            let path = self.maps.join(&name);
+            let info = MapInfo::from_pin(&path).map_err(|error| unusable(&path, error))?;
+            self.ids.insert(name, info.id());
+        }
+        Ok(())
+    }
+
+    /// The maps whose pins are gone, or are another's.
+    pub(super) fn missing(&self) -> Vec<Part> {
+        let missing = |(name, id): (&String, &u32)| {
+            let pinned = MapInfo::from_pin(self.maps.join(name)).ok();
+            pinned.is_none_or(|info| info.id() != *id).then(|| Part::Pin(name.clone()))
+        };
+        self.ids.iter().filter_map(missing).collect()
+    }
+
+    /// Makes the folders anew, if need be, and pins the maps whose pins are missing.
+    pub(super) fn restore(&self) -> Result<(), DatapathError> {
+        bpffs::ensure(&self.folder)?;
+        for folder in [&self.folder, &self.folder.join("links"), &self.maps] {
+            private_folder(folder)?;
+        }
+        for part in self.missing() {
+            let Part::Pin(name) = part else { continue };
+            let (path, id) = (self.maps.join(&name), self.ids[&name]);
+            if path.exists() {
+                fs::remove_file(&path).map_err(DatapathError::pin(&path))?;
+            }
+            let map = MapData::from_id(id).map_err(|error| unusable(&path, error))?;
+            map.pin(&path).map_err(|error| unusable(&path, error))?;
+        }
+        Ok(())
     }
 
     /// Refuses pins that another network namespace uses: its links would get our programs, and our interfaces none.
@@ -74,6 +135,11 @@ impl Pins {
         self.folder.join("links").join(name)
     }
 
+    /// What the kernel says of the link pinned by this name; nothing if there is none.
+    pub(super) fn link_facts(&self, name: &str) -> Option<LinkFacts> {
+        link_facts(&self.link(name))
+    }
+
     /// The names of all pinned links.
     pub(super) fn links(&self) -> Result<Vec<String>, DatapathError> {
         names(&self.folder.join("links"))
@@ -96,10 +162,10 @@ pub(super) fn refuse_attached_elsewhere(pin_dir: &Path) -> Result<(), DatapathEr
     let folder = pin_dir.join("links");
     let links: Vec<PathBuf> = names(&folder)?.iter().map(|name| folder.join(name)).collect();
     let cookie = pinned_cookie(pin_dir)?;
-    let inode = fs::metadata("/proc/thread-self/ns/net").map_err(DatapathError::Namespace)?.ino();
+    let inode = netns_inode().map_err(DatapathError::Namespace)?;
     // Maps of another version may not say it, and then the socket look-up's link does.
     let elsewhere = (cookie != 0 && cookie != netns_cookie()? && links.iter().any(|link| is_attached(link)))
-        || links.iter().any(|link| fact(link, "netns_ino").is_some_and(|netns| netns != 0 && netns != inode));
+        || links.iter().filter_map(|link| link_facts(link)).any(|link| ![0, inode].contains(&link.netns));
     if elsewhere { Err(DatapathError::OtherNamespace(pin_dir.to_owned())) } else { Ok(()) }
 }
 
@@ -137,17 +203,36 @@ pub fn netns_cookie() -> Result<u64, DatapathError> {
     if result == 0 { Ok(cookie) } else { Err(DatapathError::Namespace(io::Error::last_os_error())) }
 }
 
-/// Whether the link pinned at `path` is attached to anything: its interface, or its namespace, is still there.
-fn is_attached(path: &Path) -> bool {
-    ["ifindex", "netns_ino"].iter().any(|place| fact(path, place).is_some_and(|number| number != 0))
+/// The inode of this network namespace.
+fn netns_inode() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
 }
 
-/// What the kernel says of the link pinned at `path` under this name.
-fn fact(path: &Path, name: &str) -> Option<u64> {
+/// Whether the link pinned at `path` is attached to anything: its interface, or its namespace, is still there.
+fn is_attached(path: &Path) -> bool {
+    link_facts(path).is_some_and(|link| link.ifindex != 0 || link.netns != 0)
+}
+
+/// What the kernel says of the link pinned at `path`.
+fn link_facts(path: &Path) -> Option<LinkFacts> {
     let link = open_pin(path).ok()?;
-    let facts = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", link.as_raw_fd())).ok()?;
-    let mut values = facts.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    values.next()?.trim().parse().ok()
+    let text = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", link.as_raw_fd())).ok()?;
+    let mut facts = LinkFacts::default();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
+        let value = value.trim().parse().unwrap_or(0);
+        match name {
+            "prog_id" => facts.program = value,
+            "ifindex" => facts.ifindex = value,
+            "netns_ino" => facts.netns = value,
+            _ => {}
+        }
+    }
+    Some(facts)
+}
+
+/// A map that can't be used or pinned at `path`.
+fn unusable(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> DatapathError {
+    DatapathError::pin(path)(io::Error::other(error))
 }
 
 /// A descriptor of what is pinned at `path` (BPF_OBJ_GET): aya's own is private, and only it leads to the facts in /proc.

@@ -9,12 +9,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use futures::TryStreamExt;
 use mailguard_common::layout::PACKET_MARK;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use super::DatapathError;
-use crate::intercept;
+use super::drift::Part;
+use crate::intercept::{self, Family};
 
 /// Number of our routing table.
 pub const TABLE: u32 = 2525;
@@ -30,7 +31,7 @@ pub(super) fn with_netlink<T: Send>(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         runtime.map_err(DatapathError::NetlinkSocket)?.block_on(async {
             let (connection, handle, _) =
-                rtnetlink::new_connection().map_err(DatapathError::NetlinkSocket)?;
+                rtnetlink::new_connection_with_strict_check().map_err(DatapathError::NetlinkSocket)?;
             let connection = tokio::spawn(connection);
             let result = work(handle).await;
             connection.abort();
@@ -43,30 +44,61 @@ pub(super) fn with_netlink<T: Send>(
     })
 }
 
-/// Installs the routes, and the rules for `devices`.
+/// Installs the routes, and the rules for `devices`, those that aren't there.
 pub(super) fn add(devices: &[String]) -> Result<(), DatapathError> {
     with_netlink(async |netlink| {
-        for version in versions_in_use() {
-            if !devices.is_empty() {
-                install_route(&netlink, version.clone()).await?;
-            }
-            let existing = our_rules(&netlink, version.clone()).await?;
-            for device in devices {
-                if !existing.iter().any(|rule| interface_of(rule) == Some(device)) {
-                    add_rule(&netlink, version.clone(), device).await?;
-                }
+        for part in missing_parts(&netlink, devices).await? {
+            match part {
+                Part::Route(family) => install_route(&netlink, version(family)).await?,
+                Part::Rule(family, device) => add_rule(&netlink, version(family), &device).await?,
+                _ => {}
             }
         }
         Ok(())
     })
 }
 
+/// What of it isn't there.
+pub(super) fn missing(devices: &[String]) -> Result<Vec<Part>, DatapathError> {
+    with_netlink(async |netlink| missing_parts(&netlink, devices).await)
+}
+
+/// Routes first: a rule that leads nowhere loses what it catches.
+async fn missing_parts(netlink: &Handle, devices: &[String]) -> Result<Vec<Part>, DatapathError> {
+    let mut missing = Vec::new();
+    if devices.is_empty() {
+        return Ok(missing);
+    }
+    for family in families_in_use() {
+        let routes = our_routes(netlink, version(family)).await?;
+        if !routes.iter().any(is_local_default) {
+            missing.push(Part::Route(family));
+        }
+        let rules = our_rules(netlink, version(family)).await?;
+        let has_rule = |device: &&String| {
+            let ours =
+                rules.iter().filter(|rule| rule.attributes.contains(&RuleAttribute::Priority(PRIORITY)));
+            ours.into_iter().any(|rule| interface_of(rule) == Some(*device))
+        };
+        let without = devices.iter().filter(|device| !has_rule(device));
+        missing.extend(without.map(|device| Part::Rule(family, device.clone())));
+    }
+    Ok(missing)
+}
+
+fn version(family: Family) -> IpVersion {
+    match family {
+        Family::V4 => IpVersion::V4,
+        Family::V6 => IpVersion::V6,
+    }
+}
+
 /// Removes the rules for all other devices.
 pub(super) fn remove_except(devices: &[String]) -> Result<(), DatapathError> {
     let stale = |rule: &RuleMessage| !interface_of(rule).is_some_and(|name| devices.contains(name));
     with_netlink(async |netlink| {
-        for version in versions_in_use() {
-            for rule in our_rules(&netlink, version).await?.into_iter().filter(stale) {
+        for family in families_in_use() {
+            for rule in our_rules(&netlink, version(family)).await?.into_iter().filter(stale) {
                 netlink.rule().del(rule).execute().await.map_err(DatapathError::netlink("remove a rule"))?;
             }
         }
@@ -103,9 +135,9 @@ fn versions() -> Vec<IpVersion> {
     if ipv6 { vec![IpVersion::V4, IpVersion::V6] } else { vec![IpVersion::V4] }
 }
 
-/// The versions of IP that can be routed here now.
-fn versions_in_use() -> Vec<IpVersion> {
-    if intercept::has_ipv6() { vec![IpVersion::V4, IpVersion::V6] } else { vec![IpVersion::V4] }
+/// The families that can be routed here now.
+fn families_in_use() -> Vec<Family> {
+    if intercept::has_ipv6() { vec![Family::V4, Family::V6] } else { vec![Family::V4] }
 }
 
 fn interface_of(rule: &RuleMessage) -> Option<&String> {
@@ -165,14 +197,28 @@ async fn loopback(netlink: &Handle) -> Result<u32, DatapathError> {
     Ok(link.map_or(1, |link| link.header.index))
 }
 
+fn is_local_default(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Local && route.header.destination_prefix_length == 0
+}
+
+/// The routes of our table, which the kernel picks: in others there may be a million.
 async fn our_routes(netlink: &Handle, version: IpVersion) -> Result<Vec<RouteMessage>, DatapathError> {
-    let filter = match version {
-        IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    let mut filter = RouteMessage::default();
+    filter.header.address_family = match version {
+        IpVersion::V4 => AddressFamily::Inet,
+        IpVersion::V6 => AddressFamily::Inet6,
     };
-    let routes = netlink.route().get(filter).execute();
-    let routes: Vec<RouteMessage> =
-        routes.try_collect().await.map_err(DatapathError::netlink("list the routes"))?;
-    let ours = |route: &RouteMessage| route.attributes.contains(&RouteAttribute::Table(TABLE));
-    Ok(routes.into_iter().filter(ours).collect())
+    // Whatever else the header says would be a filter, too.
+    filter.header.protocol = RouteProtocol::Unspec;
+    filter.header.kind = RouteType::Unspec;
+    filter.header.scope = RouteScope::Universe;
+    filter.attributes.push(RouteAttribute::Table(TABLE));
+    let routes: Result<Vec<RouteMessage>, _> = netlink.route().get(filter).execute().try_collect().await;
+    match routes {
+        // There is no such table before its first route.
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENOENT => {
+            Ok(Vec::new())
+        }
+        routes => routes.map_err(DatapathError::netlink("list the routes")),
+    }
 }

@@ -9,6 +9,11 @@ pub struct DatapathStatus {
     pub proxy_alive: bool,
     /// `block` or `bypass`: what becomes of new connections while it isn't.
     pub on_proxy_down: &'static str,
+    /// What is the matter, a line each: shown with that of other parts, before all else.
+    #[serde(skip)]
+    pub problems: Vec<String>,
+    /// What others removed and was put back.
+    pub mended: Vec<MendCount>,
     /// Each interface of a zone that isn't inactive.
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the rule maps are.
@@ -35,9 +40,20 @@ pub struct InterfaceStatus {
     pub xdp: &'static str,
     /// `tcx` or `clsact`; `off` while there is a problem.
     pub tc: &'static str,
-    /// Why nothing is attached, if that is so; tried again when an interface comes or goes.
+    /// Why nothing is attached, or nothing comes in; tried again every few seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// How often a part of the kernel side was put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MendCount {
+    /// Which part.
+    pub what: String,
+    /// Times since the start.
+    pub times: u64,
+    /// Seconds since the last of them.
+    pub last_seconds_ago: u64,
 }
 
 /// How full a rule map is.

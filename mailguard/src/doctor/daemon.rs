@@ -10,8 +10,8 @@ use crate::control::{Answer, Client, ClientError, Request, root_socket};
 
 /// What was heard of the daemon.
 pub(super) enum Daemon {
-    /// It answers; whether the kernel side takes the proxy for alive.
-    Runs { alive: bool },
+    /// It answers; whether the kernel side takes the proxy for alive, and what it says is the matter.
+    Runs { alive: bool, problems: Vec<String> },
     /// None; so many programs of an earlier one are attached.
     Down { attached: usize },
     /// It is there and doesn't answer as it should.
@@ -24,7 +24,10 @@ pub(super) fn read(config: &Config) -> Daemon {
         .and_then(|mut client| client.ask(&Request::Processes));
     match asked {
         // With `enabled = false` there is no kernel side that could take it for dead.
-        Ok(Answer::Processes(report)) => Daemon::Runs { alive: report.kernel["proxy_alive"] != false },
+        Ok(Answer::Processes(report)) => {
+            let alive = report.kernel["proxy_alive"] != false;
+            Daemon::Runs { alive, problems: report.problems }
+        }
         Ok(_) => Daemon::Odd("it answers another question than was asked".to_owned()),
         Err(ClientError::NotRunning(_)) => {
             let links = fs::read_dir(config.kernel.pin_dir.join("links"));
@@ -41,8 +44,10 @@ pub(super) fn judge(config: &Config, daemon: &Daemon) -> Vec<Finding> {
         OnProxyDown::Bypass => "mail passes unfiltered (on_proxy_down = \"bypass\")",
     };
     vec![match daemon {
-        Daemon::Runs { alive: true } => Finding::ok("daemon", "the daemon runs and the kernel side knows it"),
-        Daemon::Runs { alive: false } => Finding::error(
+        Daemon::Runs { alive: true, .. } => {
+            Finding::ok("daemon", "the daemon runs and the kernel side knows it")
+        }
+        Daemon::Runs { alive: false, .. } => Finding::error(
             "daemon",
             "the daemon answers, but the kernel side takes the proxy for dead",
             format!("Its sign of life is more than three seconds old: {consequence}. See its log."),

@@ -75,7 +75,7 @@ impl Facts {
         Self {
             daemon: daemon::read(config),
             system: system::read(config),
-            links: run("ip", "iproute2", &["-j", "-d", "link", "show"]),
+            links: links(),
             programs: named.iter().filter_map(programs).collect(),
             settings: settings(&named),
             default_routes: run("ip", "iproute2", &["-4", "route", "show", "default"]),
@@ -84,6 +84,11 @@ impl Facts {
             sockets: ports::read(),
         }
     }
+}
+
+/// `ip -j -d link show`
+pub(super) fn links() -> Said {
+    run("ip", "iproute2", &["-j", "-d", "link", "show"])
 }
 
 fn families() -> &'static [Family] {

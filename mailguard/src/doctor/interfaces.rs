@@ -66,6 +66,27 @@ impl Link {
     }
 }
 
+/// The names of the interfaces that there are, as the kernel uses them; none if that couldn't be read.
+pub(super) fn names(links: &Said) -> Vec<String> {
+    parse(links).into_iter().map(|link| link.ifname).collect()
+}
+
+/// The configuration with each interface by the name that the kernel uses: an administrator may have written another one
+/// of its names (`altname`).
+pub(super) fn by_real_names(mut config: Config, links: &Said) -> Config {
+    let links = parse(links);
+    for name in config.zones.iter_mut().flat_map(|zone| &mut zone.interfaces) {
+        if let Some(link) = links.iter().find(|link| link.altnames.contains(name)) {
+            name.clone_from(&link.ifname);
+        }
+    }
+    config
+}
+
+fn parse(links: &Said) -> Vec<Link> {
+    links.as_ref().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
 /// A finding about what couldn't be read.
 pub(super) fn unread(check: &str, unread: &Unread) -> Finding {
     let finding = Finding::warning(check, format!("not checked: {unread}"), "Nothing can be said about it.");

@@ -16,6 +16,7 @@ mod journey;
 mod nftables;
 mod packet;
 mod ports;
+mod presence;
 mod ranges;
 mod routing;
 mod ruleset;
@@ -30,6 +31,7 @@ use mailguard_core::config::model::ZoneMode;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Source};
+use crate::datapath::Hook;
 use facts::Facts;
 
 /// How bad a finding is.
@@ -112,6 +114,7 @@ pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<
         Err(errors) => return fail(errors.to_string()),
     };
     let tried = understand(&source, &config);
+    let config = interfaces::by_real_names(config, &facts::links());
     let file = File { path, text: &source.text };
     let mut findings = judge(&config, &file, &Facts::gather(&config));
     findings.extend(judge_trial(tried));
@@ -204,6 +207,13 @@ fn judge(config: &Config, file: &File<'_>, facts: &Facts) -> Vec<Finding> {
         ),
     }];
     findings.extend(daemon::judge(config, &facts.daemon));
+    findings.extend(presence::judge(
+        config,
+        &facts.daemon,
+        &interfaces::names(&facts.links),
+        &facts.routing,
+        (Hook::of_this_kernel() == Hook::Tcx).then_some(&facts.programs),
+    ));
     findings.extend(system::judge(config, &facts.system));
     findings.extend(interfaces::judge(config, file, &facts.links, &facts.programs));
     findings.extend(settings::judge(config, &facts.settings, &facts.default_routes));

@@ -13,7 +13,7 @@ use crate::intercept::Family;
 
 /// A rule: its priority, and the words after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule<'a> {
+pub(super) struct Rule<'a> {
     priority: u32,
     words: Vec<&'a str>,
 }
@@ -49,7 +49,7 @@ fn judge_family(routing: &Routing, interfaces: &[&str]) -> Vec<Finding> {
     findings
 }
 
-fn rule(line: &str) -> Option<Rule<'_>> {
+pub(super) fn rule(line: &str) -> Option<Rule<'_>> {
     let (priority, words) = line.split_once(':')?;
     // What isn't there now is marked so.
     let words = words.split_whitespace().filter(|word| !word.starts_with('[')).collect();
@@ -57,12 +57,12 @@ fn rule(line: &str) -> Option<Rule<'_>> {
 }
 
 impl<'a> Rule<'a> {
-    fn value(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn value(&self, key: &str) -> Option<&'a str> {
         let at = self.words.iter().position(|word| *word == key)?;
         self.words.get(at + 1).copied()
     }
 
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         self.value("lookup").and_then(|table| table.parse().ok()) == Some(TABLE)
             && self.value("fwmark").and_then(mark) == Some((PACKET_MARK, PACKET_MARK))
     }

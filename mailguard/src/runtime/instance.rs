@@ -28,13 +28,13 @@ const MAX_TRIES: usize = 16;
 pub enum InstanceError {
     /// Another instance runs in this namespace.
     #[error(
-        "another mailguard runs in this network namespace{}: there can be one only; stop it first",
+        "another mailguard is running in this network namespace{}: there can be one only; stop it first",
         holder(*.0)
     )]
     SameNamespace(Option<u32>),
     /// Another instance, in another namespace, has the folder.
     #[error(
-        "another mailguard{} uses runtime_dir {}: name another one for this network namespace",
+        "another mailguard is running{} and uses runtime_dir {}: name another one for this network namespace",
         holder(*.pid), .folder.display()
     )]
     SameFolder {

@@ -28,7 +28,7 @@ use super::pulse::Vigil;
 use super::spawn::MailUser;
 use crate::config::Source;
 use crate::control::ProcessReport;
-use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Unloaded};
+use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Occasion, Unloaded};
 use crate::intercept::{ListenError, Listeners};
 use crate::names::NamedServers;
 
@@ -64,8 +64,8 @@ pub(super) enum Event {
     /// Its end of the channel is closed.
     Hangup(u64),
     Signal(Signal),
-    /// An interface came, went or changed.
-    Links,
+    /// Something of the kernel side may have changed.
+    Kernel(Occasion),
     /// Other addresses bypass by their names.
     Names,
     /// An administrator wants something.
@@ -105,9 +105,9 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     raise_open_files();
     let listeners = adapted(&Listeners::default(), &config, START_PORTS_PATIENCE)?;
     // Before the first look at the interfaces: none comes unseen.
-    let links = events.clone();
-    datapath::watch_links(move || links.send(Event::Links).is_ok())
-        .map_err(|source| RunError::System { what: "watch the interfaces", source })?;
+    let kernel = events.clone();
+    datapath::watch_kernel(move |occasion| kernel.send(Event::Kernel(occasion)).is_ok())
+        .map_err(|source| RunError::System { what: "watch interfaces, rules and routes", source })?;
     let tell = events.clone();
     let names = names::start(&config, move || tell.send(Event::Names).is_ok())?;
     let named = names.bypassed();
@@ -305,6 +305,7 @@ impl Supervisor {
             if self.stopped_during(inbox, pause) {
                 self.vigil.end();
                 self.datapath.proxy_down()?;
+                self.datapath.forget_closed();
                 return Ok(());
             }
         }
@@ -327,8 +328,8 @@ impl Supervisor {
             }
             match inbox.recv_timeout((patience - silence).min(SILENCE_PATIENCE)) {
                 Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
-                Ok(Event::Links) => {
-                    self.follow_interfaces(PORTS_PATIENCE);
+                Ok(Event::Kernel(occasion)) => {
+                    self.look_after_kernel(occasion);
                     self.announce_listeners(mail);
                 }
                 Ok(Event::Names) => names::follow(&self.names, &mut self.datapath, &self.config),
@@ -342,6 +343,16 @@ impl Supervisor {
                 }
                 Ok(Event::Hangup(_) | Event::Message(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+
+    /// Serves the interfaces that are there now, and puts back what others removed.
+    fn look_after_kernel(&mut self, occasion: Occasion) {
+        // What is only looked at must not wait, or it would every few seconds.
+        self.follow_interfaces(if occasion == Occasion::Event { PORTS_PATIENCE } else { Duration::ZERO });
+        self.datapath.verify(occasion);
+        if occasion == Occasion::Look {
+            self.datapath.forget_closed();
         }
     }
 
@@ -367,12 +378,12 @@ impl Supervisor {
 
     fn log_interfaces(&self) {
         for interface in self.datapath.interfaces() {
-            let state = match &interface.problem {
-                Some(problem) => problem,
-                None if interface.leaving => "serves only the sessions that are open",
-                None => "served",
-            };
-            info!(interface = interface.name, zone = interface.zone, "{state}");
+            let InterfaceStatus { name, zone, leaving, problem, .. } = interface;
+            match problem {
+                Some(problem) => warn!(interface = name, zone, "not served: {problem}"),
+                None if *leaving => info!(interface = name, zone, "serves only the sessions that are open"),
+                None => info!(interface = name, zone, "served"),
+            }
         }
     }
 
@@ -439,15 +450,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A line for each interface that something is the matter with.
-    fn interface_notes(&self) -> Vec<String> {
-        let problem = |interface: &InterfaceStatus| {
-            let InterfaceStatus { name, zone, problem, .. } = interface;
-            problem.as_ref().map(|problem| format!("{name} (zone {zone}) isn't served: {problem}"))
-        };
-        self.datapath.interfaces().iter().filter_map(problem).collect()
-    }
-
     /// Puts the fail mode in force, then lets the mail process finish.
     fn stop(mut self, inbox: &Receiver<Event>, mail: Mail) {
         self.vigil.end();
@@ -455,6 +457,7 @@ impl Supervisor {
             error!(%error, "on_proxy_down can't be put in force");
         }
         self.finish(inbox, mail);
+        self.datapath.forget_closed();
         info!("stopped; rules and drops stay in force until `mailguard unload`");
     }
 
@@ -464,7 +467,7 @@ impl Supervisor {
         loop {
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
-                Ok(Event::Links) => self.follow_interfaces(PORTS_PATIENCE),
+                Ok(Event::Kernel(occasion)) => self.look_after_kernel(occasion),
                 Ok(Event::Names) => names::follow(&self.names, &mut self.datapath, &self.config),
                 Ok(Event::Order(order)) => self.obey(order, None),
                 Ok(Event::Message(..) | Event::Hangup(_)) => {}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use mailguard::config::{Source, parse};
-use mailguard::datapath::{self, Datapath, DatapathStatus, Hook};
+use mailguard::datapath::{self, Datapath, DatapathStatus, Hook, Occasion};
 use mailguard::intercept::Listeners;
 use mailguard_core::config::Config;
 use mailguard_tests::netns::{Namespace, Topology};
@@ -208,6 +208,12 @@ impl Firewall {
         self.topology.firewall.within(|| Ok(datapath.follow_interfaces(config, listeners)?)).unwrap()
     }
 
+    /// Has the kernel side looked at, and mended.
+    pub(crate) fn verify(&mut self, occasion: Occasion) {
+        let datapath = self.datapath.get_mut().as_mut().unwrap();
+        self.topology.firewall.within(|| Ok(datapath.verify(occasion))).unwrap();
+    }
+
     pub(crate) fn pin_dir(&self) -> &Path {
         &self.pin_dir
     }
@@ -393,6 +399,14 @@ impl Session {
     pub(crate) fn echo_patiently(&mut self, line: &[u8]) -> bool {
         self.stream.get_ref().set_read_timeout(Some(LONG_PATIENCE)).unwrap();
         self.echo(line)
+    }
+
+    /// Ends a session of SMTP, and waits until the server has closed it; whether it did so politely.
+    pub(crate) fn quit(mut self) -> bool {
+        let mut rest = Vec::new();
+        self.ask("QUIT").starts_with("221 ")
+            && self.stream.read_until(b'\n', &mut rest).is_ok()
+            && rest.is_empty()
     }
 
     /// The client's own address.

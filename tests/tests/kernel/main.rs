@@ -6,10 +6,12 @@
 mod bans;
 mod blacklist;
 mod bypass;
+mod closed;
 mod counters;
 mod daemon;
 mod doctor;
 mod doctor_rules;
+mod drift;
 mod evasion;
 mod firewall;
 mod flood;

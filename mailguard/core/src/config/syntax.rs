@@ -121,7 +121,7 @@ pub const BLOCK_LIST: Syntax<String> = Syntax {
 /// The name of a zone.
 pub const ZONE_NAME: Syntax<String> =
     Syntax { accepted: "a name of 1 to 32 letters, digits, '-' and '_'", parse: parse_zone_name };
-/// The name of a network interface (Linux: IFNAMSIZ is 16 with the final NUL).
+/// A name of a network interface.
 pub const INTERFACE: Syntax<String> =
     Syntax { accepted: "the name of a network interface like \"eth0\"", parse: parse_interface };
 /// The name of a system user.
@@ -365,9 +365,10 @@ fn parse_zone_name(text: &str) -> Result<String, Mismatch> {
     if fits { Ok(text.to_owned()) } else { Err(Mismatch::Wrong) }
 }
 
+/// One of the kernel's names of an interface: the first has up to 15 octets (IFNAMSIZ), others (`altname`) up to 127.
 fn parse_interface(text: &str) -> Result<String, Mismatch> {
     let stray = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    let fits = (1..=15).contains(&text.len()) && !text.contains(stray) && text != "." && text != "..";
+    let fits = (1..=127).contains(&text.len()) && !text.contains(stray) && text != "." && text != "..";
     if fits { Ok(text.to_owned()) } else { Err(Mismatch::Wrong) }
 }
 
@@ -473,7 +474,9 @@ mod tests {
         let remedy = "write the extensions here: only lists of addresses, networks, domains and clients come from files";
         check(&EXTENSIONS, "@/etc/mailguard/extensions", Err(remedy));
         check(&INTERFACE, "enp3s0f1np1", Ok("\"enp3s0f1np1\""));
-        for text in ["", "..", "a/b", "sixteen-letters-"] {
+        check(&INTERFACE, "a-name-of-more-than-15-letters", Ok("\"a-name-of-more-than-15-letters\""));
+        let too_long = "x".repeat(128);
+        for text in ["", "..", "a/b", &too_long] {
             check(&INTERFACE, text, Err(""));
         }
         check(&ZONE_NAME, "dmz-2", Ok("\"dmz-2\""));

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::super::daemon::Daemon;
 use super::super::facts::Routing;
 use super::super::ports::Socket;
 use super::super::system::{Folder, FolderState, System};
 use super::super::tool::{Said, Unread};
-use super::super::{daemon, interfaces, ports, routing, settings, system};
+use super::super::{daemon, interfaces, ports, presence, routing, settings, system};
 use super::*;
 use crate::intercept::Family;
 
@@ -91,8 +92,8 @@ fn users_folders_and_pins() {
 fn daemons() {
     use daemon::Daemon;
     for (heard, expect) in [
-        (Daemon::Runs { alive: true }, None),
-        (Daemon::Runs { alive: false }, Some(Severity::Error)),
+        (Daemon::Runs { alive: true, problems: Vec::new() }, None),
+        (Daemon::Runs { alive: false, problems: Vec::new() }, Some(Severity::Error)),
         (Daemon::Down { attached: 0 }, None),
         (Daemon::Down { attached: 3 }, Some(Severity::Warning)),
         (Daemon::Odd("it closed the connection".to_owned()), Some(Severity::Warning)),
@@ -330,4 +331,56 @@ fn sockets_as_the_kernel_lists_them() {
         ports::listening(text),
         [("127.0.0.1".parse().unwrap(), 25, 4711), ("::1".parse().unwrap(), 10025, 4713)]
     );
+}
+
+#[test]
+fn what_a_running_daemon_set_up_and_is_missing_is_an_error() {
+    let running = |problems: &[&str]| {
+        let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
+        Daemon::Runs { alive: true, problems }
+    };
+    let present = ["lo", "lan0", "wan0"].map(str::to_owned);
+    let rules = "25:\tfrom all fwmark 0x10000000/0x10000000 iif lan0 lookup 2525\n";
+    let route = "local default dev lo scope host\n";
+    let programs = |lan0: &[&str]| {
+        let list =
+            |programs: &[&str]| programs.iter().map(|program| (*program).to_owned()).collect::<Vec<_>>();
+        HashMap::from([("lan0".to_owned(), list(lan0)), ("wan0".to_owned(), list(&["mg_steer"]))])
+    };
+    for (daemon, rules, route, lan0, expect) in [
+        (running(&[]), rules, route, &["mg_steer"][..], &[][..]),
+        (running(&[]), "", route, &["mg_steer"], &["policy-rule-missing"]),
+        (running(&[]), rules, "", &["mg_steer"], &["policy-route-missing"]),
+        (running(&[]), rules, route, &["other"], &["program-missing"]),
+        (
+            Daemon::Odd("it hangs".to_owned()),
+            "",
+            "",
+            &[],
+            &["policy-rule-missing", "policy-route-missing", "program-missing"],
+        ),
+        (
+            running(&["kernel: the XDP program on lan0 is missing", "message 7: damaged"]),
+            rules,
+            route,
+            &["mg_steer"],
+            &["daemon-problem"],
+        ),
+        (Daemon::Down { attached: 0 }, "", "", &[], &[]),
+    ] {
+        let routing =
+            Routing { family: Family::V4, rules: Ok(rules.to_owned()), routes: Ok(route.to_owned()) };
+        let found = presence::judge(&config(), &daemon, &present, &[routing], Some(&programs(lan0)));
+        let checks: Vec<&str> = complaints(&found).into_iter().map(|(check, _)| check).collect();
+        assert_eq!(checks, expect, "{found:?}");
+    }
+}
+
+#[test]
+fn an_interface_is_known_by_any_of_its_names() {
+    let links =
+        Ok(r#"[{"ifname": "enp3s0", "altnames": ["lan0", "office"]}, {"ifname": "wan0"}]"#.to_owned());
+    let config = interfaces::by_real_names(config(), &links);
+    assert_eq!(interfaces_in(&config, ZoneMode::Transparent), ["enp3s0", "lan1"]);
+    assert_eq!(interfaces_in(&config, ZoneMode::Active), ["wan0"]);
 }

@@ -76,10 +76,7 @@ impl Supervisor {
                 let rules = self.datapath.rule_counts().map_err(|error| error.to_string())?;
                 Ok(Answer::RuleCounts { rules, names: self.names.status() })
             }
-            Request::Status => {
-                let problems = [names::problems(&self.names.status()), self.firewall.problems()].concat();
-                Ok(Answer::Status { kernel: self.kernel()?, problems })
-            }
+            Request::Status => Ok(Answer::Status { kernel: self.kernel()?, problems: self.problems() }),
             Request::Ban(bans) => {
                 asked::may_ban(&self.config, &asked::own_addresses(), &bans).map_err(|error| {
                     warn!(%error, "the mail process asks for a ban that isn't made");
@@ -93,6 +90,14 @@ impl Supervisor {
             }
             Request::Bans => self.datapath.bans().map(Answer::Bans).map_err(|error| error.to_string()),
         }
+    }
+
+    /// What is the matter with the kernel side, with names that bypass, and with the firewall's rules.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.datapath.problems();
+        problems.extend(names::problems(&self.names.status()));
+        problems.extend(self.firewall.problems());
+        problems
     }
 
     fn kernel(&self) -> Result<serde_json::Value, String> {
@@ -109,7 +114,7 @@ impl Supervisor {
                 if let (Some(mail), Ok(())) = (mail, &adopted) {
                     self.announce(mail);
                 }
-                let notes = self.interface_notes();
+                let notes = self.datapath.problems();
                 let until = Until::Revision(self.revision);
                 let _ = reply.try_send(adopted.map(|()| self.taken(notes, until, is_there)));
             }
@@ -133,8 +138,7 @@ impl Supervisor {
                     Err(error) => report.problems.push(error),
                 }
                 report.problems.extend(self.lacking.clone());
-                report.problems.extend(self.firewall.problems());
-                report.problems.extend(names::problems(&self.names.status()));
+                report.problems.extend(self.problems());
                 let _ = reply.try_send(report);
             }
         }
