@@ -97,6 +97,8 @@ pub struct Datapath {
     troubled: bool,
     /// What others removed of all this.
     mends: Mends,
+    /// Why the kernel doesn't forget closed sessions.
+    kept: Option<String>,
     _events: EventLog,
 }
 
@@ -183,6 +185,7 @@ impl Datapath {
             in_force: false,
             troubled: false,
             mends: Mends::default(),
+            kept: None,
             _events,
         };
         let zones = datapath.zones_now(config, listeners)?;

@@ -57,7 +57,7 @@ impl Datapath {
 
     /// Has the kernel forget our closed sessions while new connections pass without us (`on_proxy_down = "bypass"`): their
     /// clients may come again from the same ports when no program is there to lead them around.
-    pub fn forget_closed(&self) {
+    pub fn forget_closed(&mut self) {
         let settings = self.settings.get();
         if settings.fail_mode != FAIL_BYPASS || settings.proxy_alive(now_ns()) {
             return;
@@ -66,9 +66,11 @@ impl Datapath {
         if sessions > 0 {
             info!(sessions, "closed sessions are forgotten: new connections pass without us");
         }
-        if let Some(reason) = kept {
+        // Once, however often it is tried.
+        if let Some(reason) = kept.as_ref().filter(|_| kept != self.kept) {
             warn!("{reason}");
         }
+        self.kept = kept;
     }
 
     /// What is the matter, a line each.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData};
 use aya::programs::{SchedClassifier, TcAttachType};
 use mailguard::datapath::Hook;
+use mailguard_common::layout::ABI;
 use mailguard_tests::netns::{
     CLIENT4, CLIENT4_SECOND, CLIENT6, FIREWALL6, FIREWALL6_WAN, LAN, SERVER4, SERVER6, WAN,
 };
@@ -165,7 +166,7 @@ fn ipv6_may_come_and_go_under_a_running_firewall() {
 fn maps_of_another_shape_are_never_used() {
     let mut firewall = Firewall::idle(crate::firewall::ZONES);
     firewall.start();
-    let stats = firewall.pin_dir().join("abi-3/STATS");
+    let stats = firewall.pin_dir().join(format!("abi-{ABI}/STATS"));
     firewall.stop();
     std::fs::remove_file(&stats).unwrap();
     let other: Array<MapData, u64> = Array::create(4, 0).unwrap();
@@ -174,7 +175,11 @@ fn maps_of_another_shape_are_never_used() {
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
     assert_eq!(firewall.packets("intercepted"), 1);
     let folders = || entries(firewall.pin_dir()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    assert_eq!(folders(), ["abi-3-2", "links"], "a new folder, and the old one is gone");
+    assert_eq!(
+        folders(),
+        [format!("abi-{ABI}-2"), "links".to_owned()],
+        "a new folder, and the old one is gone"
+    );
 }
 
 #[test]
@@ -188,7 +193,7 @@ fn unloading_leaves_nothing() {
         assert!(rules("-6").contains("iif lan0 lookup 2525"), "{}", rules("-6"));
 
         let removed = firewall.unload();
-        assert_eq!((removed.programs, removed.maps, removed.routes), (5, 21, 4), "{hook:?}");
+        assert_eq!((removed.programs, removed.maps, removed.routes), (5, 23, 4), "{hook:?}");
         let host = &firewall.topology.firewall;
         for family in ["-4", "-6"] {
             assert!(!host.ip_output(&format!("{family} rule")).unwrap().contains("2525"));
