@@ -9,23 +9,21 @@
 //! Ours are those at port 25 of an address that isn't this machine's: only a transparent listener has such sessions, and
 //! what the machine's own servers remember is never touched.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use futures::TryStreamExt;
 use mailguard_common::layout::SMTP_PORT;
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use nix::libc;
 use nix::sys::socket::{
-    MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
 use super::DatapathError;
-use super::routes::with_netlink;
+use super::local::{Delivery, deliveries};
 use crate::intercept::has_ipv6;
 
 /// What follows when the kernel doesn't destroy them.
@@ -37,9 +35,6 @@ const MAX_SOCKETS: usize = 1 << 18;
 const ANSWER_OCTETS: usize = 32 * 1024;
 /// Longest wait for an answer of the kernel, seconds.
 const ANSWER_SECONDS: i64 = 5;
-
-/// What the kernel says where no route leads: there is none, it is unreachable, or prohibited.
-const UNREACHABLE: [i32; 3] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES];
 
 /// States of TCP (linux/tcp.h).
 const FIN_WAIT_1: u32 = 4;
@@ -133,8 +128,12 @@ fn forget_or_fail(which: Which) -> Result<Forgotten, DatapathError> {
         sessions
             .extend(found.into_iter().filter(|session| session.port() == SMTP_PORT && session.inode == 0));
     }
-    let foreign = foreign(sessions.iter().map(Session::address))?;
-    let ours = sessions.iter().filter(|session| foreign.get(&session.address()) == Some(&true));
+    let addresses: Vec<IpAddr> =
+        sessions.iter().map(Session::address).collect::<BTreeSet<_>>().into_iter().collect();
+    let deliveries = deliveries(&addresses)?;
+    let elsewhere = addresses.iter().zip(deliveries).filter(|(_, delivery)| *delivery == Delivery::Elsewhere);
+    let foreign: BTreeSet<&IpAddr> = elsewhere.map(|(address, _)| address).collect();
+    let ours = sessions.iter().filter(|session| foreign.contains(&session.address()));
     let mut forgotten = Forgotten::default();
     let mut refusals = 0;
     for session in ours.take(MAX_SOCKETS) {
@@ -152,54 +151,13 @@ fn forget_or_fail(which: Which) -> Result<Forgotten, DatapathError> {
     Ok(forgotten)
 }
 
-/// Which of these addresses aren't this machine's.
-fn foreign(addresses: impl Iterator<Item = IpAddr>) -> Result<BTreeMap<IpAddr, bool>, DatapathError> {
-    let mut foreign: BTreeMap<IpAddr, bool> = addresses.map(|address| (address, false)).collect();
-    if foreign.is_empty() {
-        return Ok(foreign);
-    }
-    with_netlink(async |netlink| {
-        for (address, is_foreign) in &mut foreign {
-            let route = netlink.route().get(route_to(*address)).execute().try_next().await;
-            *is_foreign = match route {
-                Ok(route) => route.is_some_and(|route| route.header.kind != RouteType::Local),
-                // Where no route leads to isn't here. Of others nothing is known, and nothing is done.
-                Err(rtnetlink::Error::NetlinkError(error)) => UNREACHABLE.contains(&-error.raw_code()),
-                Err(_) => false,
-            };
-        }
-        Ok(foreign)
-    })
-}
-
-/// A question for the route to this address.
-fn route_to(address: IpAddr) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let (family, length, address) = match address {
-        IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
-        IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
-    };
-    message.header.address_family = family;
-    message.header.destination_prefix_length = length;
-    // The kernel takes no other word in the header.
-    message.header.protocol = RouteProtocol::Unspec;
-    message.header.kind = RouteType::Unspec;
-    message.attributes.push(RouteAttribute::Destination(address));
-    message
-}
-
 /// A socket of sock_diag.
 struct Diag(OwnedFd);
 
 impl Diag {
     fn open() -> io::Result<Self> {
         let protocol = SockProtocol::NetlinkSockDiag;
-        let socket = socket(
-            nix::sys::socket::AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            protocol,
-        )?;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER_SECONDS, 0))?;
         Ok(Self(socket))

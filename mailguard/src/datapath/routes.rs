@@ -27,11 +27,29 @@ pub const PRIORITY: u32 = 25;
 pub(super) fn with_netlink<T: Send>(
     work: impl AsyncFnOnce(Handle) -> Result<T, DatapathError> + Send,
 ) -> Result<T, DatapathError> {
+    talk(false, work)
+}
+
+/// [`with_netlink`], where a list of routes is only of those that were asked for (NETLINK_GET_STRICT_CHK). Questions with
+/// more in their heads than the kernel looks at are refused there.
+fn with_strict_netlink<T: Send>(
+    work: impl AsyncFnOnce(Handle) -> Result<T, DatapathError> + Send,
+) -> Result<T, DatapathError> {
+    talk(true, work)
+}
+
+fn talk<T: Send>(
+    strictly: bool,
+    work: impl AsyncFnOnce(Handle) -> Result<T, DatapathError> + Send,
+) -> Result<T, DatapathError> {
     let talk = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         runtime.map_err(DatapathError::NetlinkSocket)?.block_on(async {
-            let (connection, handle, _) =
-                rtnetlink::new_connection_with_strict_check().map_err(DatapathError::NetlinkSocket)?;
+            let opened = match strictly {
+                true => rtnetlink::new_connection_with_strict_check(),
+                false => rtnetlink::new_connection(),
+            };
+            let (connection, handle, _) = opened.map_err(DatapathError::NetlinkSocket)?;
             let connection = tokio::spawn(connection);
             let result = work(handle).await;
             connection.abort();
@@ -46,7 +64,7 @@ pub(super) fn with_netlink<T: Send>(
 
 /// Installs the routes, and the rules for `devices`, those that aren't there.
 pub(super) fn add(devices: &[String]) -> Result<(), DatapathError> {
-    with_netlink(async |netlink| {
+    with_strict_netlink(async |netlink| {
         for part in missing_parts(&netlink, devices).await? {
             match part {
                 Part::Route(family) => install_route(&netlink, version(family)).await?,
@@ -60,7 +78,7 @@ pub(super) fn add(devices: &[String]) -> Result<(), DatapathError> {
 
 /// What of it isn't there.
 pub(super) fn missing(devices: &[String]) -> Result<Vec<Part>, DatapathError> {
-    with_netlink(async |netlink| missing_parts(&netlink, devices).await)
+    with_strict_netlink(async |netlink| missing_parts(&netlink, devices).await)
 }
 
 /// Routes first: a rule that leads nowhere loses what it catches.
@@ -108,7 +126,7 @@ pub(super) fn remove_except(devices: &[String]) -> Result<(), DatapathError> {
 
 /// Removes all our rules and routes, and says how many there were.
 pub(super) fn remove() -> Result<usize, DatapathError> {
-    with_netlink(async |netlink| {
+    with_strict_netlink(async |netlink| {
         let mut count = 0;
         for version in versions() {
             for rule in our_rules(&netlink, version.clone()).await? {
