@@ -211,7 +211,11 @@ impl Firewall {
     /// Has the kernel side looked at, and mended.
     pub(crate) fn verify(&mut self, occasion: Occasion) {
         let datapath = self.datapath.get_mut().as_mut().unwrap();
-        self.topology.firewall.within(|| Ok(datapath.verify(occasion))).unwrap();
+        let verify = || {
+            datapath.verify(occasion);
+            Ok(())
+        };
+        self.topology.firewall.within(verify).unwrap();
     }
 
     pub(crate) fn pin_dir(&self) -> &Path {
