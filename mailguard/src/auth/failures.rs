@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mailguard_core::client_network::client_network;
 use mailguard_core::smtp::server::LoginRefused;
-
-use super::network;
 
 /// Wrong passwords of one client within [`WINDOW`]; after that it has to wait.
 const MAX_FAILURES: u32 = 10;
@@ -44,7 +43,7 @@ impl Failures {
     /// are no way around the limit.
     pub fn begin(&self, client: IpAddr, now: Instant) -> Result<(), LoginRefused> {
         let mut counts = self.counts();
-        let network = network(client);
+        let network = client_network(client);
         if counts.len() >= MAX_CLIENTS && !counts.contains_key(&network) {
             counts.retain(|_, count| !count.is_over(now));
             if counts.len() >= MAX_CLIENTS {
@@ -69,7 +68,7 @@ impl Failures {
     /// Ends a login. One that was right takes back its own count, and nobody else's.
     pub fn end(&self, client: IpAddr, was_wrong: bool) {
         let mut counts = self.counts();
-        let network = network(client);
+        let network = client_network(client);
         let Some(count) = counts.get_mut(&network) else { return };
         count.under_way = count.under_way.saturating_sub(1);
         if !was_wrong {

@@ -5,7 +5,6 @@
 mod failures;
 mod imap;
 
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -95,14 +94,6 @@ impl Authenticator {
             },
         };
         self.server.log_in(&addresses, credentials).await
-    }
-}
-
-/// The client's network: in IPv6, whoever has one address has a whole /64.
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 

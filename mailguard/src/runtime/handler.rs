@@ -139,6 +139,7 @@ impl ControlHandler {
         let mut problems: Vec<String> = Vec::new();
         problems.extend(self.parts.services.storage_problem().map(|error| error.to_string()));
         problems.extend(self.parts.traces.failure().map(|failure| failure.to_string()));
+        problems.extend(self.parts.limits.problem(&config.server));
         problems.extend(self.damaged().await?);
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
             Ok(ipc::Answer::Status { kernel, problems: of_datapath }) => {

@@ -131,6 +131,10 @@ impl MailServices {
 impl Services for MailServices {
     type Receipt = Durable<QueueId>;
 
+    fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
     fn mint(&self) -> QueueId {
         self.ids.mint()
     }

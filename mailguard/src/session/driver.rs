@@ -20,12 +20,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::limits::{Admission, LimitReached};
 use super::transaction::Transactions;
 use super::{Introduction, Peer, Services, SessionContext};
 use crate::tls::Stream;
 
 /// Most octets of one read. They lie on the stack until the session has taken them.
 const READ_OCTETS: usize = 32 * 1024;
+
+/// How long a client may take to introduce itself while sessions are scarce; otherwise it has the command timeout.
+const FIRST_COMMAND_TIME: Duration = Duration::from_secs(10);
 
 /// How long a client may take to read a last reply before the connection is closed over it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -42,6 +46,8 @@ pub(super) enum End {
     HungUp,
     /// The zone is gone from the configuration.
     NoZone,
+    /// Sessions are scarce, and the client said nothing.
+    MadeRoom,
 }
 
 impl std::fmt::Display for End {
@@ -56,6 +62,7 @@ impl std::fmt::Display for End {
             End::Closed(CloseReason::ShutDown) => "shutting down",
             End::HungUp => "the client hung up",
             End::NoZone => "its zone is gone",
+            End::MadeRoom => "silent, and others needed the place",
         })
     }
 }
@@ -65,17 +72,20 @@ pub(super) async fn run<S: Services>(
     stream: TcpStream,
     peer: Peer,
     context: SessionContext<S>,
+    mut admission: Admission,
 ) -> io::Result<End> {
     let SessionContext { config, services, limits: _, mut stop } = context;
     let Some(zone) = config.zones.get(peer.zone) else { return Ok(End::NoZone) };
     stream.set_nodelay(true)?;
     let tls = services.tls();
     let (name, kind) = (zone.name.clone(), zone.kind);
-    let allowed = config.server.hard_error_limit;
     let greet_delay = if kind == ZoneKind::Red { config.server.greet_delay } else { Duration::ZERO };
     let settings =
         Settings { offers_tls: tls.is_some(), ..Settings::new(&config, kind, peer.destination_is_ours) };
+    let dismissed = admission.dismissal();
     let mut session = Session {
+        admission,
+        silent_until: None,
         server: Server::new(settings, now()),
         tls,
         write_timeout: config.server.command_timeout,
@@ -84,25 +94,38 @@ pub(super) async fn run<S: Services>(
         stream: Stream::Plain(stream),
     };
     let stopped = pin!(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
-    let end = session.converse(stopped).await;
+    let end = tokio::select! {
+        biased;
+        () = dismissed => Ok(End::MadeRoom),
+        end = session.converse(stopped) => end,
+    };
     session.transactions.abandon().await;
     if matches!(end, Ok(End::Closed(CloseReason::TooManyErrors))) && kind == ZoneKind::Red {
+        let allowed = session.transactions.config().server.hard_error_limit;
         let reason = format!("{} errors in a session, {allowed} allowed", session.server.errors());
         services.abused(peer.client.ip(), reason).await;
     }
-    if matches!(end, Ok(End::Closed(_))) {
+    if matches!(end, Ok(End::MadeRoom)) {
+        timeout(LINGER, say(&mut session.stream, &LimitReached::Total.reply())).await??;
+    }
+    if matches!(end, Ok(End::Closed(_) | End::MadeRoom)) {
         linger(session.stream).await;
     }
     end
 }
 
 /// Refuses a connection for which there is no session.
-pub(super) async fn turn_away(mut stream: TcpStream, reply: &Reply) -> io::Result<()> {
+pub(super) async fn turn_away(stream: TcpStream, reply: &Reply) -> io::Result<()> {
+    let mut stream = Stream::Plain(stream);
+    timeout(LINGER, say(&mut stream, reply)).await??;
+    linger(stream).await;
+    Ok(())
+}
+
+async fn say(stream: &mut Stream, reply: &Reply) -> io::Result<()> {
     let mut octets = Vec::new();
     reply.encode(&mut octets);
-    timeout(LINGER, stream.write_all(&octets)).await??;
-    linger(Stream::Plain(stream)).await;
-    Ok(())
+    stream.write_whole(&octets).await
 }
 
 /// Closes our side and waits a little for the client's. A socket closed over unread octets sends a reset, which
@@ -133,6 +156,9 @@ struct Session<S: Services> {
     write_timeout: Duration,
     /// How long the client waits for the greeting: one that means well does.
     greet_delay: Duration,
+    admission: Admission,
+    /// When it is looked again whether there is still room for a client that hasn't introduced itself.
+    silent_until: Option<Instant>,
 }
 
 impl<S: Services> Session<S> {
@@ -155,6 +181,7 @@ impl<S: Services> Session<S> {
             self.server.handle_input(now(), &[]);
         }
         self.server.greet(now());
+        self.silent_until = Some(now() + FIRST_COMMAND_TIME);
         // Deadlines mostly move away: the timer is set anew when it rings, or when one comes nearer.
         let mut timer = pin!(sleep_until(now().into()));
         loop {
@@ -162,7 +189,8 @@ impl<S: Services> Session<S> {
             if let Some(reason) = Box::pin(self.perform()).await? {
                 return Ok(End::Closed(reason));
             }
-            if let Some(deadline) = self.server.poll_timeout()
+            self.notice_introduction();
+            if let Some(deadline) = self.deadline()
                 && deadline < timer.deadline().into_std()
             {
                 timer.as_mut().reset(deadline.into());
@@ -179,12 +207,36 @@ impl<S: Services> Session<S> {
                 },
                 () = &mut timer => {
                     let now = now();
+                    if self.is_silent_too_long(now) {
+                        return Ok(End::MadeRoom);
+                    }
                     self.server.handle_timeout(now);
-                    let deadline = self.server.poll_timeout().unwrap_or(now);
+                    let deadline = self.deadline().unwrap_or(now);
                     timer.as_mut().reset(deadline.into());
                 }
             }
         }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.server.poll_timeout().into_iter().chain(self.silent_until).min()
+    }
+
+    /// A client that has introduced itself keeps its place.
+    fn notice_introduction(&mut self) {
+        if self.silent_until.is_some() && self.server.greeting().name().is_some() {
+            self.silent_until = None;
+            self.admission.introduced();
+        }
+    }
+
+    /// Whether the client has had its time for the first words, and others need the place.
+    fn is_silent_too_long(&mut self, now: Instant) -> bool {
+        if self.silent_until.is_none_or(|until| now < until) {
+            return false;
+        }
+        self.silent_until = Some(now + FIRST_COMMAND_TIME);
+        self.admission.is_scarce(&self.transactions.config().server)
     }
 
     /// Whether octets came before the greeting went.
@@ -221,6 +273,10 @@ impl<S: Services> Session<S> {
                 Action::Body(piece) => transactions.body(piece).await,
                 Action::BeginBody => transactions.begin_body(),
                 Action::Judge(Question::Mail(mail)) => {
+                    if let Some(settings) = transactions.take_configuration_in_force(tls.is_some()) {
+                        *write_timeout = settings.command_timeout;
+                        server.set_settings(settings);
+                    }
                     let (id, verdict) = transactions.mail(mail, introduction(server)).await;
                     server.answer_mail(now(), id, verdict);
                 }

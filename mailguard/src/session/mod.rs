@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mailguard_core::config::Config;
-use mailguard_core::config::model::Greylist;
+use mailguard_core::config::model::{Greylist, ZoneKind};
 use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
@@ -62,6 +62,9 @@ struct Introduction {
 pub trait Services: Send + Sync + 'static {
     /// The proof that a message is safely stored: `Durable<QueueId>`.
     type Receipt: Send;
+
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config>;
 
     /// A new transaction's id.
     fn mint(&self) -> QueueId;
@@ -118,7 +121,7 @@ pub trait Services: Send + Sync + 'static {
 /// What a session is handed.
 #[derive(Debug)]
 pub struct SessionContext<S> {
-    /// The configuration as the session begins; it keeps it to its end.
+    /// The configuration as the session begins; each transaction keeps the one in force at its MAIL.
     pub config: Arc<Config>,
     /// The rest of the house.
     pub services: Arc<S>,
@@ -134,14 +137,15 @@ pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionC
     if context.config.zones.get(peer.zone).is_some_and(|zone| !zone.allows(client)) {
         return refuse_sender(stream, client, &context).await;
     }
-    let admitted = context.limits.admit(client, &context.config.server);
-    let end = match &admitted {
+    // One that is gone from the configuration gets nothing anyway.
+    let kind = context.config.zones.get(peer.zone).map_or(ZoneKind::Red, |zone| zone.kind);
+    let end = match context.limits.admit(client, kind, &context.config) {
         Err(refused) => match context.limits.turn_away() {
             Some(_place) => driver::turn_away(stream, &refused.reply()).await.map(|()| refused.to_string()),
             // Too many are being told so already.
             None => Ok(refused.to_string()),
         },
-        Ok(_admission) => driver::run(stream, peer, context).await.map(|end| end.to_string()),
+        Ok(admission) => driver::run(stream, peer, context, admission).await.map(|end| end.to_string()),
     };
     match end {
         Ok(end) => tracing::debug!(%client, end, "session ended"),

@@ -18,7 +18,7 @@ use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, Un
 use mailguard_core::origin::{ClientOrigin, Origin};
 use mailguard_core::policy::rcpt::{Inquiry, Next, Verdict};
 use mailguard_core::policy::{self, Trust};
-use mailguard_core::smtp::server::LoginRefused;
+use mailguard_core::smtp::server::{LoginRefused, Settings};
 use mailguard_core::smtp::{MailCommand, Refusal};
 
 use tokio::time::{Instant, timeout};
@@ -84,6 +84,25 @@ impl<S: Services> Transactions<S> {
     ) -> Self {
         let connect = policy::connect::judge(&config.access, peer.client.ip());
         Self { config, services, peer, zone, kind, connect, names: ClientNames::default(), current: None }
+    }
+
+    /// What transactions go by.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// From the next transaction on goes by the configuration in force, and returns the protocol's settings if it is another
+    /// one. One that doesn't have the zone any more is nothing to go by: the session ends by the one before.
+    pub(super) fn take_configuration_in_force(&mut self, offers_tls: bool) -> Option<Settings> {
+        let config = self.services.config();
+        if Arc::ptr_eq(&config, &self.config) {
+            return None;
+        }
+        self.kind = config.zones.iter().find(|zone| zone.name == self.zone)?.kind;
+        self.connect = policy::connect::judge(&config.access, self.peer.client.ip());
+        let settings = Settings::new(&config, self.kind, self.peer.destination_is_ours);
+        self.config = config;
+        Some(Settings { offers_tls, ..settings })
     }
 
     /// Whether the client is who it says it is.

@@ -1,8 +1,10 @@
 //! Sessions over loopback sockets, as transcripts: `C:` what the client sends, `S:` the line that must come.
 
 mod chunks;
+mod crowded;
 mod encryption;
 mod lookups;
+mod reloads;
 mod senders;
 
 use std::io;
@@ -38,6 +40,7 @@ struct House {
     abusers: Mutex<Vec<(IpAddr, String)>>,
     identity: Identity,
     dns: Arc<Dns>,
+    config: Mutex<Arc<Config>>,
 }
 
 /// A receipt of this house.
@@ -45,6 +48,10 @@ struct Kept;
 
 impl Services for House {
     type Receipt = Kept;
+
+    fn config(&self) -> Arc<Config> {
+        self.config.lock().unwrap().clone()
+    }
 
     fn mint(&self) -> QueueId {
         QueueId(self.ids.fetch_add(1, Ordering::Relaxed))
@@ -164,18 +171,13 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
         committed: Mutex::default(),
         records: Mutex::default(),
         abusers: Mutex::default(),
+        config: Mutex::new(config.clone().into()),
     };
     change(&mut config, &mut house);
+    let config = Arc::new(config);
+    house.config = Mutex::new(config.clone());
     let stop = watch::Sender::new(false);
-    Running {
-        config: config.into(),
-        house: house.into(),
-        limits: Arc::default(),
-        zone,
-        stop,
-        seen_as: None,
-        directory,
-    }
+    Running { config, house: house.into(), limits: Arc::default(), zone, stop, seen_as: None, directory }
 }
 
 impl Running {

@@ -227,6 +227,12 @@ impl<R> Server<R> {
         }
     }
 
+    /// Goes by these from now on. What the client was offered before stays true of the session: whether it is encrypted, who
+    /// it is.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Errors that the client made since its last message.
     pub fn errors(&self) -> u32 {
         self.errors
