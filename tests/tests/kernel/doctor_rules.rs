@@ -273,9 +273,7 @@ fn a_rule_that_stops_mail_is_logged_at_start_and_reload() {
     wait_until("the rule is logged at the start", || said(&of("first"))).unwrap();
     assert!(appliance.log().contains("nft 'insert rule inet f first meta mark"), "and its remedy");
     wait_until("it is a problem in status", || {
-        appliance
-            .json(&["status", "--json"])
-            .is_ok_and(|status| status["problems"].to_string().contains("chain first"))
+        appliance.json(&["status"]).is_ok_and(|status| status["problems"].to_string().contains("chain first"))
     })
     .unwrap();
     shell(place, "nft flush ruleset");
