@@ -130,7 +130,7 @@ pub(super) fn read(path: &Path) -> Result<(Source, Config), RunError> {
 
 /// Has a configuration tried as the mail user.
 pub(super) fn tried(user: &MailUser, source: &Source, folders: bool) -> Result<(), RunError> {
-    let problems = trial::ask(user, source, folders).map_err(|error| RunError::Trial(error.to_string()))?;
+    let problems = trial::ask(user, source, folders)?;
     if problems.is_empty() { Ok(()) } else { Err(RunError::Trial(problems.join("\n"))) }
 }
 

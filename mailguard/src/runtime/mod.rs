@@ -35,6 +35,7 @@ use mailguard_core::config::Config;
 
 pub use folders::FolderError;
 use spawn::MailUser;
+pub use trial::TrialError;
 
 use crate::config::Source;
 use crate::control::{self, BindError};
@@ -64,6 +65,9 @@ pub enum RunError {
     /// The configuration is right, but the mail user can't do its work by it.
     #[error("{0}")]
     Trial(String),
+    /// Whether it can isn't known.
+    #[error(transparent)]
+    Untried(#[from] TrialError),
     /// The first mail process ended before it served anybody.
     #[error("{0}")]
     MailFailed(MailFailed),

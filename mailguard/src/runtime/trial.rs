@@ -42,7 +42,7 @@ struct Task {
 
 /// Why a trial says nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TrialError {
+pub enum TrialError {
     /// No process can be started.
     #[error("the mail user's side can't be tried: {0}")]
     Start(#[from] io::Error),
