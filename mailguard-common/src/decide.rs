@@ -6,8 +6,8 @@
 //! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
 use crate::layout::{
-    ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_ALLOW4, HAS_ALLOW6, HAS_BANS,
-    HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
+    ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_ALLOW4, HAS_ALLOW6,
+    HAS_BANS, HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
     HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, INTERFACE_CHECKS, INTERFACE_STEERS,
     Interface, Reason, RuleValue, Settings,
 };
@@ -34,7 +34,7 @@ pub trait Lookups {
     fn bypass_source(&self, flow: &Flow) -> RuleValue;
     /// The rule of the longest prefix that holds the dialled address.
     fn bypass_destination(&self, flow: &Flow) -> RuleValue;
-    /// What the client's ban says now.
+    /// What the ban of the client, or of its IPv6 network, says now.
     fn ban(&self, flow: &Flow) -> RuleValue;
     /// The rule for exactly this client.
     fn blacklist_host(&self, flow: &Flow) -> RuleValue;
@@ -201,10 +201,13 @@ fn refuses(value: RuleValue) -> bool {
 #[inline(always)]
 fn listed(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> (Cause, RuleValue) {
     let ban = ban(flow, settings, lookups);
-    if ban.action != ACTION_NONE {
+    let banned = ban.action != ACTION_NONE;
+    if banned && !flow.is_ipv6() {
         return (Cause::Ban, ban);
     }
-    (Cause::Blacklist, blacklist(flow, settings, lookups))
+    let listed = blacklist(flow, settings, lookups);
+    // A network is banned for what one of its addresses did; those that are whitelisted never are.
+    if banned && listed.action != ACTION_ALLOW { (Cause::Ban, ban) } else { (Cause::Blacklist, listed) }
 }
 
 /// What the zone that it comes in by says.

@@ -31,6 +31,8 @@ pub const MAX_BANS: u32 = 65_536;
 pub const MAX_BLACKLIST: u32 = 65_536;
 /// Entries in the map of IPv4 prefixes: networks, and addresses whose [`HostBucket`] is full.
 pub const MAX_BLACKLIST4: u32 = 2 * MAX_BLACKLIST;
+/// Entries in each map of IPv6: blacklisted ones, and whitelisted parts of networks that can be banned.
+pub const MAX_BLACKLIST6: u32 = 2 * MAX_BLACKLIST;
 /// Buckets of [`map::BLACKLIST_HOSTS4`]: a quarter full when there are [`MAX_BLACKLIST`] addresses, so that some ten of
 /// these find no place.
 pub const HOST_BUCKETS: u32 = 1 << 15;
@@ -64,7 +66,7 @@ pub mod map {
     pub const IFACES_FAR: &str = "IFACES_FAR";
     /// [`super::listener_index`] ▶ listening socket
     pub const LISTENERS: &str = "LISTENERS";
-    /// Address ▶ [`super::Ban`]
+    /// [`super::ban_key`] ▶ [`super::Ban`]
     pub const BANS: &str = "BANS";
     /// [`super::host_bucket`] of an IPv4 address ▶ [`super::HostBucket`]
     pub const BLACKLIST_HOSTS4: &str = "BLACKLIST_HOSTS4";
@@ -271,6 +273,14 @@ pub struct Ban {
     pub until_ns: u64,
     /// What is done to the client until then: [`ACTION_DROP`] or [`ACTION_RESET`].
     pub value: RuleValue,
+}
+
+/// Whom a ban is about: an IPv4-mapped address, or the first 64 bits of an IPv6 one, for whoever has one address there has
+/// them all.
+#[inline(always)]
+pub const fn ban_key(client: [u8; 16], ipv6: bool) -> [u8; 16] {
+    // As a number, as in `mapped`.
+    if ipv6 { (u128::from_be_bytes(client) & (u128::MAX << 64)).to_be_bytes() } else { client }
 }
 
 impl Ban {

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use mailguard_common::decide::Lookups;
-use mailguard_common::layout::{Interface, RuleValue, ZONE_BITS, host_bucket, zone_key4, zone_key6};
+use mailguard_common::layout::{Interface, RuleValue, ZONE_BITS, ban_key, host_bucket, zone_key4, zone_key6};
 use mailguard_common::packet::Flow;
 
 use crate::maps::{
@@ -70,8 +70,7 @@ impl<S: Sender> Lookups for Maps<S> {
 
     #[inline(always)]
     fn ban(&self, flow: &Flow) -> RuleValue {
-        // A copy, as in `blacklist_host`.
-        let key = flow.source;
+        let key = ban_key(flow.source, flow.is_ipv6());
         // SAFETY: as for BYPASS_MAC.
         match unsafe { BANS.get(&key) } {
             Some(ban) => ban.at(self.now_ns()),

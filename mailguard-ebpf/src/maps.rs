@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use mailguard_common::layout::{
     Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_ALLOW, MAX_BANS,
-    MAX_BLACKLIST, MAX_BLACKLIST4, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING, MAX_RULES,
+    MAX_BLACKLIST4, MAX_BLACKLIST6, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING, MAX_RULES,
     MAX_ZONES, NEAR_INTERFACES, Reconnection, RuleValue, Settings, Tuple,
 };
 use mailguard_common::packet::Flow;
@@ -23,11 +23,11 @@ pub(crate) static BANS: HashMap<[u8; 16], Ban> = HashMap::with_max_entries(MAX_B
 pub(crate) static BLACKLIST_HOSTS4: Array<HostBucket> = Array::with_max_entries(HOST_BUCKETS, 0);
 #[map]
 pub(crate) static BLACKLIST_HOSTS6: HashMap<[u8; 16], RuleValue> =
-    HashMap::with_max_entries(MAX_BLACKLIST, 0);
+    HashMap::with_max_entries(MAX_BLACKLIST6, 0);
 #[map]
 pub(crate) static BLACKLIST4: LpmTrie<[u8; 4], RuleValue> = LpmTrie::with_max_entries(MAX_BLACKLIST4, 0);
 #[map]
-pub(crate) static BLACKLIST6: LpmTrie<[u8; 16], RuleValue> = LpmTrie::with_max_entries(MAX_BLACKLIST, 0);
+pub(crate) static BLACKLIST6: LpmTrie<[u8; 16], RuleValue> = LpmTrie::with_max_entries(MAX_BLACKLIST6, 0);
 #[map]
 pub(crate) static BYPASS_SRC4: LpmTrie<[u8; 4], RuleValue> = LpmTrie::with_max_entries(MAX_BYPASS, 0);
 #[map]

@@ -11,6 +11,8 @@ use serde_json::Value;
 
 /// Errors that a session may have.
 const ALLOWED: usize = 2;
+/// The network of the client's IPv6 address.
+const NETWORK6: &str = "2001:db8:1::/64";
 /// How long a client waits for a connection: time for one retransmission.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
@@ -90,7 +92,7 @@ fn a_red_client_with_too_many_errors_is_banned_and_stays_so() {
             assert!(left <= 3_600 && left > 3_000, "{ban}");
             assert!(ban["packets"].as_u64() >= Some(1) && ban["last"].is_number(), "{ban}");
         }
-        let both = [CLIENT4.to_string(), CLIENT6.to_string()];
+        let both = [CLIENT4.to_string(), NETWORK6.to_owned()];
         assert_eq!(clients(appliance), both);
 
         appliance.stop().expect("it stops");
@@ -130,8 +132,14 @@ fn whitelisted_clients_are_never_banned() {
         let more = format!("[access]\nwhitelist_clients = [\"{CLIENT6}\"]\n");
         appliance.write_config(&config(&more)).expect("written");
         appliance.ok(&["reload"]).expect("reloaded");
-        wait_until("the whitelisted client is let in", || let_in(topology, true)).expect("lifted");
-        assert_eq!(clients(appliance), Vec::<String>::new());
+        assert!(let_in(topology, true), "though others of its network are banned");
+        assert_eq!(clients(appliance), [NETWORK6]);
+        let network = format!("[access]\nwhitelist_clients = [\"{NETWORK6}\"]\n");
+        appliance.write_config(&config(&network)).expect("written");
+        appliance.ok(&["reload"]).expect("reloaded");
+        wait_until("nobody is banned", || clients(appliance).is_empty()).expect("lifted");
+        assert!(let_in(topology, true));
+        fails(appliance, &["ban", "add", NETWORK6], "whitelist_clients");
     });
 }
 
@@ -157,6 +165,9 @@ fn bans_by_hand_end_by_themselves_and_are_never_shortened() {
         appliance.ok(&["ban", "add", &one, &other]).expect("banned");
         appliance.ok(&["ban", "add", &one, "--for", "1m"]).expect("banned");
         assert!(bans(appliance).iter().all(|ban| ban["seconds_left"].as_u64() > Some(3_000)));
+        appliance.ok(&["ban", "add", "2001:db8:9::1", "2001:db8:9::2", "2001:db8:9:1::"]).expect("banned");
+        assert_eq!(clients(appliance)[2..], ["2001:db8:9::/64", "2001:db8:9:1::/64"]);
+        appliance.ok(&["ban", "lift", "2001:db8:9::/64", "2001:db8:9:1::7"]).expect("lifted");
         fails(appliance, &["ban", "lift", &one, "203.0.113.77"], "203.0.113.77: not banned");
         assert_eq!(clients(appliance), [one.as_str(), &other], "all or nothing");
         fails(appliance, &["ban", "add", &one, "--for", "0s"], "1s to 365d");

@@ -286,6 +286,26 @@ fn an_exception_from_a_bypass_only_ends_the_search_in_its_own_list() {
 }
 
 #[test]
+fn a_whitelisted_host_of_a_banned_network_is_let_in() {
+    let banned = Facts { ban: rule(9, ACTION_DROP), ..NOTHING };
+    let white = Facts { prefix: rule(5, ACTION_ALLOW), ..banned };
+    let verdict = |ipv6, facts: Facts| {
+        let flow = new_connection(ipv6, SYN);
+        let early = decide_early(&flow, &settings(), &facts);
+        (decide(&flow, Socket::None, &settings(), STEERS, &facts), early)
+    };
+    let dropped = (PacketVerdict::Drop(Reason::BanDropped, Some(9)), Some((Reason::BanDroppedEarly, 9)));
+    assert_eq!(verdict(1, banned), dropped);
+    assert_eq!(verdict(1, white), (PacketVerdict::Intercept, None));
+    assert_eq!(verdict(1, Facts { host: rule(4, ACTION_ALLOW), ..banned }), (PacketVerdict::Intercept, None));
+    assert_eq!(verdict(1, Facts { prefix: rule(5, ACTION_RESET), ..banned }), dropped);
+    // An IPv4 client is banned for what it did itself.
+    assert_eq!(verdict(0, white), dropped);
+    let bypassed = Facts { source: rule(2, ACTION_BYPASS), ..banned };
+    assert_eq!(verdict(1, bypassed), (PacketVerdict::Next(Some(Reason::Bypassed), Some(2)), None));
+}
+
+#[test]
 fn empty_maps_are_not_asked() {
     let everything = Facts {
         mac: rule(1, ACTION_BYPASS),

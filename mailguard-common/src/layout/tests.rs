@@ -50,6 +50,14 @@ fn addresses_of_one_network_are_spread_over_the_buckets() {
 }
 
 #[test]
+fn an_ipv6_client_is_banned_with_its_network() {
+    let client = core::array::from_fn(|at| at as u8 + 1);
+    assert_eq!(ban_key(client, true), [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mapped = crate::packet::mapped([192, 0, 2, 7]);
+    assert_eq!(ban_key(mapped, false), mapped);
+}
+
+#[test]
 fn a_ban_ends_at_its_hour() {
     let ban = Ban { until_ns: 1_000, value: RuleValue { rule: 7, action: ACTION_RESET } };
     assert_eq!(ban.at(999), ban.value);

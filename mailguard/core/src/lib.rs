@@ -31,3 +31,4 @@ pub mod route;
 pub mod rules;
 pub mod schedule;
 pub mod smtp;
+pub mod subscriber;

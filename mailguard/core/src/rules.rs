@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::Config;
 use crate::config::model::{BlacklistAction, Zone, ZoneMode};
+use crate::subscriber::IPV6_NETWORK_BITS;
 
 /// What the kernel does with a new connection of a listed client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,17 +117,23 @@ impl Rules {
 }
 
 fn client_rules(action: BlacklistAction, black: &[IpNet], white: &[IpNet]) -> BTreeMap<IpNet, ClientRule> {
-    let rule = match action {
-        BlacklistAction::Drop => ClientRule::Drop,
-        BlacklistAction::Reset => ClientRule::Reset,
-        BlacklistAction::Reject => return BTreeMap::new(),
+    let (rule, black) = match action {
+        BlacklistAction::Drop => (ClientRule::Drop, black),
+        BlacklistAction::Reset => (ClientRule::Reset, black),
+        BlacklistAction::Reject => (ClientRule::Allow, &[][..]),
     };
     let white: HashSet<IpNet> = white.iter().map(IpNet::trunc).collect();
     let black = black.iter().map(IpNet::trunc);
     let listed: HashSet<IpNet> = black.filter(|net| !covered(*net, &white)).collect();
-    // What isn't within a listed network needs no exception.
-    let exceptions = white.iter().filter(|net| covered(**net, &listed)).map(|net| (*net, ClientRule::Allow));
+    // What isn't within a listed network, or one that can be banned, needs no exception.
+    let needed = |net: &&IpNet| is_part_of_subscriber(**net) || covered(**net, &listed);
+    let exceptions = white.iter().filter(needed).map(|net| (*net, ClientRule::Allow));
     listed.iter().map(|net| (*net, rule)).chain(exceptions).collect()
+}
+
+/// Whether a ban of a whole IPv6 network would meet others than those of `net`.
+fn is_part_of_subscriber(net: IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.prefix_len() > IPV6_NETWORK_BITS)
 }
 
 /// Whether `net` is in `nets` or within one of them.
@@ -164,6 +171,9 @@ mod tests {
         check("10.0.0.0/8 10.1.2.0/24", "10.1.0.0/16", &[("10.0.0.0/8", Drop), ("10.1.0.0/16", Allow)]);
         check("2001:db8::/32", "2001:db8::1/128", &[("2001:db8::/32", Drop), ("2001:db8::1/128", Allow)]);
         check("0.0.0.0/0", "::/0", &[("0.0.0.0/0", Drop)]);
+        // Its network may be banned.
+        check("", "2001:db8::1/128 2001:db8::/65", &[("2001:db8::/65", Allow), ("2001:db8::1/128", Allow)]);
+        check("", "2001:db8::/64 2001:db8:1::/48 192.0.2.1/32", &[]);
         check("10.1.2.3/8", "", &[("10.0.0.0/8", Drop)]);
     }
 
@@ -183,6 +193,11 @@ mod tests {
         assert_eq!(of(BlacklistAction::Drop), [ClientRule::Drop]);
         assert_eq!(of(BlacklistAction::Reset), [ClientRule::Reset]);
         assert_eq!(of(BlacklistAction::Reject), []);
+        let white = client_rules(BlacklistAction::Reject, &black, &nets("192.0.2.1/32 2001:db8::1/128"));
+        assert_eq!(
+            white.into_iter().collect::<Vec<_>>(),
+            [("2001:db8::1/128".parse().unwrap(), ClientRule::Allow)]
+        );
     }
 
     #[test]

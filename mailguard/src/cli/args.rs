@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use mailguard_core::config::syntax::DURATION;
 use mailguard_core::mail::{Mailbox, QueueId};
+use mailguard_core::subscriber::{NoSubscriber, Subscriber};
 
 use super::values::Values;
 use crate::config::{DEFAULT_PATH, EditList};
@@ -132,8 +133,9 @@ Examples:
         subcommand,
         after_help = "\
 A client of a red zone that makes too many errors in a session is banned for `kernel.ban_after_abuse`.
+An IPv6 client is banned with its whole network of 64 bits: whoever has one address there has them all.
 Bans end by themselves and outlive restarts; open sessions go on; bypassed clients pass, and clients on
-`access.whitelist_clients` are never banned.
+`access.whitelist_clients` are never banned, nor kept out by the ban of a network that they are in.
 
 Examples:
   mailguard ban list
@@ -399,8 +401,8 @@ pub(super) enum BanCommand {
     },
     /// Ban clients: all of them, or none if one can't be. A ban that is there is never shortened.
     Add {
-        /// Their addresses.
-        #[arg(required = true, value_name = "ADDRESS")]
+        /// Their addresses; of IPv6 the network of 64 bits that each is in.
+        #[arg(required = true, value_name = "ADDRESS", value_parser = client)]
         clients: Vec<IpAddr>,
         /// For how long: 30s, 5m, 4h, 2d; otherwise `kernel.ban_after_abuse`, or 1h if that is 0s.
         #[arg(long = "for", value_name = "TIME", value_parser = duration)]
@@ -413,8 +415,8 @@ pub(super) enum BanCommand {
     },
     /// Let clients in again: all of them, or none if one isn't banned.
     Lift {
-        /// Their addresses.
-        #[arg(required_unless_present = "all", value_name = "ADDRESS")]
+        /// Their addresses, or their networks as the list shows them.
+        #[arg(required_unless_present = "all", value_name = "ADDRESS", value_parser = client)]
         clients: Vec<IpAddr>,
         /// All that are banned.
         #[arg(long, conflicts_with = "clients")]
@@ -422,6 +424,11 @@ pub(super) enum BanCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// An address as it is written, or the first of a network that `ban list` shows.
+fn client(text: &str) -> Result<IpAddr, NoSubscriber> {
+    text.parse().or_else(|_| text.parse().map(Subscriber::first))
 }
 
 fn mailbox(text: &str) -> Result<Mailbox, String> {

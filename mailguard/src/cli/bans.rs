@@ -1,10 +1,10 @@
 //! `mailguard ban`.
 
 use std::fmt::Write;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use mailguard_core::mail::UnixTime;
+use mailguard_core::subscriber::Subscriber;
 
 use super::args::BanCommand;
 use super::daemon::Daemon;
@@ -66,7 +66,7 @@ fn print_added(rows: &[BanRow]) -> String {
     })
 }
 
-fn print_lifted(clients: &[IpAddr]) -> String {
+fn print_lifted(clients: &[Subscriber]) -> String {
     if clients.is_empty() {
         return "nobody was banned\n".to_owned();
     }

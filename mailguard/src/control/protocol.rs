@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
+use mailguard_core::subscriber::Subscriber;
 use serde::{Deserialize, Serialize};
 
 use super::ProcessReport;
@@ -96,7 +97,7 @@ pub enum Request {
     Bans,
     /// Ban clients: all of them, or none. Answered by [`Answer::Bans`], these only.
     BanAdd {
-        /// Whom.
+        /// Whom: an address of each.
         clients: Vec<IpAddr>,
         /// For how long; absent: `kernel.ban_after_abuse`, or an hour if that is zero.
         seconds: Option<u64>,
@@ -205,7 +206,7 @@ pub enum Answer {
     /// Clients that are banned, in the order of addresses.
     Bans(Vec<BanRow>),
     /// These clients are let in again.
-    Lifted(Vec<IpAddr>),
+    Lifted(Vec<Subscriber>),
     /// What the datapath process knows.
     Processes(Box<ProcessReport>),
 }
@@ -537,7 +538,7 @@ pub struct RouteRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BanRow {
     /// Who.
-    pub client: IpAddr,
+    pub client: Subscriber,
     /// Since when.
     pub since: UnixTime,
     /// Until when.

@@ -18,8 +18,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mailguard_common::layout::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, HAS_ALLOW4, HAS_ALLOW6,
     HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
-    HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, MAX_ALLOW, MAX_BLACKLIST, MAX_BYPASS,
-    MAX_RULES, RuleValue, map, zone_number,
+    HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, MAX_ALLOW, MAX_BLACKLIST,
+    MAX_BLACKLIST6, MAX_BYPASS, MAX_RULES, RuleValue, map, zone_number,
 };
 use mailguard_common::packet::mapped;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules, SenderRule};
@@ -128,9 +128,9 @@ impl Home {
     const fn facts(self) -> (&'static str, u32, u32) {
         match self {
             Home::BlacklistHosts4 => (map::BLACKLIST_HOSTS4, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS4),
-            Home::BlacklistHosts6 => (map::BLACKLIST_HOSTS6, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS6),
+            Home::BlacklistHosts6 => (map::BLACKLIST_HOSTS6, MAX_BLACKLIST6, HAS_BLACKLIST_HOSTS6),
             Home::Blacklist4 => (map::BLACKLIST4, MAX_BLACKLIST, HAS_BLACKLIST4),
-            Home::Blacklist6 => (map::BLACKLIST6, MAX_BLACKLIST, HAS_BLACKLIST6),
+            Home::Blacklist6 => (map::BLACKLIST6, MAX_BLACKLIST6, HAS_BLACKLIST6),
             Home::BypassFrom4 => (map::BYPASS_SRC4, MAX_BYPASS, HAS_BYPASS_SRC4),
             Home::BypassFrom6 => (map::BYPASS_SRC6, MAX_BYPASS, HAS_BYPASS_SRC6),
             Home::BypassTo4 => (map::BYPASS_DST4, MAX_BYPASS, HAS_BYPASS_DST4),

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use mailguard_core::config::Config;
 use mailguard_core::config::resolve::MAX_BAN_SECONDS;
+use mailguard_core::subscriber::Subscriber;
 use nix::ifaddrs::getifaddrs;
 
 use super::ipc::MAX_CLIENTS;
@@ -44,7 +46,7 @@ pub(super) fn may_ban(
         if time.as_secs() > MAX_BAN_SECONDS {
             return Err(BanRefused::TooLong(plain));
         }
-        if is_whitelisted(config, plain) {
+        if is_whitelisted(config, Subscriber::of(plain).network()) {
             return Err(BanRefused::Whitelisted(plain));
         }
         if own.contains(&plain) || is_nobody(plain) {
@@ -54,9 +56,9 @@ pub(super) fn may_ban(
     Ok(())
 }
 
-/// Whether the administrator said that this client is never banned.
-pub(super) fn is_whitelisted(config: &Config, client: IpAddr) -> bool {
-    config.access.whitelist_clients.iter().any(|network| network.contains(&client))
+/// Whether the administrator said of all these addresses that they are never banned.
+pub(super) fn is_whitelisted(config: &Config, clients: IpNet) -> bool {
+    config.access.whitelist_clients.iter().any(|network| network.contains(&clients))
 }
 
 /// Addresses that no other machine has.

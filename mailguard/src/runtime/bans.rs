@@ -1,5 +1,6 @@
 //! Who is banned, why and until when: kept in `facts.redb` by the clock on the wall, and put in force in the kernel
-//! by the datapath process. The kernel ends a ban by itself, on time, whether anybody is there or not.
+//! by the datapath process. The kernel ends a ban by itself, on time, whether anybody is there or not. An IPv6 client is
+//! banned with its whole network; hosts of it that are whitelisted are let in by the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,11 +12,13 @@ use mailguard_common::layout::MAX_BANS;
 use mailguard_core::config::Config;
 use mailguard_core::config::resolve::MAX_BAN_SECONDS;
 use mailguard_core::mail::UnixTime;
+use mailguard_core::subscriber::Subscriber;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use super::asked::is_whitelisted;
 use super::handler::{failed, now, refused};
 use super::ipc::{Answer, MAX_CLIENTS, Request, ToDatapath};
 use super::privileged::Privileged;
@@ -33,7 +36,7 @@ const ONLY_IN_KERNEL: &str = "unknown: the store doesn't have it";
 const MAX_REASON_CHARACTERS: usize = 100;
 
 type Result<T> = std::result::Result<T, ControlError>;
-type Records = BTreeMap<IpAddr, Record>;
+type Records = BTreeMap<Subscriber, Record>;
 
 /// Bans clients; clones are the same one.
 #[derive(Clone)]
@@ -56,19 +59,60 @@ struct Record {
     until: UnixTime,
 }
 
-fn key(client: IpAddr) -> [u8; 16] {
-    match client {
+fn key(client: Subscriber) -> [u8; 16] {
+    match client.first() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
 }
 
-fn addresses(clients: &[IpAddr]) -> String {
-    clients.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+fn addresses<T: ToString>(clients: &[T]) -> String {
+    clients.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn is_whitelisted(config: &Config, client: IpAddr) -> bool {
-    config.access.whitelist_clients.iter().any(|network| network.contains(&client))
+impl Record {
+    /// The same ban as long as `other`, if that is longer.
+    fn lengthen(&mut self, other: Record) {
+        if other.until > self.until {
+            *self = Record { since: self.since, ..other };
+        }
+    }
+}
+
+/// The records of the store's rows, and the rows of single IPv6 addresses.
+fn read(rows: Vec<([u8; 16], Vec<u8>)>) -> (Records, Vec<[u8; 16]>) {
+    let (mut records, mut old) = (Records::new(), Vec::new());
+    for (address, row) in rows {
+        let client = Subscriber::from(Ipv6Addr::from(address));
+        if address != key(client) {
+            old.push(address);
+        }
+        // No mail for want of a ban would be worse.
+        match serde_json::from_slice::<Record>(&row) {
+            Ok(record) => records.entry(client).or_insert_with(|| record.clone()).lengthen(record),
+            Err(error) => warn!(%client, %error, "a ban is of another version and isn't kept up"),
+        }
+    }
+    (records, old)
+}
+
+/// Rows of single IPv6 addresses, which earlier versions banned, become those of their networks.
+async fn rename(facts: &FactsDb, records: &Records, old: Vec<[u8; 16]>) {
+    let renamed = async {
+        facts.submit(Job::Ban(rows(records)?)).await.map_err(failed)?;
+        facts.submit(Job::Lift(old)).await.map_err(failed)
+    };
+    if let Err(error) = renamed.await {
+        warn!(%error, "bans of single IPv6 addresses can't be stored as those of their networks");
+    }
+}
+
+/// The records as the store has them.
+fn rows(records: &Records) -> Result<Vec<([u8; 16], Vec<u8>)>> {
+    let row = |(client, record): (&Subscriber, &Record)| {
+        serde_json::to_vec(record).map(|row| (key(*client), row)).map_err(failed)
+    };
+    records.iter().map(row).collect()
 }
 
 impl Bans {
@@ -78,14 +122,9 @@ impl Bans {
         privileged: Privileged,
         config: Arc<ArcSwap<Config>>,
     ) -> std::result::Result<Self, ReadError> {
-        let mut records = Records::new();
-        for (client, row) in facts.read(View::bans).await? {
-            let client = Ipv6Addr::from(client).to_canonical();
-            // No mail for want of a ban would be worse.
-            match serde_json::from_slice(&row) {
-                Ok(record) => drop(records.insert(client, record)),
-                Err(error) => warn!(%client, %error, "a ban is of another version and isn't kept up"),
-            }
+        let (records, old) = read(facts.read(View::bans).await?);
+        if !old.is_empty() {
+            rename(&facts, &records, old).await;
         }
         let (records, changed) = (Mutex::new(records), Notify::new());
         Ok(Self(Arc::new(Inner { facts, privileged, config, records, changed })))
@@ -134,13 +173,13 @@ impl Bans {
 
     async fn forget(&self, records: &mut Records) -> Result<()> {
         let (config, now) = (self.0.config.load_full(), now());
-        let white = records.keys().filter(|client| is_whitelisted(&config, **client));
-        let white: Vec<IpAddr> = white.copied().collect();
+        let white = records.keys().filter(|client| is_whitelisted(&config, client.network()));
+        let white: Vec<Subscriber> = white.copied().collect();
         if !white.is_empty() {
             info!(clients = addresses(&white), "whitelisted clients are no longer banned");
         }
         let ended = records.iter().filter(|(_, record)| record.until <= now).map(|(client, _)| *client);
-        let gone: BTreeSet<IpAddr> = ended.chain(white).collect();
+        let gone: BTreeSet<Subscriber> = ended.chain(white).collect();
         self.remove(records, &gone.into_iter().collect::<Vec<_>>()).await
     }
 
@@ -151,12 +190,13 @@ impl Bans {
         if time.is_zero() {
             return;
         }
-        if is_whitelisted(&config, client) {
+        if is_whitelisted(&config, client.to_canonical().into()) {
             info!(%client, reason, "a whitelisted client isn't banned");
             return;
         }
+        let banned = Subscriber::of(client);
         match self.add(vec![client], time, reason.clone()).await {
-            Ok(_) => warn!(%client, seconds = time.as_secs(), reason, "banned"),
+            Ok(_) => warn!(%client, %banned, seconds = time.as_secs(), reason, "banned"),
             Err(error) => warn!(%client, reason, %error, "a client can't be banned"),
         }
     }
@@ -190,25 +230,26 @@ impl Bans {
 
     /// Bans clients, or lengthens their bans: in the kernel first, which may refuse; returns when both have it.
     async fn add(&self, clients: Vec<IpAddr>, time: Duration, reason: String) -> Result<Vec<BanRow>> {
-        let clients: BTreeSet<IpAddr> = clients.iter().map(IpAddr::to_canonical).collect();
         let mut records = self.0.records.lock().await;
         let config = self.0.config.load_full();
+        let white: BTreeSet<IpAddr> = clients.iter().map(IpAddr::to_canonical).collect();
         let white: Vec<IpAddr> =
-            clients.iter().copied().filter(|client| is_whitelisted(&config, *client)).collect();
+            white.into_iter().filter(|client| is_whitelisted(&config, (*client).into())).collect();
         if !white.is_empty() {
             let white = addresses(&white);
             return Err(refused(format!(
                 "{white}: on access.whitelist_clients, which is never banned; nobody was"
             )));
         }
+        let clients: BTreeSet<Subscriber> = clients.into_iter().map(Subscriber::of).collect();
         let now = now();
-        let record = |client: &IpAddr| {
+        let record = |client: &Subscriber| {
             let old = records.get(client).filter(|record| record.until > now);
             let until = old.map_or(now, |record| record.until).max(now.plus(time));
             let since = old.map_or(now, |record| record.since);
             (*client, Record { reason: reason.clone(), since, until })
         };
-        let clients: Vec<IpAddr> = clients.into_iter().collect();
+        let clients: Vec<Subscriber> = clients.into_iter().collect();
         let new: Records = clients.iter().map(record).collect();
         let added = new.keys().filter(|client| !records.contains_key(client)).count();
         if records.len() + added > MAX_BANS as usize {
@@ -229,7 +270,7 @@ impl Bans {
     }
 
     /// Forgets that these clients were banned: an administrator lifted it, and the datapath process has let them in.
-    pub(super) async fn forget_lifted(&self, clients: Vec<IpAddr>) {
+    pub(super) async fn forget_lifted(&self, clients: Vec<Subscriber>) {
         let mut records = self.0.records.lock().await;
         match self.remove(&mut records, &clients).await {
             Ok(()) => {
@@ -244,7 +285,7 @@ impl Bans {
     pub(super) async fn list(&self) -> Result<Vec<BanRow>> {
         let records = self.0.records.lock().await;
         let kernel = self.in_kernel().await?.into_iter().map(|ban| (ban.client, ban));
-        let kernel: BTreeMap<IpAddr, BanStatus> = kernel.collect();
+        let kernel: BTreeMap<Subscriber, BanStatus> = kernel.collect();
         let now = now();
         // One that root has lifted isn't in force, known to be lifted here or not yet.
         let in_force =
@@ -253,29 +294,25 @@ impl Bans {
     }
 
     /// Takes bans out of the store, so that none comes back. In the kernel they have ended, or the datapath process ended them.
-    async fn remove(&self, records: &mut Records, clients: &[IpAddr]) -> Result<()> {
+    async fn remove(&self, records: &mut Records, clients: &[Subscriber]) -> Result<()> {
         if clients.is_empty() {
             return Ok(());
         }
         let keys = clients.iter().map(|client| key(*client)).collect();
         self.0.facts.submit(Job::Lift(keys)).await.map_err(failed)?;
-        let gone: BTreeSet<&IpAddr> = clients.iter().collect();
+        let gone: BTreeSet<&Subscriber> = clients.iter().collect();
         records.retain(|client, _| !gone.contains(client));
         Ok(())
     }
 
     async fn store(&self, records: &Records) -> Result<()> {
-        let row = |(client, record): (&IpAddr, &Record)| {
-            serde_json::to_vec(record).map(|row| (key(*client), row)).map_err(failed)
-        };
-        let rows = records.iter().map(row).collect::<Result<Vec<_>>>()?;
-        self.0.facts.submit(Job::Ban(rows)).await.map_err(failed).map(|_| ())
+        self.0.facts.submit(Job::Ban(rows(records)?)).await.map_err(failed).map(|_| ())
     }
 
     async fn put_in_force(&self, records: &Records) -> Result<()> {
         let now = now();
         let bans: Vec<(IpAddr, Duration)> =
-            records.iter().map(|(client, record)| (*client, record.until.since(now))).collect();
+            records.iter().map(|(client, record)| (client.first(), record.until.since(now))).collect();
         for part in bans.chunks(MAX_CLIENTS) {
             self.0.privileged.request(Request::Ban(part.to_vec())).await.map_err(refused)?;
         }
@@ -290,7 +327,7 @@ impl Bans {
     }
 }
 
-fn row(client: IpAddr, record: &Record, kernel: Option<&BanStatus>, now: UnixTime) -> BanRow {
+fn row(client: Subscriber, record: &Record, kernel: Option<&BanStatus>, now: UnixTime) -> BanRow {
     BanRow {
         client,
         since: record.since,
@@ -299,5 +336,49 @@ fn row(client: IpAddr, record: &Record, kernel: Option<&BanStatus>, now: UnixTim
         reason: record.reason.clone(),
         packets: kernel.map_or(0, |ban| ban.packets),
         last: kernel.and_then(|ban| ban.last).map(|ago| now.minus(ago)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bans_of_single_ipv6_addresses_become_one_of_their_network() {
+        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        let row = |reason: &str, since, until| {
+            let (reason, since, until) = (reason.to_owned(), UnixTime(since), UnixTime(until));
+            serde_json::to_vec(&Record { reason, since, until }).unwrap()
+        };
+        let rows = vec![
+            (address("::ffff:192.0.2.7"), row("four", 1, 9)),
+            (address("2001:db8::1"), row("short", 2, 5)),
+            (address("2001:db8::2"), row("long", 3, 8)),
+            (address("2001:db8::3"), row("shorter", 4, 6)),
+            (address("2001:db8:0:1::"), row("a network", 5, 7)),
+            (address("2001:db8:0:2::1"), b"of another version".to_vec()),
+        ];
+        let (records, old) = read(rows);
+        let shown: Vec<_> = records
+            .iter()
+            .map(|(client, record)| {
+                format!("{client} {} {:?} {:?}", record.reason, record.since, record.until)
+            })
+            .collect();
+        let expect = |client, reason, since, until| {
+            format!("{client} {reason} {:?} {:?}", UnixTime(since), UnixTime(until))
+        };
+        let expect = [
+            expect("192.0.2.7", "four", 1, 9),
+            expect("2001:db8::/64", "long", 2, 8),
+            expect("2001:db8:0:1::/64", "a network", 5, 7),
+        ];
+        assert_eq!(shown, expect);
+        assert_eq!(old.len(), 4);
+        assert!(rows_are_stored_by_networks(&records));
+    }
+
+    fn rows_are_stored_by_networks(records: &Records) -> bool {
+        rows(records).unwrap().iter().all(|(key, _)| key[..2] != [0x20, 0x01] || key[8..] == [0; 8])
     }
 }

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
+use mailguard_core::subscriber::Subscriber;
 use tracing::{error, info};
 
 use super::RunError;
@@ -47,7 +48,7 @@ pub(super) enum Order {
         /// Whom.
         clients: Option<Vec<IpAddr>>,
         /// Whom it was done to.
-        reply: SyncSender<Result<Taken<Vec<IpAddr>>, ControlError>>,
+        reply: SyncSender<Result<Taken<Vec<Subscriber>>, ControlError>>,
     },
     /// Say how everything is.
     Report {
@@ -188,7 +189,7 @@ impl Changes {
         })
     }
 
-    fn lift(&self, clients: Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>, ControlError> {
+    fn lift(&self, clients: Option<Vec<IpAddr>>) -> Result<Vec<Subscriber>, ControlError> {
         let _alone = lock(&self.one_at_a_time);
         let taken = self.order(|reply| Order::Lift { clients, reply })??;
         // They are let in. A mail process that doesn't say so yet hears it again at its next start.

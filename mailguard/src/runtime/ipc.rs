@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use mailguard_core::names::NameStatus;
+use mailguard_core::subscriber::Subscriber;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -34,7 +35,7 @@ pub enum ToMail {
         /// The listeners that came by it.
         listeners: Vec<HandedListener>,
         /// Clients that an administrator let in again, and no mail process has said yet that it knows.
-        lifted: Vec<IpAddr>,
+        lifted: Vec<Subscriber>,
     },
     /// The answer to the request of this number.
     Answer {
@@ -53,7 +54,7 @@ pub enum ToMail {
         closed: Vec<u64>,
     },
     /// An administrator let these clients in again: they are no longer banned.
-    Lifted(Vec<IpAddr>),
+    Lifted(Vec<Subscriber>),
     /// Finish what is under way and end.
     Stop,
 }
@@ -92,7 +93,7 @@ pub enum ToDatapath {
         result: Result<(), String>,
     },
     /// It is forgotten that these clients were banned.
-    Forgotten(Vec<IpAddr>),
+    Forgotten(Vec<Subscriber>),
     /// Something only root can do.
     Request {
         /// Comes back with the answer.

@@ -2,7 +2,7 @@
 //! an order that loses nothing.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
+use mailguard_core::subscriber::Subscriber;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::watch;
 use tracing::info;
@@ -79,7 +80,7 @@ struct Wires {
     /// Of the log.
     level: log::Level,
     /// Clients that were let in again while no mail process took notice.
-    lifted: Vec<IpAddr>,
+    lifted: Vec<Subscriber>,
 }
 
 async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<HandedListener>) -> Result<()> {

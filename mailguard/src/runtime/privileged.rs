@@ -1,8 +1,8 @@
 //! The mail process's end of the channel: asks the datapath process for what only root can do, and hears from it.
 
+use mailguard_core::subscriber::Subscriber;
 use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,7 @@ pub(super) enum Notice {
         closed: Vec<u64>,
     },
     /// These clients are no longer banned.
-    Lifted(Vec<IpAddr>),
+    Lifted(Vec<Subscriber>),
     /// Finish and end; also when the datapath process is gone.
     Stop,
 }
@@ -68,7 +68,7 @@ struct Unread {
     current: Option<Current>,
     opened: Vec<HandedListener>,
     closed: Vec<u64>,
-    lifted: BTreeSet<IpAddr>,
+    lifted: BTreeSet<Subscriber>,
     stop: bool,
 }
 
@@ -104,7 +104,7 @@ impl Notices {
         self.news.notify_one();
     }
 
-    fn lift(&self, clients: Vec<IpAddr>) {
+    fn lift(&self, clients: Vec<Subscriber>) {
         lock(&self.unread).lifted.extend(clients);
         self.news.notify_one();
     }
@@ -230,7 +230,8 @@ mod tests {
             "as they were sent"
         );
         assert_eq!(closed, [11, 13, 12]);
-        let clients: Vec<IpAddr> = ["192.0.2.1", "192.0.2.2"].map(|client| client.parse().unwrap()).into();
+        let clients: Vec<Subscriber> =
+            ["192.0.2.1", "192.0.2.2"].map(|client| client.parse().unwrap()).into();
         notices.lift(clients.clone());
         notices.lift(clients[..1].to_vec());
         assert!(matches!(notices.next().await, Notice::Lifted(lifted) if lifted == clients));

@@ -5,7 +5,6 @@ mod keeping;
 mod orders;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use mailguard_core::config::Config;
+use mailguard_core::subscriber::Subscriber;
 use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
@@ -271,7 +271,7 @@ struct Supervisor {
     waiting: Vec<Waiting>,
     /// Clients that were let in again, and the mail process hasn't said yet that it knows; with the number of the lift. At
     /// most as many as can be banned.
-    lifted: BTreeMap<IpAddr, u64>,
+    lifted: BTreeMap<Subscriber, u64>,
 }
 
 impl Supervisor {

@@ -1,6 +1,6 @@
 //! Bans in the kernel: a client is kept out until a time, whatever becomes of the datapath process.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use mailguard::datapath::{BanStatus, DatapathError};
@@ -134,4 +134,44 @@ fn too_many_bans_are_refused_whole() {
     // One fits, and so does a longer time for one that is there.
     firewall.datapath().ban(&[two[0], (address(1), 2 * HOUR)]).unwrap();
     check(&firewall, Answer::Nobody, Answer::intercepted(CLIENT6, SERVER6));
+}
+
+#[test]
+fn an_ipv6_client_is_kept_out_with_its_whole_network_but_for_whitelisted_and_bypassed_hosts() {
+    let host = |last: u16| Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, last);
+    let (neighbour, white, passing) = (host(0x77), host(0x88), host(0x99));
+    for (xdp, action, kept_out) in [
+        ("off", "drop", Answer::Nobody),
+        ("generic", "drop", Answer::Nobody),
+        ("off", "reset", Answer::Refused),
+        ("off", "reject", Answer::Nobody),
+    ] {
+        let mut firewall = Firewall::new(&format!(
+            "[kernel]\nxdp = \"{xdp}\"\nblacklist_action = \"{action}\"\n\
+             [access]\nwhitelist_clients = [\"{white}/127\"]\n[bypass]\nfrom_ips = [\"{passing}\"]\n"
+        ));
+        for address in [neighbour, white, passing] {
+            firewall.topology.client.ip(&format!("address add {address}/64 dev eth0 nodad")).unwrap();
+        }
+        // Another network, by way of the client.
+        let elsewhere = Ipv6Addr::new(0x2001, 0xdb8, 1, 1, 0, 0, 0, 2);
+        firewall.topology.client.ip(&format!("address add {elsewhere}/64 dev eth0 nodad")).unwrap();
+        firewall.topology.firewall.ip(&format!("-6 route add 2001:db8:1:1::/64 via {CLIENT6}")).unwrap();
+        firewall.datapath().ban(&[(host(0x1234).into(), HOUR), (host(0x1235).into(), HOUR / 2)]).unwrap();
+        let listed = bans(&mut firewall);
+        assert_eq!(listed.iter().map(|ban| ban.client.to_string()).collect::<Vec<_>>(), ["2001:db8:1::/64"]);
+        assert!(listed[0].left > HOUR / 2, "the longer one: {listed:?}");
+        for (client, expect) in [
+            (CLIENT6, kept_out.clone()),
+            (neighbour, kept_out.clone()),
+            (white, Answer::intercepted(white, SERVER6)),
+            (passing, Answer::server(passing)),
+            (elsewhere, Answer::intercepted(elsewhere, SERVER6)),
+        ] {
+            assert_eq!(firewall.dial_from(client, SERVER6), expect, "{xdp} {action} {client}");
+        }
+        assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
+        assert_eq!(firewall.datapath().lift(&[neighbour.into(), CLIENT6.into()]).unwrap(), 1);
+        assert_eq!(firewall.dial_from(CLIENT6, SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+    }
 }

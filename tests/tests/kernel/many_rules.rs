@@ -76,7 +76,7 @@ fn lists_longer_than_the_maps_are_refused_and_change_nothing() {
         rules.bypass_to.extend(hosts);
         rules
     };
-    let hosts6 = (0..65_537u32).map(|number| Ipv6Addr::from((0xfd00 << 112) + u128::from(number)));
+    let hosts6 = (0..131_073u32).map(|number| Ipv6Addr::from((0xfd00 << 112) + u128::from(number)));
     let mut over6 = short.clone();
     over6.clients.extend(hosts6.map(|host| (IpNet::from(IpAddr::from(host)), ClientRule::Drop)));
     let over = [
@@ -85,7 +85,7 @@ fn lists_longer_than_the_maps_are_refused_and_change_nothing() {
             with_many(&short, 0..65_536, 32),
             "access.blacklist_clients (IPv4 addresses): 65537 entries, the kernel holds 65536",
         ),
-        (over6, "access.blacklist_clients (IPv6 addresses): 65537 entries, the kernel holds 65536"),
+        (over6, "access.blacklist_clients (IPv6 addresses): 131073 entries, the kernel holds 131072"),
         (
             with_many(&short, 0..65_537, 31),
             "access.blacklist_clients (IPv4 networks): 65537 entries, the kernel holds 65536",

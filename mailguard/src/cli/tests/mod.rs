@@ -4,6 +4,7 @@ mod lists;
 mod status;
 
 use std::fs;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -451,13 +452,13 @@ fn bans() {
         packets: if last.is_some() { 7 } else { 0 },
         last,
     });
-    let clients: Vec<_> = rows.iter().map(|row| row.client).collect();
+    let clients: Vec<IpAddr> = ["192.0.2.9", "2001:db8::9"].map(|client| client.parse().unwrap()).into();
     let came = layout::ago(NOW, CAME);
     let width = came.len();
     let text = format!(
-        "CLIENT       {:width$}  LEFT  REASON                              REFUSED  LAST\n\
-         192.0.2.9    {came}  2h    21 errors in a session, 20 allowed  7        {came}\n\
-         2001:db8::9  {came}  2h    21 errors in a session, 20 allowed  0        -\n",
+        "CLIENT         {:width$}  LEFT  REASON                              REFUSED  LAST\n\
+         192.0.2.9      {came}  2h    21 errors in a session, 20 allowed  7        {came}\n\
+         2001:db8::/64  {came}  2h    21 errors in a session, 20 allowed  0        -\n",
         "SINCE"
     );
     check("ban list", Request::Bans, Answer::Bans(rows.to_vec()), &text);
@@ -466,17 +467,22 @@ fn bans() {
         "ban add 192.0.2.9 2001:db8::9 --for 2h --reason loud",
         Request::BanAdd { clients: clients.clone(), seconds: Some(7_200), reason: Some("loud".to_owned()) },
         Answer::Bans(rows.to_vec()),
-        "banned: 192.0.2.9 for 2h\nbanned: 2001:db8::9 for 2h\n",
+        "banned: 192.0.2.9 for 2h\nbanned: 2001:db8::/64 for 2h\n",
     );
     let lift = |clients| Request::BanLift { clients };
-    let some = vec![clients[0]];
-    let lifted = Answer::Lifted(some.clone());
-    check("ban lift 192.0.2.9", lift(Some(some)), lifted, "lifted: 192.0.2.9\n");
+    let lifted = Answer::Lifted(rows.iter().map(|row| row.client).collect());
+    let both = lift(Some(vec![clients[0], "2001:db8::".parse().unwrap()]));
+    check("ban lift 192.0.2.9 2001:db8::/64", both, lifted, "lifted: 192.0.2.9\nlifted: 2001:db8::/64\n");
     check("ban lift --all", lift(None), Answer::Lifted(Vec::new()), "nobody was banned\n");
     let folder = folder("");
-    for line in
-        ["ban lift", "ban add", "ban lift --all 192.0.2.9", "ban add 192.0.2.0/24", "ban add ::1 --for 1"]
-    {
+    for line in [
+        "ban lift",
+        "ban add",
+        "ban lift --all 192.0.2.9",
+        "ban add 192.0.2.0/24",
+        "ban add 2001:db8::/48",
+        "ban add ::1 --for 1",
+    ] {
         assert!(typed(line, &folder).is_err(), "{line}");
     }
 }

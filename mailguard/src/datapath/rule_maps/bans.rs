@@ -12,6 +12,7 @@ use mailguard_common::layout::{
 };
 use mailguard_core::config::Config;
 use mailguard_core::config::model::BlacklistAction;
+use mailguard_core::subscriber::Subscriber;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Datapath, now_ns};
@@ -20,8 +21,8 @@ use super::{DatapathError, MapUse, RuleMaps, host_key, take_map};
 /// A ban in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BanStatus {
-    /// Who, never an IPv4 address in IPv6's clothes.
-    pub client: IpAddr,
+    /// Who.
+    pub client: Subscriber,
     /// For how long it goes on.
     pub left: Duration,
     /// Packets that were refused.
@@ -33,7 +34,7 @@ pub struct BanStatus {
 /// The open map and what it holds.
 pub(super) struct Bans {
     map: HashMap<MapData, [u8; 16], Ban>,
-    installed: BTreeMap<IpAddr, Ban>,
+    installed: BTreeMap<Subscriber, Ban>,
 }
 
 impl Bans {
@@ -43,7 +44,7 @@ impl Bans {
         let mut installed = BTreeMap::new();
         for item in map.iter() {
             let (address, ban) = item.map_err(DatapathError::map(map::BANS))?;
-            installed.insert(Ipv6Addr::from(address).to_canonical(), ban);
+            installed.insert(Ipv6Addr::from(address).into(), ban);
         }
         Ok(Self { map, installed })
     }
@@ -66,8 +67,8 @@ impl Bans {
         MapUse { name: map::BANS, entries: self.len(), limit: MAX_BANS as usize }
     }
 
-    fn insert(&mut self, client: IpAddr, ban: Ban) -> Result<(), DatapathError> {
-        self.map.insert(host_key(client), ban, 0).map_err(DatapathError::map(map::BANS))?;
+    fn insert(&mut self, client: Subscriber, ban: Ban) -> Result<(), DatapathError> {
+        self.map.insert(host_key(client.first()), ban, 0).map_err(DatapathError::map(map::BANS))?;
         self.installed.insert(client, ban);
         Ok(())
     }
@@ -76,7 +77,7 @@ impl Bans {
 impl RuleMaps {
     /// Bans these clients until then, CLOCK_MONOTONIC: all, or none when there are too many. One that is banned
     /// already keeps its counter.
-    fn ban(&mut self, bans: &BTreeMap<IpAddr, u64>, action: u32) -> Result<(), DatapathError> {
+    fn ban(&mut self, bans: &BTreeMap<Subscriber, u64>, action: u32) -> Result<(), DatapathError> {
         let new = bans.keys().filter(|client| !self.bans.installed.contains_key(client)).count();
         if self.check_room(new).is_err() {
             self.remove_ended(now_ns())?;
@@ -110,11 +111,11 @@ impl RuleMaps {
     }
 
     /// Ends the bans of these clients; returns how many were banned.
-    fn lift(&mut self, clients: &[IpAddr]) -> Result<usize, DatapathError> {
+    fn lift(&mut self, clients: &[Subscriber]) -> Result<usize, DatapathError> {
         let mut lifted = 0;
         for client in clients {
             let Some(ban) = self.bans.installed.get(client).copied() else { continue };
-            self.bans.map.remove(&host_key(*client)).map_err(DatapathError::map(map::BANS))?;
+            self.bans.map.remove(&host_key(client.first())).map_err(DatapathError::map(map::BANS))?;
             self.bans.installed.remove(client);
             self.release(ban.value.rule);
             lifted += 1;
@@ -125,14 +126,14 @@ impl RuleMaps {
     /// Removes bans that have ended.
     pub(in super::super) fn remove_ended(&mut self, now_ns: u64) -> Result<(), DatapathError> {
         let ended = self.bans.installed.iter().filter(|(_, ban)| ban.until_ns <= now_ns);
-        let ended: Vec<IpAddr> = ended.map(|(client, _)| *client).collect();
+        let ended: Vec<Subscriber> = ended.map(|(client, _)| *client).collect();
         self.lift(&ended).map(|_| ())
     }
 
     /// Has all bans do this from now on.
     pub(in super::super) fn set_ban_action(&mut self, action: u32) -> Result<(), DatapathError> {
         let others = self.bans.installed.iter().filter(|(_, ban)| ban.value.action != action);
-        let others: Vec<(IpAddr, Ban)> = others.map(|(client, ban)| (*client, *ban)).collect();
+        let others: Vec<(Subscriber, Ban)> = others.map(|(client, ban)| (*client, *ban)).collect();
         for (client, ban) in others {
             self.bans.insert(client, Ban { value: RuleValue { action, ..ban.value }, ..ban })?;
         }
@@ -143,7 +144,7 @@ impl RuleMaps {
     fn bans(&self, now_ns: u64) -> Result<Vec<BanStatus>, DatapathError> {
         let in_force = self.bans.installed.iter().filter(|(_, ban)| ban.until_ns > now_ns);
         let mut hits = self.hits.reader();
-        let status = |(client, ban): (&IpAddr, &Ban)| {
+        let status = |(client, ban): (&Subscriber, &Ban)| {
             let hits = hits.of(ban.value.rule, now_ns)?;
             Ok(BanStatus {
                 client: *client,
@@ -158,19 +159,24 @@ impl RuleMaps {
 
 impl Datapath {
     /// Keeps new connections of each client out for this long from now, whatever was said of it before: all of
-    /// them, or none when there are too many. Open sessions go on, bypassed clients pass.
+    /// them, or none when there are too many. An IPv6 client is its whole network; of several times for one the longest
+    /// counts. Open sessions go on, bypassed clients pass.
     pub fn ban(&mut self, bans: &[(IpAddr, Duration)]) -> Result<(), DatapathError> {
         let now = now_ns();
-        let until = |left: &Duration| now.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
-        let bans = bans.iter().map(|(client, left)| (client.to_canonical(), until(left))).collect();
-        let banned = self.rules.ban(&bans, self.ban_action);
+        let mut until = BTreeMap::new();
+        for (client, left) in bans {
+            let end = now.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
+            let longest = until.entry(Subscriber::of(*client)).or_insert(end);
+            *longest = end.max(*longest);
+        }
+        let banned = self.rules.ban(&until, self.ban_action);
         self.note_bans()?;
         banned
     }
 
     /// Lets these clients in again; returns how many of them were banned.
     pub fn lift(&mut self, clients: &[IpAddr]) -> Result<usize, DatapathError> {
-        let clients: BTreeSet<IpAddr> = clients.iter().map(IpAddr::to_canonical).collect();
+        let clients: BTreeSet<Subscriber> = clients.iter().map(|client| Subscriber::of(*client)).collect();
         let lifted = self.rules.lift(&clients.into_iter().collect::<Vec<_>>());
         self.note_bans()?;
         lifted

@@ -1,6 +1,7 @@
 //! What the datapath process's one thread is asked to do: by the mail process, which may have little, and by an
 //! administrator, who may have all. Who waits for the mail process to take a change, too, hears of it here.
 
+use mailguard_core::subscriber::Subscriber;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -44,7 +45,7 @@ impl Supervisor {
     }
 
     /// The mail process has forgotten bans that were lifted.
-    pub(super) fn note_forgotten(&mut self, clients: Vec<IpAddr>) {
+    pub(super) fn note_forgotten(&mut self, clients: Vec<Subscriber>) {
         for client in clients {
             self.lifted.remove(&client);
         }
@@ -84,7 +85,7 @@ impl Supervisor {
                 })?;
                 self.datapath.ban(&bans).map_err(|error| error.to_string())?;
                 for (client, _) in &bans {
-                    self.lifted.remove(&client.to_canonical());
+                    self.lifted.remove(&Subscriber::of(*client));
                 }
                 Ok(Answer::Done)
             }
@@ -164,21 +165,21 @@ impl Supervisor {
     }
 
     /// Lets these clients in again, or all who are banned: all of them, or none if one isn't.
-    fn lift(&mut self, clients: Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>, ControlError> {
+    fn lift(&mut self, clients: Option<Vec<IpAddr>>) -> Result<Vec<Subscriber>, ControlError> {
         let failed = |error: DatapathError| ControlError::new(ErrorKind::Failed, error);
-        let banned: BTreeSet<IpAddr> =
+        let banned: BTreeSet<Subscriber> =
             self.datapath.bans().map_err(failed)?.iter().map(|ban| ban.client).collect();
-        let wanted: BTreeSet<IpAddr> = match clients {
-            Some(clients) => clients.iter().map(IpAddr::to_canonical).collect(),
+        let wanted: BTreeSet<Subscriber> = match clients {
+            Some(clients) => clients.into_iter().map(Subscriber::of).collect(),
             None => banned.clone(),
         };
-        let others: Vec<String> = wanted.difference(&banned).map(IpAddr::to_string).collect();
+        let others: Vec<String> = wanted.difference(&banned).map(Subscriber::to_string).collect();
         if !others.is_empty() {
             let text = format!("{}: not banned; nothing was lifted", others.join(", "));
             return Err(ControlError::new(ErrorKind::Refused, text));
         }
-        let clients: Vec<IpAddr> = wanted.into_iter().collect();
-        self.datapath.lift(&clients).map_err(failed)?;
+        let clients: Vec<Subscriber> = wanted.into_iter().collect();
+        self.datapath.lift(&addresses(&clients)).map_err(failed)?;
         let number = self.lifted.values().max().copied().unwrap_or_default() + 1;
         self.lifted.extend(clients.iter().map(|client| (*client, number)));
         info!(?clients, "bans were lifted by hand");
@@ -188,13 +189,20 @@ impl Supervisor {
     /// Lets those in again who are on the whitelist now: the mail process, which forgets them, can't.
     pub(super) fn lift_whitelisted(&mut self) {
         let lifted = self.datapath.bans().and_then(|bans| {
-            let white =
-                bans.iter().map(|ban| ban.client).filter(|client| is_whitelisted(&self.config, *client));
-            let white: Vec<IpAddr> = white.collect();
-            if white.is_empty() { Ok(0) } else { self.datapath.lift(&white) }
+            let white = bans
+                .iter()
+                .map(|ban| ban.client)
+                .filter(|client| is_whitelisted(&self.config, client.network()));
+            let white: Vec<Subscriber> = white.collect();
+            if white.is_empty() { Ok(0) } else { self.datapath.lift(&addresses(&white)) }
         });
         if let Err(error) = lifted {
             error!(%error, "clients that are whitelisted now can't be let in");
         }
     }
+}
+
+/// An address of each.
+fn addresses(clients: &[Subscriber]) -> Vec<IpAddr> {
+    clients.iter().map(|client| client.first()).collect()
 }
