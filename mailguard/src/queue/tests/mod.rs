@@ -3,6 +3,7 @@
 mod faults;
 mod notices;
 mod orders;
+mod outage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -390,44 +391,6 @@ async fn a_failure_from_another_zone_is_withheld_and_can_be_released() {
 }
 
 #[tokio::test]
-async fn what_a_dead_next_hop_never_takes_expires() {
-    let directory = TempDir::new().unwrap();
-    let script = |_: &str, address: &str, _| {
-        if address.ends_with("@dead.test>") { unreachable() } else { delivered() }
-    };
-    let house = House::open(directory.path(), 0, script);
-    for number in 0..60 {
-        house.commit(&[&format!("r{number}@dead.test")], |_| {}).await;
-    }
-    house.drain().await;
-    let sent = house.deliver.sent.lock().unwrap().clone();
-    let failed = |sent: &&Sent| String::from_utf8_lossy(&sent.octets).contains("Action: failed\r\n");
-    let reports = sent.iter().filter(|sent| sent.message.origin == Origin::Own).filter(failed).count();
-    assert_eq!(reports, 60, "each sender is told, though one attempt at a time was made");
-    house.close().await;
-}
-
-#[tokio::test]
-async fn a_slow_next_hop_holds_up_nobody_and_has_its_limit() {
-    let directory = TempDir::new().unwrap();
-    let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
-    for number in 0..50 {
-        house.commit(&[&format!("r{number}@slow.test")], |_| {}).await;
-    }
-    while house.deliver.running.load(Ordering::SeqCst) < MAX_ATTEMPTS_PER_HOP {
-        tokio::task::yield_now().await;
-    }
-    house.commit(&["a@fast.test"], |_| {}).await;
-    assert_eq!(house.next().await.next_hop.unwrap().to_string(), "mx:fast.test");
-    house.deliver.gate.add_permits(50);
-    for _ in 0..50 {
-        assert_eq!(house.next().await.consequence, Consequence::Done);
-    }
-    assert_eq!(house.deliver.most.load(Ordering::SeqCst), MAX_ATTEMPTS_PER_HOP + 1);
-    house.close().await;
-}
-
-#[tokio::test]
 async fn what_waits_is_routed_by_the_configuration_of_the_moment() {
     let directory = TempDir::new().unwrap();
     let script = |hop: &str, _: &str, _| if hop.starts_with("mx:") { deferred() } else { delivered() };
@@ -621,24 +584,4 @@ async fn every_recipient_comes_to_one_end() {
     assert_eq!(table.iter().sum::<usize>(), expected, "{table:?}");
     assert_eq!(table[2], withheld);
     assert!(table.iter().all(|&count| count > 0) && reports > 0, "{table:?}, {reports} reports");
-}
-
-/// Places are left to the server inside, and to its address when the name servers are silent, whatever else is tried.
-#[tokio::test]
-async fn an_outage_holds_up_no_mail_for_those_who_are_up() {
-    let directory = TempDir::new().unwrap();
-    let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
-    house.reroute("in.test");
-    for number in 0..1_000 {
-        let server = if number < 500 { "dead-end" } else { "nameless" };
-        house.commit(&[&format!("a@d{number}.{server}.test")], |_| {}).await;
-    }
-    while house.deliver.running.load(Ordering::SeqCst) < MAX_ATTEMPTS_A_STANDING {
-        tokio::task::yield_now().await;
-    }
-    house.commit(&["a@in.test"], |_| {}).await;
-    assert_eq!(house.next().await.next_hop.unwrap().to_string(), "10.0.0.25:25");
-    assert_eq!(house.deliver.most.load(Ordering::SeqCst), MAX_ATTEMPTS_A_STANDING + 1);
-    // Its attempts never end.
-    house.queue.shared.stopping.send_replace(true);
 }
