@@ -84,12 +84,13 @@ fn two_boundaries() {
     );
 }
 
-/// The encoded part of a multipart is found by the reader that takes this field value and these delimiters for its own.
+/// The encoded part of a multipart is found by the reader that takes this field value and these delimiters for its own. What
+/// the body itself could be split by leads elsewhere.
 #[track_caller]
 fn check_boundary(declared: &str, boundary: &str) {
     let message = format!(
-        "Content-Type: multipart/mixed; {declared}\n\n--{boundary}\n\
-         Content-Transfer-Encoding: base64\n\nZm91bmQ=\n--{boundary}--\n"
+        "Content-Type: multipart/mixed; {declared}\n\n--first\n\n--{boundary}\n\
+         Content-Transfer-Encoding: base64\n\nZm91bmQ=\n--{boundary}--\n\n--last--\n"
     );
     let (parts, summary) = parts_within(message.replace('\n', "\r\n").as_bytes(), LIMITS);
     assert!(parts.iter().any(|part| part == "found"), "{message} yields {parts:?}");
@@ -126,12 +127,47 @@ fn a_boundary_in_every_spelling_that_readers_make_of_it() {
         ("boundary=x; boundary=b", "b"),
         ("x=\"y; boundary=b", "b"),
         ("BOUNDARY = \"b\"", "b"),
-        ("charset=x", "b"),
         (&format!("boundary={long}"), &long[..70]),
         (&format!("boundary={long}"), &long),
     ] {
         check_boundary(declared, boundary);
     }
+}
+
+#[test]
+fn a_decoy_hides_no_other_reading() {
+    for (parameters, usual, other) in [
+        ("; boundary=\"b", "b", "\"b"),
+        ("; boundary='b'", "'b'", "b"),
+        ("; boundary=b=c", "b=c", "b"),
+        ("; boundary=()b", "()b", "b"),
+        ("; boundary=\"\"; boundary=b", "b", ""),
+    ] {
+        let part = |boundary: &str, text: &str| format!("--{boundary}\n\n{text}\n--{boundary}--\n");
+        let message = format!(
+            "Content-Type: multipart/mixed{parameters}\n\n{}{}",
+            part(usual, "decoy"),
+            part(other, "hidden")
+        );
+        let (parts, _) = parts_within(message.replace('\n', "\r\n").as_bytes(), LIMITS);
+        for text in ["decoy", "hidden"] {
+            assert!(parts.iter().any(|part| part == text), "{parameters:?} gives {parts:?}");
+        }
+    }
+}
+
+#[test]
+fn more_names_than_are_read_are_a_limit() {
+    let names = |count: usize| (0..count).map(|i| format!("; filename=\"x/{i}.txt\"")).collect::<String>();
+    let message = |count| format!("Content-Disposition: attachment{}\n\nx", names(count));
+    check_limit(&message(10), LIMITS, None);
+    check_limit(&message(MAX_PARAMETERS), LIMITS, None);
+    let one_more =
+        format!("Content-Type: a{}\nContent-Disposition: x; filename=a.exe\n\nx", names(MAX_PARAMETERS));
+    check_limit(&one_more, LIMITS, Some(Limit::Header));
+    let long = |octets: usize| format!("Content-Type: a; name={}\n\nx", "n".repeat(octets));
+    check_limit(&long(MAX_CONTENT_FIELD_OCTETS - 9), LIMITS, None);
+    check_limit(&long(MAX_CONTENT_FIELD_OCTETS), LIMITS, Some(Limit::Header));
 }
 
 #[test]
