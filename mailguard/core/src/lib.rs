@@ -7,7 +7,6 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod bcc;
-pub mod client_network;
 pub mod config;
 pub mod credentials;
 pub mod destination;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mailguard_core::client_network::client_network;
 use mailguard_core::smtp::server::LoginRefused;
+use mailguard_core::subscriber::Subscriber;
 
 /// Wrong passwords of one client within [`WINDOW`]; after that it has to wait.
 const MAX_FAILURES: u32 = 10;
@@ -23,7 +23,7 @@ const MAX_CLIENTS: usize = 65_536;
 
 /// The count.
 #[derive(Debug, Default)]
-pub struct Failures(Mutex<HashMap<IpAddr, Count>>);
+pub struct Failures(Mutex<HashMap<Subscriber, Count>>);
 
 #[derive(Debug)]
 struct Count {
@@ -43,15 +43,15 @@ impl Failures {
     /// are no way around the limit.
     pub fn begin(&self, client: IpAddr, now: Instant) -> Result<(), LoginRefused> {
         let mut counts = self.counts();
-        let network = client_network(client);
-        if counts.len() >= MAX_CLIENTS && !counts.contains_key(&network) {
+        let subscriber = Subscriber::of(client);
+        if counts.len() >= MAX_CLIENTS && !counts.contains_key(&subscriber) {
             counts.retain(|_, count| !count.is_over(now));
             if counts.len() >= MAX_CLIENTS {
                 return Err(LoginRefused::Unavailable);
             }
         }
         let new = Count { since: now, failures: 0, under_way: 0 };
-        let count = counts.entry(network).or_insert(new);
+        let count = counts.entry(subscriber).or_insert(new);
         if count.is_over(now) {
             *count = Count { since: now, failures: 0, under_way: 0 };
         }
@@ -68,18 +68,18 @@ impl Failures {
     /// Ends a login. One that was right takes back its own count, and nobody else's.
     pub fn end(&self, client: IpAddr, was_wrong: bool) {
         let mut counts = self.counts();
-        let network = client_network(client);
-        let Some(count) = counts.get_mut(&network) else { return };
+        let subscriber = Subscriber::of(client);
+        let Some(count) = counts.get_mut(&subscriber) else { return };
         count.under_way = count.under_way.saturating_sub(1);
         if !was_wrong {
             count.failures = count.failures.saturating_sub(1);
         }
         if (count.failures, count.under_way) == (0, 0) {
-            counts.remove(&network);
+            counts.remove(&subscriber);
         }
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, Count>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<Subscriber, Count>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

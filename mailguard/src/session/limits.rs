@@ -1,6 +1,6 @@
 //! How many sessions there may be, in all and of one client (S12), and who goes when they are too many.
 //!
-//! A client is its network (`core::client_network`). Zones that aren't red have a reserve that red ones can't take. At the
+//! A client is its network (`core::subscriber`). Zones that aren't red have a reserve that red ones can't take. At the
 //! limit the oldest session that hasn't introduced itself yet is ended to make room; `driver` tells its client so, and
 //! ends by itself those that are silent for long while sessions are getting scarce ([`Admission::is_scarce`]).
 
@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mailguard_core::client_network::client_network;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{Server, ZoneKind};
 use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
+use mailguard_core::subscriber::Subscriber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Of `server.max_sessions`: one in so many is kept for zones that aren't red.
@@ -58,14 +58,14 @@ struct Counts {
     leaving: usize,
     last: u64,
     /// Clients with at least one session.
-    clients: HashMap<IpAddr, usize>,
+    clients: HashMap<Subscriber, usize>,
     shortage: Shortage,
 }
 
 #[derive(Debug)]
 struct Open {
     began: Instant,
-    client: IpAddr,
+    client: Subscriber,
     red: bool,
     /// Ends it, as long as it is silent.
     dismiss: Option<oneshot::Sender<()>>,
@@ -151,7 +151,7 @@ impl Limits {
         kind: ZoneKind,
         config: &Config,
     ) -> Result<Admission, LimitReached> {
-        let (client, red) = (client_network(client), kind == ZoneKind::Red);
+        let (client, red) = (Subscriber::of(client), kind == ZoneKind::Red);
         let mut counts = self.counts();
         // First: who has too many ends nobody else's.
         let of_client = counts.clients.get(&client).copied().unwrap_or(0);
@@ -175,7 +175,7 @@ impl Limits {
         admitted
     }
 
-    fn count(self: &Arc<Self>, counts: &mut Counts, client: IpAddr, red: bool) -> Admission {
+    fn count(self: &Arc<Self>, counts: &mut Counts, client: Subscriber, red: bool) -> Admission {
         let (dismiss, dismissed) = oneshot::channel();
         counts.last += 1;
         let number = counts.last;
