@@ -10,8 +10,9 @@ use crate::control::{Answer, Client, ClientError, Request, root_socket};
 
 /// What was heard of the daemon.
 pub(super) enum Daemon {
-    /// It answers; whether the kernel side takes the proxy for alive, and what it says is the matter.
-    Runs { alive: bool, problems: Vec<String> },
+    /// It answers; whether the kernel side takes the proxy for alive, what it says is the matter, and the interfaces that it
+    /// serves: the file may name others since.
+    Runs { alive: bool, problems: Vec<String>, serves: Vec<String> },
     /// None; so many programs of an earlier one are attached.
     Down { attached: usize },
     /// It is there and doesn't answer as it should.
@@ -26,7 +27,9 @@ pub(super) fn read(config: &Config) -> Daemon {
         // With `enabled = false` there is no kernel side that could take it for dead.
         Ok(Answer::Processes(report)) => {
             let alive = report.kernel["proxy_alive"] != false;
-            Daemon::Runs { alive, problems: report.problems }
+            let interfaces = report.kernel["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let names = interfaces.iter().filter_map(|interface| interface["name"].as_str());
+            Daemon::Runs { alive, serves: names.map(str::to_owned).collect(), problems: report.problems }
         }
         Ok(_) => Daemon::Odd("it answers another question than was asked".to_owned()),
         Err(ClientError::NotRunning(_)) => {

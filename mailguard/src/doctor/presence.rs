@@ -25,10 +25,10 @@ pub(super) fn judge(
     routing: &[Routing],
     programs: Option<&HashMap<String, Vec<String>>>,
 ) -> Vec<Finding> {
-    let problems = match daemon {
+    let (problems, serves) = match daemon {
         Daemon::Down { .. } => return Vec::new(),
-        Daemon::Runs { problems, .. } => problems.as_slice(),
-        Daemon::Odd(_) => &[],
+        Daemon::Runs { problems, serves, .. } => (problems.as_slice(), Some(serves)),
+        Daemon::Odd(_) => (&[][..], None),
     };
     let mut findings: Vec<Finding> = problems
         .iter()
@@ -40,7 +40,10 @@ pub(super) fn judge(
     if !config.enabled {
         return findings;
     }
-    let there = |name: &&str| present.iter().any(|present| present == name);
+    let there = |name: &&str| {
+        present.iter().any(|present| present == name)
+            && serves.is_none_or(|serves| serves.iter().any(|serves| serves == name))
+    };
     let transparent: Vec<&str> =
         interfaces_in(config, ZoneMode::Transparent).into_iter().filter(there).collect();
     if !transparent.is_empty() {

@@ -92,8 +92,8 @@ fn users_folders_and_pins() {
 fn daemons() {
     use daemon::Daemon;
     for (heard, expect) in [
-        (Daemon::Runs { alive: true, problems: Vec::new() }, None),
-        (Daemon::Runs { alive: false, problems: Vec::new() }, Some(Severity::Error)),
+        (Daemon::Runs { alive: true, problems: Vec::new(), serves: Vec::new() }, None),
+        (Daemon::Runs { alive: false, problems: Vec::new(), serves: Vec::new() }, Some(Severity::Error)),
         (Daemon::Down { attached: 0 }, None),
         (Daemon::Down { attached: 3 }, Some(Severity::Warning)),
         (Daemon::Odd("it closed the connection".to_owned()), Some(Severity::Warning)),
@@ -337,9 +337,10 @@ fn sockets_as_the_kernel_lists_them() {
 fn what_a_running_daemon_set_up_and_is_missing_is_an_error() {
     let running = |problems: &[&str]| {
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
-        Daemon::Runs { alive: true, problems }
+        Daemon::Runs { alive: true, problems, serves: ["lan0", "wan0"].map(str::to_owned).into() }
     };
-    let present = ["lo", "lan0", "wan0"].map(str::to_owned);
+    // lan1 is there, but the daemon hasn't been told of it yet.
+    let present = ["lo", "lan0", "lan1", "wan0"].map(str::to_owned);
     let rules = "25:\tfrom all fwmark 0x10000000/0x10000000 iif lan0 lookup 2525\n";
     let route = "local default dev lo scope host\n";
     let programs = |lan0: &[&str]| {
@@ -357,7 +358,7 @@ fn what_a_running_daemon_set_up_and_is_missing_is_an_error() {
             "",
             "",
             &[],
-            &["policy-rule-missing", "policy-route-missing", "program-missing"],
+            &["policy-rule-missing", "policy-rule-missing", "policy-route-missing", "program-missing"],
         ),
         (
             running(&["kernel: the XDP program on lan0 is missing", "message 7: damaged"]),
