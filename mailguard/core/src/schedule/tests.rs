@@ -278,12 +278,15 @@ fn waits(outage: Outage, route: &Route) -> u64 {
     for number in 0..outage.dead {
         schedule.enqueue(second(now), &hop(&format!("d{number}.test")), number);
     }
-    let begin = now;
-    schedule.enqueue(second(now), route, outage.dead);
+    // It comes when all others have taken what they get.
+    let begin = now + 10;
     // When what ends: look-ups and attempts.
     let mut lookups: Vec<(u64, Route)> = Vec::new();
     let mut attempts: Vec<(u64, Route)> = Vec::new();
     loop {
+        if now == begin {
+            schedule.enqueue(second(now), route, outage.dead);
+        }
         while let Some(to) = schedule.poll_lookup() {
             lookups.push((now + if to == *route { 0 } else { outage.names }, to));
         }
