@@ -40,7 +40,11 @@ fn print(inspection: &Inspection) -> String {
     }
     stock.print(&mut text, "");
     for orphan in &inspection.orphans {
-        let _ = writeln!(text, "half received: {}: the next start removes it", orphan.display());
+        let _ = writeln!(
+            text,
+            "no row names it: {}: kept; `mailguard store export` writes it, too",
+            orphan.display()
+        );
     }
     problems(&mut text, &inspection.problems);
     if inspection.problems.is_empty() {

@@ -1,5 +1,6 @@
 //! The queue for control and command line: look at it, try a message now, hold or remove one, pause a destination.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mailguard_core::destination::Destination;
@@ -59,6 +60,12 @@ impl QueueHandle {
         let head = db.body(id, record.body).await?.head(SHOWN_OCTETS).await;
         let head = head.map_err(|source| ReadError::Body { id, source })?;
         Ok(Some((record, shown(&head))))
+    }
+
+    /// The folder of message bodies that no row names, and how much is in it.
+    pub async fn lost(&self) -> std::io::Result<(PathBuf, Stock)> {
+        let bodies = self.shared.around.db.bodies().clone();
+        tokio::task::spawn_blocking(move || Ok((bodies.lost(), bodies.lost_stock()?))).await?
     }
 
     /// How much waits.

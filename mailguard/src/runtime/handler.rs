@@ -141,6 +141,7 @@ impl ControlHandler {
         problems.extend(self.parts.traces.failure().map(|failure| failure.to_string()));
         problems.extend(self.parts.limits.problem(&config.server));
         problems.extend(self.damaged().await?);
+        problems.extend(self.lost().await);
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
             Ok(ipc::Answer::Status { kernel, problems: of_datapath }) => {
                 problems.extend(of_datapath);
@@ -180,6 +181,23 @@ impl ControlHandler {
     async fn damaged(&self) -> Result<Vec<String>> {
         let damaged = self.parts.queue.damaged().await.map_err(failed)?;
         Ok(damaged.into_iter().map(|(id, record)| format!("message {id}: {}", record.cause)).collect())
+    }
+
+    /// What no row names, and what is to be done about it.
+    async fn lost(&self) -> Option<String> {
+        match self.parts.queue.lost().await {
+            Ok((_, stock)) if stock.messages == 0 => None,
+            Ok((folder, stock)) => Some(format!(
+                "{} message bodies, {} octets, that no row names are kept in {}: restore the database that names them and \
+                 restart, or look at them (mailguard store export) and remove them",
+                stock.messages,
+                stock.octets,
+                folder.display()
+            )),
+            Err(error) => {
+                Some(format!("the folder of message bodies that no row names can't be read: {error}"))
+            }
+        }
     }
 
     async fn queue_list(&self, page: Page) -> Result<Answer> {

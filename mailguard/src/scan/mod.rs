@@ -275,7 +275,8 @@ pub(crate) mod tests {
         let outcomes =
             async || scanner.scan(&body).await.into_iter().map(|f| f.outcome.to_string()).collect::<Vec<_>>();
         assert_eq!(outcomes().await, ["found: blocked file a.com", "found: virus EICAR_Test_File"]);
-        std::fs::remove_file(directory.path().join(format!("{:016x}", 1))).unwrap();
+        let Body::File(file) = &body else { panic!("a large body in memory") };
+        std::fs::remove_file(file.path()).unwrap();
         for outcome in outcomes().await {
             assert!(outcome.starts_with("unavailable: the message can't be read back"), "{outcome}");
         }

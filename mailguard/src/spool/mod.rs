@@ -151,6 +151,7 @@ impl Spool {
             // Discarded for every recipient: there is nothing that could get lost.
             return Ok(Durable(id));
         };
+        accept.body.settle().await?;
         match self.db.submit(Job::Accept(Box::new(accept))).await? {
             Answer::Done => Ok(Durable(id)),
             other => Err(CommitError::Failed(format!("the store answered {other:?}").into())),

@@ -212,7 +212,7 @@ async fn a_body_that_is_not_committed_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn recovery_removes_orphans_and_puts_rows_without_file_aside() {
+async fn recovery_keeps_what_no_row_names_and_puts_rows_without_file_aside() {
     let directory = TempDir::new().unwrap();
     let (spool, _) = on_files(directory.path());
     let id = spool.ids.mint();
@@ -224,6 +224,7 @@ async fn recovery_removes_orphans_and_puts_rows_without_file_aside() {
     drop(spool);
     let bodies = directory.path().join("bodies");
     fs::write(bodies.join("00000000000000ff"), "orphan").unwrap();
+    fs::write(bodies.join("00000000000000fe.new"), "half received").unwrap();
     fs::write(bodies.join("README"), "not ours").unwrap();
     let aside = directory.path().join("aside");
     fs::rename(file.path(), &aside).unwrap();
@@ -236,7 +237,9 @@ async fn recovery_removes_orphans_and_puts_rows_without_file_aside() {
             assert_eq!(*damaged, id);
             assert!(record.cause.contains("restore the file"), "{}", record.cause);
         }
-        assert!(!bodies.join("00000000000000ff").exists());
+        assert!(!bodies.join("00000000000000ff").exists() && !bodies.join("00000000000000fe.new").exists());
+        assert_eq!(fs::read(bodies.join("lost/00000000000000ff")).unwrap(), b"orphan");
+        assert_eq!(spool.db.bodies().lost_stock().unwrap(), Stock { messages: 1, octets: 6 });
         assert!(bodies.join("README").exists());
         spool.db.close().await;
     }
@@ -247,6 +250,32 @@ async fn recovery_removes_orphans_and_puts_rows_without_file_aside() {
     let stock = Stock { messages: 1, octets: 5 * 1024 * 1024 };
     assert_eq!((spool.db.queue_stock(), spool.db.quarantine_stock()), (stock, stock));
     assert!(spool.db.withheld(id).await.unwrap().is_some());
+}
+
+/// Who follows "move it away", and restores the database later, has lost nothing.
+#[tokio::test]
+async fn a_database_that_comes_back_finds_its_body_files() {
+    let directory = TempDir::new().unwrap();
+    let (spool, _) = on_files(directory.path());
+    let id = spool.ids.mint();
+    let (body, octets) = big_body(&spool).await;
+    spool.commit(message(id, &["a@b.test"], body)).await.unwrap();
+    drop(spool.db.intake().drain());
+    spool.db.close().await;
+    drop(spool);
+    let (database, aside) = (directory.path().join("spool.redb"), directory.path().join("aside"));
+    fs::rename(&database, &aside).unwrap();
+    let (spool, recovered) = on_files(directory.path());
+    assert_eq!((recovered.queued.len(), recovered.lost), (0, 1));
+    assert!(recovered.greatest > 0, "no new file gets the name of one that is kept");
+    spool.db.close().await;
+    drop(spool);
+    fs::rename(&aside, &database).unwrap();
+    let (spool, recovered) = on_files(directory.path());
+    assert_eq!((recovered.queued.len(), recovered.lost, recovered.damaged.len()), (1, 0, 0));
+    let record = spool.db.message(id).await.unwrap().unwrap();
+    assert_eq!(spool.db.body(id, record.body).await.unwrap().head(usize::MAX).await.unwrap(), octets);
+    assert_eq!(spool.db.bodies().lost_stock().unwrap(), Stock::default());
 }
 
 #[tokio::test]

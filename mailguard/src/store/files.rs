@@ -22,6 +22,8 @@ pub(crate) trait Files: Send + Sync + fmt::Debug {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name, on the same file system.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
@@ -37,6 +39,10 @@ impl Files for Disk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         sync_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

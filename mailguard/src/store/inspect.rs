@@ -4,7 +4,7 @@
 //! Neither removes anything. Opening the database finishes what an unclean end left undone, as the next start would, and a check
 //! repairs what fails its checksums: of a damaged disk, copy the file first.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -34,7 +34,7 @@ pub struct Inspection {
     pub quarantine: Stock,
     /// What can't be used, one line each; empty when all is well.
     pub problems: Vec<String>,
-    /// Body files that no row names: what was being received at an unclean end. The next start removes them.
+    /// Body files that no row names: the next start moves them to `bodies/lost`, or has done so.
     pub orphans: Vec<PathBuf>,
 }
 
@@ -100,9 +100,8 @@ impl Known {
 /// A spool that was opened to be looked at.
 struct Opened {
     database: Database,
-    bodies: BodyDirectory,
-    /// Number and length of each body file.
-    files: HashMap<u64, u64>,
+    /// Number, length and path of each body file.
+    files: BTreeMap<u64, (u64, PathBuf)>,
     path: PathBuf,
 }
 
@@ -140,8 +139,8 @@ pub fn check(directory: &Path) -> Result<Inspection, OpenError> {
     })?;
     (inspection.queue, inspection.quarantine) = stocks;
     named.sort_unstable();
-    let orphans = opened.files.keys().filter(|number| named.binary_search(number).is_err());
-    inspection.orphans = orphans.map(|&number| opened.bodies.path_of(number)).collect();
+    let orphans = opened.files.iter().filter(|(number, _)| named.binary_search(number).is_err());
+    inspection.orphans = orphans.map(|(_, (_, path))| path.clone()).collect();
     inspection.orphans.sort();
     Ok(inspection)
 }
@@ -166,9 +165,8 @@ pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
     }
     // What no row names that can be read: without an envelope, but not lost.
     let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
-    let listed = bodies.list().map_err(|e| write_error(&directory.join(BODIES_NAME), e))?;
-    for (number, _) in listed.into_iter().filter(|(number, _)| !written.contains(number)) {
-        let from = bodies.path_of(number);
+    let files = body_files(&bodies).map_err(|e| write_error(&directory.join(BODIES_NAME), e))?;
+    for (number, (_, from)) in files.into_iter().filter(|(number, _)| !written.contains(number)) {
         let name = to.join(format!("body-{number:016x}.eml"));
         copy(&from, &name).map_err(|e| write_error(&from, e))?;
         exported.problems.push(format!("{}: no envelope belongs to it", name.display()));
@@ -176,6 +174,16 @@ pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
     }
     sync_directory(to).map_err(|e| write_error(to, e))?;
     Ok(exported)
+}
+
+/// Number, length and path of each body file, those included that no row named at an earlier start.
+fn body_files(bodies: &BodyDirectory) -> io::Result<BTreeMap<u64, (u64, PathBuf)>> {
+    let lost = bodies
+        .list_lost()?
+        .into_iter()
+        .map(|(number, octets)| (number, (octets, bodies.lost_path_of(number))));
+    let named = bodies.list()?.into_iter().map(|(number, octets)| (number, (octets, bodies.path_of(number))));
+    Ok(lost.chain(named).collect())
 }
 
 /// Where a message's octets are.
@@ -191,8 +199,8 @@ impl Opened {
         fs::metadata(&path).map_err(|e| OpenError::io(&path, e))?;
         let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
         let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
-        let files = bodies.list().map_err(|e| OpenError::io(&directory.join(BODIES_NAME), e))?;
-        Ok(Self { database, bodies, files: files.into_iter().collect(), path })
+        let files = body_files(&bodies).map_err(|e| OpenError::io(&directory.join(BODIES_NAME), e))?;
+        Ok(Self { database, files, path })
     }
 
     /// Hands each message to `visit`, in the order of ids. What can't be read of one is a problem, and the next one follows.
@@ -230,8 +238,8 @@ impl Opened {
         known.octets = match known.body() {
             None => None,
             Some(StoredBody::File { number, octets }) => {
-                let there = self.files.get(&number) == Some(&octets);
-                there.then(|| Octets::File(self.bodies.path_of(number)))
+                let there = self.files.get(&number).filter(|(found, _)| *found == octets);
+                there.map(|(_, path)| Octets::File(path.clone()))
             }
             Some(StoredBody::Row { octets }) => {
                 let row = self.look(id, problems, || view.body(id));

@@ -232,6 +232,14 @@ impl Files for LossyFiles {
         Ok(())
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.operate()?;
+        Disk.rename(from, to)?;
+        let kept = state.files.remove(from).unwrap_or_default();
+        state.files.insert(to.to_owned(), Kept { name: false, ..kept });
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         match self.0.lock().unwrap().off {
             true => Err(io::Error::from_raw_os_error(EIO)),

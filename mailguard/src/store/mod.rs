@@ -56,7 +56,8 @@ pub enum OpenError {
     /// It isn't what we wrote.
     #[error(
         "{path}: damaged ({cause}): stop mailguard, keep a copy of this file, restore it from a backup or move it \
-         away; without it mailguard starts empty, and what it held is in the copy only"
+         away; without it mailguard starts empty, what it held is in the copy, and the large messages' bodies are kept in \
+         bodies/lost beside it until the database is back"
     )]
     Damaged {
         /// Which file.

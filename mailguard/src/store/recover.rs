@@ -1,5 +1,5 @@
 //! What is done before the spool is used: every row is looked at, what can't be used is put aside and reported,
-//! and body files that no row names are removed.
+//! and body files that no row names are moved into a folder of their own. None is removed but those that were never acknowledged.
 //!
 //! Normally there is nothing to put aside: rows are transactional, files are on disk before their rows. It is for
 //! disks that lied and hands that slipped. A row that was put aside for its missing file comes back by itself
@@ -10,6 +10,7 @@ use std::path::Path;
 
 use mailguard_core::mail::{QueueId, UnixTime};
 use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::OpenError;
@@ -33,8 +34,10 @@ pub struct Recovered {
     pub greatest: u64,
     /// Rows that can't be used, from now and from earlier starts.
     pub damaged: Vec<(QueueId, DamagedRecord)>,
-    /// Body files without a row, removed now.
+    /// Body files that were being received at an unclean end, removed now.
     pub orphans: usize,
+    /// Body files that no row names, moved to `bodies/lost` now.
+    pub lost: usize,
     /// Destinations at which no attempts are made.
     pub paused: Vec<String>,
 }
@@ -45,23 +48,46 @@ pub(super) fn recover(
     database: &Database,
     bodies: &BodyDirectory,
 ) -> Result<Recovered, OpenError> {
-    let files = bodies.list().map_err(|e| OpenError::io(path, e))?;
-    let mut search = Search { files: files.into_iter().collect(), ..Search::default() };
+    let io = |e| OpenError::io(path, e);
+    let (files, lost) = (bodies.list().map_err(io)?, bodies.list_lost().map_err(io)?);
+    let mut search =
+        Search { files: files.into_iter().collect(), lost: lost.into_iter().collect(), ..Search::default() };
+    let numbers = search.files.keys().chain(search.lost.keys());
+    search.recovered.greatest = numbers.copied().max().unwrap_or(0);
     search.run(database).map_err(|e| OpenError::redb(path, e))?;
     for (id, damaged) in &search.recovered.damaged {
         tracing::error!(%id, cause = damaged.cause, "a stored message can't be used and is kept aside");
     }
-    for &number in search.files.keys().filter(|number| !search.named.contains(number)) {
-        bodies.remove(number);
-        search.recovered.orphans += 1;
+    search.recovered.orphans = bodies.remove_new().map_err(io)?;
+    let again = |number: &u64| !search.files.contains_key(number) && search.lost.contains_key(number);
+    let again: Vec<u64> = search.named.iter().copied().filter(again).collect();
+    bodies.find_again(&again).map_err(io)?;
+    let unnamed: Vec<u64> =
+        search.files.keys().copied().filter(|number| !search.named.contains(number)).collect();
+    // A full disk must not keep mail from being served: they stay where they are.
+    match bodies.lose(&unnamed) {
+        Ok(()) if unnamed.is_empty() => {}
+        Ok(()) => {
+            tracing::error!(files = unnamed.len(), folder = %bodies.lost().display(), "message bodies that no row names are kept aside");
+        }
+        Err(error) => tracing::error!(%error, "message bodies that no row names can't be moved aside"),
     }
+    search.recovered.lost = unnamed.len();
     Ok(search.recovered)
+}
+
+/// What must be known of a row, whatever version wrote it, for its body to stay.
+#[derive(Deserialize)]
+struct Named {
+    body: StoredBody,
 }
 
 #[derive(Default)]
 struct Search {
     /// Number and length of each body file.
     files: HashMap<u64, u64>,
+    /// The same of those that no row named at an earlier start.
+    lost: HashMap<u64, u64>,
     /// Numbers of the body files that rows name.
     named: HashSet<u64>,
     recovered: Recovered,
@@ -103,7 +129,7 @@ impl Search {
             self.recovered.greatest = self.recovered.greatest.max(id);
             let record: DamagedRecord = serde_json::from_slice(row.value())
                 .map_err(|e| redb::Error::Corrupted(format!("damaged row {}: {e}", QueueId(id))))?;
-            if let Some(body) = record.body() {
+            if let Ok(Named { body }) = serde_json::from_str(&record.row) {
                 self.name(body);
             }
             self.recovered.damaged.push((QueueId(id), record));
@@ -153,7 +179,12 @@ impl Search {
             let id = key.value();
             self.recovered.greatest = self.recovered.greatest.max(id);
             let cause = match serde_json::from_slice::<T>(value.value()) {
-                Err(error) => format!("the row can't be read: {error}"),
+                Err(error) => {
+                    if let Ok(Named { body }) = serde_json::from_slice(value.value()) {
+                        self.name(body);
+                    }
+                    format!("the row can't be read: {error}")
+                }
                 Ok(record) if !self.is_there(record.body()) => {
                     self.name(record.body());
                     missing_cause(record.body())
@@ -184,7 +215,9 @@ impl Search {
         match body {
             // In the same transaction as its record.
             StoredBody::Row { .. } => true,
-            StoredBody::File { number, octets } => self.files.get(&number) == Some(&octets),
+            StoredBody::File { number, octets } => {
+                self.files.get(&number).or_else(|| self.lost.get(&number)) == Some(&octets)
+            }
         }
     }
 }
