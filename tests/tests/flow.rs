@@ -402,7 +402,7 @@ fn pins_that_others_could_have_made_are_refused_and_a_running_daemon_keeps_its_o
     let mut appliance = Appliance::start(&firewall, &transparent("")).expect("mailguard runs");
     let unload = appliance.cli(&["unload"]).expect("runs");
     assert!(!unload.status.success(), "a daemon runs");
-    assert!(String::from_utf8_lossy(&unload.stderr).contains("another mailguard runs"), "{unload:?}");
+    assert!(String::from_utf8_lossy(&unload.stderr).contains("another mailguard is running"), "{unload:?}");
     let second = appliance.cli(&["run"]).expect("runs");
     assert!(!second.status.success(), "one daemon at a time");
     appliance.stop().expect("stopped");
