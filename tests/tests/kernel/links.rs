@@ -8,10 +8,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use mailguard_tests::frames::{ACK, RST, SYN, TCP, VLAN, Wire, checksum, ethernet, ipv4, ipv6, mac, segment};
-use mailguard_tests::netns::{BRIDGE, CLIENT4, CLIENT6, LAN, Namespace, SERVER4, SERVER6};
+use mailguard_tests::netns::{
+    BRIDGE, CLIENT4, CLIENT6, FIREWALL4, FIREWALL6, LAN, Namespace, SERVER4, SERVER6,
+};
 use mailguard_tests::peers::wait_until;
 
-use crate::firewall::{Answer, Firewall, ZONES};
+use crate::firewall::{Answer, Firewall, ZONES, hooks};
+use crate::servers::Server;
 
 #[test]
 fn a_bridge_is_an_interface_like_any_other() {
@@ -22,6 +25,35 @@ fn a_bridge_is_an_interface_like_any_other() {
     wait_until("the bridge forwards", || firewall.dial(SERVER4) != Answer::Nobody).unwrap();
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
+}
+
+#[test]
+fn an_interface_that_was_moved_away_is_let_alone() {
+    for hook in hooks() {
+        let mut firewall = Firewall::idle(ZONES);
+        firewall.start_on(hook);
+        let elsewhere = Namespace::new("elsewhere").unwrap();
+        firewall.topology.firewall.ip(&format!("link set {LAN} netns {}", elsewhere.name())).unwrap();
+        for (interface, address) in [
+            (LAN, format!("{FIREWALL4}/24")),
+            (LAN, format!("{FIREWALL6}/64 nodad")),
+            ("lo", format!("{SERVER4}/32")),
+            ("lo", format!("{SERVER6}/128")),
+        ] {
+            elsewhere.ip(&format!("link set {interface} up")).unwrap();
+            elsewhere.ip(&format!("address add {address} dev {interface}")).unwrap();
+        }
+        let _servers = Server::start(&elsewhere, 25);
+        assert!(firewall.follow_interfaces());
+        for (client, server) in
+            [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]
+        {
+            wait_until("the client sees who has the interface now", || {
+                firewall.dial(server) == Answer::server(client)
+            })
+            .unwrap_or_else(|error| panic!("{hook:?}, {server}: {error}, {:?}", firewall.dial(server)));
+        }
+    }
 }
 
 /// The other end of a tun interface: packets without any link-layer header, their types told beside.

@@ -68,12 +68,12 @@ fn other_programs_before_and_after_ours_see_their_packets() {
     assert_eq!(other_port.map(|session| session.answer), Ok(Answer::server(CLIENT4)));
     assert!(last.runs() >= before + 3);
 
-    // A restart keeps everybody's place.
+    // A restart puts ours before all others again: whoever stands there could keep packets from it.
     firewall.stop();
     firewall.start();
     let after = chain(&firewall);
-    assert_eq!((after.len(), after[0], after[2]), (3, first.id, last.id));
-    assert_ne!(after[1], ours, "the new program");
+    assert_eq!((after.len(), after[1], after[2]), (3, first.id, last.id));
+    assert_ne!(after[0], ours, "the new program");
     firewall.unload();
     assert_eq!(chain(&firewall), [first.id, last.id], "theirs stay");
 }
