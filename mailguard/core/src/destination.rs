@@ -89,12 +89,18 @@ mod tests {
     use super::*;
     use crate::config::model::Tls;
     use crate::mail::Mailbox;
-    use crate::route::NamedBy;
+    use crate::route::{Dialled, NamedBy};
 
     fn covers(destination: &str, recipient: &str, next_hop: NextHop) -> bool {
         let destination: Destination = destination.parse().unwrap();
-        let route =
-            Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None, named_by: NamedBy::Mail };
+        let route = Route {
+            next_hop,
+            outgoing: None,
+            tls: Tls::Off,
+            smarthost: None,
+            named_by: NamedBy::Mail,
+            dialled: Dialled::NotAsked,
+        };
         destination.covers(&ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap()), &route)
     }
 

@@ -53,6 +53,19 @@ pub struct Route {
     pub smarthost: Option<Arc<Smarthost>>,
     /// Who chose the next hop.
     pub named_by: NamedBy,
+    /// What the server that the client had dialled has to do with it.
+    pub dialled: Dialled,
+}
+
+/// The part of the server that a client had dialled, where `delivery.default` is the original destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialled {
+    /// None, or there is no other way.
+    NotAsked,
+    /// It is the next hop. What it defers goes to the exchangers of its domain from then on.
+    First,
+    /// It has deferred the mail: it is tried once more behind all exchangers.
+    Last(SocketAddr),
 }
 
 /// Whose word a next hop is.
@@ -96,17 +109,19 @@ struct Rules<'a> {
 }
 
 /// Chooses: the incoming domain's server, else the domain route (a recipient's wins over a sender's, and the one that wins
-/// holds whole), else the smarthost, else `delivery.default`.
+/// holds whole), else the smarthost, else `delivery.default`. `deferred`: an attempt for this recipient has failed, so that the
+/// server that the client had dialled isn't the only one to be asked.
 pub fn route(
     config: &Config,
     sender: &ReversePath,
     recipient: &ForwardPath,
     origin: &Origin,
+    deferred: bool,
 ) -> Result<Route, NoRoute> {
-    Ok(rules(config, sender, recipient)?.route(config, origin))
+    Ok(rules(config, sender, recipient)?.route(config, origin, deferred))
 }
 
-/// As [`route`], with the reasons.
+/// As [`route`] for a first attempt, with the reasons.
 pub fn explain(
     config: &Config,
     sender: &ReversePath,
@@ -115,7 +130,7 @@ pub fn explain(
 ) -> Explanation {
     match rules(config, sender, recipient) {
         Ok(rules) => {
-            let route = rules.route(config, origin);
+            let route = rules.route(config, origin, false);
             Explanation { steps: rules.steps(config, sender, &route), route: Ok(route) }
         }
         Err(none) => Explanation { steps: Vec::new(), route: Err(none) },
@@ -154,7 +169,7 @@ impl Rules<'_> {
         self.by_recipient.or(self.by_sender)
     }
 
-    fn route(&self, config: &Config, origin: &Origin) -> Route {
+    fn route(&self, config: &Config, origin: &Origin, deferred: bool) -> Route {
         if let Some(incoming) = self.incoming {
             return to_incoming(config, incoming.server);
         }
@@ -168,7 +183,7 @@ impl Rules<'_> {
         match smarthost {
             Some(smarthost) => by_smarthost(smarthost, outgoing),
             None if self.is_ours => by_mail(config, by_domain(self.recipient), outgoing),
-            None => by_mail(config, default_hop(config.delivery.default, self.recipient, origin), outgoing),
+            None => by_default(config, self.recipient, origin, deferred, outgoing),
         }
     }
 
@@ -202,7 +217,7 @@ impl Rules<'_> {
                 (DefaultRoute::Mx, _) => "delivery.default: by the domain's mail exchangers".to_owned(),
                 (DefaultRoute::OriginalDestination, NextHop::Mx(_)) => {
                     "delivery.default: to the server that the client had dialled; by mail exchangers where that was \
-                     this host"
+                     this host, and after a first deferral there"
                         .to_owned()
                 }
                 (DefaultRoute::OriginalDestination, _) => {
@@ -220,7 +235,8 @@ fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<OutgoingAddress>) -
         SmarthostAddress::Ip(address) => NextHop::Address(SocketAddr::new(*address, smarthost.port)),
     };
     let (tls, named_by) = (smarthost.tls, NamedBy::Administrator);
-    Route { next_hop, outgoing, tls, smarthost: Some(smarthost.clone()), named_by }
+    let dialled = Dialled::NotAsked;
+    Route { next_hop, outgoing, tls, smarthost: Some(smarthost.clone()), named_by, dialled }
 }
 
 /// To the server of an incoming domain.
@@ -231,16 +247,32 @@ pub fn to_incoming(config: &Config, server: SocketAddr) -> Route {
 
 /// To a next hop that is no smarthost. What a domain says of its own encryption belongs here.
 fn by_mail(config: &Config, next_hop: NextHop, outgoing: Option<OutgoingAddress>) -> Route {
-    Route { next_hop, outgoing, tls: config.delivery.tls, smarthost: None, named_by: NamedBy::Mail }
+    let (tls, named_by, dialled) = (config.delivery.tls, NamedBy::Mail, Dialled::NotAsked);
+    Route { next_hop, outgoing, tls, smarthost: None, named_by, dialled }
 }
 
-fn default_hop(default: DefaultRoute, mailbox: &Mailbox, origin: &Origin) -> NextHop {
-    if let (DefaultRoute::OriginalDestination, Origin::Client(client)) = (default, origin)
-        && !client.destination_is_ours
-    {
-        return NextHop::Address(client.destination);
-    }
-    by_domain(mailbox)
+/// To where `delivery.default` says.
+fn by_default(
+    config: &Config,
+    mailbox: &Mailbox,
+    origin: &Origin,
+    deferred: bool,
+    outgoing: Option<OutgoingAddress>,
+) -> Route {
+    let dialled = match (config.delivery.default, origin) {
+        (DefaultRoute::OriginalDestination, Origin::Client(client)) if !client.destination_is_ours => {
+            Some(client.destination)
+        }
+        _ => None,
+    };
+    let Some(dialled) = dialled else { return by_mail(config, by_domain(mailbox), outgoing) };
+    let (next_hop, dialled) = match (by_domain(mailbox), deferred) {
+        // A literal has no exchangers.
+        (NextHop::Address(_) | NextHop::Host(..), _) => (NextHop::Address(dialled), Dialled::NotAsked),
+        (NextHop::Mx(_), false) => (NextHop::Address(dialled), Dialled::First),
+        (exchangers @ NextHop::Mx(_), true) => (exchangers, Dialled::Last(dialled)),
+    };
+    Route { dialled, ..by_mail(config, next_hop, outgoing) }
 }
 
 fn by_domain(mailbox: &Mailbox) -> NextHop {
@@ -318,7 +350,7 @@ mod tests {
             "-" => ForwardPath::Postmaster,
             address => ForwardPath::Mailbox(Mailbox::parse(address).unwrap()),
         };
-        let got = match route(config, &ReversePath::Null, &path, origin) {
+        let got = match route(config, &ReversePath::Null, &path, origin, false) {
             Ok(route) => route.next_hop.to_string(),
             Err(no) => format!("{} {}", if no.transient { "deferred" } else { "failed" }, no.status),
         };
@@ -341,6 +373,44 @@ mod tests {
         check(&config, "a@[192.0.2.5]", &dialled("198.51.100.7:25", false), "198.51.100.7:25");
         check(&config, "a@d.test", &dialled("192.0.2.9:25", true), "mx:d.test");
         check(&config, "a@d.test", &Origin::Own, "mx:d.test");
+    }
+
+    #[test]
+    fn what_the_dialled_server_deferred_goes_to_the_exchangers() {
+        let remote = dialled("198.51.100.7:25", false);
+        let way = |config: &Config, recipient: &str, origin: &Origin, deferred| {
+            let path = ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap());
+            let route = route(config, &ReversePath::Null, &path, origin, deferred).unwrap();
+            (route.next_hop.to_string(), route.dialled)
+        };
+        let config = original(defaults());
+        let server = "198.51.100.7:25".parse().unwrap();
+        let to = |hop: &str, dialled| (hop.to_owned(), dialled);
+        assert_eq!(way(&config, "a@d.test", &remote, false), to("198.51.100.7:25", Dialled::First));
+        assert_eq!(way(&config, "a@d.test", &remote, true), to("mx:d.test", Dialled::Last(server)));
+        for deferred in [false, true] {
+            // A literal has no exchangers; who wants the exchangers, or dialled ourselves, has no other server.
+            let literal = way(&config, "a@[192.0.2.5]", &remote, deferred);
+            assert_eq!(literal, to("198.51.100.7:25", Dialled::NotAsked));
+            for (config, origin) in
+                [(&defaults(), &remote), (&config, &dialled("192.0.2.9:25", true)), (&config, &Origin::Own)]
+            {
+                assert_eq!(way(config, "a@d.test", origin, deferred), to("mx:d.test", Dialled::NotAsked));
+            }
+            let mut named = original(with_smarthost(SmarthostAddress::Ip("192.0.2.200".parse().unwrap())));
+            assert_eq!(way(&named, "a@d.test", &remote, deferred), to("192.0.2.200:587", Dialled::NotAsked));
+            named.incoming_domains = vec![incoming("d.test", "192.0.2.10:25")];
+            assert_eq!(way(&named, "a@d.test", &remote, deferred), to("192.0.2.10:25", Dialled::NotAsked));
+        }
+    }
+
+    #[test]
+    fn the_exchangers_after_a_deferral_are_told() {
+        let (_, steps) = explained(&original(defaults()), "", "a@d.test");
+        assert!(
+            steps.last().is_some_and(|step| step.ends_with("and after a first deferral there")),
+            "{steps:?}"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::{NoRoute, Route};
+use mailguard_core::route::{Dialled, NoRoute, Route};
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::EnhancedStatus;
 
@@ -98,7 +98,8 @@ impl Shared {
                 state.schedule.wake(&route);
             }
             let told_at = told_at(&config, record, &recipients);
-            if !forced && now >= told_at && state.schedule.rests(&route, now) {
+            let has_come_to_it = now >= told_at || is_left_after_a_deferral(&route);
+            if !forced && has_come_to_it && state.schedule.rests(&route, now) {
                 // Others were tried in its place just now; it would wait behind them for ever.
                 let outcomes = recipients.into_iter().map(|index| (index, unanswered(record, index)));
                 settle(Some(route.next_hop), outcomes.collect());
@@ -205,15 +206,16 @@ impl Shared {
     }
 
     /// A next hop rests: what was in line for it is due when the rest is over, and routed anew then. Somebody may have to be
-    /// told of it now.
-    pub(super) fn send_back(&self, until: UnixTime, works: VecDeque<Work>) {
+    /// told of it now, or it goes another way from now on.
+    pub(super) fn send_back(&self, route: &Route, until: UnixTime, works: VecDeque<Work>) {
         let now = self.now();
         let mut state = self.lock();
         let state = &mut *state;
         for work in works {
             if let Some(live) = state.live.get_mut(&work.id) {
                 send_back(live, &work);
-                state.schedule.set_due(work.id, if now >= work.told_at { now } else { until });
+                let is_due = now >= work.told_at || is_left_after_a_deferral(route);
+                state.schedule.set_due(work.id, if is_due { now } else { until });
             }
         }
     }
@@ -233,6 +235,11 @@ async fn look_up(shared: Arc<Shared>, route: Route) {
     let now = shared.now();
     shared.lock().schedule.looked_up(now, &route, Arc::new(names), now.plus(NAMES_TIME));
     shared.start_workers();
+}
+
+/// Whether other servers take what this next hop defers. What would wait behind its rest counts as deferred with the rest.
+fn is_left_after_a_deferral(route: &Route) -> bool {
+    route.dialled == Dialled::First
 }
 
 fn unknown() -> Names {

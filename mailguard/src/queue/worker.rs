@@ -93,7 +93,7 @@ impl Shared {
         let sent_back = self.lock().schedule.finished(now, route, health, &policy);
         if let Some((until, works)) = sent_back {
             tracing::warn!(next_hop = %route.next_hop, waiting = works.len(), until = %until.rfc3339(), "the next hop rests");
-            self.send_back(until, works);
+            self.send_back(route, until, works);
             self.wake.notify_one();
         }
     }

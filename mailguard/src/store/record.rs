@@ -172,9 +172,12 @@ impl MessageRecord {
 
     /// By which way the mail for recipient `index` goes.
     pub fn route(&self, config: &Config, index: usize) -> Result<Route, NoRoute> {
-        let ours = matches!(&self.states[index], RecipientState::Queued(Queued { ours: true, .. }));
+        let (ours, deferred) = match &self.states[index] {
+            RecipientState::Queued(queued) => (queued.ours, queued.attempts > 0),
+            RecipientState::Ended(_) => (false, false),
+        };
         let origin = if ours { &Origin::Own } else { &self.origin };
-        route(config, &self.envelope.reverse_path, &self.destination(index), origin)
+        route(config, &self.envelope.reverse_path, &self.destination(index), origin, deferred)
     }
 
     /// Where the mail for recipient `index` goes, redirection considered.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::model::Tls;
 use crate::mail::Domain;
-use crate::route::{NamedBy, NextHop};
+use crate::route::{Dialled, NamedBy, NextHop};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: RetryPolicy = RetryPolicy {
@@ -18,7 +18,14 @@ const POLICY: RetryPolicy = RetryPolicy {
 
 fn hop(name: &str) -> Route {
     let next_hop = NextHop::Mx(Domain::parse(name).unwrap());
-    Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None, named_by: NamedBy::Mail }
+    Route {
+        next_hop,
+        outgoing: None,
+        tls: Tls::Off,
+        smarthost: None,
+        named_by: NamedBy::Mail,
+        dialled: Dialled::NotAsked,
+    }
 }
 
 fn at(minutes: u64) -> UnixTime {

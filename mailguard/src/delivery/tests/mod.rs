@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use mailguard_core::config::model::Tls;
 use mailguard_core::mail::{BodyType, ReversePath};
 use mailguard_core::policy::verification::Word;
-use mailguard_core::route::NextHop;
+use mailguard_core::route::{Dialled, NextHop};
 
 use super::scripted::ScriptedServer;
 use super::session::Identity;
@@ -67,7 +67,7 @@ fn envelope(recipients: &[&str]) -> Envelope {
 
 fn plainly(next_hop: NextHop) -> Route {
     let named_by = NamedBy::Administrator;
-    Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None, named_by }
+    Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None, named_by, dialled: Dialled::NotAsked }
 }
 
 fn to(server: SocketAddr) -> Route {

@@ -1,5 +1,7 @@
 //! Next hops that are dead, slow or nameless, and those that wait beside them.
 
+use mailguard_core::config::model::DefaultRoute;
+
 use super::*;
 
 #[tokio::test]
@@ -58,4 +60,33 @@ async fn an_outage_holds_up_no_mail_for_those_who_are_up() {
     assert_eq!(house.deliver.most.load(Ordering::SeqCst), MAX_ATTEMPTS_A_STANDING + 1);
     // Its attempts never end.
     house.queue.shared.stopping.send_replace(true);
+}
+
+/// All of it, though the dead server rests and is tried with one message at a time.
+#[tokio::test]
+async fn a_dead_dialled_server_strands_no_mail_that_exchangers_take() {
+    let directory = TempDir::new().unwrap();
+    let script = |hop: &str, _: &str, _| if hop.starts_with("mx:") { delivered() } else { unreachable() };
+    let mut house = House::open(directory.path(), 0, script);
+    house.configure(|config| config.delivery.default = DefaultRoute::OriginalDestination);
+    for number in 0..60 {
+        let elsewhere = |new: &mut NewMessage| {
+            let Origin::Client(client) = &mut new.origin else { panic!("a client") };
+            client.destination = "198.51.100.7:25".parse().unwrap();
+            client.destination_is_ours = false;
+        };
+        house.commit(&[&format!("r{number}@d.test")], elsewhere).await;
+    }
+    for _ in 0..60 {
+        let attempted = house.next().await;
+        assert_eq!(attempted.next_hop.unwrap().to_string(), "198.51.100.7:25");
+        assert_eq!(attempted.consequence, Consequence::Retry(UnixTime(5 * MINUTE)));
+    }
+    house.pass(5 * MINUTE);
+    for _ in 0..60 {
+        let attempted = house.next().await;
+        assert_eq!(attempted.next_hop.unwrap().to_string(), "mx:d.test");
+        assert_eq!(attempted.consequence, Consequence::Done);
+    }
+    house.close().await;
 }
