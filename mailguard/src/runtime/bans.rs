@@ -46,8 +46,10 @@ struct Inner {
     facts: FactsDb,
     privileged: Privileged,
     config: Arc<ArcSwap<Config>>,
-    /// What the store holds, at most [`MAX_BANS`]. Held over each change, so that store and kernel go together.
+    /// What the store holds or is to hold, at most [`MAX_BANS`]. Held over each change, so that store and kernel go together.
     records: Mutex<Records>,
+    /// Those of the records that couldn't be stored yet. Locked within `records`.
+    unstored: Mutex<BTreeSet<Subscriber>>,
     changed: Notify,
 }
 
@@ -127,7 +129,7 @@ impl Bans {
             rename(&facts, &records, old).await;
         }
         let (records, changed) = (Mutex::new(records), Notify::new());
-        Ok(Self(Arc::new(Inner { facts, privileged, config, records, changed })))
+        Ok(Self(Arc::new(Inner { facts, privileged, config, records, unstored: Mutex::default(), changed })))
     }
 
     /// Makes the kernel's bans those of the store: it has none after a start of the machine. One that only the kernel knows
@@ -163,6 +165,7 @@ impl Bans {
             if let Err(error) = self.forget(&mut records).await {
                 warn!(%error, "bans can't be lifted");
             }
+            self.store_late(&records).await;
         }
     }
 
@@ -262,7 +265,8 @@ impl Bans {
         self.put_in_force(&new).await?;
         // The kernel keeps them: whoever is banned stays out.
         if let Err(error) = self.store(&new).await {
-            warn!(%error, clients = addresses(&clients), "a ban is in force, but can't be stored: a start of the machine ends it");
+            warn!(%error, clients = addresses(&clients), "a ban is in force, but can't be stored now: until it is, a start of the machine ends it");
+            self.0.unstored.lock().await.extend(clients);
         }
         let rows = new.iter().map(|(client, record)| row(*client, record, None, now)).collect();
         records.extend(new);
@@ -303,6 +307,21 @@ impl Bans {
         let gone: BTreeSet<&Subscriber> = clients.iter().collect();
         records.retain(|client, _| !gone.contains(client));
         Ok(())
+    }
+
+    /// Stores what couldn't be stored when it began.
+    async fn store_late(&self, records: &Records) {
+        let mut unstored = self.0.unstored.lock().await;
+        unstored.retain(|client| records.contains_key(client));
+        if unstored.is_empty() {
+            return;
+        }
+        let late = |client: &Subscriber| records.get(client).map(|record| (*client, record.clone()));
+        let late: Records = unstored.iter().filter_map(late).collect();
+        if self.store(&late).await.is_ok() {
+            info!(bans = late.len(), "bans are stored that couldn't be when they began");
+            unstored.clear();
+        }
     }
 
     async fn store(&self, records: &Records) -> Result<()> {

@@ -3,7 +3,7 @@
 //!
 //! A trace is a row under the message's id, and the ids grow with time, so the id is the index by time, too. The
 //! attempts of a message are rows of their own: adding one rewrites nothing. What the rows say is left to `trace`.
-//! Bans are kept here, too; who bans waits for the commit.
+//! Bans are kept here, too; who bans waits for the commit. After a failed write the file is opened again by itself.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
+use super::reopening::Reopening;
 use super::writer::{Rows, WriteError, Writer};
 use super::{OpenError, create_directory, look_aside, open_backend, open_file};
 
@@ -97,8 +98,7 @@ pub struct ReadError {
 /// The database; clones are the same one.
 #[derive(Debug, Clone)]
 pub struct FactsDb {
-    database: Arc<Database>,
-    writer: Writer<FactRows>,
+    open: Reopening<FactRows>,
     path: Arc<PathBuf>,
 }
 
@@ -106,47 +106,52 @@ impl FactsDb {
     /// Opens or creates the file in `state_dir`.
     pub fn open(state_dir: &Path) -> Result<Self, OpenError> {
         create_directory(state_dir)?;
-        let path = state_dir.join(FILE_NAME);
-        let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
-        Self::start(path, database)
+        Self::start(state_dir.join(FILE_NAME), |path| open_file(path, SCHEMA, CACHE_OCTETS))
     }
 
-    /// The same on `backend`; the name is for messages.
-    pub fn open_on(backend: impl StorageBackend) -> Result<Self, OpenError> {
-        let path = PathBuf::from(FILE_NAME);
-        let database = open_backend(&path, backend, SCHEMA, CACHE_OCTETS)?;
-        Self::start(path, database)
+    /// The same on what `backend` gives each time; the name is for messages.
+    pub fn open_on<B: StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        Self::start(PathBuf::from(FILE_NAME), move |path| open_backend(path, backend(), SCHEMA, CACHE_OCTETS))
     }
 
-    fn start(path: PathBuf, database: Database) -> Result<Self, OpenError> {
-        create_tables(&database).map_err(|e| OpenError::redb(&path, e))?;
-        let database = Arc::new(database);
-        let name = path.display().to_string();
-        let writer =
-            Writer::start(&name, database.clone(), FactRows, LINGER).map_err(|e| OpenError::io(&path, e))?;
-        Ok(Self { database, writer, path: Arc::new(path) })
+    fn start(
+        path: PathBuf,
+        open: impl Fn(&Path) -> Result<Database, OpenError> + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        let path = Arc::new(path);
+        let of = path.clone();
+        let open = Reopening::start(move || {
+            let database = Arc::new(open(&of)?);
+            create_tables(&database).map_err(|e| OpenError::redb(&of, e))?;
+            let name = of.display().to_string();
+            let writer = Writer::start(&name, database.clone(), FactRows, LINGER);
+            Ok((database, writer.map_err(|e| OpenError::io(&of, e))?))
+        })?;
+        Ok(Self { open, path })
     }
 
     /// Hands a job in; waits only while too much is waiting.
     pub async fn post(&self, job: Job) -> Result<(), WriteError> {
         let octets = job.octets();
-        self.writer.post(job, octets).await
+        self.open.writer().post(job, octets).await
     }
 
     /// Hands a job in and waits for its commit.
     pub async fn submit(&self, job: Job) -> Result<Removed, WriteError> {
         let octets = job.octets();
-        self.writer.submit(job, octets).await
+        self.open.writer().submit(job, octets).await
     }
 
-    /// Why nothing is stored any more, if that is so.
+    /// Why nothing is stored now, if that is so.
     pub fn failure(&self) -> Option<Arc<str>> {
-        self.writer.failure()
+        self.open.writer().failure()
     }
 
     /// Writes what is queued and takes nothing more.
     pub async fn close(&self) {
-        self.writer.close().await;
+        self.open.close().await;
     }
 
     /// Runs `look` on one consistent view, on a thread that may block.
@@ -154,10 +159,10 @@ impl FactsDb {
         &self,
         look: impl FnOnce(&View) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let database = self.database.clone();
-        look_aside(move || View::of(&database).and_then(|view| look(&view)))
-            .await
-            .map_err(|cause| ReadError { path: self.path.to_path_buf(), cause })
+        let failed = |cause| ReadError { path: self.path.to_path_buf(), cause };
+        let database = self.open.database();
+        let database = database.ok_or_else(|| failed("it waits to be opened again".to_owned()))?;
+        look_aside(move || View::of(&database).and_then(|view| look(&view))).await.map_err(failed)
     }
 }
 
@@ -294,6 +299,9 @@ impl Rows for FactRows {
     }
 
     fn committed(&mut self) {}
+
+    const AFTER_A_FAILURE: &'static str =
+        "nothing is stored until the file could be opened again, which is tried";
 }
 
 fn size(row: &[u8]) -> u64 {
@@ -377,9 +385,10 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
+    use crate::store::lossy::{ENOSPC, LossyDisk};
 
     fn facts() -> FactsDb {
-        FactsDb::open_on(InMemoryBackend::new()).unwrap()
+        FactsDb::open_on(InMemoryBackend::new).unwrap()
     }
 
     fn row(text: &str) -> Vec<u8> {
@@ -456,5 +465,21 @@ mod tests {
         }
         facts.submit(Job::Flush).await.unwrap();
         assert_eq!(facts.read(View::octets).await.unwrap(), 5 + ROW_OCTETS);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_once_costs_what_was_under_way_and_no_restart() {
+        let disk = LossyDisk::default();
+        let opened = disk.clone();
+        let facts = FactsDb::open_on(move || opened.backend()).unwrap();
+        facts.submit(Job::Ban(vec![([1; 16], row("a"))])).await.unwrap();
+        disk.fail_in(1, ENOSPC);
+        assert!(facts.submit(Job::Ban(vec![([2; 16], row("b"))])).await.is_err());
+        assert!(facts.failure().is_some(), "said while it lasts");
+        while facts.failure().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        facts.submit(Job::Ban(vec![([3; 16], row("c"))])).await.unwrap();
+        assert_eq!(facts.read(View::bans).await.unwrap(), [([1; 16], row("a")), ([3; 16], row("c"))]);
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod facts;
+mod reopening;
 mod files;
 pub mod inspect;
 pub mod intake;

@@ -25,6 +25,10 @@ const MIN_JOB_OCTETS: u32 = 1024;
 
 /// What a database does with its jobs. Two databases, two implementations; redb is fixed for both.
 pub trait Rows: Send + 'static {
+    /// What is said of the store when a write failed.
+    const AFTER_A_FAILURE: &'static str =
+        "nothing more is stored until a restart, which recovers what was acknowledged";
+
     /// One unit of work: all of it is in the database after a crash, or none.
     type Job: Send + 'static;
     /// What the submitter is told after the `fsync`.
@@ -136,6 +140,11 @@ impl<R: Rows> Writer<R> {
         self.enqueue(job, octets, None).await
     }
 
+    /// The database's file, for messages.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
     /// Why nothing is taken any more, if that is so.
     pub fn failure(&self) -> Option<Arc<str>> {
         self.shared.failure.get().cloned()
@@ -216,10 +225,7 @@ impl<R: Rows> Shared<R> {
     }
 
     fn fail(&self, cause: &str) {
-        let text = format!(
-            "{}: writing failed ({cause}); nothing more is stored until a restart, which recovers what was acknowledged",
-            self.name
-        );
+        let text = format!("{}: writing failed ({cause}); {}", self.name, R::AFTER_A_FAILURE);
         tracing::error!(store = self.name, "{text}");
         // Only this thread sets it, and ends right after.
         let _ = self.failure.set(text.into());

@@ -95,13 +95,14 @@ impl Recorder {
         self.facts.read(View::octets).await
     }
 
-    /// Removes what is too old or too much, until the store is closed or fails. A task of its own.
+    /// Removes what is too old or too much, until the store is closed. A task of its own.
     pub async fn keep_within_bounds(self) {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if self.sweep(SystemTime::now().into()).await.is_err() {
+            // One that failed is opened again by itself.
+            if let Err(WriteError::Closed) = self.sweep(SystemTime::now().into()).await {
                 return;
             }
         }
@@ -224,7 +225,7 @@ mod tests {
         let mut config = config("/nowhere".as_ref());
         config.trace.retention = retention;
         config.trace.max_size = max_size;
-        Recorder::new(FactsDb::open_on(InMemoryBackend::new()).unwrap(), shared(config))
+        Recorder::new(FactsDb::open_on(InMemoryBackend::new).unwrap(), shared(config))
     }
 
     fn record(id: u64, from: &str, to: &str, result: TransactionResult) -> Record {
