@@ -2,6 +2,8 @@
 //! by the datapath process. The kernel ends a ban by itself, on time, whether anybody is there or not. An IPv6 client is
 //! banned with its whole network; hosts of it that are whitelisted are let in by the kernel.
 
+mod late;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use super::privileged::Privileged;
 use crate::control::{BanRow, ControlError};
 use crate::datapath::BanStatus;
 use crate::store::facts::{FactsDb, Job, ReadError, View};
+use late::Late;
 
 /// How often bans that have ended are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -48,8 +51,8 @@ struct Inner {
     config: Arc<ArcSwap<Config>>,
     /// What the store holds or is to hold, at most [`MAX_BANS`]. Held over each change, so that store and kernel go together.
     records: Mutex<Records>,
-    /// Those of the records that couldn't be stored yet. Locked within `records`.
-    unstored: Mutex<BTreeSet<Subscriber>>,
+    /// What couldn't be stored yet. Locked within `records`.
+    late: Mutex<Late>,
     changed: Notify,
 }
 
@@ -129,7 +132,7 @@ impl Bans {
             rename(&facts, &records, old).await;
         }
         let (records, changed) = (Mutex::new(records), Notify::new());
-        Ok(Self(Arc::new(Inner { facts, privileged, config, records, unstored: Mutex::default(), changed })))
+        Ok(Self(Arc::new(Inner { facts, privileged, config, records, late: Mutex::default(), changed })))
     }
 
     /// Makes the kernel's bans those of the store: it has none after a start of the machine. One that only the kernel knows
@@ -264,9 +267,10 @@ impl Bans {
         }
         self.put_in_force(&new).await?;
         // The kernel keeps them: whoever is banned stays out.
-        if let Err(error) = self.store(&new).await {
+        let stored = self.store(&new).await;
+        self.0.late.lock().await.banned(&clients, stored.is_ok());
+        if let Err(error) = stored {
             warn!(%error, clients = addresses(&clients), "a ban is in force, but can't be stored now: until it is, a start of the machine ends it");
-            self.0.unstored.lock().await.extend(clients);
         }
         let rows = new.iter().map(|(client, record)| row(*client, record, None, now)).collect();
         records.extend(new);
@@ -280,8 +284,13 @@ impl Bans {
             Ok(()) => {
                 self.0.privileged.say(ToDatapath::Forgotten(clients)).await;
             }
-            // The datapath process says it again to the next mail process.
-            Err(error) => warn!(%error, "bans that were lifted can't be taken out of the store"),
+            // The datapath process says it again to the next mail process, too.
+            Err(error) => {
+                warn!(%error, "bans that were lifted can't be taken out of the store now");
+                if self.0.late.lock().await.lifted(&clients) {
+                    forget(&mut records, &clients);
+                }
+            }
         }
     }
 
@@ -304,23 +313,29 @@ impl Bans {
         }
         let keys = clients.iter().map(|client| key(*client)).collect();
         self.0.facts.submit(Job::Lift(keys)).await.map_err(failed)?;
-        let gone: BTreeSet<&Subscriber> = clients.iter().collect();
-        records.retain(|client, _| !gone.contains(client));
+        forget(records, clients);
         Ok(())
     }
 
-    /// Stores what couldn't be stored when it began.
+    /// Stores what couldn't be stored when it was done.
     async fn store_late(&self, records: &Records) {
-        let mut unstored = self.0.unstored.lock().await;
-        unstored.retain(|client| records.contains_key(client));
-        if unstored.is_empty() {
-            return;
+        let mut late = self.0.late.lock().await;
+        let lifts = late.lifts();
+        if !lifts.is_empty() {
+            let keys = lifts.iter().map(|client| key(*client)).collect();
+            if self.0.facts.submit(Job::Lift(keys)).await.is_err() {
+                return;
+            }
+            late.lifts_are_stored();
+            info!(lifts = lifts.len(), "lifted bans are out of the store now");
+            self.0.privileged.say(ToDatapath::Forgotten(lifts)).await;
         }
-        let late = |client: &Subscriber| records.get(client).map(|record| (*client, record.clone()));
-        let late: Records = unstored.iter().filter_map(late).collect();
-        if self.store(&late).await.is_ok() {
-            info!(bans = late.len(), "bans are stored that couldn't be when they began");
-            unstored.clear();
+        let bans = late.bans(records);
+        if bans.is_empty() || self.store(&bans).await.is_ok() {
+            late.bans_are_stored();
+            if !bans.is_empty() {
+                info!(bans = bans.len(), "bans are stored that couldn't be when they began");
+            }
         }
     }
 
@@ -344,6 +359,11 @@ impl Bans {
             _ => Err(failed("the datapath process answered another question")),
         }
     }
+}
+
+fn forget(records: &mut Records, clients: &[Subscriber]) {
+    let gone: BTreeSet<&Subscriber> = clients.iter().collect();
+    records.retain(|client, _| !gone.contains(client));
 }
 
 fn row(client: Subscriber, record: &Record, kernel: Option<&BanStatus>, now: UnixTime) -> BanRow {

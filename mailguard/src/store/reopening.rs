@@ -2,19 +2,24 @@
 //! writer has ended then, as redb takes nothing more. The spool isn't reopened: there a failed write stops acceptance.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::Database;
 
 use super::OpenError;
 use super::writer::{Rows, Writer};
 
-/// Pause before a store whose write failed is opened again; doubles up to [`REOPEN_MAX`] while that is in vain.
+/// Pause before a store whose write failed is opened again; doubles up to [`REOPEN_MAX`] while that is in vain, or while
+/// what was opened fails again within [`STABLE_AFTER`].
 const REOPEN_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const REOPEN_MAX: Duration = Duration::from_secs(60);
+/// A store that took what came for so long after it was opened is sound: its next failure is a new one.
+const STABLE_AFTER: Duration = Duration::from_secs(120);
 
 type Open<R> = dyn Fn() -> Result<(Arc<Database>, Writer<R>), OpenError> + Send + Sync;
 
@@ -24,6 +29,8 @@ pub(super) struct Reopening<R: Rows>(Arc<Inner<R>>);
 struct Inner<R: Rows> {
     open: Box<Open<R>>,
     state: Mutex<State<R>>,
+    /// To the thread that opens again: one failure at a time. It ends when this is dropped.
+    failed: SyncSender<()>,
 }
 
 struct State<R: Rows> {
@@ -52,8 +59,17 @@ impl<R: Rows> Reopening<R> {
         open: impl Fn() -> Result<(Arc<Database>, Writer<R>), OpenError> + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let (database, writer) = open()?;
+        let path = PathBuf::from(writer.name());
         let state = Mutex::new(State { database: Some(database), writer, closed: false });
-        Ok(Self(Arc::new(Inner { open: Box::new(open), state })))
+        let (failed, failures) = mpsc::sync_channel(1);
+        let inner = Arc::new(Inner { open: Box::new(open), state, failed });
+        // Now, for when something has failed a thread may be what can't be had.
+        let weak = Arc::downgrade(&inner);
+        thread::Builder::new()
+            .name("store-reopener".to_owned())
+            .spawn(move || open_after_failures(&weak, &failures))
+            .map_err(|error| OpenError::io(&path, error))?;
+        Ok(Self(inner))
     }
 
     /// The writer: a failed one, which says why, until the store is open again.
@@ -61,11 +77,8 @@ impl<R: Rows> Reopening<R> {
         let mut state = self.0.state();
         // Whoever sees the failure first has the store opened again; the database is there for as long as nobody has.
         if state.writer.failure().is_some() && !state.closed && state.database.take().is_some() {
-            let inner = Arc::downgrade(&self.0);
-            let healer = thread::Builder::new().name("store-reopener".to_owned());
-            if let Err(error) = healer.spawn(move || open_again(&inner)) {
-                tracing::error!(%error, "a store can't be opened again before a restart");
-            }
+            // Full: that is on its way already.
+            let _ = self.0.failed.try_send(());
         }
         state.writer.clone()
     }
@@ -115,14 +128,48 @@ impl<R: Rows> Inner<R> {
     }
 }
 
-fn open_again<R: Rows>(inner: &Weak<Inner<R>>) {
-    let mut pause = REOPEN_MIN;
-    loop {
-        thread::sleep(pause);
-        let Some(inner) = inner.upgrade() else { return };
-        if inner.try_open() {
-            return;
+fn open_after_failures<R: Rows>(inner: &Weak<Inner<R>>, failures: &Receiver<()>) {
+    let (mut pause, mut opened) = (REOPEN_MIN, None::<Instant>);
+    while failures.recv().is_ok() {
+        pause = pause_after_failure(pause, opened.map(|at| at.elapsed()));
+        loop {
+            thread::sleep(pause);
+            let Some(inner) = inner.upgrade() else { return };
+            if inner.try_open() {
+                break;
+            }
+            pause = longer(pause);
         }
-        pause = (pause * 2).min(REOPEN_MAX);
+        opened = Some(Instant::now());
+    }
+}
+
+/// The pause before what failed is opened again: `last` is that before the last opening, and `lasted` how long the store
+/// held after it; none: it was never opened again.
+fn pause_after_failure(last: Duration, lasted: Option<Duration>) -> Duration {
+    if lasted.is_some_and(|lasted| lasted < STABLE_AFTER) { longer(last) } else { REOPEN_MIN }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(REOPEN_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An opening that succeeds says nothing of the next write: a disk that stays full is left alone for longer and longer.
+    #[test]
+    fn a_store_that_fails_again_and_again_is_opened_ever_more_rarely() {
+        let soon = Some(Duration::from_millis(200));
+        let mut pause = pause_after_failure(REOPEN_MIN, None);
+        assert_eq!(pause, REOPEN_MIN);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            pause = pause_after_failure(pause, soon);
+            pauses.push(pause.as_secs());
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause_after_failure(pause, Some(STABLE_AFTER)), REOPEN_MIN, "a failure of its own");
     }
 }
