@@ -148,7 +148,7 @@ impl Datapath {
         attach::load(&mut programs)?;
         let mut rules = RuleMaps::new(&mut programs)?;
         let settings = KernelSettings::open(object::take_map(&mut programs, map::CONFIG)?)?;
-        pins.refuse_other_namespace(settings.get().netns_cookie)?;
+        pins.remove_leftovers(settings.get().netns_cookie)?;
         let (fail_mode, netns_cookie) = (fail_mode(config), pins::netns_cookie()?);
         let ban_action = rule_maps::ban_action(config);
         rules.remove_ended(now_ns())?;

@@ -113,18 +113,13 @@ impl Pins {
         Ok(())
     }
 
-    /// Refuses pins that another network namespace uses: its links would get our programs, and our interfaces none.
-    /// `cookie` is what the maps say of their namespace; 0: nothing. Links of a namespace that is gone are removed.
-    pub(super) fn refuse_other_namespace(&self, cookie: u64) -> Result<(), DatapathError> {
+    /// Removes the links that a network namespace which is gone has left: `cookie` is what the maps say of theirs; 0:
+    /// nothing. [`refuse_attached_elsewhere`] has been asked before.
+    pub(super) fn remove_leftovers(&self, cookie: u64) -> Result<(), DatapathError> {
         if cookie == 0 || cookie == netns_cookie()? {
             return Ok(());
         }
-        let links = self.links()?;
-        if links.iter().any(|name| is_attached(&self.link(name))) {
-            return Err(DatapathError::OtherNamespace(self.folder.clone()));
-        }
-        for name in links {
-            let path = self.link(&name);
+        for path in self.links()?.iter().map(|name| self.link(name)).filter(|path| !is_attached(path)) {
             fs::remove_file(&path).map_err(DatapathError::pin(path))?;
         }
         Ok(())
@@ -157,7 +152,8 @@ impl Pins {
     }
 }
 
-/// Refuses to touch pins that hold programs in another network namespace.
+/// Refuses to touch pins that hold programs in another network namespace: its links would get our programs, and our
+/// interfaces none.
 pub(super) fn refuse_attached_elsewhere(pin_dir: &Path) -> Result<(), DatapathError> {
     let folder = pin_dir.join("links");
     let links: Vec<PathBuf> = names(&folder)?.iter().map(|name| folder.join(name)).collect();
