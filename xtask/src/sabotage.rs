@@ -213,6 +213,7 @@ impl Scratch {
         cargo.current_dir(&self.folder).env("CARGO_TARGET_DIR", &self.target);
         // Nobody looks into these builds, and without it they take less time.
         cargo.env("MAILGUARD_EBPF", &self.object).env("CARGO_PROFILE_DEV_DEBUG", "0");
+        cargo.env("MAILGUARD_BIN", self.target.join("debug/mailguard"));
         if verb[0] == "nextest" {
             cargo.args(["--no-tests", "fail", "-E", &format!("test(/(^|::){}$/)", patch.test)]);
         }
