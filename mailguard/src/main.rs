@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use mailguard::cli::{self, Processes};
-use mailguard::config::Source;
+use mailguard::config::{Located, Source};
 use mailguard::datapath::Unloaded;
 use mailguard::doctor::{self, Report};
 use mailguard::names;
@@ -57,6 +57,10 @@ impl Processes for Program {
 
     fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
         runtime::examine(source, config)
+    }
+
+    fn warnings(&self, source: &Source, config: &Config) -> Vec<Located> {
+        runtime::warnings(source, config)
     }
 
     fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection> {

@@ -20,6 +20,7 @@ pub mod lookup;
 pub mod mail;
 pub mod mime;
 pub mod mx;
+pub mod named_hop;
 pub mod names;
 pub mod origin;
 pub mod outcome;

@@ -229,7 +229,8 @@ impl Rules<'_> {
     }
 }
 
-fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<OutgoingAddress>) -> Route {
+/// To a smarthost.
+pub(crate) fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<OutgoingAddress>) -> Route {
     let next_hop = match &smarthost.host {
         SmarthostAddress::Name(name) => NextHop::Host(name.clone(), smarthost.port),
         SmarthostAddress::Ip(address) => NextHop::Address(SocketAddr::new(*address, smarthost.port)),

@@ -59,6 +59,9 @@ decides on new connections) until `mailguard unload` removes them.")]
     Trial,
     /// Check a configuration: every error with its line and what is accepted.
     #[command(after_help = "\
+Warns of next hops that are this mailguard: called by our name, or where we listen. `mailguard doctor`
+also asks each who it is.
+
 Examples:
   mailguard check                      the file in use
   mailguard check new.toml && echo ok  another one")]
@@ -72,7 +75,7 @@ Examples:
     #[command(after_help = "\
 Needs root. Works with and without the daemon and changes nothing: programs are loaded and attached for a
 trial only, in a network namespace of its own. Looks at kernel, capabilities, interfaces, settings,
-policy routing, nftables, iptables and ports.
+policy routing, nftables, iptables and ports, and asks the next hops of the configuration who they are.
 
 Examples:
   mailguard doctor           what is wrong, why it matters, what to do

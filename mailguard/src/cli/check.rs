@@ -24,10 +24,16 @@ pub(super) fn check(path: &Path, output: Output, processes: &impl Processes) -> 
         }
     };
     let untried = processes.examine(&source, &config)?;
-    let value = json!({ "file": path, "valid": true, "untried": untried, "inactive": config.inactive });
+    let warnings = processes.warnings(&source, &config);
+    let value = json!({
+        "file": path, "valid": true, "warnings": warnings, "untried": untried, "inactive": config.inactive,
+    });
     Printed::result(output, &value, || {
         let mut text = format!("{}: OK\n", path.display());
         notes(&mut text, &untried);
+        for warning in &warnings {
+            let _ = writeln!(text, "\nwarning: {warning}");
+        }
         inactive(&mut text, &config.inactive);
         text
     })

@@ -29,7 +29,7 @@ use mailguard_core::config::Config;
 use mailguard_core::mail::UnixTime;
 use serde::Serialize;
 
-use crate::config::{self, Source};
+use crate::config::{self, Located, Source};
 use crate::control::{Answer, Request};
 use crate::doctor::Report;
 use crate::store::inspect::{Exported, Inspection};
@@ -52,6 +52,8 @@ pub trait Processes {
     /// What only the modules themselves can find wrong with a configuration, such as YARA rules that don't compile, and what
     /// keeps the mail user from doing its work on this machine. Returns what couldn't be tried, a line each.
     fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>>;
+    /// What a configuration that can be used will surprise with.
+    fn warnings(&self, source: &Source, config: &Config) -> Vec<Located>;
     /// Looks at everything in the spool in this `state_dir`.
     fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection>;
     /// Writes every message of it into the folder `to`.

@@ -21,11 +21,13 @@ pub use report::{Errors, Located};
 pub use source::{Include, IncludeContent, LoadError, MAX_SOURCE_OCTETS, ReadError, Source, load};
 pub use write::{WriteError, write};
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mailguard_core::config::named::{NamedFiles, TextFile, text_files};
 use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
 use mailguard_core::config::{Config, ConfigError, Place, Problem, Value, resolve};
+use mailguard_core::named_hop;
 
 /// Where the file is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/mailguard/mailguard.toml";
@@ -48,6 +50,16 @@ pub fn parse(source: &Source) -> Result<Config, Errors> {
             Err(Errors::new(source, errors))
         }
     }
+}
+
+/// The next hops of `config`, which `source` means, that are ourselves by what is written alone; `listens` knows where we do.
+pub fn hops_to_ourselves(
+    source: &Source,
+    config: &Config,
+    listens: impl Fn(SocketAddr) -> bool,
+) -> Vec<Located> {
+    let root = tree::salvage(&source.text);
+    Errors::new(source, named_hop::ourselves(config, &root, listens)).into_told()
 }
 
 /// Where the running daemon is found, whatever else is wrong with the file.

@@ -66,6 +66,11 @@ impl Errors {
         self.told.iter()
     }
 
+    /// The first of them, one by one.
+    pub(super) fn into_told(self) -> Vec<Located> {
+        self.told
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.count

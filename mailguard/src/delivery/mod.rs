@@ -6,6 +6,7 @@
 
 mod attempt;
 mod content;
+mod greeting;
 mod pool;
 mod session;
 mod verification;
@@ -31,6 +32,7 @@ use mailguard_core::smtp::EnhancedStatus;
 use tokio::time::{Instant, sleep};
 
 pub use self::attempt::Scratch;
+pub use self::greeting::Greeted;
 pub use self::pool::{IDLE_TIME, MAX_IDLE_SESSIONS, MAX_IDLE_SESSIONS_A_HOP, MAX_SESSION_TIME};
 pub use self::session::CONNECT_TIMEOUT;
 

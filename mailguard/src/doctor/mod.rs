@@ -10,6 +10,7 @@ mod facts;
 mod firewall;
 mod forward;
 mod ground;
+mod hops;
 mod interfaces;
 mod iptables;
 mod journey;
@@ -117,6 +118,7 @@ pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<
     let config = interfaces::by_real_names(config, &facts::links());
     let file = File { path, text: &source.text };
     let mut findings = judge(&config, &file, &Facts::gather(&config));
+    findings.extend(hops::judge(&hops::ask(&config)));
     findings.extend(judge_trial(tried));
     Report { findings }
 }

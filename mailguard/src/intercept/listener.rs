@@ -217,6 +217,41 @@ impl Listeners {
     }
 }
 
+/// Where the listeners of `config` stand when it is started with, of those interfaces that are there now.
+pub fn wanted(config: &Config) -> Vec<SocketAddr> {
+    let mut wanted = Vec::new();
+    let mut ports = config.kernel.proxy_port..=u16::MAX;
+    for zone in &config.zones {
+        let port = match zone.mode {
+            ZoneMode::Inactive => continue,
+            ZoneMode::Transparent => ports.next(),
+            ZoneMode::Active => {
+                zone.interfaces.iter().any(|name| interface_index(name).is_some()).then_some(SMTP_PORT)
+            }
+        };
+        let Some(port) = port else { continue };
+        wanted.extend(families().iter().map(|&family| match zone.mode {
+            ZoneMode::Active => everywhere(family, port),
+            ZoneMode::Transparent | ZoneMode::Inactive => loopback(family, port),
+        }));
+    }
+    wanted
+}
+
+fn loopback(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::V4 => (Ipv4Addr::LOCALHOST, port).into(),
+        Family::V6 => (Ipv6Addr::LOCALHOST, port).into(),
+    }
+}
+
+fn everywhere(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::V4 => (Ipv4Addr::UNSPECIFIED, port).into(),
+        Family::V6 => (Ipv6Addr::UNSPECIFIED, port).into(),
+    }
+}
+
 impl ZoneListener {
     fn slot(&self) -> Option<u32> {
         match self.purpose.role {
@@ -241,10 +276,7 @@ pub fn has_ipv6() -> bool {
 }
 
 fn transparent(zone: &str, port: u16, family: Family) -> Result<OwnedFd, ListenError> {
-    let address: SocketAddr = match family {
-        Family::V4 => (Ipv4Addr::LOCALHOST, port).into(),
-        Family::V6 => (Ipv6Addr::LOCALHOST, port).into(),
-    };
+    let address = loopback(family, port);
     let open = || {
         let socket = tcp_socket(family)?;
         // Its sessions answer from addresses that aren't ours. The kernel keeps one flag for both families.
@@ -257,10 +289,7 @@ fn transparent(zone: &str, port: u16, family: Family) -> Result<OwnedFd, ListenE
 }
 
 fn active(zone: &str, interface: &str, family: Family) -> Result<OwnedFd, ListenError> {
-    let address: SocketAddr = match family {
-        Family::V4 => (Ipv4Addr::UNSPECIFIED, SMTP_PORT).into(),
-        Family::V6 => (Ipv6Addr::UNSPECIFIED, SMTP_PORT).into(),
-    };
+    let address = everywhere(family, SMTP_PORT);
     let open = || {
         let socket = tcp_socket(family)?;
         // By the interface, not by its addresses: they may change.

@@ -9,4 +9,4 @@ mod accept;
 mod listener;
 
 pub use accept::{Connection, Listener};
-pub use listener::{Family, ListenError, Listeners, Purpose, Role, ZoneListener, has_ipv6};
+pub use listener::{Family, ListenError, Listeners, Purpose, Role, ZoneListener, has_ipv6, wanted};

@@ -1,5 +1,6 @@
 //! What this host listens on for mail: a next hop that is one of these would bring it back.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,6 +27,16 @@ impl OwnListeners {
 
     /// Whether a connection to `address` would come back to us.
     pub fn contains(&self, address: SocketAddr) -> bool {
+        self.covers(address, addresses)
+    }
+
+    /// [`OwnListeners::contains`] for many questions: this host's addresses are looked at once.
+    pub fn now(&self) -> impl Fn(SocketAddr) -> bool + '_ {
+        let here = addresses();
+        move |address| self.covers(address, || &here)
+    }
+
+    fn covers<T: Borrow<HashSet<IpAddr>>>(&self, address: SocketAddr, here: impl Fn() -> T) -> bool {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if self.listeners.contains(&address) {
             return true;
@@ -37,7 +48,7 @@ impl OwnListeners {
             };
             covers && listener.port() == address.port()
         });
-        listens_everywhere && !address.ip().is_loopback() && addresses().contains(&address.ip())
+        listens_everywhere && !address.ip().is_loopback() && here().borrow().contains(&address.ip())
     }
 }
 
@@ -71,7 +82,9 @@ mod tests {
 
     fn check(listeners: &[&str], address: &str, expect: bool) {
         let own = OwnListeners::new(listeners.iter().map(|listener| listener.parse().unwrap()).collect());
-        assert_eq!(own.contains(address.parse().unwrap()), expect, "{listeners:?} {address}");
+        let address = address.parse().unwrap();
+        assert_eq!(own.contains(address), expect, "{listeners:?} {address}");
+        assert_eq!(own.now()(address), expect, "{listeners:?} {address}");
     }
 
     #[test]

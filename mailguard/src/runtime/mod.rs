@@ -37,10 +37,11 @@ pub use folders::FolderError;
 use spawn::MailUser;
 pub use trial::TrialError;
 
-use crate::config::Source;
+use crate::config::{self, Located, Source};
 use crate::control::{self, BindError};
 use crate::datapath::DatapathError;
-use crate::intercept::ListenError;
+use crate::intercept::{self, ListenError};
+use crate::routing::OwnListeners;
 
 pub use instance::InstanceError;
 
@@ -127,6 +128,12 @@ impl fmt::Display for MailFailed {
         write!(f, "the mail process can't serve: it {}", self.cause)?;
         self.words.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
+}
+
+/// What a configuration that can be used will surprise with: next hops that are this mailguard.
+pub fn warnings(source: &Source, config: &Config) -> Vec<Located> {
+    let own = OwnListeners::new(intercept::wanted(config));
+    config::hops_to_ourselves(source, config, own.now())
 }
 
 /// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit certificates, and, for

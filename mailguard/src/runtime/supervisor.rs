@@ -26,7 +26,7 @@ use super::log;
 use super::names;
 use super::pulse::Vigil;
 use super::spawn::MailUser;
-use crate::config::Source;
+use crate::config::{Located, Source};
 use crate::control::ProcessReport;
 use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Occasion, Unloaded};
 use crate::intercept::{ListenError, Listeners};
@@ -54,6 +54,8 @@ const START_PATIENCE: Duration = Duration::from_secs(600);
 const SILENCE_PATIENCE: Duration = Duration::from_secs(15);
 /// Events that wait; whoever has more to say waits, too.
 const MAX_WAITING_EVENTS: usize = 64;
+/// Warnings of a configuration that are logged; the rest is counted.
+const MAX_LOGGED_WARNINGS: usize = 20;
 /// Open files the mail process may have: sessions, deliveries and bodies together.
 const OPEN_FILES: u64 = 1 << 16;
 
@@ -122,6 +124,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
             warn!(interface = interface.name, zone = interface.zone, "not served: {problem}");
         }
     }
+    log_warnings(&source, &config);
     let vigil = Vigil::new(datapath.pulse());
     let in_force = Arc::new(Mutex::new(source.clone()));
     let known = {
@@ -158,6 +161,18 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     };
     supervisor.lift_whitelisted();
     supervisor.supervise(&inbox)
+}
+
+/// Says what mail won't get anywhere by this configuration.
+fn log_warnings(source: &Source, config: &Config) {
+    let warnings = super::warnings(source, config);
+    for warning in warnings.iter().take(MAX_LOGGED_WARNINGS) {
+        let Located { file, line, key, message, remedy, .. } = warning;
+        warn!(remedy, "{}:{line}: {key}: {message}", file.display());
+    }
+    if let Some(more) = warnings.len().checked_sub(MAX_LOGGED_WARNINGS).filter(|more| *more > 0) {
+        warn!("and {more} more next hops that are ourselves: mailguard check names them");
+    }
 }
 
 /// What doesn't change in a report while we run.

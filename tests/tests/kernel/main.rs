@@ -10,6 +10,7 @@ mod closed;
 mod counters;
 mod daemon;
 mod doctor;
+mod doctor_hops;
 mod doctor_rules;
 mod drift;
 mod evasion;

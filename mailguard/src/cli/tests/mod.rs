@@ -1,5 +1,6 @@
 //! Commands from the typed line to the printed text, over a real socket to a daemon that knows its answers.
 
+mod check;
 mod lists;
 mod status;
 
@@ -14,7 +15,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Change, Edit, EditList, ListEntry};
+use crate::config::{Change, Edit, EditList, ListEntry, Located};
 use crate::control::*;
 use crate::doctor::{Finding, Severity};
 
@@ -46,6 +47,9 @@ impl Processes for Alone {
     }
     fn examine(&self, _source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
         if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(Vec::new()) }
+    }
+    fn warnings(&self, source: &Source, config: &Config) -> Vec<Located> {
+        config::hops_to_ourselves(source, config, |address| address.ip().is_loopback())
     }
     fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection> {
         let problems = vec!["1: its body is missing".to_owned()];

@@ -156,6 +156,38 @@ async fn nobody_there_and_ourselves_there() {
     assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "deferred 4.4.6");
 }
 
+#[tokio::test]
+async fn a_next_hop_says_who_it_is_without_login_or_mail() {
+    let text = "hostname = \"guard.test\"\n[[zone]]\nname = \"lan\"\nkind = \"green\"\ninterfaces = [\"lo\"]\n\
+                mode = \"active\"\n";
+    let mut config = crate::config::parse(&crate::config::Source::of_text("m.toml", text)).unwrap();
+    config.dns = DnsServer::start(&["relay.test A 127.0.0.1"]).await.config();
+    let refuses = "C: EHLO guard.test\nS: 550 5.7.1 not you\nC: HELO guard.test\nS: 550 5.7.1 not you";
+    for (script, expect) in [
+        (OPENING, Ok("another")),
+        ("S: 554 5.3.2 no mail here", Ok("another")),
+        (&format!("S: 220 mx.test ESMTP\n{refuses}"), Ok("another")),
+        ("S: 220 Guard.test. ESMTP", Ok("ourselves")),
+        ("S: 220 mx.test ESMTP\nC: EHLO guard.test\nS: 250-guard.test|250 SIZE", Ok("ourselves")),
+        ("close", Err("closed")),
+    ] {
+        let server = ScriptedServer::start("127.0.0.1:0", &[script]).await;
+        let hop = plainly(NextHop::Host(Domain::parse("relay.test").unwrap(), server.address.port()));
+        let delivery = Sender::new(&[]).await.delivery;
+        let said = match delivery.greet(&config, &hop, Duration::from_secs(20)).await {
+            Greeted::Another => Ok("another"),
+            Greeted::Ourselves(_) => Ok("ourselves"),
+            Greeted::Nobody(why) => Err(why),
+        };
+        assert_eq!((said.as_ref().err().is_some(), said.ok()), (expect.is_err(), expect.ok()), "{script}");
+    }
+    let hung = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hop = to(hung.local_addr().unwrap());
+    let silent = Greeted::Nobody("no greeting within 0 seconds".to_owned());
+    let delivery = Sender::new(&[]).await.delivery;
+    assert_eq!(delivery.greet(&config, &hop, Duration::from_millis(50)).await, silent);
+}
+
 #[test]
 fn a_loop_by_mail_fails_and_one_by_the_configuration_waits() {
     let looped = || Outcome::Failed(Report::ours(LOOP, "", "it greets with our own name"));

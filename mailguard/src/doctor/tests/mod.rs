@@ -2,6 +2,7 @@
 
 mod filters;
 mod forward;
+mod hops;
 mod machine;
 mod rulesets;
 

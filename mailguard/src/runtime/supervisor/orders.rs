@@ -12,7 +12,7 @@ use super::super::asked::{self, is_whitelisted};
 use super::super::changes::{Change, Order, Taken};
 use super::super::ipc::{Answer, Request, ToMail};
 use super::super::names;
-use super::{Mail, Supervisor};
+use super::{Mail, Supervisor, log_warnings};
 use crate::config;
 use crate::control::{ControlError, ErrorKind, ProcessReport};
 use crate::datapath::DatapathError;
@@ -154,6 +154,7 @@ impl Supervisor {
             // The file was read anew: names are asked for anew.
             self.names.adopt(&self.config, true);
             self.firewall.look(&self.source, &self.config);
+            log_warnings(&self.source, &self.config);
             return Ok(());
         };
         // Only what is in force is written, and what can't be written isn't left in force.
