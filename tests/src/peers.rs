@@ -4,6 +4,7 @@
 pub mod dovecot;
 pub mod fickle;
 pub mod mail_server;
+pub mod nul_dropper;
 pub mod postfix;
 pub mod smtp_sink;
 pub mod smtp_source;

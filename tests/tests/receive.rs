@@ -2,16 +2,20 @@
 //! name server.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::dovecot::{self, Dovecot};
+use mailguard_tests::peers::nul_dropper::{Heard, NulDropper};
 use mailguard_tests::peers::postfix::Postfix;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::swaks::{self, Message, Outcome};
 use mailguard_tests::peers::unbound::{self, Unbound};
+use mailguard_tests::peers::wait_until;
 
 /// The client's side is the uplink; mail for one domain goes to the server, other mail to the server as a smarthost.
 fn uplink(more: &str) -> String {
@@ -259,4 +263,97 @@ fn the_server_of_a_domain_says_whom_it_knows() {
     let (_, id) = unknown.trim_end_matches(')').split_once("(ref ").expect("an id");
     let trace = appliance.ok(&["trace", id]).expect("a trace");
     assert!(trace.contains("Recipient address rejected"), "{trace}");
+}
+
+/// Line ends with a dot between them that only a NUL hides, one for each place where a NUL can stand.
+const HIDDEN_ENDS: [&str; 5] = ["\r\n\0.\r\n", "\r\n.\0\r\n", "\r\n\0\0.\r\n", "\r\0\n.\r\n", "\r\n.\r\0\n"];
+
+/// A message that is two where `end` is read as the end of data.
+fn two_in_one(end: &str) -> String {
+    format!(
+        "Subject: one\r\n\r\nseen{end}MAIL FROM:<mallory@client.example.test>\r\nRCPT TO:<{INSIDE}>\r\nDATA\r\n\
+         Subject: two\r\n\r\nhidden\r\n"
+    )
+}
+
+/// Sends `content` to `server`, by DATA or in one chunk; the answer to it.
+fn send_octets(topology: &Topology, server: std::net::Ipv4Addr, content: &str, in_a_chunk: bool) -> String {
+    let converse = || {
+        let mut session = BufReader::new(TcpStream::connect(port25(server))?);
+        session.get_ref().set_read_timeout(Some(Duration::from_secs(20)))?;
+        let mut answer = String::new();
+        let mut say = |octets: &str| -> anyhow::Result<String> {
+            session.get_mut().write_all(octets.as_bytes())?;
+            loop {
+                answer.clear();
+                session.read_line(&mut answer)?;
+                if answer.as_bytes().get(3) != Some(&b'-') {
+                    return Ok(answer.trim_end().to_owned());
+                }
+            }
+        };
+        say("")?;
+        say("EHLO client.example.test\r\n")?;
+        say("MAIL FROM:<alice@client.example.test>\r\n")?;
+        say(&format!("RCPT TO:<{INSIDE}>\r\n"))?;
+        if in_a_chunk {
+            return say(&format!("BDAT {} LAST\r\n{content}", content.len()));
+        }
+        say("DATA\r\n")?;
+        say(&format!("{content}.\r\n"))
+    };
+    topology.client.within(converse).expect("a session")
+}
+
+#[test]
+fn no_nul_reaches_a_server_that_drops_it_and_sees_another_end() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let listener =
+        topology.server.within(|| Ok(TcpListener::bind(port25(SERVER4))?)).expect("port 25 is free");
+    let server = NulDropper::serve(listener);
+    // The control: dialled directly, it takes the one for two.
+    send_octets(&topology, SERVER4, &two_in_one(HIDDEN_ENDS[0]), false);
+    wait_until("both come", || server.count() == 2).expect("it is such a server");
+    assert_eq!(server.take().messages[1], ["Subject: two", "", "hidden"]);
+
+    let green = uplink("").replace("kind = \"red\"", "kind = \"green\"");
+    let appliance = Appliance::start(&firewall, &green).expect("mailguard runs");
+    let ways = HIDDEN_ENDS.iter().flat_map(|end| [(end, false), (end, true)]);
+    for (end, in_a_chunk) in ways.clone() {
+        let what = format!("{end:?} {}", if in_a_chunk { "BDAT" } else { "DATA" });
+        let answer = send_octets(&topology, FIREWALL4, &two_in_one(end), in_a_chunk);
+        assert!(answer.starts_with("250 2.0.0 Ok: queued as "), "{what}: {answer}");
+        wait_until("it arrives", || server.count() > 0)
+            .unwrap_or_else(|error| panic!("{what}: {error}: {}", appliance.log()));
+        // The next message comes after whatever this one has brought.
+        let answer = send_octets(&topology, FIREWALL4, "Subject: last\r\n\r\nbye\r\n", false);
+        assert!(answer.starts_with("250 2.0.0 Ok: queued as "), "{what}: {answer}");
+        let last = |message: &Vec<String>| message.iter().any(|line| line == "Subject: last");
+        let mut heard = Heard::default();
+        wait_until("the last one arrives", || {
+            let more = server.take();
+            heard.messages.extend(more.messages);
+            heard.nuls += more.nuls;
+            heard.messages.iter().any(last)
+        })
+        .unwrap_or_else(|error| panic!("{what}: {error}: {}", appliance.log()));
+        assert_eq!((heard.messages.len(), heard.nuls), (2, 0), "{what}: {heard:#?}");
+        let one = heard.messages.iter().find(|message| !last(message)).expect("there is another");
+        for line in ["Subject: one", "seen", "DATA", "hidden"] {
+            assert!(one.iter().any(|found| found == line), "{what}: {line}: {one:#?}");
+        }
+    }
+
+    appliance.write_config(&uplink("")).expect("written");
+    appliance.ok(&["reload"]).expect("reloaded");
+    for (end, in_a_chunk) in ways {
+        let answer = send_octets(&topology, FIREWALL4, &two_in_one(end), in_a_chunk);
+        assert!(answer.starts_with("554 5.6.0"), "{end:?} {in_a_chunk}: {answer}");
+    }
+    let answer = send_octets(&topology, FIREWALL4, "Subject: last\r\n\r\nbye\r\n", false);
+    assert!(answer.starts_with("250 2.0.0 Ok: queued as "), "{answer}");
+    wait_until("it arrives", || server.count() > 0).expect("it does");
+    let heard = server.take();
+    assert_eq!((heard.messages.len(), heard.nuls), (1, 0), "none of those that were refused: {heard:#?}");
 }
