@@ -294,6 +294,30 @@ pub struct DamagedRecord {
     pub row: String,
 }
 
+/// What is looked for in one that can't be read itself.
+#[derive(Deserialize)]
+struct Kept {
+    row: String,
+}
+
+impl DamagedRecord {
+    /// What is kept under a key of this `table`. Never fails: one that can't be read is a damaged row as well.
+    pub(super) fn stored(table: u8, octets: &[u8]) -> Self {
+        serde_json::from_slice(octets).unwrap_or_else(|error| {
+            let whole = || String::from_utf8_lossy(octets).into_owned();
+            let quarantine = table == DamagedTable::Quarantine as u8;
+            Self {
+                cause: format!(
+                    "it was kept aside, and what was kept can't be read ({error}): it stays as it is; mailguard store export \
+                     writes it out, mailguard queue remove removes it"
+                ),
+                table: if quarantine { DamagedTable::Quarantine } else { DamagedTable::Messages },
+                row: serde_json::from_slice(octets).map_or_else(|_| whole(), |Kept { row }| row),
+            }
+        })
+    }
+}
+
 /// Where a damaged row stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

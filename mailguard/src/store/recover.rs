@@ -125,10 +125,9 @@ impl Search {
         }
         for row in damaged.iter()? {
             let (key, row) = row?;
-            let (id, _) = key.value();
+            let (id, table) = key.value();
             self.recovered.greatest = self.recovered.greatest.max(id);
-            let record: DamagedRecord = serde_json::from_slice(row.value())
-                .map_err(|e| redb::Error::Corrupted(format!("damaged row {}: {e}", QueueId(id))))?;
+            let record = DamagedRecord::stored(table, row.value());
             if let Ok(Named { body }) = serde_json::from_str(&record.row) {
                 self.name(body);
             }
@@ -146,10 +145,10 @@ impl Search {
         let mut back = Vec::new();
         for row in damaged.iter()? {
             let (key, row) = row?;
-            if let Ok(record) = serde_json::from_slice::<DamagedRecord>(row.value())
-                && record.body().is_some_and(|body| self.is_there(body))
-            {
-                back.push((key.value(), record));
+            let (id, table) = key.value();
+            let record = DamagedRecord::stored(table, row.value());
+            if record.body().is_some_and(|body| self.is_there(body)) {
+                back.push(((id, table), record));
             }
         }
         for (key @ (id, _), record) in &back {

@@ -316,9 +316,10 @@ impl Tables<'_, '_> {
 
     fn remove(&mut self, id: QueueId) -> Result<Answer, StorageError> {
         let mut damaged = false;
-        for table in [DamagedTable::Messages, DamagedTable::Quarantine] {
-            damaged |= self.damaged.remove((id.0, table as u8))?.is_some();
-        }
+        self.damaged.retain_in((id.0, u8::MIN)..=(id.0, u8::MAX), |_, _| {
+            damaged = true;
+            false
+        })?;
         let Some(message) = read::<MessageRecord>(&self.messages, id)? else {
             return Ok(if damaged { Answer::Done } else { Answer::Absent });
         };

@@ -79,7 +79,11 @@ impl View {
     /// The rows of this id that can't be used.
     pub(super) fn damaged_of(&self, id: QueueId) -> Result<Vec<DamagedRecord>, redb::Error> {
         let rows = self.damaged.range((id.0, u8::MIN)..=(id.0, u8::MAX))?;
-        rows.map(|row| decode(id, row?.1.value())).collect()
+        rows.map(|row| {
+            let (key, value) = row?;
+            Ok(DamagedRecord::stored(key.value().1, value.value()))
+        })
+        .collect()
     }
 
     /// The rows that can't be used, oldest first.
@@ -88,8 +92,8 @@ impl View {
     ) -> Result<impl Iterator<Item = Result<(QueueId, DamagedRecord), redb::Error>>, redb::Error> {
         Ok(self.damaged.range::<(u64, u8)>(..)?.map(|row| {
             let (key, value) = row?;
-            let id = QueueId(key.value().0);
-            Ok((id, decode(id, value.value())?))
+            let (id, table) = key.value();
+            Ok((QueueId(id), DamagedRecord::stored(table, value.value())))
         }))
     }
 }
