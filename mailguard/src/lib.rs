@@ -23,5 +23,6 @@ pub mod quarantine;
 pub mod trace;
 pub mod control;
 pub mod doctor;
+mod inheritance;
 pub mod cli;
 pub mod runtime;

@@ -1,17 +1,18 @@
 //! The two processes of the real program: what each may do, how a mail process dies, and who hears of it.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::FromRawFd;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mailguard_tests::appliance::{Appliance, program};
-use mailguard_tests::netns::{LAN, Topology};
+use mailguard_tests::netns::{FIREWALL4, LAN, Topology, port25};
 use mailguard_tests::peers::{Process, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
@@ -221,6 +222,105 @@ fn every_death_of_a_mail_process_reaches_the_log() {
             assert!(last.contains(cause), "{last}");
         }
     });
+}
+
+/// A session of the client's, greeted.
+fn session(topology: &Topology) -> BufReader<TcpStream> {
+    let dial = || Ok(TcpStream::connect(port25(FIREWALL4))?);
+    let stream = topology.client.within(dial).expect("mailguard accepts");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut session = BufReader::new(stream);
+    let greeting = line(&mut session);
+    assert!(greeting.starts_with("220 mailguard.example.test"), "{greeting}");
+    session
+}
+
+fn line(session: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    session.read_line(&mut line).expect("a line comes");
+    line
+}
+
+/// As `kill` does it, or a service manager that signals every process of a service.
+#[test]
+fn a_mail_process_that_is_told_to_end_does_so_in_order_and_the_next_one_follows() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let mut appliance = Appliance::start(&firewall, &config("")).expect("mailguard runs");
+    let mut open = session(&topology);
+    let mail = mail_process(&appliance).unwrap();
+    for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
+        kill(mail, signal).unwrap();
+    }
+    let told = "told to end by signal 15 (SIGTERM), not by mailguard";
+    wait_until("it says so", || appliance.log().contains(told))
+        .unwrap_or_else(|error| panic!("{error}: {}", appliance.log()));
+    assert_eq!(mail_process(&appliance), Some(mail), "an open session is waited for");
+    open.get_mut().write_all(b"NOOP\r\n").unwrap();
+    let answer = line(&mut open);
+    assert!(answer.starts_with("421 "), "{answer}");
+    let next = next_mail_process(&appliance, mail);
+    let cause = format!("was {told}, and ended in order");
+    assert!(appliance.log().contains(&cause), "{}", appliance.log());
+    let status = appliance.json(&["status"]).unwrap();
+    let known = &status["processes"]["mail"];
+    assert_eq!((&known["restarts"], &known["pid"]), (&json!(1), &json!(next.as_raw())), "{status}");
+    assert_eq!(known["last_cause"], cause.as_str(), "{status}");
+    session(&topology);
+
+    // Both at once, in either order: mailguard ends, and no mail process comes after.
+    kill(next, Signal::SIGTERM).unwrap();
+    appliance.stop().unwrap();
+    let log = appliance.log();
+    assert!(log.contains("stopped; rules and drops stay in force"), "{log}");
+    assert!(kill(next, None).is_err(), "it is gone");
+}
+
+/// Who starts mailguard may have left a descriptor open: the datapath process has it, and nobody else.
+#[test]
+fn what_else_was_open_when_mailguard_was_started_reaches_no_process_of_the_mail_user() {
+    let topology = Topology::new().expect("namespaces");
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("secret");
+    let leaked = fs::File::create(&secret).expect("created");
+    let number = leaked.as_raw_fd();
+    let firewall = |program: &str| {
+        let mut command = topology.firewall.command(program);
+        // SAFETY: one system call, on a descriptor that is open as long as this closure is used.
+        unsafe {
+            command.pre_exec(move || match nix::libc::fcntl(number, nix::libc::F_SETFD, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            })
+        };
+        command
+    };
+    let names = "[bypass]\nto_names = [\"relay.example.test\"]\n[dns]\nservers = [\"192.0.2.2\"]";
+    let appliance = Appliance::start(&firewall, &config(names)).expect("mailguard runs");
+    let open = |pid: i32| -> Vec<PathBuf> {
+        let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+        folder.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+    };
+    let datapath = appliance.process().expect("it runs").pid();
+    assert!(open(datapath.as_raw()).contains(&secret), "it was left open indeed");
+    let children = children(datapath.as_raw());
+    assert!(children.len() >= 2, "mail and names: {children:?}");
+    for child in children {
+        let open = open(child);
+        assert!(!open.is_empty() && !open.contains(&secret), "{child}: {open:?}");
+    }
+    let mail = mail_process(&appliance).unwrap();
+    let out = fs::read_link(format!("/proc/{mail}/fd/1")).expect("it has a standard output");
+    assert_eq!(out, Path::new("/dev/null"), "the log of root's is no file of the mail user's");
+}
+
+/// The children of every thread of a process.
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    texts
+        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 #[test]

@@ -7,11 +7,11 @@ use std::thread;
 
 use mailguard_core::config::model::Dns as DnsConfig;
 use mailguard_core::names::Question;
-use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, User};
 
 use super::frames::{self, FromResolver, ToResolver, printable};
+use crate::inheritance;
 
 /// Users that no file, account or service has: the first one that is free is taken. Between those that systemd gives to
 /// containers and those that don't fit a signed number.
@@ -112,7 +112,7 @@ fn command() -> io::Result<Command> {
             ] {
                 setrlimit(resource, most, most)?;
             }
-            keep_only_pipes()?;
+            inheritance::keep_only_standard()?;
             nix::unistd::setgroups(&[])?;
             nix::unistd::setgid(gid)?;
             nix::unistd::setuid(uid)?;
@@ -126,17 +126,6 @@ fn command() -> io::Result<Command> {
         });
     }
     Ok(command)
-}
-
-/// Whatever else was open when the datapath process was started is closed on exec: not everybody marks it so.
-fn keep_only_pipes() -> io::Result<()> {
-    const FIRST: libc::c_uint = 3;
-    let (last, flags) = (libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-    // SAFETY: no memory is involved.
-    match unsafe { libc::syscall(libc::SYS_close_range, FIRST, last, flags) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 fn free_user() -> Option<u32> {

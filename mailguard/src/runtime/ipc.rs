@@ -92,6 +92,8 @@ pub enum ToDatapath {
         /// Whether that could be; the error is a text for the administrator.
         result: Result<(), String>,
     },
+    /// Somebody has told this process to end, by the signal of this number: it does, in order.
+    Leaving(i32),
     /// It is forgotten that these clients were banned.
     Forgotten(Vec<Subscriber>),
     /// Something only root can do.

@@ -119,8 +119,6 @@ pub(super) fn cause(status: ExitStatus) -> String {
         };
     }
     let number = status.signal().unwrap_or_default();
-    let name =
-        Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string());
     let why = match Signal::try_from(number) {
         Ok(Signal::SIGKILL) => ", not by mailguard: perhaps by the kernel for want of memory (see dmesg)",
         Ok(Signal::SIGABRT) => ": it was out of memory or stack, or a library gave up",
@@ -129,7 +127,15 @@ pub(super) fn cause(status: ExitStatus) -> String {
         Ok(Signal::SIGSYS) => ": it called what it may not",
         _ => "",
     };
-    format!("was killed by signal {number} ({name}){why}{core}")
+    format!("was killed by {}{why}{core}", signal_name(number))
+}
+
+/// `signal 15 (SIGTERM)`
+pub(super) fn signal_name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => format!("signal {number} ({signal})"),
+        Err(_) => format!("signal {number}"),
+    }
 }
 
 #[cfg(test)]

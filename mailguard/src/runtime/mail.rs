@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,8 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::subscriber::Subscriber;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use tokio::sync::watch;
+use nix::sys::signal::{SigSet, Signal};
+use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use super::bans::Bans;
@@ -46,6 +48,7 @@ const SESSION_GRACE: Duration = Duration::from_secs(5);
 pub fn run(channel: RawFd) -> Result<()> {
     // Else `ps` and `top` show the name by which the program was started, "exe".
     nix::sys::prctl::set_name(c"mailguard-mail")?;
+    let told = told_to_end().context("the signals")?;
     let mut channel =
         inherited(channel).map(UnixStream::from).context("the channel to the datapath process")?;
     let start: ToMail =
@@ -59,8 +62,23 @@ pub fn run(channel: RawFd) -> Result<()> {
     let level = log::start(&config.log);
     log::panics();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
-    let wires = Wires { channel, descriptors, level, lifted };
+    let wires = Wires { channel, descriptors, told, level, lifted };
     runtime.block_on(serve(current, config, wires, listeners))
+}
+
+/// Waits for SIGTERM, which by itself would end us in the middle of everything. SIGINT and SIGHUP, which a terminal sends to all
+/// its processes, are the datapath process's to answer, and stay blocked as they were there.
+fn told_to_end() -> io::Result<oneshot::Receiver<Signal>> {
+    let signals = SigSet::from(Signal::SIGTERM);
+    // Before there is another thread.
+    signals.thread_block()?;
+    let (tell, told) = oneshot::channel();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            let _ = tell.send(signal);
+        }
+    })?;
+    Ok(told)
 }
 
 /// Takes a descriptor over that the datapath process left open for us.
@@ -77,6 +95,8 @@ struct Wires {
     channel: UnixStream,
     /// By which listeners come from it.
     descriptors: UnixStream,
+    /// Says which signal told us to end.
+    told: oneshot::Receiver<Signal>,
     /// Of the log.
     level: log::Level,
     /// Clients that were let in again while no mail process took notice.
@@ -84,7 +104,7 @@ struct Wires {
 }
 
 async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<HandedListener>) -> Result<()> {
-    let Wires { channel, descriptors, level, lifted } = wires;
+    let Wires { channel, descriptors, told, level, lifted } = wires;
     channel.set_nonblocking(true)?;
     let (privileged, notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
     let runtime_dir = config.runtime_dir.clone();
@@ -105,12 +125,17 @@ async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<Ha
     let heartbeat = tokio::spawn(async move { privileged.keep_alive(&limits, &pulse).await });
     info!(listeners = reception.addresses().len(), "mail is served");
     // The datapath process starts the next one, which recovers; connections wait in the listeners meanwhile.
-    tokio::select! {
-        ended = house.obey(&notices, &mut reception) => ended?,
+    let signal = tokio::select! {
+        ended = house.obey(&notices, &mut reception) => ended.map(|()| None)?,
         cause = house.spool_failed() => bail!("the spool can't be written any more: {cause}"),
-    }
+        Ok(signal) = told => Some(signal),
+    };
     info!("stopping: sessions end at their next command, deliveries under way are finished");
-    heartbeat.abort();
+    match signal {
+        // The next one takes what waits in the listeners: until then we count as alive, or the kernel would let nobody wait.
+        Some(signal) => drop(house.privileged.say(ToDatapath::Leaving(signal as i32)).await),
+        None => heartbeat.abort(),
+    }
     stop.send_replace(true);
     reception.finish().await;
     house.close().await;

@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use super::RunError;
+use crate::inheritance;
 
 /// Who handles mail.
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ impl MailUser {
 pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, descriptors: OwnedFd) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("mail").arg("--channel").arg(channel.as_raw_fd().to_string());
-    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     as_user(&mut command, user, vec![channel.as_raw_fd(), descriptors.as_raw_fd()]);
     command.spawn()
 }
@@ -64,13 +65,14 @@ pub(super) fn trial(user: &MailUser) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Has `command` run as the mail user, with these descriptors, and die with the thread that starts it.
+/// Has `command` run as the mail user, with these descriptors and no others, and die with the thread that starts it.
 fn as_user(command: &mut Command, user: &MailUser, inherited: Vec<i32>) {
     let user = user.clone();
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec the closure makes system calls only.
     unsafe {
         command.pre_exec(move || {
+            inheritance::keep_only_standard()?;
             for fd in &inherited {
                 fcntl(BorrowedFd::borrow_raw(*fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
             }

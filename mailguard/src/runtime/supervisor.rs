@@ -341,6 +341,7 @@ impl Supervisor {
             if silence >= patience {
                 return Served::UntilItHung;
             }
+            mail.hurry();
             match inbox.recv_timeout((patience - silence).min(SILENCE_PATIENCE)) {
                 Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
                 Ok(Event::Kernel(occasion)) => {
@@ -422,6 +423,7 @@ impl Supervisor {
                 }
             }
             ToDatapath::Adopted { revision, result } => self.note_adopted(revision, &result),
+            ToDatapath::Leaving(signal) => mail.leaves(signal),
             ToDatapath::Forgotten(clients) => self.note_forgotten(clients),
             ToDatapath::Request { id, request } => {
                 let result = self.perform(request);

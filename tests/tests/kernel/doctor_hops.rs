@@ -63,8 +63,10 @@ fn next_hops_that_are_ourselves_are_told_before_there_is_mail() {
 
     // Our own address, in a zone that listens there.
     appliance.write_config(&config(&FIREWALL4.to_string(), "")).unwrap();
+    let text = std::fs::read_to_string(appliance.config()).unwrap();
+    let number = text.lines().position(|line| line.starts_with("server = ")).unwrap() + 1;
     let warning = format!(
-        "warning: {}:9:10: incoming_domain[0].server: found {FIREWALL4}:25, where mailguard itself listens",
+        "warning: {}:{number}:10: incoming_domain[0].server: found {FIREWALL4}:25, where mailguard itself listens",
         appliance.config().display()
     );
     assert!(checked(&appliance).contains(&warning), "{}", checked(&appliance));

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::super::descriptors;
 use super::super::ipc::{self, HandedListener, ToMail};
-use super::super::last_words::LastWords;
+use super::super::last_words::{self, LastWords};
 use super::super::spawn;
 use super::super::{MailFailed, RunError};
 use super::{Event, START_PATIENCE, STOP_POLL, Served, Supervisor};
@@ -38,6 +38,8 @@ pub(super) struct Mail {
     listeners: BTreeSet<u64>,
     /// Why we killed it, if we did.
     killed: Option<&'static str>,
+    /// When it said that somebody told it to end, and by which signal.
+    leaving: Option<(Instant, String)>,
 }
 
 impl Mail {
@@ -46,6 +48,31 @@ impl Mail {
         self.killed.get_or_insert(why);
         // One that has ended already is what we want.
         let _ = self.child.kill();
+    }
+
+    /// Somebody else than we has told it to end: it finishes what is under way, and the next one is started.
+    pub(super) fn leaves(&mut self, signal: i32) {
+        if self.leaving.is_none() {
+            let signal = last_words::signal_name(signal);
+            warn!(
+                pid = self.child.id(),
+                "the mail process was told to end by {signal}, not by mailguard: it does, in order"
+            );
+            self.leaving = Some((Instant::now(), signal));
+        }
+    }
+
+    /// It has no more time to end than one that we told to.
+    pub(super) fn hurry(&mut self) {
+        if self.leaving.as_ref().is_some_and(|(since, _)| since.elapsed() > STOP_PATIENCE) {
+            self.kill("was told to end by somebody else, and didn't come to an end: it was killed");
+        }
+    }
+
+    /// How it ended where it did as somebody else told it to.
+    fn left(&self, status: Option<ExitStatus>) -> Option<String> {
+        let (_, signal) = self.leaving.as_ref().filter(|_| status.is_some_and(|status| status.success()))?;
+        Some(format!("was told to end by {signal}, not by mailguard, and ended in order"))
     }
 }
 
@@ -66,7 +93,15 @@ impl Supervisor {
         let said = child.stderr.take().ok_or_else(|| io::Error::other("it has no standard error"));
         let words = said.and_then(LastWords::hear).map_err(fail("hear the mail process"))?;
         self.vigil.begin(self.generation, child.id(), &descriptors).map_err(fail("hear the mail process"))?;
-        let mut mail = Mail { child, words, channel, descriptors, listeners: BTreeSet::new(), killed: None };
+        let mut mail = Mail {
+            child,
+            words,
+            channel,
+            descriptors,
+            listeners: BTreeSet::new(),
+            killed: None,
+            leaving: None,
+        };
         let listeners = self.hand_over(&mut mail);
         let (current, lifted) = (self.current(), self.lifted.keys().copied().collect());
         self.tell(&mut mail, &ToMail::Start { current, descriptors: number, listeners, lifted });
@@ -141,6 +176,7 @@ impl Supervisor {
         let killed = mail.killed.map(str::to_owned).or(killed);
         let _ = mail.child.kill();
         let status = mail.child.wait().ok();
+        let killed = killed.or_else(|| mail.left(status));
         drop((mail.channel, mail.descriptors));
         let words = mail.words.all();
         MailFailed { cause: self.vigil.ended(status, killed.as_deref(), words.clone()), words }
