@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use mailguard_core::language::Language;
 use mailguard_core::mail::{Domain, QueueId};
-use mailguard_core::smtp::Refusal;
+use mailguard_core::smtp::{Refusal, Strictness};
 use mailguard_core::smtp::server::{
     Action, AuthOffer, LoginRefused, Question, Server, Settings, UncleanData,
 };
@@ -29,6 +29,7 @@ fn settings() -> Settings {
         command_timeout: Duration::from_secs(300),
         data_timeout: Duration::from_secs(600),
         unclean_data: UncleanData::Repair,
+        strictness: Strictness::Lenient,
         offers_tls: true,
         auth: AuthOffer::Encrypted,
     }

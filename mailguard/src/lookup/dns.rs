@@ -226,8 +226,11 @@ impl Dns {
         record_type: RecordType,
     ) -> Result<DnsAnswer, Lookup<T>> {
         let resolver = self.resolver.as_ref().map_err(|cause| Lookup::Unavailable(cause.clone()))?;
-        // The final dot: the name is whole, no search domain belongs to it.
-        let lookup = resolver.lookup(format!("{}.", name.trim_end_matches('.')), record_type);
+        // The final dot: the name is whole, no search domain belongs to it. As ASCII: read as a text of any script, a name
+        // with '_' would be refused unheard, and there are such.
+        let name = Name::from_ascii(format!("{}.", name.trim_end_matches('.')))
+            .map_err(|error| Lookup::Unavailable(error.to_string()))?;
+        let lookup = resolver.lookup(name, record_type);
         self.bounded(room, lookup).await.map_err(|error| match is_absent(&error) {
             true => Lookup::Absent,
             false => Lookup::Unavailable(error.to_string()),
@@ -381,6 +384,28 @@ mod tests {
         assert_eq!(dns.addresses(Asker::Mail, &domain("d.test")).await, Lookup::Absent);
         assert_eq!(dns.addresses(Asker::Mail, &domain("no.test")).await, Lookup::Absent);
         assert!(matches!(dns.addresses(Asker::Mail, &domain("broken.test")).await, Lookup::Unavailable(_)));
+    }
+
+    #[tokio::test]
+    async fn names_with_an_underscore_are_looked_up() {
+        let zone = [
+            "my_firm.test MX 10 mail_1.my_firm.test",
+            "mail_1.my_firm.test A 192.0.2.1",
+            "1.2.0.192.in-addr.arpa PTR mail_1.my_firm.test",
+        ];
+        let server = DnsServer::start(&zone).await;
+        let dns = Dns::new(&server.config());
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let records = dns.mx(Asker::Mail, &domain("my_firm.test")).await;
+        let exchange = "mail_1.my_firm.test.".to_owned();
+        assert_eq!(records, Lookup::Found(vec![MxRecord { preference: 10, exchange }]));
+        assert_eq!(dns.standing(&domain("my_firm.test")).await, Standing::TakesMail);
+        assert_eq!(dns.standing(&domain("no_firm.test")).await, Standing::Unknown);
+        let host = domain("mail_1.my_firm.test");
+        assert_eq!(dns.addresses(Asker::Mail, &host).await, Lookup::Found(vec![address]));
+        assert!(matches!(dns.addresses_for_a_time(&host, Family::V4).await, Lookup::Found(_)));
+        assert_eq!(dns.names(address).await, Lookup::Found(vec![host]));
+        assert_eq!(dns.codes("my_firm.test.list.test").await, Lookup::Absent);
     }
 
     #[tokio::test]

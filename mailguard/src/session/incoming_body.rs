@@ -1,10 +1,11 @@
 //! The body on its way in: the header is read once, our fields go before it, everything goes to the spool's writer.
 //!
-//! Kept here is the header only, at most [`MAX_HEADER_OCTETS`]. The client's octets aren't changed.
+//! Kept here is the header only, at most [`MAX_HEADER_OCTETS`]. The client's octets aren't changed, but for a byte order mark
+//! before the header, which is left out: below our fields it would end the header, and its fields would be text.
 
 use std::io;
 
-use mailguard_core::mail::header::{self, MAX_HEADER_OCTETS, Summary};
+use mailguard_core::mail::header::{self, BYTE_ORDER_MARK, MAX_HEADER_OCTETS, Summary};
 use mailguard_core::mime;
 use mailguard_core::policy::end_of_data::Header;
 
@@ -59,8 +60,12 @@ impl IncomingBody {
             Stage::Body(_, _, writer) => writer.push(piece).await,
             Stage::HeaderTooLong | Stage::Failed(_) => Ok(()),
             Stage::Header(kept, _) => {
-                let searched = kept.len();
+                let mut searched = kept.len();
                 kept.extend_from_slice(piece);
+                while kept.starts_with(BYTE_ORDER_MARK) {
+                    kept.drain(..BYTE_ORDER_MARK.len());
+                    searched = 0;
+                }
                 match header::end(kept, searched) {
                     Some(end) if end <= MAX_HEADER_OCTETS => self.header_ends(end).await,
                     None if kept.len() <= MAX_HEADER_OCTETS => Ok(()),

@@ -49,8 +49,8 @@ impl TraceFields {
 
     fn received(&self) -> String {
         let address = AddressLiteral(self.client);
-        let mut lines = match self.introduction.greeting.name().map(|name| (name, Host::parse(name.as_str())))
-        {
+        let name = self.introduction.greeting.name().filter(|name| !name.as_str().is_empty());
+        let mut lines = match name.map(|name| (name, Host::parse(name.as_str()))) {
             None => format!("Received: from {address}"),
             Some((_, Ok(Host::Domain(domain)))) => {
                 format!("Received: from {} ({address})", domain.in_ascii())

@@ -159,6 +159,11 @@ impl<S: Services> Transactions<S> {
     /// Judges a recipient, and adds it if nothing speaks against it.
     pub(super) async fn rcpt(&mut self, recipient: Recipient) -> Result<(), Refusal> {
         let Some(mut transaction) = self.current.take() else { return Err(Refusal::Busy) };
+        // Lists that name somebody twice: once is what everybody means. With other parameters it is another wish.
+        if transaction.envelope.recipients.contains(&recipient) {
+            self.current = Some(transaction);
+            return Ok(());
+        }
         let (verdict, findings) = self.judge_recipient(&mut transaction, &recipient.forward_path).await;
         let wording = self.wording(&transaction);
         let transaction = self.current.insert(transaction);

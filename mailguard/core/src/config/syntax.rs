@@ -95,10 +95,7 @@ pub const NAME_SERVER: Syntax<SocketAddr> = Syntax {
 pub const SMARTHOST: Syntax<SmarthostAddress> =
     Syntax { accepted: "a host name like \"relay.example.net\" or an address", parse: parse_smarthost };
 /// A domain.
-pub const DOMAIN: Syntax<Domain> = Syntax {
-    accepted: "a domain like \"example.com\"",
-    parse: |text| Domain::parse(text).map_err(|_| Mismatch::Wrong),
-};
+pub const DOMAIN: Syntax<Domain> = Syntax { accepted: "a domain like \"example.com\"", parse: parse_domain };
 /// Where connections come from.
 pub const OUTGOING: Syntax<OutgoingAddress> =
     Syntax { accepted: "an address of this host, or the name of an interface", parse: parse_outgoing };
@@ -195,7 +192,10 @@ fn parse_network(text: &str) -> Result<IpNet, Mismatch> {
 fn parse_client(text: &str) -> Result<ClientPattern, Mismatch> {
     match Domain::parse(text) {
         Ok(name) if is_host_name(text) && name.is_fully_qualified() => Ok(ClientPattern::Name(name)),
-        _ => parse_client_network(text).map(ClientPattern::Network),
+        _ => parse_client_network(text).map(ClientPattern::Network).map_err(|mismatch| {
+            let hint = |domain| format!("write \"{domain}\" for the hosts of the domain and its subdomains");
+            meant_domain(text).map_or(mismatch, |domain| Mismatch::Hint(hint(domain)))
+        }),
     }
 }
 
@@ -242,20 +242,50 @@ impl fmt::Display for Mac {
 }
 
 fn parse_pattern(text: &str) -> Result<AddressPattern, Mismatch> {
-    if text.contains('@') {
-        if let Some(domain) = text.strip_prefix('@').filter(|rest| Domain::parse(rest).is_ok()) {
-            return Err(Mismatch::Hint(format!("write \"{domain}\" for the domain and its subdomains")));
-        }
-        return parse_mailbox(text).map(AddressPattern::Mailbox);
+    match meant_domain(text) {
+        Some(domain) => Err(Mismatch::Hint(with_subdomains(domain))),
+        None if text.contains('@') => parse_mailbox(text).map(AddressPattern::Mailbox),
+        None => Domain::parse(text).map(AddressPattern::Domain).map_err(|_| without_wildcards(text)),
     }
-    if let Some(domain) = text.strip_prefix('.').filter(|rest| Domain::parse(rest).is_ok()) {
-        return Err(Mismatch::Hint(format!("write \"{domain}\" for the domain and its subdomains")));
-    }
-    Domain::parse(text).map(AddressPattern::Domain).map_err(|_| Mismatch::Wrong)
 }
 
+/// An address. A '*' within would be part of it, and is never meant so unless it is quoted.
 fn parse_mailbox(text: &str) -> Result<Mailbox, Mismatch> {
-    Mailbox::parse(text).map_err(|error| Mismatch::Hint(error.to_string()))
+    match Mailbox::parse(text) {
+        Ok(mailbox) if mailbox.local_part.as_str().starts_with('"') => Ok(mailbox),
+        _ if text.contains('*') => Err(without_wildcards(text)),
+        parsed => parsed.map_err(|error| Mismatch::Hint(error.to_string())),
+    }
+}
+
+fn parse_domain(text: &str) -> Result<Domain, Mismatch> {
+    match meant_domain(text) {
+        Some(domain) => Err(Mismatch::Hint(with_subdomains(domain))),
+        None => Domain::parse(text).map_err(|_| without_wildcards(text)),
+    }
+}
+
+/// The domain that is meant by what other programs' files would say: `*@example.com`, `@example.com`, `*.example.com` or
+/// `.example.com`.
+fn meant_domain(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix('*').unwrap_or(text);
+    let domain = rest.strip_prefix(['@', '.'])?;
+    let domain = domain.strip_prefix("*.").unwrap_or(domain);
+    Domain::parse(domain).is_ok().then_some(domain)
+}
+
+fn with_subdomains(domain: &str) -> String {
+    format!("write \"{domain}\" for the domain and its subdomains")
+}
+
+/// Why a text isn't accepted, where it may be a pattern of another program.
+fn without_wildcards(text: &str) -> Mismatch {
+    if text.contains('*') {
+        let hint = "'*' stands for nothing here: write a whole address, or a domain";
+        Mismatch::Hint(hint.to_owned())
+    } else {
+        Mismatch::Wrong
+    }
 }
 
 fn parse_host_name(text: &str) -> Result<Domain, Mismatch> {
@@ -271,8 +301,14 @@ fn parse_path(text: &str) -> Result<PathBuf, Mismatch> {
 
 fn parse_incoming(text: &str) -> Result<(Domain, bool), Mismatch> {
     let name = text.strip_prefix('.').unwrap_or(text);
-    let domain = Domain::parse(name).map_err(|_| Mismatch::Wrong)?;
-    Ok((domain, text.starts_with('.')))
+    match (Domain::parse(name), meant_domain(text)) {
+        (Ok(domain), _) => Ok((domain, text.starts_with('.'))),
+        (Err(_), Some(meant)) if text.contains('@') => Err(Mismatch::Hint(format!("write \"{meant}\""))),
+        (Err(_), Some(meant)) => {
+            Err(Mismatch::Hint(format!("write \".{meant}\" for the subdomains, and \"{meant}\" for itself")))
+        }
+        (Err(_), None) => Err(Mismatch::Wrong),
+    }
 }
 
 fn parse_socket_address(text: &str, default_port: u16) -> Result<SocketAddr, Mismatch> {
@@ -439,12 +475,49 @@ mod tests {
         check(&PATTERN, ".example.com", hint);
         check(&PATTERN, "@example.com", hint);
         check(&PATTERN, "a b", Err(""));
+        check(
+            &PATTERN,
+            "a..b@docomo.example",
+            Ok("Mailbox(Mailbox { local_part: LocalPart(\"a..b\"), host: Domain(Domain(docomo.example)) })"),
+        );
         check(&MAILBOX, "example.com", Err("an address is written local-part@domain"));
         check(&HOST_NAME, "mail.example.com", Ok("Domain(mail.example.com)"));
         check(&HOST_NAME, "localhost", Err(""));
         check(&HOST_NAME, "192.0.2.1", Err(""));
         check(&INCOMING, ".example.com", Ok("(Domain(example.com), true)"));
         check(&INCOMING, "..example.com", Err(""));
+    }
+
+    #[test]
+    fn patterns_of_other_programs_are_refused_with_what_to_write() {
+        let with_subdomains = Err("write \"example.com\" for the domain and its subdomains");
+        let nothing = Err("'*' stands for nothing here: write a whole address, or a domain");
+        for text in ["*@example.com", "*.example.com", "*@*.example.com"] {
+            check(&PATTERN, text, with_subdomains);
+            check(&DOMAIN, text, with_subdomains);
+        }
+        for text in ["*", "*@*", "sales*@example.com", "*example.com", "a@*.example.com"] {
+            check(&PATTERN, text, nothing);
+            check(&MAILBOX, text, nothing);
+        }
+        check(&MAILBOX, "*@example.com", nothing);
+        check(
+            &MAILBOX,
+            "\"*\"@example.com",
+            Ok("Mailbox { local_part: LocalPart(\"\\\"*\\\"\"), host: Domain(Domain(example.com)) }"),
+        );
+        check(
+            &CLIENT,
+            "*.example.com",
+            Err("write \"example.com\" for the hosts of the domain and its subdomains"),
+        );
+        check(
+            &INCOMING,
+            "*.example.com",
+            Err("write \".example.com\" for the subdomains, and \"example.com\" for itself"),
+        );
+        check(&INCOMING, "*@example.com", Err("write \"example.com\""));
+        check(&INCOMING, "@example.com", Err("write \"example.com\""));
     }
 
     #[test]

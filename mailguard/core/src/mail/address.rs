@@ -1,4 +1,7 @@
 //! Mailboxes and the two kinds of SMTP path (RFC 5321 §4.1.2, RFC 6531 §3.3 for UTF-8 local parts).
+//!
+//! Dots may stand anywhere in a local part: carriers gave `a..b@` and `abc.@` to millions of people before they knew the
+//! grammar, and mail from and to those is mail. It leaves as it came, for quotes would make another address of it to them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +19,7 @@ pub enum AddressError {
     /// There is no '@' that separates local part and domain.
     #[error("an address is written local-part@domain")]
     NoAt,
-    /// Neither a dot-string nor a quoted string.
+    /// Neither words with dots nor a quoted string.
     #[error(
         "the local part is neither a dot-string nor a quoted string of at most {MAX_LOCAL_PART_OCTETS} octets"
     )]
@@ -34,7 +37,7 @@ pub enum AddressError {
 pub struct LocalPart(String);
 
 impl LocalPart {
-    /// Parses a dot-string or a quoted string.
+    /// Parses a dot-string, superfluous dots allowed, or a quoted string.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let fits = (1..=MAX_LOCAL_PART_OCTETS).contains(&text.len());
         if fits && (is_dot_string(text) || is_quoted_string(text)) {
@@ -69,7 +72,7 @@ fn is_atext(c: char) -> bool {
 }
 
 fn is_dot_string(text: &str) -> bool {
-    text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+    text.chars().all(|c| c == '.' || is_atext(c)) && !text.chars().all(|c| c == '.')
 }
 
 fn is_quoted_string(text: &str) -> bool {
@@ -282,7 +285,7 @@ mod tests {
         check("a@[192.0.2.1]", Ok("a@[192.0.2.1]"));
         check("a@[ipv6:2001:DB8::1]", Ok("a@[IPv6:2001:db8::1]"));
         check("example.com", Err(AddressError::NoAt));
-        check("a..b@example.com", Err(AddressError::LocalPart));
+        check("...@example.com", Err(AddressError::LocalPart));
         check("a b@example.com", Err(AddressError::LocalPart));
         check("\"a\"b\"@example.com", Err(AddressError::LocalPart));
         check("\"@example.com", Err(AddressError::LocalPart));
@@ -291,6 +294,23 @@ mod tests {
         check("a@[2001:db8::1]", Err(AddressError::Literal));
         check("a@", Err(AddressError::Domain(DomainError::Empty)));
         check(&format!("{}@b.c", "a".repeat(65)), Err(AddressError::LocalPart));
+    }
+
+    #[test]
+    fn dots_stand_where_carriers_let_them() {
+        for address in
+            ["a..b@docomo.example", "abc.@docomo.example", ".abc@docomo.example", "a...b.@ezweb.example"]
+        {
+            check(address, Ok(address));
+            assert_eq!(Mailbox::parse(address).unwrap().in_ascii().as_deref(), Some(address));
+        }
+        let plain = Mailbox::parse("a.b@docomo.example").unwrap();
+        assert!(!plain.same_as(&Mailbox::parse("a..b@docomo.example").unwrap()), "another subscriber");
+        assert!(
+            Mailbox::parse("A..B@docomo.example")
+                .unwrap()
+                .same_as(&Mailbox::parse("\"a..b\"@docomo.example").unwrap())
+        );
     }
 
     #[test]

@@ -12,6 +12,9 @@ use super::address::Mailbox;
 /// Longest header that is taken, octets. Beyond it a check would have to guess.
 pub const MAX_HEADER_OCTETS: usize = 256 * 1024;
 
+/// U+FEFF in UTF-8, as editors put it before a text. Before a header it would make the first field no field.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// Most addresses that are read from the From fields of one message.
 pub const MAX_FROM_ADDRESSES: usize = 100;
 

@@ -21,16 +21,20 @@ pub fn judge(server: &Server, prevention: &SpamPrevention, name: Option<&HeloNam
 }
 
 fn by_name(server: &Server, prevention: &SpamPrevention, name: &HeloName) -> (Outcome, String) {
+    let said = match name.as_str() {
+        "" => "introduced itself without a name".to_owned(),
+        name => format!("introduced itself as {name}"),
+    };
     match kind(name.as_str()) {
         Kind::Neither if server.reject_invalid_hostname => (
             Outcome::Refuse(Refusal::HeloInvalid),
-            format!("introduced itself as {name}, which is neither a host name nor an address literal"),
+            format!("{said}, which is neither a host name nor an address literal"),
         ),
         Kind::Neither | Kind::Unqualified if prevention.reject_non_fqdn_helo => (
             Outcome::Refuse(Refusal::HeloNotQualified),
-            format!("introduced itself as {name}, which is not a fully qualified name"),
+            format!("{said}, which is not a fully qualified name"),
         ),
-        _ => (Outcome::Pass, format!("introduced itself as {name}")),
+        _ => (Outcome::Pass, said),
     }
 }
 

@@ -12,7 +12,7 @@ pub mod sasl;
 pub mod server;
 pub(crate) mod xtext;
 
-pub use command::{AuthCommand, Command, CommandError, HeloName, MailCommand, RcptCommand};
+pub use command::{AuthCommand, Command, CommandError, HeloName, MailCommand, RcptCommand, Strictness};
 pub use enhanced_status::EnhancedStatus;
 pub use refusal::{DomainFault, Refusal};
 pub use reply::{Reply, ReplyCode, Severity};

@@ -32,6 +32,8 @@ pub enum Step {
     Complete(Credentials),
     /// The client gave up.
     Cancelled,
+    /// The client would act for somebody else (RFC 4616 §2), which nobody may here.
+    ForAnother,
     /// No base64, or not what the mechanism wants.
     Malformed,
 }
@@ -67,7 +69,7 @@ impl Exchange {
             return Step::Malformed;
         };
         match self {
-            Exchange::Plain => plain(&text).map_or(Step::Malformed, Step::Complete),
+            Exchange::Plain => plain(&text),
             Exchange::LoginUser if is_credential(&text) => {
                 *self = Exchange::LoginPassword { user: text };
                 Step::Challenge(PASSWORD)
@@ -83,12 +85,19 @@ impl Exchange {
 const PASSWORD: &str = "UGFzc3dvcmQ6";
 
 /// `[authzid] NUL authcid NUL passwd`. To act for somebody else is nothing that we offer.
-fn plain(message: &str) -> Option<Credentials> {
+fn plain(message: &str) -> Step {
     let mut parts = message.split('\0');
-    let (acts_for, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    let whole = parts.next().is_none() && is_credential(user) && is_credential(password);
-    (whole && (acts_for.is_empty() || acts_for == user))
-        .then(|| Credentials { user: user.to_owned(), password: password.to_owned() })
+    let (acts_for, user, password) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(acts_for), Some(user), Some(password), None) => (acts_for, user, password),
+        _ => return Step::Malformed,
+    };
+    if !is_credential(user) || !is_credential(password) {
+        Step::Malformed
+    } else if acts_for.is_empty() || acts_for == user {
+        Step::Complete(Credentials { user: user.to_owned(), password: password.to_owned() })
+    } else {
+        Step::ForAnother
+    }
 }
 
 fn is_credential(text: &str) -> bool {
@@ -116,7 +125,8 @@ mod tests {
         check("PLAIN", &["\0alice\0secret"], "alice secret");
         check("PLAIN", &["alice\0alice\0secret"], "alice secret");
         check("PLAIN", &["\0älice\0geheim ß"], "älice geheim ß");
-        check("PLAIN", &["bob\0alice\0secret"], "Malformed");
+        check("PLAIN", &["bob\0alice\0secret"], "ForAnother");
+        check("PLAIN", &["bob\0\0secret"], "Malformed");
         check("PLAIN", &["alice\0secret"], "Malformed");
         check("PLAIN", &["\0alice\0secret\0"], "Malformed");
         check("PLAIN", &["\0\0secret"], "Malformed");

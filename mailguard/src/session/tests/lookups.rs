@@ -231,9 +231,9 @@ async fn a_transaction_waits_a_bounded_time_for_the_servers_of_its_recipients() 
         .play(
             "C: RCPT TO:<slow@here.test>
             S: 250 2.1.5 Recipient ok
-            C: RCPT TO:<slow@here.test>
+            C: RCPT TO:<slow@here.test> NOTIFY=NEVER
             S: 450 4.1.1 Recipient can't be verified now, try later (ref 11)
-            C: RCPT TO:<slow@here.test>
+            C: RCPT TO:<slow@here.test> NOTIFY=NEVER
             S: 450 4.1.1 Recipient can't be verified now, try later (ref 11)",
         )
         .await;

@@ -4,6 +4,7 @@ mod chunks;
 mod crowded;
 mod encryption;
 mod lookups;
+mod odd_clients;
 mod reloads;
 mod senders;
 

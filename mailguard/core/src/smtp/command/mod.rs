@@ -101,7 +101,7 @@ pub struct Chunk {
 }
 
 /// The argument of HELO or EHLO: what the client says it is called. Text without control characters; many real
-/// clients send no domain, so its syntax is a question of policy.
+/// clients send no domain, so its syntax is a question of policy. Empty only where [`Strictness::Lenient`] lets it be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeloName(String);
 
@@ -176,16 +176,30 @@ impl CommandError {
 
 const AUTH_SYNTAX: &str = "AUTH mechanism [initial-response]";
 
+/// How closely a line must keep to the grammar (RFC 5321 §4.1.1, §4.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// As it is written there, spaces before a path forgiven: who sends spam often doesn't.
+    Strict,
+    /// Paths without <> and HELO or EHLO without a name are taken, too: printers, scanners and scripts send them.
+    Lenient,
+}
+
 impl Command {
     /// Parses a line without its CRLF. White space at its end is ignored (RFC 5321 §4.1.1).
     pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        Self::parse_as(line, Strictness::Strict)
+    }
+
+    /// As [`Command::parse`], as closely as `strictness` says.
+    pub fn parse_as(line: &[u8], strictness: Strictness) -> Result<Self, CommandError> {
         // Whatever is wrong with it: content follows, and nobody can tell how much.
         let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
             && line.get(4).is_none_or(|octet| !octet.is_ascii_graphic());
-        Self::parse_any(line).map_err(|error| if is_bdat { CommandError::Chunk } else { error })
+        Self::parse_any(line, strictness).map_err(|error| if is_bdat { CommandError::Chunk } else { error })
     }
 
-    fn parse_any(line: &[u8]) -> Result<Self, CommandError> {
+    fn parse_any(line: &[u8], strictness: Strictness) -> Result<Self, CommandError> {
         if line.iter().any(|&octet| octet.is_ascii_control() && octet != b'\t') {
             return Err(CommandError::Control);
         }
@@ -204,17 +218,17 @@ impl Command {
             return Err(CommandError::TooLong);
         }
         if is(b"MAIL") {
-            parse_mail(argument).map(Command::Mail)
+            parse_mail(argument, strictness).map(Command::Mail)
         } else if is(b"RCPT") {
-            parse_rcpt(argument).map(Command::Rcpt)
+            parse_rcpt(argument, strictness).map(Command::Rcpt)
         } else if is(b"DATA") {
             alone(argument, Command::Data, "DATA")
         } else if is(b"BDAT") {
             parse_bdat(argument).map(Command::Bdat)
         } else if is(b"EHLO") {
-            parse_helo(argument, "EHLO hostname").map(Command::Ehlo)
+            parse_helo(argument, strictness, "EHLO hostname").map(Command::Ehlo)
         } else if is(b"HELO") {
-            parse_helo(argument, "HELO hostname").map(Command::Helo)
+            parse_helo(argument, strictness, "HELO hostname").map(Command::Helo)
         } else if is(b"RSET") {
             alone(argument, Command::Rset, "RSET")
         } else if is(b"QUIT") {
@@ -241,8 +255,12 @@ fn alone(argument: &[u8], command: Command, syntax: &'static str) -> Result<Comm
     if argument.is_empty() { Ok(command) } else { Err(CommandError::Syntax(syntax)) }
 }
 
-fn parse_helo(argument: &[u8], syntax: &'static str) -> Result<HeloName, CommandError> {
-    if argument.is_empty() {
+fn parse_helo(
+    argument: &[u8],
+    strictness: Strictness,
+    syntax: &'static str,
+) -> Result<HeloName, CommandError> {
+    if argument.is_empty() && strictness == Strictness::Strict {
         return Err(CommandError::Syntax(syntax));
     }
     Ok(HeloName(String::from_utf8_lossy(argument).into_owned()))

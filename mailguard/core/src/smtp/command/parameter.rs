@@ -6,7 +6,7 @@ use crate::mail::{
 };
 use crate::smtp::xtext;
 
-use super::{CommandError, MailCommand, RcptCommand, number};
+use super::{CommandError, MailCommand, RcptCommand, Strictness, number};
 
 /// Longest ENVID value, octets (RFC 3461 §4.4).
 const MAX_ENVELOPE_ID_OCTETS: usize = 100;
@@ -21,8 +21,8 @@ const RCPT_SYNTAX: &str = "RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY
 /// `keyword` or `keyword=value`.
 type Parameter<'a> = Result<(&'a str, Option<&'a str>), CommandError>;
 
-pub(super) fn parse_mail(argument: &[u8]) -> Result<MailCommand, CommandError> {
-    let (path, parameters) = split_path(argument, b"FROM:", MAIL_SYNTAX)?;
+pub(super) fn parse_mail(argument: &[u8], strictness: Strictness) -> Result<MailCommand, CommandError> {
+    let (path, parameters) = split_path(argument, b"FROM:", strictness, MAIL_SYNTAX)?;
     let mut mail = MailCommand {
         reverse_path: match path {
             "" => ReversePath::Null,
@@ -54,8 +54,8 @@ pub(super) fn parse_mail(argument: &[u8]) -> Result<MailCommand, CommandError> {
     Ok(mail)
 }
 
-pub(super) fn parse_rcpt(argument: &[u8]) -> Result<RcptCommand, CommandError> {
-    let (path, parameters) = split_path(argument, b"TO:", RCPT_SYNTAX)?;
+pub(super) fn parse_rcpt(argument: &[u8], strictness: Strictness) -> Result<RcptCommand, CommandError> {
+    let (path, parameters) = split_path(argument, b"TO:", strictness, RCPT_SYNTAX)?;
     let mut recipient = Recipient::new(if path.eq_ignore_ascii_case("postmaster") {
         ForwardPath::Postmaster
     } else {
@@ -162,6 +162,7 @@ fn parse_original_recipient(value: Option<&str>) -> Result<String, CommandError>
 fn split_path<'a>(
     argument: &'a [u8],
     prefix: &[u8],
+    strictness: Strictness,
     syntax: &'static str,
 ) -> Result<(&'a str, impl Iterator<Item = Parameter<'a>>), CommandError> {
     let wrong = CommandError::Syntax(syntax);
@@ -170,24 +171,29 @@ fn split_path<'a>(
         return Err(wrong);
     }
     let rest = std::str::from_utf8(rest).map_err(|_| CommandError::NotAscii)?;
-    let Some(rest) = rest.trim_start().strip_prefix('<') else { return Err(wrong) };
-    let Some(end) = path_end(rest) else { return Err(wrong) };
-    let (path, parameters) = (&rest[..end], &rest[end + 1..]);
+    let rest = rest.trim_start();
+    let (path, parameters) = match rest.strip_prefix('<') {
+        Some(rest) => path_end(rest, '>').map(|end| (&rest[..end], &rest[end + 1..])),
+        // The null path is never meant by nothing at all.
+        None if rest.is_empty() || strictness == Strictness::Strict => None,
+        None => Some(rest.split_at(path_end(rest, ' ').unwrap_or(rest.len()))),
+    }
+    .ok_or(wrong.clone())?;
     if !parameters.is_empty() && !parameters.starts_with(' ') {
         return Err(wrong);
     }
     Ok((path, parameters.split_ascii_whitespace().map(move |parameter| split_parameter(parameter, syntax))))
 }
 
-/// Where the '>' stands that ends the path: not one within a quoted string.
-fn path_end(text: &str) -> Option<usize> {
+/// Where the character stands that ends the path, in ASCII: not one within a quoted string.
+fn path_end(text: &str, end: char) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (index, octet) in text.bytes().enumerate() {
         match octet {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b'>' if !quoted => return Some(index),
+            octet if char::from(octet) == end && !quoted => return Some(index),
             _ => {}
         }
     }

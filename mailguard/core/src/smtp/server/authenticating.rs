@@ -109,6 +109,8 @@ impl<R> Server<R> {
                 self.state = State::JudgingAuth { user: credentials.user.clone() };
                 return Progress::Emit(Emit::Plain(Action::Judge(Question::Auth(credentials))));
             }
+            // Whether the password is right isn't asked: the answer is the same.
+            Step::ForAnother => self.refuse(&LoginRefused::Wrong.reply()),
             Step::Cancelled => {
                 self.refuse(&Reply::new(malformed, EnhancedStatus::new(5, 7, 0), "Authentication cancelled"));
             }

@@ -1,7 +1,7 @@
 //! Carrying out commands: their order (RFC 5321 §4.1.4), and who may send several at once (RFC 2920 §3.1).
 
 use crate::mail::QueueId;
-use crate::smtp::command::{Chunk, Command, CommandError, HeloName, RcptCommand};
+use crate::smtp::command::{Chunk, Command, CommandError, HeloName, RcptCommand, Strictness};
 use crate::smtp::enhanced_status::EnhancedStatus;
 use crate::smtp::extension::{self, Extension};
 use crate::smtp::line::Line;
@@ -44,7 +44,7 @@ impl<R> Server<R> {
             }
             Some(Line::TooLong { chunk: false }) => Err(CommandError::TooLong),
             Some(Line::TooLong { chunk: true }) => Err(CommandError::Chunk),
-            Some(Line::Complete(text)) => Command::parse(text),
+            Some(Line::Complete(text)) => Command::parse_as(text, self.settings.strictness),
         };
         self.used += done;
         if self.used < self.input.len() && self.must_wait_after(&command) {
@@ -71,11 +71,16 @@ impl<R> Server<R> {
 
     /// Whether the client had no leave to send anything before our reply. Without PIPELINING it never has;
     /// with it, the reply to EHLO may change everything, and data must wait for 354. A farewell is forgiven.
+    /// Devices inside that say all at once are forgiven too; not so what begins with no command of ours: a browser
+    /// can be led to send us HTTP with commands within.
     fn must_wait_after(&self, command: &Result<Command, CommandError>) -> bool {
+        let lenient = self.settings.strictness == Strictness::Lenient;
         match command {
-            Ok(Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::Auth(_)) => true,
+            Ok(Command::Data | Command::Auth(_)) => true,
             // What follows STARTTLS is thrown away.
             Ok(Command::Quit | Command::StartTls) => false,
+            Ok(_) if lenient => false,
+            Ok(Command::Ehlo(_) | Command::Helo(_)) => true,
             _ => !matches!(self.greeting, Greeting::Ehlo(_)),
         }
     }
@@ -110,7 +115,7 @@ impl<R> Server<R> {
             }
             Command::Help => {
                 self.flush = true;
-                let text = "HELO EHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP HELP VRFY QUIT";
+                let text = self.commands().join(" ");
                 self.idle(&Reply::new(ReplyCode::HELP, EnhancedStatus::new(2, 0, 0), text));
             }
             Command::Vrfy => {
@@ -153,6 +158,7 @@ impl<R> Server<R> {
         self.flush = true;
         // Nobody has said SMTPUTF8 yet, and may ever (RFC 6531 §3.7.4.1).
         let name = name.as_str().replace(|c: char| !c.is_ascii(), "?");
+        let name = if name.is_empty() { "you" } else { &name };
         let mut lines = vec![format!("{} greets {name}", self.settings.hostname.in_ascii())];
         if matches!(greeting, Greeting::Ehlo(_)) {
             lines.extend(self.offers().iter().map(ToString::to_string));
@@ -177,6 +183,17 @@ impl<R> Server<R> {
             offers.push(Extension::Auth);
         }
         offers
+    }
+
+    /// What HELP names: the commands that would be carried out now.
+    fn commands(&self) -> Vec<&'static str> {
+        let offers = self.offers();
+        let offered = [(Extension::StartTls, "STARTTLS"), (Extension::Auth, "AUTH")];
+        let offered = offered.into_iter().filter(|(extension, _)| offers.contains(extension));
+        let mut commands = vec!["HELO", "EHLO"];
+        commands.extend(offered.map(|(_, command)| command));
+        commands.extend(["MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "HELP", "VRFY", "QUIT"]);
+        commands
     }
 
     fn rcpt(&mut self, RcptCommand { recipient, needs_utf8 }: RcptCommand) -> Progress {

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::config::model::ZoneKind;
 use crate::language::Language;
 use crate::mail::Domain;
+use crate::smtp::command::Strictness;
 
 /// The whole of a message may take this many times the data timeout, however steadily it trickles in.
 const DATA_TIMEOUTS_A_MESSAGE: u32 = 6;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub data_timeout: Duration,
     /// What becomes of data with a bare CR or LF, or with NUL.
     pub unclean_data: UncleanData,
+    /// How closely the client must keep to the syntax and wait for replies.
+    pub strictness: Strictness,
     /// Whether STARTTLS is offered.
     pub offers_tls: bool,
     /// When AUTH is offered.
@@ -76,6 +79,10 @@ impl Settings {
             unclean_data: match kind {
                 ZoneKind::Red => UncleanData::Refuse,
                 ZoneKind::Green | ZoneKind::Orange | ZoneKind::Blue => UncleanData::Repair,
+            },
+            strictness: match kind {
+                ZoneKind::Red => Strictness::Strict,
+                ZoneKind::Green | ZoneKind::Orange | ZoneKind::Blue => Strictness::Lenient,
             },
             offers_tls: true,
             auth,

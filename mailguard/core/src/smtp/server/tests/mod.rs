@@ -9,6 +9,7 @@
 
 mod authentication;
 mod chunks;
+mod odd_clients;
 mod properties;
 mod transcripts;
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::language::Language;
 use crate::mail::Domain;
+use crate::smtp::command::Strictness;
 
 const SETTINGS: fn() -> Settings = || Settings {
     hostname: Domain::parse("mx.example").unwrap(),
@@ -27,6 +29,7 @@ const SETTINGS: fn() -> Settings = || Settings {
     command_timeout: Duration::from_secs(300),
     data_timeout: Duration::from_secs(60),
     unclean_data: UncleanData::Repair,
+    strictness: Strictness::Strict,
     offers_tls: false,
     auth: AuthOffer::Never,
 };

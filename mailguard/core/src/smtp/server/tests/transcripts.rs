@@ -158,7 +158,7 @@ fn what_needs_no_transaction() {
         C: NOOP
         S: 250 2.0.0 Ok
         C: HELP
-        S: 214 2.0.0 HELO EHLO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP HELP VRFY QUIT
+        S: 214 2.0.0 HELO EHLO MAIL RCPT DATA BDAT RSET NOOP HELP VRFY QUIT
         C: VRFY postmaster
         S: 252 2.0.0 Cannot verify, but will take a message and attempt delivery
         C: EXPN staff
