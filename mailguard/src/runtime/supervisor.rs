@@ -59,6 +59,9 @@ const MAX_LOGGED_WARNINGS: usize = 20;
 /// Open files the mail process may have: sessions, deliveries and bodies together.
 const OPEN_FILES: u64 = 1 << 16;
 
+/// The last line of the log.
+const STOPPED: &str = "stopped; rules and drops stay in force until `mailguard unload`";
+
 /// Something the datapath process's one thread has to see to.
 pub(super) enum Event {
     /// The mail process of this generation said something, then.
@@ -321,6 +324,7 @@ impl Supervisor {
                 self.vigil.end();
                 self.datapath.proxy_down()?;
                 self.datapath.forget_closed();
+                info!("{STOPPED}");
                 return Ok(());
             }
         }
@@ -475,7 +479,7 @@ impl Supervisor {
         }
         self.finish(inbox, mail);
         self.datapath.forget_closed();
-        info!("stopped; rules and drops stay in force until `mailguard unload`");
+        info!("{STOPPED}");
     }
 
     /// Waits `pause`; true when a signal says to stop meanwhile.

@@ -54,7 +54,8 @@ impl Mail {
     pub(super) fn leaves(&mut self, signal: i32) {
         if self.leaving.is_none() {
             let signal = last_words::signal_name(signal);
-            warn!(
+            // No warning: we may have been told the same, and hear of it next.
+            info!(
                 pid = self.child.id(),
                 "the mail process was told to end by {signal}, not by mailguard: it does, in order"
             );
