@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use mailguard::config::{Source, parse};
-use mailguard::queue::{Attempted, Deliver, Outgoing, Queue, Surroundings, Witness};
+use mailguard::queue::{Attempted, Deliver, Outgoing, Queue, Reached, Surroundings, Witness};
 use mailguard::routing::Names;
 use mailguard::spool::{Body, IdMint, NewMessage, Spool};
 use mailguard::store::record::{MessageRecord, Queued, RecipientState, StoredBody};
@@ -132,13 +132,21 @@ impl Deliver for Taker {
         async { Some(Names::Host(Lookup::Absent)) }.boxed()
     }
 
-    fn attempt<'a>(
+    fn reach<'a>(
         &'a self,
         _config: &'a Arc<Config>,
         _route: &'a Route,
         _names: Option<&'a Names>,
-        message: &'a Outgoing,
-    ) -> BoxFuture<'a, Vec<Outcome>> {
+    ) -> BoxFuture<'a, Result<Box<dyn Reached + 'a>, Outcome>> {
+        async { Ok(Box::new(Taker) as Box<dyn Reached + 'a>) }.boxed()
+    }
+}
+
+impl Reached for Taker {
+    fn send<'a>(self: Box<Self>, message: &'a Outgoing) -> BoxFuture<'a, Vec<Outcome>>
+    where
+        Self: 'a,
+    {
         let taken = || Outcome::Delivered(Report::ours(EnhancedStatus::new(2, 0, 0), "", "taken"));
         let outcomes = message.envelope.recipients.iter().map(|_| taken()).collect();
         async move { outcomes }.boxed()

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod ledger;
 pub mod memory;
 pub mod netns;
+pub mod outage;
 pub mod peers;
 pub mod programs;
 pub mod stopwatch;

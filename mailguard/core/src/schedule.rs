@@ -4,8 +4,8 @@
 //! in line for its next hop, starts what may start, and reports how the next hop did. A next hop that turns some away while
 //! it serves others gets as many at once as it serves, and one more now and then. One that serves nobody rests as a whole and
 //! is then tried with one attempt; nothing in line for it holds up anybody else. Nor do next hops that don't answer: those that
-//! an administrator named, those that answered lately, new ones and failing ones have places of their own, and names are looked
-//! up before a place is taken (docs/adr/0016).
+//! an administrator named, those that answered lately, new ones and failing ones have places of their own, names are looked up
+//! before a place is taken, and there are as many places as an outage has victims (docs/adr/0016).
 //! (RFC 5321 §4.5.4.1: retries by next hop, spaced out, given up after days.)
 
 mod hop;
@@ -17,7 +17,9 @@ use std::time::Duration;
 use crate::mail::{QueueId, UnixTime};
 use crate::route::Route;
 
-use self::hop::{Hop, Names, Standing};
+pub use self::hop::Standing;
+
+use self::hop::{Hop, Names};
 
 /// How many standings next hops have: each has [`Limits::places`] and [`Limits::lookups`] of its own.
 pub const STANDINGS: usize = Standing::ALL.len();
@@ -87,6 +89,8 @@ pub struct Start<T, N> {
     pub route: Route,
     /// What its names lead to; none: it is an address.
     pub names: Option<N>,
+    /// How the next hop stands.
+    pub standing: Standing,
     /// What.
     pub work: T,
 }
@@ -244,7 +248,7 @@ impl<T, N: Clone> Schedule<T, N> {
             hop.in_flight += 1;
             self.rooms[standing as usize].in_flight += 1;
             self.look_at(now, &route);
-            return Some(Start { route, names, work });
+            return Some(Start { route, names, standing, work });
         }
         None
     }

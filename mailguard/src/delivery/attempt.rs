@@ -10,6 +10,7 @@ use mailguard_core::smtp::client::{Conclusion, ContentForm, Ending, Transaction}
 
 use super::LOOP;
 use super::content::{eight_bit, seven_bit, utf8_header};
+use super::reached::nobody_to_ask;
 use super::session::Session;
 use crate::spool::{Body, BodyWriter};
 
@@ -29,7 +30,7 @@ pub(super) struct Attempt<'a> {
     seven_bit: Option<Option<Body>>,
     scratch: Option<&'a Scratch>,
     verdicts: Vec<Verdict>,
-    /// The servers that have answered.
+    /// The servers that have answered, or couldn't be used.
     asked: Vec<SocketAddr>,
     /// No other server is to be asked.
     over: bool,
@@ -45,14 +46,16 @@ enum Verdict {
 }
 
 impl<'a> Attempt<'a> {
+    /// `asked`: servers that need not be asked.
     pub(super) fn new(
         envelope: &'a Envelope,
         recipients: &'a [Recipient],
         body: &'a Body,
         scratch: Option<&'a Scratch>,
+        asked: Vec<SocketAddr>,
     ) -> Self {
         let verdicts = vec![Verdict::Open(None); recipients.len()];
-        let (asked, over) = (Vec::new(), false);
+        let over = false;
         Self { envelope, recipients, body, seven_bit: None, scratch, verdicts, asked, over }
     }
 
@@ -61,7 +64,7 @@ impl<'a> Attempt<'a> {
         self.over || self.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Final(_)))
     }
 
-    /// Whether this server has answered in this attempt: it is not asked twice.
+    /// Whether this server had its turn in this attempt: it is not asked twice.
     pub(super) fn has_asked(&self, server: SocketAddr) -> bool {
         self.asked.contains(&server)
     }
@@ -156,16 +159,11 @@ impl<'a> Attempt<'a> {
     /// A server that could not be used. It speaks for itself only, and only until another says something.
     pub(super) fn note_unusable(&mut self, outcome: Outcome) {
         // Whoever comes after ourselves in the order would only send it back to us.
-        self.over |= outcome.report().status == LOOP;
+        self.over |= is_loop(&outcome);
         for verdict in &mut self.verdicts {
             let better = match verdict {
                 Verdict::Open(None) => true,
-                Verdict::Open(Some(Outcome::Failed(_))) => matches!(outcome, Outcome::Deferred(_)),
-                Verdict::Open(Some(before)) => {
-                    before.report().reply.is_none()
-                        && outcome.report().reply.is_some()
-                        && matches!(outcome, Outcome::Deferred(_))
-                }
+                Verdict::Open(Some(before)) => says_more(&outcome, before),
                 Verdict::Final(_) => false,
             };
             if better {
@@ -198,14 +196,24 @@ impl<'a> Attempt<'a> {
             .into_iter()
             .map(|verdict| match verdict {
                 Verdict::Final(outcome) | Verdict::Open(Some(outcome)) => outcome,
-                Verdict::Open(None) => Outcome::Deferred(Report::ours(
-                    EnhancedStatus::new(4, 4, 0),
-                    String::new(),
-                    "no server could be asked".to_owned(),
-                )),
+                Verdict::Open(None) => nobody_to_ask(),
             })
             .collect()
     }
+}
+
+/// Whether what a server that can't be used came to says more of the next hop than `before`, which another one did.
+pub(super) fn says_more(outcome: &Outcome, before: &Outcome) -> bool {
+    let deferred = matches!(outcome, Outcome::Deferred(_));
+    match before {
+        Outcome::Failed(_) => deferred,
+        before => deferred && before.report().reply.is_none() && outcome.report().reply.is_some(),
+    }
+}
+
+/// Whether the server is ourselves.
+pub(super) fn is_loop(outcome: &Outcome) -> bool {
+    outcome.report().status == LOOP
 }
 
 /// What a server is given.

@@ -8,6 +8,7 @@ mod attempt;
 mod content;
 mod greeting;
 mod pool;
+mod reached;
 mod session;
 mod verification;
 
@@ -40,7 +41,7 @@ use self::attempt::Attempt;
 use self::pool::Pool;
 use self::session::{Identity, Session};
 use crate::lookup::dns::CurrentDns;
-use crate::queue::{Deliver, Outgoing};
+use crate::queue::{Deliver, Reached};
 use crate::routing::{self, Destination, LOOP_TO_BE_MENDED, Names, OwnListeners};
 use crate::spool::Body;
 use crate::tls::{self, TrustError, Trusts};
@@ -99,6 +100,7 @@ pub struct Delivery {
 }
 
 /// What an attempt needs of the configuration.
+#[derive(Clone, Copy)]
 struct Terms<'a> {
     own_name: &'a Domain,
     helo: Option<&'a Domain>,
@@ -153,54 +155,67 @@ impl Delivery {
         envelope: &Envelope,
         body: &Body,
     ) -> Vec<Outcome> {
-        let recipients = addressed(&envelope.recipients, terms.postmaster);
-        let mut attempt = Attempt::new(envelope, &recipients, body, self.scratch.as_ref());
-        if let Some(mut session) = waiting_session(&self.pool, route)
-            && attempt.send_by_waiting(&mut session).await
-        {
-            self.keep(route, session);
+        match self.reach(*terms, route, names).await {
+            Ok(reached) => reached.hand_over(envelope, body).await,
+            Err(outcome) => vec![outcome; envelope.recipients.len()],
         }
-        if !attempt.is_over() {
-            self.try_servers(terms, route, names, &mut attempt).await;
-        }
-        attempt.into_outcomes()
     }
 
-    /// Tries the next hop's servers in their order on new connections.
+    /// The servers of a route that may be tried, in their order.
+    fn servers(
+        &self,
+        terms: &Terms<'_>,
+        route: &Route,
+        names: Option<&Names>,
+    ) -> Result<Vec<Destination>, Outcome> {
+        let found = routing::destinations(route, names, terms.own_name, &self.listeners.load());
+        found.and_then(|found| reachable(found, route)).map_err(outcome_of)
+    }
+
+    /// Tries the next hop's servers in their order on new connections; `sessions` have had the message.
     async fn try_servers(
         &self,
         terms: &Terms<'_>,
         route: &Route,
         names: Option<&Names>,
         attempt: &mut Attempt<'_>,
+        mut sessions: usize,
     ) {
-        let found = routing::destinations(route, names, terms.own_name, &self.listeners.load());
-        let destinations = match found.and_then(|found| reachable(found, route)) {
+        let destinations = match self.servers(terms, route, names) {
             Ok(destinations) => destinations,
-            Err(no_route) => return attempt.settle(&outcome_of(no_route)),
+            Err(outcome) => return attempt.settle(&outcome),
         };
         let identity = identity(terms);
-        let mut sessions = 0;
         for destination in destinations {
             if attempt.has_asked(destination.address) {
                 continue;
             }
-            match Session::open(&destination, route, &identity, &self.trusts).await {
+            match self.session(&destination, route, &identity).await {
                 Ok(mut session) => {
                     attempt.send(&mut session).await;
                     self.keep(route, session);
                     sessions += 1;
                 }
-                Err(outcome) => {
-                    let outcome = as_routed(outcome, route);
-                    tracing::debug!(%destination, reason = %outcome.report().text, "a server can't be used");
-                    attempt.note_unusable(outcome);
-                }
+                Err(outcome) => attempt.note_unusable(outcome),
             }
             if attempt.is_over() || sessions == MAX_SESSIONS_AN_ATTEMPT {
                 return;
             }
         }
+    }
+
+    /// A new session with a server of `route`.
+    async fn session(
+        &self,
+        destination: &Destination,
+        route: &Route,
+        identity: &Identity,
+    ) -> Result<Session, Outcome> {
+        Session::open(destination, route, identity, &self.trusts).await.map_err(|outcome| {
+            let outcome = as_routed(outcome, route);
+            tracing::debug!(%destination, reason = %outcome.report().text, "a server can't be used");
+            outcome
+        })
     }
 
     /// The servers of a next hop in the order in which they would be tried now.
@@ -245,14 +260,16 @@ impl Deliver for Delivery {
         Box::pin(async move { routing::look_up(&dns, next_hop).await })
     }
 
-    fn attempt<'a>(
+    fn reach<'a>(
         &'a self,
         config: &'a Arc<Config>,
         route: &'a Route,
         names: Option<&'a Names>,
-        message: &'a Outgoing,
-    ) -> BoxFuture<'a, Vec<Outcome>> {
-        Box::pin(self.attempt(config, route, names, &message.envelope, &message.body))
+    ) -> BoxFuture<'a, Result<Box<dyn Reached + 'a>, Outcome>> {
+        Box::pin(async move {
+            let reached = self.reach(Self::terms(config), route, names).await?;
+            Ok(Box::new(reached) as Box<dyn Reached + 'a>)
+        })
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 const MAX_QUERIES: usize = 256;
 
 /// Most queries for mail that is to leave under way at once. The queue's look-ups are fewer, so that none waits for another.
-pub const MAX_MAIL_QUERIES: usize = 1024;
+pub const MAX_MAIL_QUERIES: usize = 16_384;
 
 /// Most names of one address that are looked at.
 const MAX_NAMES: usize = 5;

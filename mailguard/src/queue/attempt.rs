@@ -36,14 +36,22 @@ pub trait Deliver: Send + Sync + 'static {
     /// Asks what the names of a next hop lead to, within limits of time of its own; nothing where it has none.
     fn look_up<'a>(&'a self, config: &'a Arc<Config>, next_hop: &'a NextHop) -> BoxFuture<'a, Option<Names>>;
 
-    /// Tries once, within limits of time of its own, at what the names lead to. One outcome a recipient, in the envelope's order.
-    fn attempt<'a>(
+    /// Looks for a server that is ready for a message among those that the names lead to, within limits of time of its own. The
+    /// outcome where there is none holds for every recipient.
+    fn reach<'a>(
         &'a self,
         config: &'a Arc<Config>,
         route: &'a Route,
         names: Option<&'a Names>,
-        message: &'a Outgoing,
-    ) -> BoxFuture<'a, Vec<Outcome>>;
+    ) -> BoxFuture<'a, Result<Box<dyn Reached + 'a>, Outcome>>;
+}
+
+/// A next hop of which a server is ready for a message.
+pub trait Reached: Send {
+    /// Tries once, within limits of time of its own. One outcome a recipient, in the envelope's order.
+    fn send<'a>(self: Box<Self>, message: &'a Outgoing) -> BoxFuture<'a, Vec<Outcome>>
+    where
+        Self: 'a;
 }
 
 /// What one attempt came to for one recipient: a line of the message's trace.

@@ -15,6 +15,7 @@ mod runner;
 mod tests;
 mod worker;
 
+use std::array;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -24,10 +25,10 @@ use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::schedule::{Limits, STANDINGS, Schedule};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-pub use self::attempt::{Attempted, Consequence, Deliver, Outgoing, Witness};
+pub use self::attempt::{Attempted, Consequence, Deliver, Outgoing, Reached, Witness};
 pub use self::handle::{PauseError, QueueHandle};
 
 use self::notice::AdministratorNotices;
@@ -42,14 +43,17 @@ use crate::store::spool_db::SpoolDb;
 pub const MAX_ATTEMPT_RECIPIENTS: usize = 100;
 
 /// Attempts at once to next hops of one standing: those that an administrator named, those that answered lately, new ones, and
-/// those that failed have a quarter each of all places (docs/adr/0016).
-pub const MAX_ATTEMPTS_A_STANDING: usize = 75;
+/// those that failed have a quarter each of all places (docs/adr/0016). Until a server has greeted, each costs a socket only.
+pub const MAX_ATTEMPTS_A_STANDING: usize = 1_024;
 
 /// Attempts at once, in all.
 pub const MAX_ATTEMPTS_IN_FLIGHT: usize = STANDINGS * MAX_ATTEMPTS_A_STANDING;
 
+/// Of those, attempts that have a server and hand it their message: so many messages are in memory for them.
+pub const MAX_TRANSFERS_A_STANDING: usize = 75;
+
 /// Next hops of one standing whose names are looked up at once.
-pub const MAX_LOOKUPS_A_STANDING: usize = 64;
+pub const MAX_LOOKUPS_A_STANDING: usize = MAX_ATTEMPTS_A_STANDING;
 
 /// For how long what a next hop's names lead to holds for new attempts, whatever its TTL.
 const NAMES_TIME: Duration = Duration::from_secs(30);
@@ -120,6 +124,7 @@ impl Queue {
             around: surroundings,
             clock,
             state: Mutex::new(state),
+            transfers: array::from_fn(|_| Semaphore::new(MAX_TRANSFERS_A_STANDING)),
             wake: Notify::new(),
             stopping: watch::Sender::new(false),
             idle: Notify::new(),
@@ -159,6 +164,8 @@ struct Shared {
     around: Surroundings,
     clock: Clock,
     state: Mutex<State>,
+    /// The room for messages on their way to a server, by the standing of their next hops.
+    transfers: [Semaphore; STANDINGS],
     /// Something is due earlier than the runner thinks.
     wake: Notify,
     stopping: watch::Sender<bool>,

@@ -31,8 +31,8 @@ const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
 pub(super) async fn work(worker: Worker, first: Start<Work, Arc<Names>>) {
     let shared = &worker.0;
     let mut next = Some(first);
-    while let Some(Start { route, names, work }) = next {
-        shared.attempt(&route, names.as_deref(), work).await;
+    while let Some(start) = next {
+        shared.attempt(start).await;
         next = shared.next_start();
     }
 }
@@ -58,32 +58,45 @@ impl Shared {
         next
     }
 
-    async fn attempt(&self, route: &Route, names: Option<&Names>, work: Work) {
-        let Some((record, body)) = self.fetch(route, &work).await else {
-            let now = self.now();
-            self.lock().schedule.abandoned(now, route);
-            return;
-        };
-        let id = work.id;
-        let outgoing = Outgoing {
-            id,
-            origin: record.origin.clone(),
-            envelope: envelope(&record, &work.recipients),
-            recipients: work.recipients,
-            body,
-            received_at: record.received_at,
-        };
-        let attempt = self.around.deliver.attempt(&work.config, route, names, &outgoing);
+    /// One attempt. The message is fetched when a server is ready for it: one that doesn't answer keeps none in memory.
+    async fn attempt(&self, start: Start<Work, Arc<Names>>) {
+        let Start { route, names, standing, work } = start;
+        let Some(record) = self.record(&route, &work).await else { return self.abandoned(&route) };
+        let mut stopping = self.stopping.subscribe();
+        let reaching = self.around.deliver.reach(&work.config, &route, names.as_deref());
         // A mistake in one delivery must not take a place in the schedule for good.
-        let outcomes = AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_default();
-        let outcomes = complete(outcomes, outgoing.recipients.len());
+        let reached = tokio::select! {
+            reached = AssertUnwindSafe(reaching).catch_unwind() => reached,
+            _ = stopping.wait_for(|stopping| *stopping) => return self.abandoned(&route),
+        };
+        let (outcomes, body) = match reached {
+            Ok(Err(outcome)) => (vec![outcome; work.recipients.len()], None),
+            Err(_) => (Vec::new(), None),
+            Ok(Ok(reached)) => {
+                // Nobody closes it.
+                let Ok(_room) = self.transfers[standing as usize].acquire().await else {
+                    return self.abandoned(&route);
+                };
+                let Some(body) = self.body(&route, &work, &record).await else {
+                    return self.abandoned(&route);
+                };
+                let outgoing = outgoing(&work, &record, body);
+                let sending = reached.send(&outgoing);
+                (AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_default(), Some(outgoing.body))
+            }
+        };
+        let outcomes = complete(outcomes, work.recipients.len());
         let health =
             if outcomes.iter().all(Outcome::blames_next_hop) { Health::Fails } else { Health::Answers };
-        self.finished(route, health);
-        let outcomes: Vec<_> = outgoing.recipients.into_iter().zip(outcomes).collect();
-        let body = Some(outgoing.body);
+        self.finished(&route, health);
+        let outcomes: Vec<_> = work.recipients.into_iter().zip(outcomes).collect();
         let next_hop = Some(route.next_hop.clone());
-        self.settle(Settling { id, record, body, next_hop, outcomes }).await;
+        self.settle(Settling { id: work.id, record, body, next_hop, outcomes }).await;
+    }
+
+    fn abandoned(&self, route: &Route) {
+        let now = self.now();
+        self.lock().schedule.abandoned(now, route);
     }
 
     /// The place in the schedule is free before the outcome is on disk: the next attempt needn't wait for that.
@@ -98,65 +111,78 @@ impl Shared {
         }
     }
 
-    /// Record and body, unless there is a reason to make no attempt now.
-    async fn fetch(&self, route: &Route, work: &Work) -> Option<(MessageRecord, Body)> {
-        let (record, body) = self.take(work).await?;
-        // Since it was put in line.
-        if self.is_stopped(route, work, &record) {
-            self.lock().not_busy(work.id, &work.recipients);
-            return None;
-        }
-        Some((record, body))
-    }
-
-    /// Whether an administrator wants no attempt at it.
-    fn is_stopped(&self, route: &Route, work: &Work, record: &MessageRecord) -> bool {
-        let state = self.lock();
-        let held = record.held || state.live.get(&work.id).is_some_and(|live| live.held);
-        held || work
-            .recipients
-            .iter()
-            .any(|&index| is_paused(&state.paused, &record.destination(index), route))
-    }
-
-    async fn take(&self, work: &Work) -> Option<(MessageRecord, Body)> {
-        if self.around.db.failure().is_some() {
-            // The outcome couldn't be noted: the message would go out again after the restart, and again.
-            self.stopping.send_replace(true);
-            return None;
-        }
-        if !self.lock().live.contains_key(&work.id) {
+    /// The record, unless there is a reason to make no attempt now.
+    async fn record(&self, route: &Route, work: &Work) -> Option<MessageRecord> {
+        if !self.is_wanted(work) {
             return None;
         }
         if !Arc::ptr_eq(&work.config, &self.around.config.load()) {
             self.due_again(work, std::time::Duration::ZERO);
             return None;
         }
-        if let Some(held) = &work.held {
-            return Some((held.record.clone(), held.body.clone()));
+        let record = match &work.held {
+            Some(held) => held.record.clone(),
+            None => match self.around.db.message(work.id).await {
+                Ok(Some(record)) => record,
+                Ok(None) => {
+                    self.lock().forget(work.id);
+                    return None;
+                }
+                Err(error) => return self.unread(work, &error),
+            },
+        };
+        self.unless_stopped(route, work, &record).then_some(record)
+    }
+
+    /// The octets, unless there is a reason since the record was read to make no attempt now.
+    async fn body(&self, route: &Route, work: &Work, record: &MessageRecord) -> Option<Body> {
+        if !self.is_wanted(work) || !self.unless_stopped(route, work, record) {
+            return None;
         }
-        match self.read(work.id).await {
-            Ok(Some(message)) => Some(message),
-            Ok(None) => {
-                self.lock().forget(work.id);
+        if let Some(held) = &work.held {
+            return Some(held.body.clone());
+        }
+        match self.around.db.body(work.id, record.body).await {
+            Ok(body) => Some(body),
+            Err(missing @ ReadError::BodyMissing { .. }) => {
+                match self.around.db.message(work.id).await {
+                    // Removed meanwhile.
+                    Ok(None) => self.lock().forget(work.id),
+                    _ => self.put_aside(work.id, missing.to_string()).await,
+                }
                 None
             }
-            Err(error @ ReadError::BodyMissing { .. }) => {
-                self.put_aside(work.id, error.to_string()).await;
-                None
-            }
-            Err(error) => {
-                tracing::error!(id = %work.id, %error, "the queue can't read its store");
-                self.due_again(work, STORE_RETRY);
-                None
-            }
+            Err(error) => self.unread(work, &error),
         }
     }
 
-    async fn read(&self, id: QueueId) -> Result<Option<(MessageRecord, Body)>, ReadError> {
-        let Some(record) = self.around.db.message(id).await? else { return Ok(None) };
-        let body = self.around.db.body(id, record.body).await?;
-        Ok(Some((record, body)))
+    /// Whether the message waits still, what comes of it could be noted, and no stop waits for it.
+    fn is_wanted(&self, work: &Work) -> bool {
+        if self.around.db.failure().is_some() {
+            // The outcome couldn't be noted: the message would go out again after the restart, and again.
+            self.stopping.send_replace(true);
+            return false;
+        }
+        !*self.stopping.borrow() && self.lock().live.contains_key(&work.id)
+    }
+
+    /// Whether no administrator has stopped it since it was put in line; one that he has is in line no longer.
+    fn unless_stopped(&self, route: &Route, work: &Work, record: &MessageRecord) -> bool {
+        let mut state = self.lock();
+        let held = record.held || state.live.get(&work.id).is_some_and(|live| live.held);
+        let is_paused = |&index: &usize| is_paused(&state.paused, &record.destination(index), route);
+        let stopped = held || work.recipients.iter().any(is_paused);
+        if stopped {
+            state.not_busy(work.id, &work.recipients);
+        }
+        !stopped
+    }
+
+    /// The store couldn't be read just now: the message is tried later.
+    fn unread<T>(&self, work: &Work, error: &ReadError) -> Option<T> {
+        tracing::error!(id = %work.id, %error, "the queue can't read its store");
+        self.due_again(work, STORE_RETRY);
+        None
     }
 
     fn due_again(&self, work: &Work, after: std::time::Duration) {
@@ -184,7 +210,7 @@ impl Shared {
             self.lock().forget(settling.id);
             self.around.db.post(Job::Finish(settling.id, settling.record.body)).await
         } else {
-            self.record(&config, &settling, judgement, now).await
+            self.note(&config, &settling, judgement, now).await
         };
         if let Err(error) = written {
             tracing::error!(id = %settling.id, %error, "an outcome can't be noted: the message will go out again");
@@ -205,7 +231,7 @@ impl Shared {
         }
     }
 
-    async fn record(
+    async fn note(
         &self,
         config: &Config,
         settling: &Settling,
@@ -284,6 +310,17 @@ impl Shared {
             tracing::error!(id = %settling.id, %error, "a failed message can't be read: its report says only why");
             Body::Memory(bytes::Bytes::new())
         })
+    }
+}
+
+fn outgoing(work: &Work, record: &MessageRecord, body: Body) -> Outgoing {
+    Outgoing {
+        id: work.id,
+        origin: record.origin.clone(),
+        envelope: envelope(record, &work.recipients),
+        recipients: work.recipients.clone(),
+        body,
+        received_at: record.received_at,
     }
 }
 

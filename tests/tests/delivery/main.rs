@@ -2,6 +2,7 @@
 
 mod notices;
 mod orders;
+mod outage;
 mod routing;
 mod sessions;
 mod smarthost;

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod kernel;
+mod outage;
 mod packet;
 mod queue;
 mod receive;
@@ -31,6 +32,8 @@ enum What {
     Delivery,
     /// Start, memory and pace beside up to a million messages that wait
     Queue,
+    /// How long mail waits for those who are up while a thousand domains don't answer
+    Outage,
 }
 
 /// Builds the program that is measured, and has the tests' library start that one.
@@ -61,6 +64,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if wanted(What::Queue) {
         queue::run()?;
+    }
+    if wanted(What::Outage) {
+        outage::run()?;
     }
     Ok(())
 }

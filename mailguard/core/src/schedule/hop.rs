@@ -15,7 +15,7 @@ const ANSWERED_LATELY: Duration = Duration::from_secs(86_400);
 
 /// How a next hop stands. Each standing has places of its own, so that those that don't answer hold up nobody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub enum Standing {
     /// An administrator named it: few, and the mail of those inside.
     Named,
     /// It answered lately.

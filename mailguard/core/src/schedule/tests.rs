@@ -255,6 +255,9 @@ fn inside() -> Route {
     Route { next_hop, named_by: NamedBy::Administrator, ..hop("unused.test") }
 }
 
+/// Those of the program.
+const OUTAGE_LIMITS: Limits = Limits { places: 1_024, per_hop: 20, lookups: 1_024 };
+
 /// What happens in an outage of the uplink, in seconds: connections to the others come about in none of them.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
@@ -271,7 +274,7 @@ struct Outage {
 /// Seconds that the mail of `route`, whose server answers in one, waits in the outage for its end.
 fn waits(outage: Outage, route: &Route) -> u64 {
     let second = |n: u64| UnixTime(n * 1_000_000);
-    let mut schedule = Schedule::new(Limits { places: 75, per_hop: 20, lookups: 64 });
+    let mut schedule = Schedule::new(OUTAGE_LIMITS);
     let forever = UnixTime::NEVER;
     let mut now = 1_000;
     if outage.answered_before {
@@ -317,14 +320,17 @@ fn waits(outage: Outage, route: &Route) -> u64 {
 fn an_outage_of_the_uplink_holds_up_nobody_who_is_up() {
     for answered_before in [false, true] {
         for (names, connection) in [(0, 30), (20, 30), (20, 0)] {
-            let outage = Outage { dead: 1_000, answered_before, names, connection };
+            // More than there are places for.
+            let outage = Outage { dead: 3_000, answered_before, names, connection };
             assert!(waits(outage, &inside()) <= 2, "{outage:?}");
+            let outage = Outage { dead: 1_000, ..outage };
+            assert!(waits(outage, &hop("new.test")) <= 2, "a new one: {outage:?}");
         }
     }
     // Nor do those that don't answer hold up one that did, before the outage and after it.
     let mut answers = hop("answers.test");
     answers.named_by = NamedBy::Administrator;
-    let outage = Outage { dead: 1_000, answered_before: false, names: 20, connection: 30 };
+    let outage = Outage { dead: 3_000, answered_before: false, names: 20, connection: 30 };
     assert!(waits(outage, &answers) <= 2, "a smarthost by its name");
 }
 

@@ -75,6 +75,8 @@ struct Scripted {
     script: Box<Script>,
     tried: Mutex<HashMap<String, usize>>,
     sent: Mutex<Vec<Sent>>,
+    /// Next hops that never answer and are waited for.
+    dialling: AtomicUsize,
     running: AtomicUsize,
     most: AtomicUsize,
     /// Attempts at `slow.test` wait for a permit.
@@ -92,31 +94,53 @@ impl Deliver for Scripted {
         .boxed()
     }
 
-    fn attempt<'a>(
+    fn reach<'a>(
         &'a self,
         _config: &'a Arc<Config>,
         route: &'a Route,
         _names: Option<&'a Names>,
-        message: &'a Outgoing,
-    ) -> BoxFuture<'a, Vec<Outcome>> {
+    ) -> BoxFuture<'a, Result<Box<dyn Reached + 'a>, Outcome>> {
         async move {
-            self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let hop = route.next_hop.to_string();
+            if hop.contains("dead-end") {
+                self.dialling.fetch_add(1, Ordering::SeqCst);
+                std::future::pending().await
+            }
+            Ok(Box::new(Greeted { deliver: self, hop }) as Box<dyn Reached + 'a>)
+        }
+        .boxed()
+    }
+}
+
+/// A next hop that waits for a message.
+struct Greeted<'s> {
+    deliver: &'s Scripted,
+    hop: String,
+}
+
+impl Reached for Greeted<'_> {
+    fn send<'a>(self: Box<Self>, message: &'a Outgoing) -> BoxFuture<'a, Vec<Outcome>>
+    where
+        Self: 'a,
+    {
+        let Self { deliver, hop } = *self;
+        async move {
+            deliver.most.fetch_max(deliver.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             if hop == format!("mx:{SENTINEL}") {
-                self.running.fetch_sub(1, Ordering::SeqCst);
+                deliver.running.fetch_sub(1, Ordering::SeqCst);
                 return vec![delivered()];
             }
-            if hop.contains("dead-end") {
+            if hop.contains("tarpit") {
                 std::future::pending().await
             }
             if hop.contains("slow.test") {
-                self.gate.acquire().await.unwrap().forget();
+                deliver.gate.acquire().await.unwrap().forget();
             }
             let octets = message.body.head(usize::MAX).await.unwrap();
-            self.sent.lock().unwrap().push(Sent { message: message.clone(), octets });
-            self.running.fetch_sub(1, Ordering::SeqCst);
+            deliver.sent.lock().unwrap().push(Sent { message: message.clone(), octets });
+            deliver.running.fetch_sub(1, Ordering::SeqCst);
             let address = |r: &mailguard_core::mail::Recipient| r.forward_path.to_string();
-            message.envelope.recipients.iter().map(|r| self.outcome(&hop, &address(r))).collect()
+            message.envelope.recipients.iter().map(|r| deliver.outcome(&hop, &address(r))).collect()
         }
         .boxed()
     }
@@ -191,6 +215,7 @@ impl House {
             script: Box::new(script),
             tried: Mutex::default(),
             sent: Mutex::default(),
+            dialling: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
             gate: Semaphore::new(0),

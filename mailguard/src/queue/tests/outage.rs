@@ -42,23 +42,48 @@ async fn a_slow_next_hop_holds_up_nobody_and_has_its_limit() {
     house.close().await;
 }
 
-/// Places are left to the server inside, and to its address when the name servers are silent, whatever else is tried.
+/// Whatever else is tried: next hops that don't answer, and some that do and take no message, keep nobody waiting.
 #[tokio::test]
 async fn an_outage_holds_up_no_mail_for_those_who_are_up() {
     let directory = TempDir::new().unwrap();
     let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
     house.reroute("in.test");
     for number in 0..1_000 {
-        let server = if number < 500 { "dead-end" } else { "nameless" };
+        let server = if number % 2 == 0 { "dead-end" } else { "nameless" };
         house.commit(&[&format!("a@d{number}.{server}.test")], |_| {}).await;
     }
-    while house.deliver.running.load(Ordering::SeqCst) < MAX_ATTEMPTS_A_STANDING {
+    while house.deliver.dialling.load(Ordering::SeqCst) < MAX_TRANSFERS_A_STANDING {
         tokio::task::yield_now().await;
     }
-    house.commit(&["a@in.test"], |_| {}).await;
-    assert_eq!(house.next().await.next_hop.unwrap().to_string(), "10.0.0.25:25");
-    assert_eq!(house.deliver.most.load(Ordering::SeqCst), MAX_ATTEMPTS_A_STANDING + 1);
+    for (recipient, next_hop) in [("a@new.test", "mx:new.test"), ("a@in.test", "10.0.0.25:25")] {
+        house.commit(&[recipient], |_| {}).await;
+        let next = tokio::time::timeout(Duration::from_secs(60), house.next()).await;
+        assert_eq!(next.expect("it goes").next_hop.unwrap().to_string(), next_hop);
+    }
+    assert_eq!(house.deliver.most.load(Ordering::SeqCst), 1, "no message is in memory for the others");
     // Its attempts never end.
+    house.queue.stop().await;
+}
+
+/// New next hops have room for so many messages of theirs, and take nobody else's.
+#[tokio::test]
+async fn servers_that_greet_and_take_nothing_hold_up_nobody_who_is_known() {
+    let directory = TempDir::new().unwrap();
+    let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
+    house.reroute("in.test");
+    house.commit(&["a@known.test"], |_| {}).await;
+    house.next().await;
+    for number in 0..MAX_TRANSFERS_A_STANDING + 10 {
+        house.commit(&[&format!("a@d{number}.tarpit.test")], |_| {}).await;
+    }
+    while house.deliver.running.load(Ordering::SeqCst) < MAX_TRANSFERS_A_STANDING {
+        tokio::task::yield_now().await;
+    }
+    for (recipient, next_hop) in [("a@known.test", "mx:known.test"), ("a@in.test", "10.0.0.25:25")] {
+        house.commit(&[recipient], |_| {}).await;
+        assert_eq!(house.next().await.next_hop.unwrap().to_string(), next_hop);
+    }
+    assert_eq!(house.deliver.most.load(Ordering::SeqCst), MAX_TRANSFERS_A_STANDING + 1);
     house.queue.shared.stopping.send_replace(true);
 }
 
