@@ -123,10 +123,10 @@ fn dead(silent: Silent, number: usize) -> String {
     }
 }
 
-/// Drops the questions whose name begins with `silent`, and those over TCP.
+/// Drops the questions whose name begins with `silent`, and those over TCP; where they arrive, for who sends is told otherwise.
 fn swallow_questions(topology: &Topology) -> Result<()> {
     // Behind the headers of UDP and DNS, and the length of the first label.
-    let rules = "table inet outage {\nchain questions {\ntype filter hook output priority 0\n\
+    let rules = "table inet outage {\nchain questions {\ntype filter hook input priority 0\n\
                  udp dport 53 @th,168,48 0x73696c656e74 drop\ntcp dport 53 drop\n}\n}";
     let output = topology.firewall.command("nft").arg(rules).output().context("can't start nft")?;
     ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
