@@ -167,9 +167,9 @@ impl Delivery {
         terms: &Terms<'_>,
         route: &Route,
         names: Option<&Names>,
-    ) -> Result<Vec<Destination>, Outcome> {
+    ) -> Result<Vec<Destination>, NoRoute> {
         let found = routing::destinations(route, names, terms.own_name, &self.listeners.load());
-        found.and_then(|found| reachable(found, route)).map_err(outcome_of)
+        found.and_then(|found| reachable(found, route))
     }
 
     /// Tries the next hop's servers in their order on new connections; `sessions` have had the message.
@@ -183,7 +183,7 @@ impl Delivery {
     ) {
         let destinations = match self.servers(terms, route, names) {
             Ok(destinations) => destinations,
-            Err(outcome) => return attempt.settle(&outcome),
+            Err(no_route) => return attempt.settle(&outcome_of(no_route)),
         };
         let identity = identity(terms);
         for destination in destinations {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Attempt, is_loop, says_more};
 use super::session::Session;
-use super::{Delivery, Terms, addressed, identity, waiting_session};
+use super::{Delivery, Terms, addressed, identity, outcome_of, waiting_session};
 use crate::queue::{Outgoing, Reached};
 use crate::routing::Names;
 use crate::spool::Body;
@@ -63,7 +63,7 @@ impl Delivery {
         names: Option<&Names>,
     ) -> Result<(Session, Vec<SocketAddr>), Outcome> {
         let (identity, mut unusable, mut said) = (identity(terms), Vec::new(), None);
-        for destination in self.servers(terms, route, names)? {
+        for destination in self.servers(terms, route, names).map_err(outcome_of)? {
             let outcome = match self.session(&destination, route, &identity).await {
                 Ok(session) => return Ok((session, unusable)),
                 Err(outcome) => outcome,
