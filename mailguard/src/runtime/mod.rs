@@ -18,6 +18,7 @@ mod last_words;
 mod log;
 pub mod mail;
 mod names;
+mod notify;
 mod privileged;
 mod pulse;
 mod reception;

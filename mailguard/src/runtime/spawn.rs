@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use super::RunError;
+use super::notify::VARIABLES;
 use crate::inheritance;
 
 /// Who handles mail.
@@ -69,6 +70,9 @@ pub(super) fn trial(user: &MailUser) -> io::Result<Child> {
 fn as_user(command: &mut Command, user: &MailUser, inherited: Vec<i32>) {
     let user = user.clone();
     let parent = nix::unistd::getpid();
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
     // SAFETY: between fork and exec the closure makes system calls only.
     unsafe {
         command.pre_exec(move || {

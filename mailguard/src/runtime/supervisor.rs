@@ -24,6 +24,7 @@ use super::instance::{Instance, InstanceError};
 use super::ipc::{Current, ToDatapath, ToMail};
 use super::log;
 use super::names;
+use super::notify::Notify;
 use super::pulse::Vigil;
 use super::spawn::MailUser;
 use crate::config::{Located, Source};
@@ -159,6 +160,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         reloads,
         report,
         vigil,
+        notify: Notify::new(),
         waiting: Vec::new(),
         lifted: BTreeMap::new(),
     };
@@ -285,6 +287,8 @@ struct Supervisor {
     /// What doesn't change in a report.
     report: ProcessReport,
     vigil: Vigil,
+    /// Tells the service manager how we are.
+    notify: Notify,
     /// Who waits until the mail process has taken something.
     waiting: Vec<Waiting>,
     /// Clients that were let in again, and the mail process hasn't said yet that it knows; with the number of the lift. At
@@ -315,6 +319,7 @@ impl Supervisor {
                         words = ?failed.words,
                         "the mail process {}; connections wait in the listeners for the next one", failed.cause
                     );
+                    self.notify.starts_anew(&failed.cause);
                 }
                 Err(error) if self.generation == 1 => return Err(error),
                 Err(error) => error!(%error, "a mail process can't be started now"),
@@ -345,8 +350,10 @@ impl Supervisor {
             if silence >= patience {
                 return Served::UntilItHung;
             }
+            self.notify.lives(self.vigil.silence().is_some());
             mail.hurry();
-            match inbox.recv_timeout((patience - silence).min(SILENCE_PATIENCE)) {
+            let patience = self.notify.due_within((patience - silence).min(SILENCE_PATIENCE));
+            match inbox.recv_timeout(patience) {
                 Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
                 Ok(Event::Kernel(occasion)) => {
                     self.look_after_kernel(occasion);
@@ -473,6 +480,7 @@ impl Supervisor {
 
     /// Puts the fail mode in force, then lets the mail process finish.
     fn stop(mut self, inbox: &Receiver<Event>, mail: Mail) {
+        self.notify.ends();
         self.vigil.end();
         if let Err(error) = self.datapath.proxy_down() {
             error!(%error, "on_proxy_down can't be put in force");
