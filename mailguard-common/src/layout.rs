@@ -105,6 +105,8 @@ pub mod map {
     pub const EVENT_PACE: &str = "EVENT_PACE";
     /// 0 ▶ [`crate::packet::Flow`], a CPU: the parsed packet, only while a program runs
     pub const SCRATCH: &str = "SCRATCH";
+    /// 0 ▶ 1 where the socket look-up program has answered, a CPU: only while a program asks it
+    pub const HOME: &str = "HOME";
 }
 
 /// What every program reads first.
@@ -113,7 +115,7 @@ pub mod map {
 pub struct Settings {
     /// Time of the proxy's last sign of life, nanoseconds of CLOCK_MONOTONIC; 0: it is down.
     pub heartbeat_ns: u64,
-    /// The network namespace that the maps are for (SO_NETNS_COOKIE); the programs don't look at it.
+    /// The network namespace that the maps are for (SO_NETNS_COOKIE); the programs can't compare it.
     pub netns_cookie: u64,
     /// 0: every packet passes.
     pub armed: u32,

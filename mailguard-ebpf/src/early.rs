@@ -10,6 +10,7 @@ use mailguard_common::decide::decide_early;
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Octets, Parsed, Version, parse};
 use mailguard_common::tags::{TAG_OCTETS, is_priority_only, is_tag};
 
+use crate::home::is_away;
 use crate::lookups::{Maps, Sender};
 use crate::maps::CONFIG;
 use crate::stats::{count, report};
@@ -67,6 +68,9 @@ fn judge<const START: usize>(ctx: *mut xdp_md) -> u32 {
     let length = frame.length as u32;
     let Some(settings) = CONFIG.get(0) else { return XDP_PASS };
     let Some((reason, rule)) = decide_early(&flow, settings, &Maps { frame }) else { return XDP_PASS };
+    if is_away(ctx.ctx.cast(), settings) {
+        return XDP_PASS;
+    }
     count(reason, Some(rule), length);
     report(reason, &flow, ctx.ingress_ifindex() as u32);
     XDP_DROP

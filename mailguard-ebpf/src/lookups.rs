@@ -8,8 +8,8 @@ use mailguard_common::layout::{Interface, RuleValue, ZONE_BITS, ban_key, host_bu
 use mailguard_common::packet::Flow;
 
 use crate::maps::{
-    ALLOW4, ALLOW6, BANS, BLACKLIST_HOSTS4, BLACKLIST_HOSTS6, BLACKLIST4, BLACKLIST6, BYPASS_DST4, BYPASS_DST6, BYPASS_MAC,
-    BYPASS_SRC4, BYPASS_SRC6,
+    ALLOW4, ALLOW6, BANS, BLACKLIST_HOSTS4, BLACKLIST_HOSTS6, BLACKLIST4, BLACKLIST6, BYPASS_DST4,
+    BYPASS_DST6, BYPASS_MAC, BYPASS_SRC4, BYPASS_SRC6,
 };
 
 /// A frame that knows who sent it.

@@ -7,6 +7,7 @@
 #![no_main]
 
 mod early;
+mod home;
 mod lookups;
 mod maps;
 mod reconnect;

@@ -3,9 +3,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use mailguard_common::layout::{
-    Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_ALLOW, MAX_BANS,
-    MAX_BLACKLIST4, MAX_BLACKLIST6, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING, MAX_RULES,
-    MAX_ZONES, NEAR_INTERFACES, Reconnection, RuleValue, Settings, Tuple,
+    Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_ALLOW,
+    MAX_BANS, MAX_BLACKLIST4, MAX_BLACKLIST6, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING,
+    MAX_RULES, MAX_ZONES, NEAR_INTERFACES, Reconnection, RuleValue, Settings, Tuple,
 };
 use mailguard_common::packet::Flow;
 
@@ -56,3 +56,5 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_OCTETS, 0
 pub(crate) static EVENT_PACE: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_REASONS, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static HOME: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

@@ -2,13 +2,18 @@
 //!
 //! The kernel then looks for a listener at the dialled address, where there is none of ours. `steer` has noted the
 //! tuple; this program, asked by that look-up, answers with the zone's listener, once.
+//!
+//! It belongs to the network namespace, which is what it tells programs that don't know where they are (`home`).
 
 use aya_ebpf::programs::SkLookupContext;
 use mailguard_common::layout::{BYPASSED, SMTP_PORT, Tuple};
 use mailguard_common::packet::mapped;
 
+use crate::home;
 use crate::maps::{LISTENERS, TWSYN};
 
+/// The verdict that ends the look-up: there is no socket.
+const SK_DROP: u32 = 0;
 /// The verdict that lets the look-up go on, with the socket that was assigned, if any.
 const SK_PASS: u32 = 1;
 const TCP: u32 = 6;
@@ -27,31 +32,36 @@ pub(crate) fn reconnect(ctx: &SkLookupContext) -> u32 {
     match family {
         AF_INET => answer_v4(ctx),
         AF_INET6 => answer_v6(ctx),
-        _ => {}
+        _ => SK_PASS,
     }
-    SK_PASS
 }
 
 // Two functions, not inlined: merged into one, the two reads would go by a computed context pointer, which the
 // verifier refuses.
 
 #[inline(never)]
-fn answer_v4(ctx: &SkLookupContext) {
+fn answer_v4(ctx: &SkLookupContext) -> u32 {
     let lookup = ctx.lookup;
     // SAFETY: the context is valid while the program runs.
-    let tuple = unsafe {
-        Tuple {
-            source: mapped((*lookup).remote_ip4.to_ne_bytes()),
-            destination: mapped((*lookup).local_ip4.to_ne_bytes()),
-            source_port: (*lookup).remote_port.to_ne_bytes(),
-            padding: [0; 2],
-        }
+    let (address, port) = unsafe { ((*lookup).remote_ip4, (*lookup).remote_port) };
+    if home::is_asked(address, port) {
+        home::answer();
+        return SK_DROP;
+    }
+    // SAFETY: as above.
+    let destination = unsafe { (*lookup).local_ip4 };
+    let tuple = Tuple {
+        source: mapped(address.to_ne_bytes()),
+        destination: mapped(destination.to_ne_bytes()),
+        source_port: port.to_ne_bytes(),
+        padding: [0; 2],
     };
     answer(ctx, &tuple);
+    SK_PASS
 }
 
 #[inline(never)]
-fn answer_v6(ctx: &SkLookupContext) {
+fn answer_v6(ctx: &SkLookupContext) -> u32 {
     let lookup = ctx.lookup;
     // SAFETY: as above.
     let tuple = unsafe {
@@ -63,6 +73,7 @@ fn answer_v6(ctx: &SkLookupContext) {
         }
     };
     answer(ctx, &tuple);
+    SK_PASS
 }
 
 #[inline(always)]

@@ -16,6 +16,7 @@ use mailguard_common::layout::{
 use mailguard_common::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Flow, Parsed, Version, parse};
 use mailguard_common::tags::{Behind, behind_tags, is_priority_only, is_tag};
 
+use crate::home::is_away;
 use crate::lookups::{Maps, Sender};
 use crate::maps::{CONFIG, IFACES_FAR, IFACES_NEAR, SCRATCH, TWSYN};
 use crate::reset::reset;
@@ -107,12 +108,7 @@ fn parse_loaded_v6(skb: *mut __sk_buff, start: u32, flow: &mut MaybeUninit<Flow>
 }
 
 #[inline(always)]
-fn parse_loaded(
-    skb: *mut __sk_buff,
-    version: Version,
-    start: u32,
-    flow: &mut MaybeUninit<Flow>,
-) -> Parsed {
+fn parse_loaded(skb: *mut __sk_buff, version: Version, start: u32, flow: &mut MaybeUninit<Flow>) -> Parsed {
     match version {
         Version::V4 => parse_loaded_v4(skb, start, flow),
         Version::V6 => parse_loaded_v6(skb, start, flow),
@@ -144,7 +140,7 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i
         return NEXT;
     }
     let Some(settings) = CONFIG.get(0) else { return NEXT };
-    if settings.armed == 0 {
+    if settings.armed == 0 || is_away(skb.cast(), settings) {
         return NEXT;
     }
     let Some(interface) = interface(ifindex) else { return NEXT };

@@ -30,9 +30,9 @@ pub const EARLY: &str = "mg_early";
 const EARLY_LINEAR: &str = "mg_early_linear";
 pub(super) const RECONNECT: &str = "mg_reconnect";
 
-/// Pin of the socket look-up program's link, and of its successor's while both are attached.
+/// Pin of the socket look-up program's link, and of its predecessor's while both are attached.
 pub(super) const RECONNECT_PIN: &str = "reconnect";
-const RECONNECT_SUCCESSOR: &str = "reconnect-successor";
+const RECONNECT_PREDECESSOR: &str = "reconnect-predecessor";
 
 /// Priority and handle of our filter at a clsact qdisc.
 pub(super) const FILTER_PRIORITY: u16 = 1;
@@ -308,20 +308,19 @@ fn pins_of_other_modes(pin: &str, device: &Device) -> Vec<String> {
     pins.into_iter().filter(|other| other != pin).collect()
 }
 
-/// One program for the namespace. Links of this kind can't be swapped: the new one is attached before the old one
-/// goes.
+/// One program for the namespace. Links of this kind can't be swapped: the new one is attached beside the old one, which
+/// [`attach`] takes off once no interface has a program any more that asks it where it is.
 pub(super) fn attach_reconnect(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), DatapathError> {
     let reconnect: &mut SkLookup = program(ebpf, RECONNECT)?;
-    let (path, successor) = (pins.link(RECONNECT_PIN), pins.link(RECONNECT_SUCCESSOR));
+    let (path, predecessor) = (pins.link(RECONNECT_PIN), pins.link(RECONNECT_PREDECESSOR));
     let mut attach = || -> Result<(), AttachError> {
         let id = reconnect.attach(File::open("/proc/thread-self/ns/net")?)?;
         let link: FdLink = reconnect.take_link(id)?.into();
-        pin_link(Ok(link), &successor)?;
-        if path.exists() {
-            std::fs::remove_file(&path)?;
+        // One that a start left which didn't come to its end is the one that is asked.
+        if path.exists() && !predecessor.exists() {
+            std::fs::rename(&path, &predecessor)?;
         }
-        std::fs::rename(&successor, &path)?;
-        Ok(())
+        pin_link(Ok(link), &path)
     };
     attach().map_err(DatapathError::program(RECONNECT, None))
 }

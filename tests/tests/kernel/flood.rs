@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mailguard_tests::frames::{Wire, ethernet, mac, syn};
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, LAN, SERVER4, SERVER6};
+use mailguard_tests::peers::wait_until;
 
 use crate::firewall::{Answer, Firewall};
 
@@ -57,4 +58,23 @@ fn a_client_gets_through_beside_a_flood_from_a_real_host() {
     check(&firewall, CLIENT4.into(), SERVER4.into(), |_| CLIENT4_SECOND.into());
     check(&firewall, CLIENT6.into(), SERVER6.into(), |_| CLIENT6.into());
     assert!(firewall.packets("intercepted") > u64::from(SYNS) / 2, "most of the flood met the listener");
+}
+
+/// Without a proxy the programs ask for each packet whether they are where they were attached.
+#[test]
+fn without_a_proxy_nothing_of_a_flood_passes() {
+    let mut firewall = Firewall::new("");
+    firewall.silence();
+    wait_until("on_proxy_down is in force", || firewall.dial(SERVER4) == Answer::Nobody).unwrap();
+    let wire = Wire::open(&firewall.topology.client, "eth0");
+    let router = mac(&firewall.topology.firewall, LAN);
+    for (client, server) in [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]
+    {
+        let before = firewall.packets("proxy-down-blocked");
+        let ports = (0..SYNS).map(|number| 1_024 + number as u16 % 60_000);
+        wire.send_all(ports.map(|port| ethernet(router, wire.mac, None, &syn(client, port, server))));
+        let blocked = || firewall.packets("proxy-down-blocked") - before;
+        wait_until("each SYN is blocked", || blocked() == u64::from(SYNS))
+            .unwrap_or_else(|error| panic!("{error}: {} of {SYNS}", blocked()));
+    }
 }

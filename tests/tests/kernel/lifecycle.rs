@@ -193,7 +193,7 @@ fn unloading_leaves_nothing() {
         assert!(rules("-6").contains("iif lan0 lookup 2525"), "{}", rules("-6"));
 
         let removed = firewall.unload();
-        assert_eq!((removed.programs, removed.maps, removed.routes), (5, 23, 4), "{hook:?}");
+        assert_eq!((removed.programs, removed.maps, removed.routes), (5, 24, 4), "{hook:?}");
         let host = &firewall.topology.firewall;
         for family in ["-4", "-6"] {
             assert!(!host.ip_output(&format!("{family} rule")).unwrap().contains("2525"));

@@ -7,13 +7,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
+use mailguard_tests::appliance::Appliance;
 use mailguard_tests::frames::{ACK, RST, SYN, TCP, VLAN, Wire, checksum, ethernet, ipv4, ipv6, mac, segment};
 use mailguard_tests::netns::{
-    BRIDGE, CLIENT4, CLIENT6, FIREWALL4, FIREWALL6, LAN, Namespace, SERVER4, SERVER6,
+    BRIDGE, CLIENT4, CLIENT4_SECOND, CLIENT6, FIREWALL4, FIREWALL6, LAN, Namespace, SERVER4, SERVER6,
+    Topology,
 };
 use mailguard_tests::peers::wait_until;
 
-use crate::firewall::{Answer, Firewall, ZONES, hooks};
+use crate::firewall::{Answer, Firewall, Session, ZONES, hooks};
 use crate::servers::Server;
 
 #[test]
@@ -27,13 +29,17 @@ fn a_bridge_is_an_interface_like_any_other() {
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
 }
 
-#[test]
-fn an_interface_that_was_moved_away_is_let_alone() {
-    for hook in hooks() {
-        let mut firewall = Firewall::idle(ZONES);
-        firewall.start_on(hook);
+/// A network namespace that has the firewall's interface towards the client now, and the addresses that the client dials.
+struct Elsewhere {
+    // Before the namespace, whose they are.
+    _servers: Vec<Server>,
+    _namespace: Namespace,
+}
+
+impl Elsewhere {
+    fn take_from(topology: &Topology) -> Self {
         let elsewhere = Namespace::new("elsewhere").unwrap();
-        firewall.topology.firewall.ip(&format!("link set {LAN} netns {}", elsewhere.name())).unwrap();
+        topology.firewall.ip(&format!("link set {LAN} netns {}", elsewhere.name())).unwrap();
         for (interface, address) in [
             (LAN, format!("{FIREWALL4}/24")),
             (LAN, format!("{FIREWALL6}/64 nodad")),
@@ -43,7 +49,84 @@ fn an_interface_that_was_moved_away_is_let_alone() {
             elsewhere.ip(&format!("link set {interface} up")).unwrap();
             elsewhere.ip(&format!("address add {address} dev {interface}")).unwrap();
         }
-        let _servers = Server::start(&elsewhere, 25);
+        Self { _servers: Server::start(&elsewhere, 25), _namespace: elsewhere }
+    }
+}
+
+/// Clients, and whom each dials: the second one is blacklisted.
+const DIALS: [(IpAddr, IpAddr); 3] = [
+    (IpAddr::V4(CLIENT4), IpAddr::V4(SERVER4)),
+    (IpAddr::V4(CLIENT4_SECOND), IpAddr::V4(SERVER4)),
+    (IpAddr::V6(CLIENT6), IpAddr::V6(SERVER6)),
+];
+
+/// Who answers each of [`DIALS`]; all at one time, for whoever isn't answered waits.
+fn answers(topology: &Topology) -> [Answer; 3] {
+    std::thread::scope(|scope| {
+        let dial = |(client, server): (IpAddr, IpAddr)| {
+            scope.spawn(move || {
+                let session = Session::open(&topology.client, Some((client, 0).into()), (server, 25).into());
+                session.map_or_else(|answer| answer, |session| session.answer)
+            })
+        };
+        DIALS.map(dial).map(|thread| thread.join().expect("a dialler"))
+    })
+}
+
+/// `at_home` answers before the interface is moved, nobody running; the others everybody afterwards.
+#[track_caller]
+fn check_moved_while_nobody_runs(topology: &Topology, at_home: &[Answer; 3], what: &str) {
+    wait_until("on_proxy_down is in force", || answers(topology) == *at_home)
+        .unwrap_or_else(|error| panic!("{what}: {error}: {:?}", answers(topology)));
+    let _elsewhere = Elsewhere::take_from(topology);
+    let let_alone = DIALS.map(|(client, _)| Answer::server(client));
+    wait_until("the clients see who has the interface now", || answers(topology) == let_alone)
+        .unwrap_or_else(|error| panic!("{what}: {error}: {:?}", answers(topology)));
+}
+
+#[test]
+fn an_interface_that_is_moved_away_while_nobody_runs_is_let_alone() {
+    let [first, _, third] = DIALS.map(|(client, _)| Answer::server(client));
+    let nobody = || Answer::Nobody;
+    // In XDP, too, with the one, and without it with the other.
+    for (mode, xdp, at_home) in [
+        ("block", "generic", [nobody(), nobody(), nobody()]),
+        ("bypass", "generic", [first.clone(), nobody(), third.clone()]),
+        ("bypass", "off", [first, nobody(), third]),
+    ] {
+        let settings = format!(
+            "[kernel]\non_proxy_down = \"{mode}\"\nxdp = \"{xdp}\"\n\
+             [access]\nblacklist_clients = [\"{CLIENT4_SECOND}\"]\n"
+        );
+        let topology = Topology::new().expect("namespaces");
+        let _servers = Server::start(&topology.server, 25);
+        let place = |program: &str| topology.firewall.command(program);
+        let config = format!("hostname = \"mailguard.example.org\"\n{ZONES}{settings}");
+        let mut appliance = Appliance::start(&place, &config).expect("mailguard runs");
+        appliance.kill().expect("killed");
+        check_moved_while_nobody_runs(&topology, &at_home, &format!("{mode}, xdp {xdp}"));
+    }
+    // The program itself takes the best hook that there is.
+    for hook in hooks() {
+        let settings = format!("[access]\nblacklist_clients = [\"{CLIENT4_SECOND}\"]\n");
+        let mut firewall = Firewall::idle(&format!("{ZONES}{settings}"));
+        firewall.start_on(hook);
+        firewall.stop();
+        firewall.kill_proxy();
+        check_moved_while_nobody_runs(
+            &firewall.topology,
+            &[nobody(), nobody(), nobody()],
+            &format!("{hook:?}"),
+        );
+    }
+}
+
+#[test]
+fn an_interface_that_was_moved_away_is_let_alone() {
+    for hook in hooks() {
+        let mut firewall = Firewall::idle(ZONES);
+        firewall.start_on(hook);
+        let _elsewhere = Elsewhere::take_from(&firewall.topology);
         assert!(firewall.follow_interfaces());
         for (client, server) in
             [(IpAddr::from(CLIENT4), IpAddr::from(SERVER4)), (CLIENT6.into(), SERVER6.into())]

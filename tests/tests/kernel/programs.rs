@@ -10,7 +10,7 @@ use mailguard_common::tags::MAX_PRIORITY_TAGS;
 use mailguard_tests::frames::{
     ACK, PROVIDER_VLAN, RST, SYN, TCP, VLAN, checksum, ethernet, ipv4, ipv6, pseudo_header, segment, tagged,
 };
-use mailguard_tests::programs::{EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
+use mailguard_tests::programs::{ALIVE, EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
 
 const NEXT: i32 = -1;
 const SHOT: i32 = 2;
@@ -39,7 +39,7 @@ fn frame(source: IpAddr, port: u16, flags: u8, data: &[u8]) -> Vec<u8> {
 fn programs(action: u32) -> Programs {
     let mut programs = Programs::load().expect("root, and cargo xtask build");
     let populated = HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST6;
-    programs.settings(Settings { armed: 1, populated, ..Settings::default() }).unwrap();
+    programs.settings(Settings { heartbeat_ns: ALIVE, armed: 1, populated, ..Settings::default() }).unwrap();
     programs.interface(Interface { duties: INTERFACE_CHECKS, ethernet: 1, ..Interface::default() }).unwrap();
     programs.blacklist_host(LISTED4.into(), RuleValue { rule: 1, action }).unwrap();
     programs.network(map::BLACKLIST6, LISTED6.into(), 64, RuleValue { rule: 2, action }).unwrap();
@@ -88,9 +88,30 @@ fn nothing_is_done_while_not_armed_or_on_another_interface() {
     assert_eq!(disarmed.run(STEER, &listed).unwrap().verdict, NEXT);
     assert_eq!(disarmed.run(EARLY, &listed).unwrap().verdict, XDP_PASS);
     let mut fresh = Programs::load().unwrap();
-    fresh.settings(Settings { armed: 1, populated: HAS_BLACKLIST_HOSTS4, ..Settings::default() }).unwrap();
+    fresh
+        .settings(Settings {
+            heartbeat_ns: ALIVE,
+            armed: 1,
+            populated: HAS_BLACKLIST_HOSTS4,
+            ..Settings::default()
+        })
+        .unwrap();
     fresh.blacklist_host(LISTED4.into(), RuleValue { rule: 1, action: ACTION_DROP }).unwrap();
     assert_eq!(fresh.run(STEER, &listed).unwrap().verdict, NEXT, "an interface of no zone");
+}
+
+#[test]
+fn nothing_is_done_without_a_proxy_where_the_socket_look_up_is_anothers() {
+    let mut programs = programs(ACTION_DROP);
+    let populated = HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST6;
+    for (heartbeat_ns, steer, early) in [(ALIVE, SHOT, XDP_DROP), (0, NEXT, XDP_PASS), (1, NEXT, XDP_PASS)] {
+        programs.settings(Settings { heartbeat_ns, armed: 1, populated, ..Settings::default() }).unwrap();
+        for listed in [IpAddr::from(LISTED4), LISTED6.into()] {
+            let listed = frame(listed, 25, SYN, b"");
+            assert_eq!(programs.run(STEER, &listed).unwrap().verdict, steer, "{heartbeat_ns}");
+            assert_eq!(programs.run(EARLY, &listed).unwrap().verdict, early, "{heartbeat_ns}");
+        }
+    }
 }
 
 #[test]
@@ -148,7 +169,7 @@ fn nobody_is_answered_with_a_reset_behind_tags() {
 fn bypass_and_exceptions_come_before_the_list() {
     let mut programs = programs(ACTION_DROP);
     let populated = HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST4 | HAS_BYPASS_DST4;
-    programs.settings(Settings { armed: 1, populated, ..Settings::default() }).unwrap();
+    programs.settings(Settings { heartbeat_ns: ALIVE, armed: 1, populated, ..Settings::default() }).unwrap();
     programs
         .network(
             map::BLACKLIST4,

@@ -9,7 +9,7 @@ use mailguard_common::layout::{
     INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, RuleValue, Settings, map,
 };
 use mailguard_tests::frames::{ACK, SYN, TCP, ethernet, ipv4, ipv6, segment};
-use mailguard_tests::programs::{EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
+use mailguard_tests::programs::{ALIVE, EARLY, EMPTY_TC, EMPTY_XDP, Programs, STEER};
 
 use super::samples::Samples;
 use crate::{build, setup};
@@ -161,7 +161,7 @@ fn programs(entries: u32, listed: Listed) -> Result<Programs> {
         Listed::Host => HAS_BLACKLIST_HOSTS4 | HAS_BLACKLIST_HOSTS6 | HAS_BLACKLIST4,
         Listed::Network => HAS_BLACKLIST4 | HAS_BLACKLIST6,
     };
-    programs.settings(Settings { armed: 1, populated, ..Settings::default() })?;
+    programs.settings(Settings { heartbeat_ns: ALIVE, armed: 1, populated, ..Settings::default() })?;
     programs.interface(Interface {
         duties: INTERFACE_CHECKS | INTERFACE_STEERS | INTERFACE_SERVES,
         ethernet: 1,
