@@ -4,7 +4,6 @@
 //! conversation with it to `delivery`. Whoever asks about the same recipient meanwhile waits for the same answer.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use mailguard_core::finding::{Finding, Outcome};
 use mailguard_core::mail::ForwardPath;
 use mailguard_core::outcome::Report;
 use mailguard_core::policy::verification::{Word, judge};
+use mailguard_core::route::{NextHop, Route};
 use mailguard_core::smtp::{EnhancedStatus, Severity};
 use moka::Expiry;
 use moka::future::Cache;
@@ -45,12 +45,12 @@ const UNANSWERED_TIME: Duration = Duration::from_secs(30);
 /// Verifies recipients.
 pub struct Verification {
     delivery: Arc<Delivery>,
-    known: Cache<(SocketAddr, ForwardPath), Finding>,
+    known: Cache<(NextHop, ForwardPath), Finding>,
     /// Servers that can't be asked, and why.
-    gone: Cache<SocketAddr, Report>,
+    gone: Cache<NextHop, Report>,
     /// Servers of which the log said a while ago that they object to us.
-    objecting: Cache<SocketAddr, ()>,
-    turns: Mutex<HashMap<SocketAddr, Arc<Semaphore>>>,
+    objecting: Cache<NextHop, ()>,
+    turns: Mutex<HashMap<NextHop, Arc<Semaphore>>>,
 }
 
 impl Verification {
@@ -67,22 +67,23 @@ impl Verification {
         }
     }
 
-    /// Whether `server` takes mail for `forward_path`: what is remembered, or what it says now. Who asks for what another one
+    /// Whether the servers of `route` take mail for `forward_path`: what is remembered, or what it says now. Who asks for what another one
     /// has asked for already waits for that answer.
-    pub async fn verify(&self, config: &Config, server: SocketAddr, forward_path: &ForwardPath) -> Finding {
+    pub async fn verify(&self, config: &Config, route: &Route, forward_path: &ForwardPath) -> Finding {
+        let server = &route.next_hop;
         let asked = async {
-            let word = self.ask(config, server, forward_path).await;
+            let word = self.ask(config, route, forward_path).await;
             if let Word::Gone(report) = &word {
-                self.gone.insert(server, report.clone()).await;
+                self.gone.insert(server.clone(), report.clone()).await;
             }
             let finding = judge(forward_path, &word);
-            if objects(&word, &finding) && self.objecting.get(&server).await.is_none() {
-                self.objecting.insert(server, ()).await;
+            if objects(&word, &finding) && self.objecting.get(server).await.is_none() {
+                self.objecting.insert(server.clone(), ()).await;
                 warn!(%server, reason = finding.reason, "a server doesn't say whom it knows");
             }
             finding
         };
-        self.known.get_with((server, forward_path.clone()), asked).await
+        self.known.get_with((server.clone(), forward_path.clone()), asked).await
     }
 
     /// Forgets everything: another configuration may ask in another way.
@@ -91,26 +92,30 @@ impl Verification {
         self.gone.invalidate_all();
     }
 
-    async fn ask(&self, config: &Config, server: SocketAddr, forward_path: &ForwardPath) -> Word {
-        if let Some(report) = self.gone.get(&server).await {
+    async fn ask(&self, config: &Config, route: &Route, forward_path: &ForwardPath) -> Word {
+        let server = &route.next_hop;
+        if let Some(report) = self.gone.get(server).await {
             return Word::Nothing(report);
         }
         // A crowd before a server's door says nothing of the server.
         let Ok(_turn) = timeout(TURN_TIME, self.turn(server)).await else {
             return Word::Nothing(crowded(server));
         };
-        if let Some(report) = self.gone.get(&server).await {
+        if let Some(report) = self.gone.get(server).await {
             return Word::Nothing(report);
         }
-        self.delivery.verify(config, server, forward_path).await
+        self.delivery.verify(config, route, forward_path).await
     }
 
-    async fn turn(&self, server: SocketAddr) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self, server: &NextHop) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             // Who waits or asks holds one, too.
             turns.retain(|_, turns| Arc::strong_count(turns) > 1);
-            turns.entry(server).or_insert_with(|| Arc::new(Semaphore::new(MAX_QUESTIONS_A_SERVER))).clone()
+            turns
+                .entry(server.clone())
+                .or_insert_with(|| Arc::new(Semaphore::new(MAX_QUESTIONS_A_SERVER)))
+                .clone()
         };
         turns.acquire_owned().await.ok()
     }
@@ -118,10 +123,10 @@ impl Verification {
 
 struct AsLongAsItHolds;
 
-impl Expiry<(SocketAddr, ForwardPath), Finding> for AsLongAsItHolds {
+impl Expiry<(NextHop, ForwardPath), Finding> for AsLongAsItHolds {
     fn expire_after_create(
         &self,
-        _: &(SocketAddr, ForwardPath),
+        _: &(NextHop, ForwardPath),
         finding: &Finding,
         _: Instant,
     ) -> Option<Duration> {
@@ -144,7 +149,7 @@ fn holds_for(finding: &Finding) -> Duration {
     }
 }
 
-fn crowded(server: SocketAddr) -> Report {
+fn crowded(server: &NextHop) -> Report {
     Report::ours(
         EnhancedStatus::new(4, 4, 5),
         server.to_string(),
@@ -157,7 +162,11 @@ fn crowded(server: SocketAddr) -> Report {
 
 #[cfg(test)]
 mod tests {
-    use mailguard_core::mail::Mailbox;
+    use std::net::SocketAddr;
+
+    use mailguard_core::config::model::{IncomingDomain, MailServer};
+    use mailguard_core::mail::{Domain, Mailbox};
+    use mailguard_core::route;
     use mailguard_core::smtp::{Reply, ReplyCode};
 
     use super::*;
@@ -185,6 +194,12 @@ mod tests {
         (Verification::new(Arc::new(Delivery::default())), fixture::config(folder.path()))
     }
 
+    fn to(config: &Config, server: SocketAddr) -> Route {
+        let domain = Domain::parse("here.test").unwrap();
+        let servers = vec![MailServer::Address(server)];
+        route::to_incoming(config, &IncomingDomain { domain, subdomains: false, servers, balance: false })
+    }
+
     fn user(number: usize) -> ForwardPath {
         ForwardPath::Mailbox(Mailbox::parse(&format!("u{number}@here.test")).unwrap())
     }
@@ -199,7 +214,7 @@ mod tests {
         let (verification, config) = verification();
         let ask = |number: usize| {
             let (verification, config) = (&verification, &config);
-            async move { said(&verification.verify(config, server.address, &user(number)).await) }
+            async move { said(&verification.verify(config, &to(config, server.address), &user(number)).await) }
         };
         for _ in 0..3 {
             let unknown = || "Recipient unknown".to_owned();
@@ -214,7 +229,7 @@ mod tests {
         let server = ScriptedServer::start("127.0.0.1:0", &["close", "S: 220 mx.test ESMTP"]).await;
         let (verification, config) = verification();
         for number in 0..3 {
-            let finding = verification.verify(&config, server.address, &user(number)).await;
+            let finding = verification.verify(&config, &to(&config, server.address), &user(number)).await;
             assert_eq!(said(&finding), "Recipient can't be verified now, try later");
         }
         assert_eq!(server.scripts_left(), 1);
@@ -229,7 +244,7 @@ mod tests {
         let asked = (0..3 * MAX_QUESTIONS_A_SERVER).map(|number| {
             let (verification, config) = (&verification, &config);
             let address = listener.local_addr().unwrap();
-            async move { said(&verification.verify(config, address, &user(number)).await) }
+            async move { said(&verification.verify(config, &to(config, address), &user(number)).await) }
         });
         let answers = futures::future::join_all(asked).await;
         let unverified = "Recipient can't be verified now, try later";
@@ -244,25 +259,31 @@ mod tests {
     async fn a_crowd_before_its_door_does_not_make_a_server_gone() {
         let (verification, config) = verification();
         let server = server(&["250 2.1.5 ok", "250 2.1.5 ok"]).await;
+        let hop = NextHop::Address(server.address);
         let turns: Vec<_> =
-            futures::future::join_all((0..MAX_QUESTIONS_A_SERVER).map(|_| verification.turn(server.address)))
-                .await;
+            futures::future::join_all((0..MAX_QUESTIONS_A_SERVER).map(|_| verification.turn(&hop))).await;
         tokio::time::pause();
-        let late = verification.verify(&config, server.address, &user(1)).await;
+        let late = verification.verify(&config, &to(&config, server.address), &user(1)).await;
         tokio::time::resume();
         assert_eq!(said(&late), "Recipient can't be verified now, try later");
         drop(turns);
-        assert_eq!(said(&verification.verify(&config, server.address, &user(0)).await), "taken");
+        assert_eq!(
+            said(&verification.verify(&config, &to(&config, server.address), &user(0)).await),
+            "taken"
+        );
         // Known until it is forgotten.
-        assert_eq!(verification.verify(&config, server.address, &user(1)).await, late);
+        assert_eq!(verification.verify(&config, &to(&config, server.address), &user(1)).await, late);
         verification.forget();
-        assert_eq!(said(&verification.verify(&config, server.address, &user(1)).await), "taken");
+        assert_eq!(
+            said(&verification.verify(&config, &to(&config, server.address), &user(1)).await),
+            "taken"
+        );
     }
 
     #[test]
     fn a_refusal_holds_shorter_than_a_welcome_and_an_outage_shortest() {
         let holds = |word: Word| holds_for(&judge(&user(0), &word));
-        let report = crowded("127.0.0.1:25".parse().unwrap());
+        let report = crowded(&NextHop::Address("127.0.0.1:25".parse().unwrap()));
         let no_such_user =
             Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, EnhancedStatus::new(5, 1, 1), "no such user");
         let refused =

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use crate::config::model::MailServer;
+use crate::config::syntax::MAIL_SERVER;
 use crate::mail::{Domain, ForwardPath};
 use crate::route::{NextHop, Route};
 
@@ -16,7 +18,7 @@ pub enum Destination {
     Domain(Domain),
     /// `10.0.0.25`: what goes to this address because it is configured, or was dialled.
     Address(IpAddr),
-    /// `10.0.0.25:25`, `relay.example.net:587`, `mx:example.com`: one next hop, as lists show it.
+    /// `10.0.0.25:25`, `relay.example.net:587`, `mx:example.com`, `10.0.0.25:25,10.0.0.26:25`: one next hop, as lists show it.
     NextHop(NextHop),
 }
 
@@ -34,15 +36,51 @@ impl Destination {
             Destination::All => true,
             Destination::Domain(domain) => {
                 let to = recipient.mailbox().and_then(|mailbox| mailbox.domain());
-                let by_name = matches!(&route.next_hop, NextHop::Host(name, _) if name == domain);
+                let by_name = names(&route.next_hop).any(|name| name == domain);
                 by_name || to.is_some_and(|to| to.is_within(domain))
             }
             Destination::Address(address) => {
-                matches!(&route.next_hop, NextHop::Address(server) if server.ip() == *address)
+                let mut servers = addresses(&route.next_hop);
+                servers.any(|server| server.ip() == *address)
+            }
+            Destination::NextHop(NextHop::Servers { servers: meant, .. }) => {
+                matches!(&route.next_hop, NextHop::Servers { servers, .. } if servers == meant)
             }
             Destination::NextHop(next_hop) => route.next_hop == *next_hop,
         }
     }
+}
+
+/// The hosts that a next hop is, where it is written by name.
+fn names(hop: &NextHop) -> impl Iterator<Item = &Domain> {
+    let (one, several) = match hop {
+        NextHop::Host(name, _) => (Some(name), &[][..]),
+        NextHop::Servers { servers, .. } => (None, servers.as_slice()),
+        NextHop::Address(_) | NextHop::Mx(_) => (None, &[][..]),
+    };
+    one.into_iter().chain(several.iter().filter_map(|server| match server {
+        MailServer::Host(name, _) => Some(name),
+        MailServer::Address(_) => None,
+    }))
+}
+
+/// The addresses that a next hop is, where it is written by them.
+fn addresses(hop: &NextHop) -> impl Iterator<Item = &SocketAddr> {
+    let (one, several) = match hop {
+        NextHop::Address(address) => (Some(address), &[][..]),
+        NextHop::Servers { servers, .. } => (None, servers.as_slice()),
+        NextHop::Host(..) | NextHop::Mx(_) => (None, &[][..]),
+    };
+    one.into_iter().chain(several.iter().filter_map(|server| match server {
+        MailServer::Address(address) => Some(address),
+        MailServer::Host(..) => None,
+    }))
+}
+
+/// Whether two servers or more are named, each with its port.
+fn several(text: &str) -> Option<Vec<MailServer>> {
+    let server = |text: &str| (text.contains(':')).then(|| (MAIL_SERVER.parse)(text).ok()).flatten();
+    text.contains(',').then(|| text.split(',').map(server).collect()).flatten()
 }
 
 impl FromStr for Destination {
@@ -62,6 +100,9 @@ impl FromStr for Destination {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Destination::NextHop(NextHop::Address(address)));
         }
+        if let Some(servers) = several(text) {
+            return Ok(Destination::NextHop(NextHop::Servers { servers, balance: false }));
+        }
         match text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) {
             None => Ok(Destination::Domain(domain(text)?)),
             Some((name, Ok(port))) => Ok(Destination::NextHop(NextHop::Host(domain(name)?, port))),
@@ -80,6 +121,13 @@ impl fmt::Display for Destination {
             Destination::NextHop(NextHop::Address(address)) => address.fmt(f),
             Destination::NextHop(NextHop::Host(name, port)) => write!(f, "{}:{port}", name.ascii()),
             Destination::NextHop(NextHop::Mx(domain)) => write!(f, "mx:{}", domain.ascii()),
+            Destination::NextHop(NextHop::Servers { servers, .. }) => {
+                let shown = servers.iter().map(|server| match server {
+                    MailServer::Address(address) => address.to_string(),
+                    MailServer::Host(name, port) => format!("{}:{port}", name.ascii()),
+                });
+                f.write_str(&shown.collect::<Vec<_>>().join(","))
+            }
         }
     }
 }
@@ -110,6 +158,11 @@ mod tests {
         let (mx, address) =
             (NextHop::Mx(domain("d.test")), NextHop::Address("192.0.2.1:25".parse().unwrap()));
         let relay = NextHop::Host(domain("relay.test"), 587);
+        let servers = vec![
+            MailServer::Address("192.0.2.2:25".parse().unwrap()),
+            MailServer::Host(domain("mx.test"), 26),
+        ];
+        let several = NextHop::Servers { servers, balance: true };
         for (destination, next_hop, expect) in [
             ("all", &mx, true),
             ("d.test", &mx, true),
@@ -127,6 +180,11 @@ mod tests {
             ("192.0.2.1:25", &address, true),
             ("192.0.2.1:26", &address, false),
             ("192.0.2.2", &address, false),
+            ("192.0.2.2", &several, true),
+            ("192.0.2.1:25", &several, false),
+            ("mx.test", &several, true),
+            ("192.0.2.2:25,MX.test:26", &several, true),
+            ("mx.test:26,192.0.2.2:25", &several, false),
         ] {
             assert_eq!(covers(destination, "a@d.test", next_hop.clone()), expect, "{destination} {next_hop}");
         }
@@ -141,6 +199,7 @@ mod tests {
             "[2001:db8::1]:25",
             "mx:example.com",
             "relay.example.net:587",
+            "10.0.0.25:25,[2001:db8::1]:26,mx.example.net:25",
         ] {
             assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
         }
@@ -149,7 +208,7 @@ mod tests {
         {
             assert_eq!(text.parse::<Destination>().unwrap().to_string(), expect);
         }
-        for text in ["relay.test:abc", "", "a b", "mx:", ":25", "-", "a@b.c"] {
+        for text in ["relay.test:abc", "", "a b", "mx:", ":25", "-", "a@b.c", "10.0.0.1:25,", "a,b"] {
             assert!(text.parse::<Destination>().is_err(), "{text}");
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::config::model::MailServer;
 use crate::lookup::Lookup;
 use crate::mail::Domain;
 use crate::reach;
@@ -173,6 +174,43 @@ pub fn host_targets(
     }
 }
 
+/// A server that the configuration names among others, and the port where it listens.
+pub type ServerTarget = (Target, u16);
+
+/// The addresses of `servers` in the order to try them, `addresses` being what the DNS says of each. Where they take turns the
+/// seed says with whom it begins. One that the DNS doesn't know is as one that is away.
+pub fn server_targets(
+    servers: &[MailServer],
+    addresses: &[Lookup<Vec<IpAddr>>],
+    balance: bool,
+    seed: u64,
+) -> Result<Vec<ServerTarget>, NoRoute> {
+    let first = match usize::try_from(seed % servers.len().max(1) as u64) {
+        Ok(first) if balance => first,
+        _ => 0,
+    };
+    let mut resolved: Vec<_> = servers.iter().zip(addresses).collect();
+    let first = first.min(resolved.len());
+    resolved.rotate_left(first);
+    let (mut found, mut missing) = (Vec::new(), None);
+    for (server, addresses) in resolved {
+        match server {
+            MailServer::Address(address) => {
+                found.push((Target { name: None, address: address.ip() }, address.port()));
+            }
+            MailServer::Host(name, port) => match host_targets(name, addresses.clone(), seed) {
+                Ok(targets) => found.extend(targets.into_iter().map(|target| (target, *port))),
+                Err(none) => missing = missing.or(Some(none)),
+            },
+        }
+    }
+    found.truncate(MAX_TARGETS);
+    match missing {
+        Some(none) if found.is_empty() => Err(none),
+        _ => Ok(found),
+    }
+}
+
 /// Both families in turn, so that one without a way costs one wait, not all; IPv6 first (RFC 6724).
 fn in_turn(addresses: Vec<IpAddr>, seed: u64) -> Vec<IpAddr> {
     let (mut v6, mut v4): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv6);
@@ -249,6 +287,31 @@ mod tests {
         let mut turned = list;
         turned.reverse();
         assert_eq!(names(&list, 7), names(&turned, 7));
+    }
+
+    #[test]
+    fn servers_that_are_named_in_their_order_or_in_turn() {
+        let address = |text: &str| MailServer::Address(text.parse().unwrap());
+        let servers =
+            [address("10.0.0.1:25"), MailServer::Host(domain("mx.test"), 26), address("[2001:db8::3]:27")];
+        let known = |answer| [Lookup::Absent, answer, Lookup::Absent];
+        let found = || known(Lookup::Found(vec!["10.0.0.2".parse().unwrap()]));
+        let order = |addresses: &[Lookup<Vec<IpAddr>>], balance, seed| {
+            let targets = server_targets(&servers, addresses, balance, seed).unwrap();
+            let shown = targets.iter().map(|(target, port)| format!("{} {port}", target.address));
+            shown.collect::<Vec<_>>().join(", ")
+        };
+        for seed in 0..9 {
+            assert_eq!(order(&found(), false, seed), "10.0.0.1 25, 10.0.0.2 26, 2001:db8::3 27");
+        }
+        assert_eq!(order(&found(), true, 4), "10.0.0.2 26, 2001:db8::3 27, 10.0.0.1 25");
+        assert_eq!(order(&found(), true, 5), "2001:db8::3 27, 10.0.0.1 25, 10.0.0.2 26");
+        // What the DNS doesn't know, or can't say, is away.
+        for away in [Lookup::Absent, Lookup::Unavailable("timeout".to_owned())] {
+            assert_eq!(order(&known(away), false, 0), "10.0.0.1 25, 2001:db8::3 27");
+        }
+        let nobody = server_targets(&servers[1..2], &[Lookup::Absent], true, 0).unwrap_err();
+        assert_eq!((nobody.status.to_string(), nobody.transient), ("4.4.4".to_owned(), true));
     }
 
     #[test]

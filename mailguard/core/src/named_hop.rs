@@ -10,7 +10,7 @@ use crate::config::model::{Config, HeloName, RouteSmarthost};
 use crate::config::value::quoted;
 use crate::config::{ConfigError, Data, Problem, Value};
 use crate::mail::Domain;
-use crate::route::{NextHop, Route, by_smarthost, to_incoming};
+use crate::route::{NextHop, Route, by_smarthost, to_servers};
 
 /// Where the configuration names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,8 +19,8 @@ pub enum Naming {
     Smarthost,
     /// The `[[domain_route]]` of this number has a smarthost of its own.
     DomainRoute(usize),
-    /// The `[[incoming_domain]]` of this number.
-    IncomingDomain(usize),
+    /// The `[[incoming_domain]]` of this number, and the server of that number where it has several.
+    IncomingDomain(usize, Option<usize>),
 }
 
 /// Its key path.
@@ -29,7 +29,10 @@ impl fmt::Display for Naming {
         match self {
             Naming::Smarthost => f.write_str("smarthost.address"),
             Naming::DomainRoute(index) => write!(f, "domain_route[{index}].smarthost.address"),
-            Naming::IncomingDomain(index) => write!(f, "incoming_domain[{index}].server"),
+            Naming::IncomingDomain(index, None) => write!(f, "incoming_domain[{index}].server"),
+            Naming::IncomingDomain(index, Some(number)) => {
+                write!(f, "incoming_domain[{index}].server[{number}]")
+            }
         }
     }
 }
@@ -44,12 +47,19 @@ impl Naming {
         match self {
             Naming::Smarthost => root.at(&["smarthost", "address"]),
             Naming::DomainRoute(index) => nth("domain_route", index)?.at(&["smarthost", "address"]),
-            Naming::IncomingDomain(index) => nth("incoming_domain", index)?.get("server"),
+            Naming::IncomingDomain(index, number) => {
+                let value = nth("incoming_domain", index)?.get("server")?;
+                match (&value.data, number) {
+                    (Data::Array(servers), Some(number)) => servers.get(number),
+                    // A list of one, too: there is nobody else to be meant.
+                    _ => Some(value),
+                }
+            }
         }
     }
 }
 
-/// Every next hop that `config` names, in its order, with the way there.
+/// Every next hop that `config` names, in its order, with the way there; each server of a list by itself.
 pub fn named_hops(config: &Config) -> impl Iterator<Item = (Naming, Route)> + '_ {
     let general = config.smarthost.iter().map(|host| (Naming::Smarthost, by_smarthost(host, None)));
     let own = config.domain_routes.iter().enumerate().filter_map(|(index, rule)| match &rule.smarthost {
@@ -59,8 +69,13 @@ pub fn named_hops(config: &Config) -> impl Iterator<Item = (Naming, Route)> + '_
         RouteSmarthost::General | RouteSmarthost::Without => None,
     });
     let incoming = config.incoming_domains.iter().enumerate();
-    let incoming =
-        incoming.map(|(index, domain)| (Naming::IncomingDomain(index), to_incoming(config, domain.server)));
+    let incoming = incoming.flat_map(move |(index, domain)| {
+        domain.servers.iter().enumerate().map(move |(number, server)| {
+            let number = (domain.servers.len() > 1).then_some(number);
+            let route = to_servers(config, std::slice::from_ref(server), false);
+            (Naming::IncomingDomain(index, number), route)
+        })
+    });
     general.chain(own).chain(incoming)
 }
 
@@ -81,7 +96,7 @@ pub fn ourselves(config: &Config, root: &Value, listens: impl Fn(SocketAddr) -> 
         let problem = match &route.next_hop {
             NextHop::Address(address) if listens(*address) => by_address(*address),
             NextHop::Host(name, _) if own_names.contains(name) => by_name(name, config),
-            NextHop::Address(_) | NextHop::Host(..) | NextHop::Mx(_) => return None,
+            _ => return None,
         };
         let place = naming.value(root).map_or(root.place, |value| value.place);
         Some(ConfigError { key: naming.to_string(), place, problem })
@@ -153,13 +168,15 @@ mod tests {
             ("smarthost", table(vec![("address", text(2, of_route))])),
         ]);
         let incoming = table(vec![("domain", text(0, "in.test")), ("server", text(3, server))]);
+        let list = value(0, Data::Array(vec![text(4, "192.0.2.10"), text(5, server)]));
+        let several = table(vec![("domain", text(0, "list.test")), ("server", list)]);
         let general = vec![("enabled", value(0, Data::Boolean(true))), ("address", text(1, smarthost))];
         let root = table(vec![
             ("hostname", text(0, "guard.test")),
             ("zone", tables(vec![zone])),
             ("smarthost", table(general)),
             ("domain_route", tables(vec![plain, route])),
-            ("incoming_domain", tables(vec![incoming])),
+            ("incoming_domain", tables(vec![incoming, several])),
             ("delivery", table(vec![("helo_name", text(0, "bücher.test"))])),
         ]);
         let config = resolve(&root, NamedFiles::default()).unwrap();
@@ -184,6 +201,7 @@ mod tests {
                 ("smarthost.address", 1, "\"Guard.Test\", which is our own hostname"),
                 ("domain_route[1].smarthost.address", 2, "which is our own delivery.helo_name"),
                 ("incoming_domain[0].server", 3, "192.0.2.9:25, where mailguard itself listens"),
+                ("incoming_domain[1].server[1]", 5, "192.0.2.9:25, where mailguard itself listens"),
             ],
         );
         check(

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::config::model::{
-    DefaultRoute, Direction, DomainRoute, IncomingDomain, OutgoingAddress, RouteSmarthost, Smarthost,
-    SmarthostAddress, Tls,
+    DefaultRoute, Direction, DomainRoute, IncomingDomain, MailServer, OutgoingAddress, RouteSmarthost,
+    Smarthost, SmarthostAddress, Tls,
 };
 use crate::mail::{Domain, ForwardPath, Host, Mailbox, ReversePath};
 use crate::origin::Origin;
@@ -28,6 +28,29 @@ pub enum NextHop {
     Host(Domain, u16),
     /// The mail exchangers of this domain (RFC 5321 §5.1).
     Mx(Domain),
+    /// These servers: the next one when one is away.
+    Servers {
+        /// Two at least, in their order.
+        servers: Vec<MailServer>,
+        /// Each message begins with another one.
+        balance: bool,
+    },
+}
+
+impl NextHop {
+    /// These servers, one at least.
+    fn of_servers(servers: &[MailServer], balance: bool) -> Self {
+        match servers {
+            [MailServer::Address(address)] => NextHop::Address(*address),
+            [MailServer::Host(name, port)] => NextHop::Host(name.clone(), *port),
+            several => NextHop::Servers { servers: several.to_vec(), balance },
+        }
+    }
+
+    /// Whether several servers take turns.
+    pub fn is_balanced(&self) -> bool {
+        matches!(self, NextHop::Servers { balance: true, .. })
+    }
 }
 
 impl fmt::Display for NextHop {
@@ -36,6 +59,13 @@ impl fmt::Display for NextHop {
             NextHop::Address(address) => address.fmt(f),
             NextHop::Host(name, port) => write!(f, "{name}:{port}"),
             NextHop::Mx(domain) => write!(f, "mx:{domain}"),
+            NextHop::Servers { servers, .. } => {
+                for (index, server) in servers.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma}{server}")?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -171,7 +201,7 @@ impl Rules<'_> {
 
     fn route(&self, config: &Config, origin: &Origin, deferred: bool) -> Route {
         if let Some(incoming) = self.incoming {
-            return to_incoming(config, incoming.server);
+            return to_incoming(config, incoming);
         }
         let rule = self.domain_route();
         let outgoing = rule.and_then(|rule| rule.outgoing.clone());
@@ -191,7 +221,15 @@ impl Rules<'_> {
         let domain = &self.recipient.host;
         if let Some(incoming) = self.incoming {
             let dot = if incoming.subdomains { "." } else { "" };
-            return vec![format!("incoming domain \"{dot}{}\" takes {domain}", incoming.domain)];
+            let mut steps = vec![format!("incoming domain \"{dot}{}\" takes {domain}", incoming.domain)];
+            steps.extend(match &route.next_hop {
+                NextHop::Servers { balance: true, .. } => Some("its servers are taken in turn".to_owned()),
+                NextHop::Servers { balance: false, .. } => {
+                    Some("the next one of its servers is tried when one is away".to_owned())
+                }
+                _ => None,
+            });
+            return steps;
         }
         let mut steps = vec![format!("no incoming domain takes {domain}")];
         for (direction, whose, rule) in [
@@ -240,10 +278,15 @@ pub(crate) fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<Outgoing
     Route { next_hop, outgoing, tls, smarthost: Some(smarthost.clone()), named_by, dialled }
 }
 
-/// To the server of an incoming domain.
-pub fn to_incoming(config: &Config, server: SocketAddr) -> Route {
+/// To the servers of an incoming domain.
+pub fn to_incoming(config: &Config, incoming: &IncomingDomain) -> Route {
+    to_servers(config, &incoming.servers, incoming.balance)
+}
+
+/// To some of them.
+pub(crate) fn to_servers(config: &Config, servers: &[MailServer], balance: bool) -> Route {
     let named_by = NamedBy::Administrator;
-    Route { named_by, ..by_mail(config, NextHop::Address(server), None) }
+    Route { named_by, ..by_mail(config, NextHop::of_servers(servers, balance), None) }
 }
 
 /// To a next hop that is no smarthost. What a domain says of its own encryption belongs here.
@@ -269,7 +312,9 @@ fn by_default(
     let Some(dialled) = dialled else { return by_mail(config, by_domain(mailbox), outgoing) };
     let (next_hop, dialled) = match (by_domain(mailbox), deferred) {
         // A literal has no exchangers.
-        (NextHop::Address(_) | NextHop::Host(..), _) => (NextHop::Address(dialled), Dialled::NotAsked),
+        (NextHop::Address(_) | NextHop::Host(..) | NextHop::Servers { .. }, _) => {
+            (NextHop::Address(dialled), Dialled::NotAsked)
+        }
         (NextHop::Mx(_), false) => (NextHop::Address(dialled), Dialled::First),
         (exchangers @ NextHop::Mx(_), true) => (exchangers, Dialled::Last(dialled)),
     };
@@ -287,6 +332,7 @@ fn by_domain(mailbox: &Mailbox) -> NextHop {
 mod tests {
     use super::*;
     use crate::config::model::ZoneKind;
+    use crate::config::syntax::MAIL_SERVER;
     use crate::config::{Data, Entry, Place, Value, resolve};
     use crate::origin::ClientOrigin;
 
@@ -317,7 +363,8 @@ mod tests {
     fn incoming(domain: &str, server: &str) -> IncomingDomain {
         let subdomains = domain.starts_with('.');
         let domain = Domain::parse(domain.trim_start_matches('.')).unwrap();
-        IncomingDomain { domain, subdomains, server: server.parse().unwrap() }
+        let servers = server.split(',').map(|server| (MAIL_SERVER.parse)(server).unwrap()).collect();
+        IncomingDomain { domain, subdomains, servers, balance: false }
     }
 
     fn with_smarthost(host: SmarthostAddress) -> Config {
@@ -446,6 +493,21 @@ mod tests {
         ] {
             check(&config, recipient, &remote, expect);
         }
+    }
+
+    #[test]
+    fn an_incoming_domain_has_one_server_or_several() {
+        let mut config = defaults();
+        config.incoming_domains = vec![
+            incoming("one.test", "mx.test:2525"),
+            incoming("two.test", "10.0.0.1,[2001:db8::2]:26,mx.test"),
+        ];
+        check(&config, "x@one.test", &Origin::Own, "mx.test:2525");
+        check(&config, "x@two.test", &Origin::Own, "10.0.0.1:25,[2001:db8::2]:26,mx.test:25");
+        config.incoming_domains[1].balance = true;
+        let (route, steps) = explained(&config, "", "x@two.test");
+        assert_eq!(steps, ["incoming domain \"two.test\" takes two.test", "its servers are taken in turn"]);
+        assert!(!route.is_empty());
     }
 
     #[test]

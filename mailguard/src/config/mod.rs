@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use mailguard_core::config::named::{NamedFiles, TextFile, text_files};
 use mailguard_core::config::resolve::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
+use mailguard_core::config::review;
 use mailguard_core::config::{Config, ConfigError, Place, Problem, Value, resolve};
 use mailguard_core::named_hop;
 
@@ -60,6 +61,12 @@ pub fn hops_to_ourselves(
 ) -> Vec<Located> {
     let root = tree::salvage(&source.text);
     Errors::new(source, named_hop::ourselves(config, &root, listens)).into_told()
+}
+
+/// What of `config`, which `source` means, is probably not meant so.
+pub fn doubts(source: &Source, config: &Config) -> Vec<Located> {
+    let root = tree::salvage(&source.text);
+    Errors::new(source, review::doubts(config, &root)).into_told()
 }
 
 /// Where the running daemon is found, whatever else is wrong with the file.

@@ -19,6 +19,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -273,10 +274,10 @@ impl Deliver for Delivery {
     }
 }
 
-/// A session by `route` that waits, as far as can be told without asking the server.
-fn waiting_session(pool: &Pool, route: &Route) -> Option<Session> {
+/// A session by `route` that waits, to this server if it must be that one, as far as can be told without asking the server.
+fn waiting_session(pool: &Pool, route: &Route, server: Option<SocketAddr>) -> Option<Session> {
     loop {
-        let mut session = pool.take(route)?;
+        let mut session = pool.take(route, server)?;
         if !session.is_stale() {
             return Some(session);
         }

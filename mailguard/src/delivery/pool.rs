@@ -1,6 +1,7 @@
 //! Sessions that wait for the next message to the same next hop.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,10 +39,12 @@ struct Idle {
 }
 
 impl Pool {
-    /// The session of `route` that was used last: the others may then expire.
-    pub(super) fn take(&self, route: &Route) -> Option<Session> {
+    /// The session of `route` that was used last, of those to `server` if one is named: the others may then expire.
+    pub(super) fn take(&self, route: &Route, server: Option<SocketAddr>) -> Option<Session> {
         let mut waiting = self.lock();
-        let idle = waiting.hops.get_mut(route)?.pop()?;
+        let list = waiting.hops.get_mut(route)?;
+        let fits = |idle: &Idle| server.is_none_or(|server| idle.session.address() == server);
+        let idle = list.remove(list.iter().rposition(fits)?);
         waiting.total -= 1;
         Some(idle.session)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use mailguard_core::mail::Envelope;
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::Route;
+use mailguard_core::route::{NoRoute, Route};
 use mailguard_core::smtp::EnhancedStatus;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::attempt::{Attempt, is_loop, says_more};
 use super::session::Session;
 use super::{Delivery, Terms, addressed, identity, outcome_of, waiting_session};
 use crate::queue::{Outgoing, Reached};
-use crate::routing::Names;
+use crate::routing::{Destination, Names};
 use crate::spool::Body;
 
 /// A session that had to wait longer for its message may have come to its end, as one that waited for the next.
@@ -44,10 +44,15 @@ impl Delivery {
         route: &'a Route,
         names: Option<&'a Names>,
     ) -> Result<ReachedHop<'a>, Outcome> {
-        let (session, waited, unusable) = match waiting_session(&self.pool, route) {
+        let servers = || self.servers(&terms, route, names);
+        // Where servers take turns a session with another one is of no use.
+        let chosen = route.next_hop.is_balanced().then(servers);
+        let turn = chosen.as_ref().and_then(|chosen| Some(chosen.as_ref().ok()?.first()?.address));
+        let (session, waited, unusable) = match waiting_session(&self.pool, route, turn) {
             Some(session) => (session, true, Vec::new()),
             None => {
-                let (session, unusable) = self.first_session(&terms, route, names).await?;
+                let servers = chosen.unwrap_or_else(servers);
+                let (session, unusable) = self.first_session(&terms, route, servers).await?;
                 (session, false, unusable)
             }
         };
@@ -60,10 +65,10 @@ impl Delivery {
         &self,
         terms: &Terms<'_>,
         route: &Route,
-        names: Option<&Names>,
+        servers: Result<Vec<Destination>, NoRoute>,
     ) -> Result<(Session, Vec<SocketAddr>), Outcome> {
         let (identity, mut unusable, mut said) = (identity(terms), Vec::new(), None);
-        for destination in self.servers(terms, route, names).map_err(outcome_of)? {
+        for destination in servers.map_err(outcome_of)? {
             let outcome = match self.session(&destination, route, &identity).await {
                 Ok(session) => return Ok((session, unusable)),
                 Err(outcome) => outcome,

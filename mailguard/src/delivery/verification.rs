@@ -1,33 +1,33 @@
 //! Asks a server whether it would take a message for a recipient: null reverse-path, RCPT, no DATA.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mailguard_core::config::Config;
 use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePath};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::policy::verification::Word;
-use mailguard_core::route::{self, Route};
+use mailguard_core::route::Route;
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Ending, Transaction};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::session::Session;
 use super::{Delivery, Terms, identity, outcome_of, waiting_session};
-use crate::routing;
 
 /// How long a server has for connection and greeting: many look the client up in the DNS first.
 const OPENING_TIME: Duration = Duration::from_secs(15);
+
+/// How long all servers of a next hop have for that, and the DNS for their names.
+const ALL_OPENING_TIME: Duration = Duration::from_secs(45);
 
 /// How long it has for its answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 impl Delivery {
-    /// Asks `server` about `recipient`. The reverse-path is null, as that of a message that must not be answered (RFC 5321
+    /// Asks the servers of `route` about `recipient`, the next one where one is away. The reverse-path is null, as that of a message that must not be answered (RFC 5321
     /// §4.5.5).
-    pub async fn verify(&self, config: &Config, server: SocketAddr, recipient: &ForwardPath) -> Word {
+    pub async fn verify(&self, config: &Config, route: &Route, recipient: &ForwardPath) -> Word {
         let terms = Self::terms(config);
-        let route = route::to_incoming(config, server);
         let envelope = Envelope {
             reverse_path: ReversePath::Null,
             recipients: vec![Recipient::new(recipient.clone())],
@@ -36,27 +36,44 @@ impl Delivery {
             dsn_return: None,
             envelope_id: None,
         };
-        if let Some(session) = waiting_session(&self.asking, &route)
-            && let Some(word) = self.ask(&route, session, &envelope, true).await
+        if let Some(session) = waiting_session(&self.asking, route, None)
+            && let Some(word) = self.ask(route, session, &envelope, true).await
         {
             return word;
         }
-        match timeout(OPENING_TIME, self.open(&terms, &route)).await {
-            Err(_) => Word::Gone(silent(server)),
-            Ok(Err(report)) => Word::Gone(report),
-            Ok(Ok(session)) => self
-                .ask(&route, session, &envelope, false)
+        match self.open(config, &terms, route).await {
+            Err(report) => Word::Gone(report),
+            Ok(session) => self
+                .ask(route, session, &envelope, false)
                 .await
-                .unwrap_or_else(|| Word::Nothing(silent(server))),
+                .unwrap_or_else(|| Word::Nothing(silent(&route.next_hop))),
         }
     }
 
-    async fn open(&self, terms: &Terms<'_>, route: &Route) -> Result<Session, Report> {
-        let destinations = routing::destinations(route, None, terms.own_name, &self.listeners.load());
-        let destinations = destinations.map_err(|no_route| outcome_of(no_route).into_report())?;
-        // An address is one destination, or none that may be used.
-        let Some(destination) = destinations.first() else { return Err(silent(&route.next_hop)) };
-        Session::open(destination, route, &identity(terms), &self.trusts).await.map_err(Outcome::into_report)
+    /// A session to the first server that has one for us; else what the first of them said.
+    async fn open(&self, config: &Config, terms: &Terms<'_>, route: &Route) -> Result<Session, Report> {
+        let until = Instant::now() + ALL_OPENING_TIME;
+        let found = timeout_at(until, self.destinations(config, route)).await;
+        let destinations = match found {
+            Ok(found) => found.map_err(|no_route| outcome_of(no_route).into_report())?,
+            Err(_) => return Err(silent(&route.next_hop)),
+        };
+        let mut failure = None;
+        for destination in destinations {
+            let identity = identity(terms);
+            let opening = Session::open(&destination, route, &identity, &self.trusts);
+            let moment = until.min(Instant::now() + OPENING_TIME);
+            let report = match timeout_at(moment, opening).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(outcome)) => outcome.into_report(),
+                Err(_) => silent(&destination),
+            };
+            failure.get_or_insert(report);
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        Err(failure.unwrap_or_else(|| silent(&route.next_hop)))
     }
 
     /// Asks by this session; nothing if it gave no answer, or one that was `waiting` has come to its end.

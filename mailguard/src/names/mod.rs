@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use mailguard_core::config::Config;
 use mailguard_core::config::model::Dns as DnsConfig;
-use mailguard_core::names::{Change, Moment, NameStatus, Names};
+use mailguard_core::names::{self, Change, Moment, NameStatus, Names};
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
@@ -61,7 +61,7 @@ impl NamedServers {
     ) -> io::Result<Self> {
         let memory = Memory::of(namespace);
         let mut names = Names::default();
-        names.set(&config.bypass.to_names);
+        names.set(&config.bypass.to_names, &names::guarded(&config.incoming_domains));
         match memory.read() {
             Ok(remembered) => names.recall(remembered, now()),
             Err(error) => warn!(%error, "bypass.to_names: what an earlier run knew can't be read"),
@@ -87,7 +87,8 @@ impl NamedServers {
     pub fn adopt(&self, config: &Config, anew: bool) {
         {
             let mut state = lock(&self.state);
-            let gone = state.names.set(&config.bypass.to_names);
+            let guarded = names::guarded(&config.incoming_domains);
+            let gone = state.names.set(&config.bypass.to_names, &guarded);
             state.told.extend(gone);
             state.servers = surroundings::servers(config);
             state.dns = config.dns.clone();
@@ -127,7 +128,8 @@ impl State {
 
     /// Judges all answers by what was seen of the host last.
     fn judge(&mut self, now: Moment) -> Vec<Change> {
-        let surroundings = self.host.surroundings(&self.servers, &self.names.answers());
+        let servers: Vec<IpAddr> = self.servers.iter().copied().chain(self.names.guarded()).collect();
+        let surroundings = self.host.surroundings(&servers, &self.names.answers());
         self.names.judge(&surroundings, now)
     }
 }

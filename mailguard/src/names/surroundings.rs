@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mailguard_core::config::Config;
+use mailguard_core::config::model::MailServer;
 use mailguard_core::names::Surroundings;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
@@ -45,9 +46,14 @@ impl Host {
     }
 }
 
-/// The servers of incoming domains.
+/// The servers of incoming domains that are written by their addresses.
 pub(super) fn servers(config: &Config) -> Vec<IpAddr> {
-    config.incoming_domains.iter().map(|domain| domain.server.ip()).collect()
+    let servers = config.incoming_domains.iter().flat_map(|incoming| &incoming.servers);
+    let addresses = servers.filter_map(|server| match server {
+        MailServer::Address(address) => Some(address.ip()),
+        MailServer::Host(..) => None,
+    });
+    addresses.collect()
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {

@@ -110,7 +110,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::path::Path;
 
-    use mailguard_core::config::model::IncomingDomain;
+    use mailguard_core::config::model::{IncomingDomain, MailServer};
     use mailguard_core::mail::Domain;
 
     use super::*;
@@ -135,7 +135,12 @@ mod tests {
         let mut config = config(Path::new("/"));
         let server: SocketAddr = "10.0.0.25:25".parse().unwrap();
         let domain = Domain::parse(domain).unwrap();
-        config.incoming_domains.push(IncomingDomain { domain, subdomains: false, server });
+        config.incoming_domains.push(IncomingDomain {
+            domain,
+            subdomains: false,
+            servers: vec![MailServer::Address(server)],
+            balance: false,
+        });
         config
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
+use mailguard_core::config::model::MailServer;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
 use mailguard_core::mx::{self, Exchanger, MAX_TARGETS, Target};
@@ -60,6 +61,7 @@ pub fn destination_name(hop: &NextHop) -> String {
     match hop {
         NextHop::Address(address) => address.to_string(),
         NextHop::Host(name, _) | NextHop::Mx(name) => name.to_string(),
+        NextHop::Servers { .. } => hop.to_string(),
     }
 }
 
@@ -68,6 +70,8 @@ pub fn destination_name(hop: &NextHop) -> String {
 pub enum Names {
     /// The addresses of a host.
     Host(Lookup<Vec<IpAddr>>),
+    /// The addresses of each of several servers.
+    Servers(Vec<Lookup<Vec<IpAddr>>>),
     /// The mail exchangers of a domain and their addresses; or why there are none.
     Exchangers(Result<Vec<Resolved>, NoRoute>),
 }
@@ -81,6 +85,15 @@ pub async fn look_up(dns: &Dns, hop: &NextHop) -> Option<Names> {
     Some(match hop {
         NextHop::Address(_) => return None,
         NextHop::Host(name, _) => Names::Host(addresses(dns, name, until).await),
+        NextHop::Servers { servers, .. } => {
+            let found = stream::iter(servers.clone()).map(|server| async move {
+                match server {
+                    MailServer::Address(address) => Lookup::Found(vec![address.ip()]),
+                    MailServer::Host(name, _) => addresses(dns, &name, until).await,
+                }
+            });
+            Names::Servers(found.buffered(HOSTS_AT_ONCE).collect().await)
+        }
         NextHop::Mx(domain) => {
             let records = in_time(until, dns.mx(Asker::Mail, domain)).await;
             let exchangers = match mx::exchangers(domain, records, seed()) {
@@ -159,7 +172,12 @@ fn destinations_of_hop(
             };
             Ok(with_port(mx::targets(domain, exchangers.clone()?, is_ours, seed())?, SMTP_PORT))
         }
-        (NextHop::Host(..) | NextHop::Mx(_), _) => Err(NoRoute {
+        (NextHop::Servers { servers, balance }, Some(Names::Servers(addresses))) => {
+            let targets = mx::server_targets(servers, addresses, *balance, seed())?;
+            let found = targets.into_iter().map(|(target, port)| with_port(vec![target], port));
+            without_ourselves(route, found.flatten().collect(), own)
+        }
+        (NextHop::Host(..) | NextHop::Mx(_) | NextHop::Servers { .. }, _) => Err(NoRoute {
             status: EnhancedStatus::new(4, 4, 3),
             transient: true,
             reason: format!("{hop} wasn't looked up"),
@@ -217,6 +235,7 @@ fn seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use mailguard_core::config::model::Tls;
+    use mailguard_core::config::syntax::MAIL_SERVER;
 
     use super::*;
     use crate::lookup::dns_server::DnsServer;
@@ -301,6 +320,23 @@ mod tests {
         check(mx("null.test"), Err(("5.1.10", false))).await;
         check(mx("no.test"), Err(("5.1.2", false))).await;
         check(mx("down.test"), Err(("4.4.3", true))).await;
+    }
+
+    #[tokio::test]
+    async fn several_servers_in_their_order_less_ourselves() {
+        let servers = |text: &str| {
+            let servers = text.split(' ').map(|server| (MAIL_SERVER.parse)(server).unwrap()).collect();
+            NextHop::Servers { servers, balance: false }
+        };
+        for (hop, expect) in [
+            ("10.0.0.1 relay.test:26", Ok("[10.0.0.1]:25 relay.test[192.0.2.5]:26")),
+            ("no.test 10.0.0.1 127.0.0.1:26", Ok("[10.0.0.1]:25 [127.0.0.1]:26")),
+            ("guard.test 10.0.0.1", Ok("[10.0.0.1]:25")),
+            ("guard.test 192.0.2.9", Err(("4.4.6", true))),
+            ("no.test no.test:26", Err(("4.4.4", true))),
+        ] {
+            check_by(NamedBy::Administrator, servers(hop), expect).await;
+        }
     }
 
     #[tokio::test]

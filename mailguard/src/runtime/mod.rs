@@ -131,10 +131,13 @@ impl fmt::Display for MailFailed {
     }
 }
 
-/// What a configuration that can be used will surprise with: next hops that are this mailguard.
+/// What a configuration that can be used will surprise with: next hops that are this mailguard, and what is probably meant
+/// otherwise.
 pub fn warnings(source: &Source, config: &Config) -> Vec<Located> {
     let own = OwnListeners::new(intercept::wanted(config));
-    config::hops_to_ourselves(source, config, own.now())
+    let mut warnings = config::hops_to_ourselves(source, config, own.now());
+    warnings.extend(config::doubts(source, config));
+    warnings
 }
 
 /// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit certificates, and, for

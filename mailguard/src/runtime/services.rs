@@ -1,6 +1,6 @@
 //! What sessions use of the rest of the house, joined to the real thing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,6 +10,7 @@ use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::{Check, Finding, Outcome};
 use mailguard_core::mail::{Domain, ForwardPath, QueueId, ReversePath};
+use mailguard_core::route::Route;
 use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::LoginRefused;
 use rustls::ServerConfig;
@@ -171,8 +172,8 @@ impl Services for MailServices {
         self.dns.get(&self.config.load().dns)
     }
 
-    async fn verify(&self, config: &Config, server: SocketAddr, forward_path: &ForwardPath) -> Finding {
-        self.memory.verification.verify(config, server, forward_path).await
+    async fn verify(&self, config: &Config, route: &Route, forward_path: &ForwardPath) -> Finding {
+        self.memory.verification.verify(config, route, forward_path).await
     }
 
     async fn greylist(

@@ -23,6 +23,7 @@ use mailguard_core::config::model::{Greylist, ZoneKind};
 use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
+use mailguard_core::route::Route;
 use mailguard_core::smtp::server::{Greeting, LoginRefused};
 use mailguard_core::smtp::{EnhancedStatus, Refusal, Reply, ReplyCode};
 use rustls::ServerConfig;
@@ -90,11 +91,11 @@ pub trait Services: Send + Sync + 'static {
     /// The DNS of the configuration in force.
     fn dns(&self) -> Arc<Dns>;
 
-    /// Whether the recipient's server takes mail for it.
+    /// Whether a server of the recipient's takes mail for it.
     fn verify(
         &self,
         config: &Config,
-        server: SocketAddr,
+        route: &Route,
         forward_path: &ForwardPath,
     ) -> impl Future<Output = Finding> + Send;
 

@@ -3,7 +3,6 @@
 //! The answers go back to `smtp::server`, which says them. A transaction ends in exactly one way: stored, refused
 //! or abandoned; where anything was refused, and where a message was stored, there is a record.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +17,7 @@ use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, Un
 use mailguard_core::origin::{ClientOrigin, Origin};
 use mailguard_core::policy::rcpt::{Inquiry, Next, Verdict};
 use mailguard_core::policy::{self, Trust};
+use mailguard_core::route::Route;
 use mailguard_core::smtp::server::{LoginRefused, Settings};
 use mailguard_core::smtp::{MailCommand, Refusal};
 
@@ -205,10 +205,10 @@ impl<S: Services> Transactions<S> {
         };
         findings.extend(lookups.remembered(&self.config, &subject));
         let config = &*self.config;
-        let server = policy::verification::server_in_question(config, forward_path);
+        let route = policy::verification::servers_in_question(config, forward_path);
         // Each at most once a recipient.
         let mut open = vec![Inquiry::ClientName, Inquiry::Dns];
-        open.extend(server.map(|_| Inquiry::Verification));
+        open.extend(route.as_ref().map(|_| Inquiry::Verification));
         open.extend((config.greylist.enabled && trust == Trust::Untrusted).then_some(Inquiry::Greylist));
         loop {
             let mut unasked = lookups.unasked(config, &subject);
@@ -228,7 +228,8 @@ impl<S: Services> Transactions<S> {
                     Box::pin(lookups.ask_dns(config, &self.services.dns(), &mut self.names, &subject)).await
                 }
                 Inquiry::Verification => {
-                    let asked = server.map(|server| self.ask_server(server, forward_path, verification_left));
+                    let asked =
+                        route.as_ref().map(|route| self.ask_server(route, forward_path, verification_left));
                     Found::of_recipient(OptionFuture::from(asked).await)
                 }
                 Inquiry::Greylist => {
@@ -243,9 +244,9 @@ impl<S: Services> Transactions<S> {
     }
 
     /// Whether the recipient's server takes mail for it; `left` is how long the transaction may still wait.
-    async fn ask_server(&self, server: SocketAddr, recipient: &ForwardPath, left: &mut Duration) -> Finding {
+    async fn ask_server(&self, route: &Route, recipient: &ForwardPath, left: &mut Duration) -> Finding {
         let began = Instant::now();
-        let found = timeout(*left, Box::pin(self.services.verify(&self.config, server, recipient))).await;
+        let found = timeout(*left, Box::pin(self.services.verify(&self.config, route, recipient))).await;
         *left = left.saturating_sub(began.elapsed());
         found.unwrap_or_else(|_| no_time_left(recipient))
     }

@@ -10,6 +10,7 @@ pub mod named;
 mod outbound;
 mod rbl;
 pub mod resolve;
+pub mod review;
 mod routing;
 mod section;
 mod suggest;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use super::outbound::{
-    Direction, DomainRoute, Login, MailRoute, Mechanism, OutgoingAddress, RouteSmarthost, Smarthost, Tls,
+    Direction, DomainRoute, Login, MailRoute, MailServer, Mechanism, OutgoingAddress, RouteSmarthost,
+    Smarthost, Tls,
 };
 use crate::language::Language;
 use crate::mail::{Domain, Mailbox};
@@ -398,8 +399,10 @@ pub struct IncomingDomain {
     pub domain: Domain,
     /// Written with a leading dot: its subdomains, not the domain itself.
     pub subdomains: bool,
-    /// `server`, port 25 unless given.
-    pub server: SocketAddr,
+    /// `server`: one or several, in the order in which they are tried.
+    pub servers: Vec<MailServer>,
+    /// `balance`: they are taken in turn.
+    pub balance: bool,
 }
 
 impl IncomingDomain {

@@ -1,8 +1,10 @@
 //! How mail leaves us, as the configuration says it: smarthosts, routes by domain, copies.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::model::SmarthostAddress;
 use crate::mail::{Domain, Mailbox};
@@ -169,4 +171,23 @@ pub struct MailRoute {
     pub address: Mailbox,
     /// `bcc`
     pub bcc: Mailbox,
+}
+
+/// A server of an incoming domain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MailServer {
+    /// Connected to as it stands.
+    Address(SocketAddr),
+    /// Looked up, A and AAAA, not MX; this port.
+    Host(Domain, u16),
+}
+
+impl fmt::Display for MailServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MailServer::Address(address) => address.fmt(f),
+            MailServer::Host(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
 }

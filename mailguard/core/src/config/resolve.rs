@@ -21,7 +21,7 @@ use super::unbuilt;
 use super::value::Value;
 use crate::language::Language;
 use crate::mail::{Domain, Host, LocalPart, Mailbox};
-use crate::names::{MAX_ADDRESSES, MAX_NAMES};
+use crate::names::{self, MAX_ADDRESSES, MAX_NAMES};
 
 /// Zones; each takes a slot in the kernel's socket map and a loopback port.
 pub const MAX_ZONES: usize = 16;
@@ -37,6 +37,8 @@ pub const MAX_BAN_SECONDS: u64 = 365 * 86_400;
 pub const MAX_LIST_VALUES: usize = 65_536;
 /// Incoming domains.
 pub const MAX_INCOMING_DOMAINS: usize = 65_536;
+/// Servers of one incoming domain.
+pub const MAX_SERVERS: usize = 16;
 /// Name servers: what a resolver asks in turn.
 pub const MAX_NAME_SERVERS: usize = 8;
 
@@ -126,6 +128,7 @@ fn config(root: &mut Section<'_>, from: NamedFiles) -> Option<Config> {
     let access = root.table("access", access);
     let rbl = root.table("rbl", rbl::rbl);
     let incoming_domains = incoming_domains(root);
+    guarded_servers(root, &bypass, &incoming_domains);
     let delivery = root.table("delivery", |section| delivery(section, hostname.as_ref()));
     let domain_routes = routing::domain_routes(root, &from);
     let mail_routes = routing::mail_routes(root);
@@ -420,15 +423,32 @@ fn incoming_domains(root: &mut Section<'_>) -> Vec<IncomingDomain> {
     let mut seen = HashMap::new();
     let domains = root.tables("incoming_domain", MAX_INCOMING_DOMAINS, |section| {
         let domain = section.require("domain", &syntax::INCOMING);
-        let server = unbuilt::several_servers(section);
-        let server = if server { None } else { section.require("server", &syntax::MAIL_SERVER) };
+        let servers = section.one_or_several("server", &syntax::MAIL_SERVER, MAX_SERVERS);
+        section.expect_key("server", syntax::MAIL_SERVER.accepted);
+        let balance = section.flag("balance", false);
         if let Some((domain, subdomains)) = &domain {
             let dot = if *subdomains { "." } else { "" };
             unique(section, &mut seen, "domain", format!("the domain \"{dot}{}\"", domain.ascii()));
         }
-        domain.zip(server).map(|((domain, subdomains), server)| IncomingDomain { domain, subdomains, server })
+        let ((domain, subdomains), servers) = domain.zip(servers)?;
+        Some(IncomingDomain { domain, subdomains, servers, balance })
     });
     domains.into_iter().flatten().collect()
+}
+
+/// What bypasses by a name is never a server of an incoming domain; each of those that have names is asked for, too.
+fn guarded_servers(root: &mut Section<'_>, bypass: &Bypass, incoming: &[IncomingDomain]) {
+    let named = names::guarded(incoming).len();
+    if !bypass.to_names.is_empty() && named > MAX_NAMES {
+        let what = format!(
+            "{named} host names of servers beside bypass.to_names: at most {MAX_NAMES} are looked up"
+        );
+        root.conflict(
+            "incoming_domain",
+            what,
+            "write the addresses of some servers, or remove bypass.to_names",
+        );
+    }
 }
 
 fn delivery(section: &mut Section<'_>, hostname: Option<&Domain>) -> Option<Delivery> {

@@ -332,6 +332,26 @@ impl<'v> Section<'v> {
         Some(values)
     }
 
+    /// A text of a syntax, or a list of such texts, one at least; none when it is absent or wrong.
+    pub(super) fn one_or_several<T>(
+        &mut self,
+        key: &'static str,
+        syntax: &Syntax<T>,
+        most: usize,
+    ) -> Option<Vec<T>> {
+        match self.ask(key)? {
+            Value { data: Data::Array(items), .. } if items.is_empty() => {
+                self.conflict(key, "the list is empty", "name one");
+                None
+            }
+            Value { data: Data::Array(items), .. } => {
+                let named = items.len();
+                self.list(key, syntax, most).filter(|values| values.len() == named)
+            }
+            _ => self.text(key, syntax).map(|value| vec![value]),
+        }
+    }
+
     fn read<T>(&mut self, key: &'static str, syntax: &Syntax<T>) -> Option<(&'v Value, T)> {
         let value = self.ask(key)?;
         self.parse(key, value, syntax).map(|parsed| (value, parsed))

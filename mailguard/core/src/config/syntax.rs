@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::model::{AddressPattern, ClientPattern, Mechanism, OutgoingAddress, SmarthostAddress};
+use super::model::{AddressPattern, ClientPattern, MailServer, Mechanism, OutgoingAddress, SmarthostAddress};
 use crate::file_sets::FileSet;
 use crate::mail::{Domain, Mailbox};
 use crate::rbl;
+use crate::route::SMTP_PORT;
 
 /// What a value may be.
 pub struct Syntax<T> {
@@ -81,10 +82,10 @@ pub const INCOMING: Syntax<(Domain, bool)> = Syntax {
     accepted: "a domain like \"example.com\", or \".example.com\" for its subdomains",
     parse: parse_incoming,
 };
-/// Address of a mail server.
-pub const MAIL_SERVER: Syntax<SocketAddr> = Syntax {
-    accepted: "\"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\"",
-    parse: |text| parse_socket_address(text, 25),
+/// A mail server: its address, or its name.
+pub const MAIL_SERVER: Syntax<MailServer> = Syntax {
+    accepted: "\"ADDRESS\", \"HOST NAME\", either with \":PORT\", or \"[IPV6]:PORT\"",
+    parse: parse_mail_server,
 };
 /// Address of a name server.
 pub const NAME_SERVER: Syntax<SocketAddr> = Syntax {
@@ -326,6 +327,17 @@ fn parse_socket_address(text: &str, default_port: u16) -> Result<SocketAddr, Mis
     if address.port() == 0 { Err(Mismatch::Wrong) } else { Ok(address) }
 }
 
+fn parse_mail_server(text: &str) -> Result<MailServer, Mismatch> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse().ok()),
+        None => (text, Some(SMTP_PORT)),
+    };
+    match (Domain::parse(name), port) {
+        (Ok(name), Some(port)) if port != 0 && is_host_name(name.ascii()) => Ok(MailServer::Host(name, port)),
+        _ => parse_socket_address(text, SMTP_PORT).map(MailServer::Address).map_err(|_| Mismatch::Wrong),
+    }
+}
+
 fn parse_smarthost(text: &str) -> Result<SmarthostAddress, Mismatch> {
     if let Ok(address) = text.parse() {
         return Ok(SmarthostAddress::Ip(address));
@@ -522,11 +534,23 @@ mod tests {
 
     #[test]
     fn servers() {
-        check(&MAIL_SERVER, "10.0.0.25", Ok("10.0.0.25:25"));
-        check(&MAIL_SERVER, "2001:db8::1", Ok("[2001:db8::1]:25"));
-        check(&MAIL_SERVER, "[2001:db8::1]:2525", Ok("[2001:db8::1]:2525"));
-        check(&MAIL_SERVER, "10.0.0.25:0", Err(""));
-        check(&MAIL_SERVER, "mx.example.com:25", Err("write its address: names are not looked up here"));
+        check(&MAIL_SERVER, "10.0.0.25", Ok("Address(10.0.0.25:25)"));
+        check(&MAIL_SERVER, "2001:db8::1", Ok("Address([2001:db8::1]:25)"));
+        check(&MAIL_SERVER, "[2001:db8::1]:2525", Ok("Address([2001:db8::1]:2525)"));
+        check(&MAIL_SERVER, "mx_1.example.com", Ok("Host(Domain(mx_1.example.com), 25)"));
+        check(&MAIL_SERVER, "exchange:2525", Ok("Host(Domain(exchange), 2525)"));
+        for text in [
+            "10.0.0.25:0",
+            "10.0.0.256",
+            "mx.example.com:0",
+            "mx.example.com:smtp",
+            "mx.example.com:",
+            "",
+            ":25",
+        ] {
+            check(&MAIL_SERVER, text, Err(""));
+        }
+        check(&NAME_SERVER, "ns.example.com", Err("write its address: names are not looked up here"));
         check(&NAME_SERVER, "127.0.0.1", Ok("127.0.0.1:53"));
         check(&SMARTHOST, "relay.example.net", Ok("Name(Domain(relay.example.net))"));
         check(&SMARTHOST, "2001:db8::1", Ok("Ip(2001:db8::1)"));

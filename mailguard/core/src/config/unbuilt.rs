@@ -5,8 +5,6 @@
 
 use super::section::Fixed::{Count, Flag, Number, Text, Texts, Time};
 use super::section::{Fixed, Section};
-use super::syntax;
-use super::value::Data;
 
 /// Programs, media and documents whose doubled extensions are watched.
 const DOUBLE_EXTENSIONS: &[&str] = &[
@@ -84,16 +82,6 @@ pub(super) fn log(section: &mut Section<'_>) {
     let what =
         "sessions, messages and attempts have no line of their own in the log yet: see `mailguard trace`";
     section.protection("mail", Flag(true), Some(Flag(false)), true, what);
-}
-
-/// Whether `server` of an incoming domain names several, which is refused.
-pub(super) fn several_servers(section: &mut Section<'_>) -> bool {
-    section.unbuilt(&[("balance", Flag(false))]);
-    let several = section.ask("server").is_some_and(|value| matches!(value.data, Data::Array(_)));
-    if several {
-        section.refuse("server", syntax::MAIL_SERVER.accepted);
-    }
-    several
 }
 
 /// Keys of `[spam]`.

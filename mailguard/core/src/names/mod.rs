@@ -3,6 +3,9 @@
 //!
 //! What the DNS answers is an attacker's word. So it is bounded in number and time, judged against [`Surroundings`] that no
 //! answer changes, and each change is told. An outage isn't an answer: the last one is kept for a day.
+//!
+//! Servers of incoming domains that are written by name are asked for beside them ([`guarded`]): what is theirs doesn't bypass,
+//! whatever else leads there.
 
 mod address;
 mod budget;
@@ -17,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use address::{Refusal, Surroundings};
 pub use budget::Budget;
 
+use crate::config::model::{IncomingDomain, MailServer};
 use crate::lookup::Lookup;
 use crate::mail::Domain;
 
@@ -85,6 +89,10 @@ pub struct Names {
 /// A name.
 #[derive(Debug, Clone, Default)]
 struct Entry {
+    /// It stands in `bypass.to_names`.
+    bypasses: bool,
+    /// A server of an incoming domain is called so.
+    guards: bool,
     halves: BTreeMap<Family, Half>,
     bypassed: BTreeSet<IpAddr>,
     refused: BTreeMap<IpAddr, Refusal>,
@@ -141,24 +149,38 @@ pub struct Remembered {
     pub until: u64,
 }
 
+/// The names of servers of incoming domains, in their ASCII form.
+pub fn guarded(incoming: &[IncomingDomain]) -> BTreeSet<&str> {
+    let servers = incoming.iter().flat_map(|incoming| &incoming.servers);
+    let names = servers.filter_map(|server| match server {
+        MailServer::Host(name, _) => Some(name.ascii()),
+        MailServer::Address(_) => None,
+    });
+    names.collect()
+}
+
 impl Names {
-    /// These are the names from now on: those that are new will be asked for, those that are gone bypass no more.
-    pub fn set(&mut self, names: &[Domain]) -> Vec<Change> {
-        let wanted: BTreeSet<&str> = names.iter().take(MAX_NAMES).map(Domain::ascii).collect();
-        let gone = self.entries.extract_if(.., |name, _| !wanted.contains(name.as_str()));
-        let gone = gone.map(|(name, entry)| Change {
-            name,
-            added: Vec::new(),
-            removed: entry.bypassed.into_iter().collect(),
-            refused: Vec::new(),
-        });
-        let changes = gone.filter(|change| !change.removed.is_empty()).collect();
-        for name in wanted {
-            self.entries.entry(name.to_owned()).or_insert_with(|| Entry {
+    /// These are the names from now on: those that are new will be asked for, those that are gone bypass no more. What the
+    /// names of `guarded` lead to doesn't bypass; where nothing else does, they aren't asked for.
+    pub fn set(&mut self, names: &[Domain], guarded: &BTreeSet<&str>) -> Vec<Change> {
+        let bypassing: BTreeSet<&str> = names.iter().take(MAX_NAMES).map(Domain::ascii).collect();
+        let guarding: BTreeSet<&str> = match bypassing.is_empty() {
+            true => BTreeSet::new(),
+            false => guarded.iter().copied().take(MAX_NAMES).collect(),
+        };
+        for name in bypassing.union(&guarding) {
+            self.entries.entry((*name).to_owned()).or_insert_with(|| Entry {
                 halves: Family::ALL.map(|family| (family, Half::default())).into(),
                 ..Entry::default()
             });
         }
+        let mut changes = Vec::new();
+        for (name, entry) in &mut self.entries {
+            (entry.bypasses, entry.guards) =
+                (bypassing.contains(name.as_str()), guarding.contains(name.as_str()));
+            changes.extend(entry.let_go(name));
+        }
+        self.entries.retain(|_, entry| entry.bypasses || entry.guards);
         changes
     }
 
@@ -219,6 +241,13 @@ impl Names {
         halves.flat_map(|half| half.answered.iter().copied()).collect()
     }
 
+    /// Every address that a guarded name leads to.
+    pub fn guarded(&self) -> BTreeSet<IpAddr> {
+        let guards = self.entries.values().filter(|entry| entry.guards);
+        let halves = guards.flat_map(|entry| entry.halves.values());
+        halves.flat_map(|half| half.answered.iter().copied()).collect()
+    }
+
     /// Judges every answer, lets go what was kept long enough, and says what became different.
     pub fn judge(&mut self, surroundings: &Surroundings, now: Moment) -> Vec<Change> {
         let judged = self.entries.iter_mut().map(|(name, entry)| entry.judge(name, surroundings, now));
@@ -232,7 +261,8 @@ impl Names {
 
     /// Each name, as it is shown.
     pub fn status(&self) -> Vec<NameStatus> {
-        self.entries.iter().map(|(name, entry)| entry.status(name)).collect()
+        let bypassing = self.entries.iter().filter(|(_, entry)| entry.bypasses);
+        bypassing.map(|(name, entry)| entry.status(name)).collect()
     }
 
     /// What should survive a restart.
@@ -290,8 +320,22 @@ impl Half {
 }
 
 impl Entry {
+    /// What bypasses no more, if the name is no longer one that bypasses.
+    fn let_go(&mut self, name: &str) -> Option<Change> {
+        if self.bypasses {
+            return None;
+        }
+        self.refused.clear();
+        let removed: Vec<IpAddr> = std::mem::take(&mut self.bypassed).into_iter().collect();
+        let change = Change { name: name.to_owned(), added: Vec::new(), removed, refused: Vec::new() };
+        (!change.removed.is_empty()).then_some(change)
+    }
+
     fn judge(&mut self, name: &str, surroundings: &Surroundings, now: Moment) -> Option<Change> {
         self.halves.values_mut().for_each(|half| half.forget_old(now));
+        if !self.bypasses {
+            return None;
+        }
         let (mut bypassed, mut refused) = (BTreeSet::new(), BTreeMap::new());
         for address in self.in_turn() {
             match surroundings.judge(address) {

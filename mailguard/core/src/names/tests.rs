@@ -1,5 +1,7 @@
 //! Names over time: answers, outages, limits, restarts.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -18,7 +20,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn of(names: &[&str]) -> Names {
     let mut table = Names::default();
-    table.set(&names.iter().map(|name| domain(name)).collect::<Vec<_>>());
+    table.set(&names.iter().map(|name| domain(name)).collect::<Vec<_>>(), &BTreeSet::new());
     table
 }
 
@@ -67,6 +69,34 @@ fn v4(answer: Lookup<Addresses>) -> impl Fn(&Question) -> Lookup<Addresses> {
 
 fn outage(_: &Question) -> Lookup<Addresses> {
     Lookup::Unavailable("timed out".to_owned())
+}
+
+/// A server of an incoming domain that is written by its name: whatever its addresses are, they don't bypass.
+#[test]
+fn what_leads_to_a_server_that_is_written_by_name_does_not_bypass() {
+    let mut names = Names::default();
+    let question = |name: &str| Question { name: name.to_owned(), family: Family::V4 };
+    let answer =
+        |address: &str| Lookup::Found(Addresses { addresses: vec![address.parse().unwrap()], ttl: 300 });
+    let guarded = BTreeSet::from(["exchange.test"]);
+    assert_eq!(names.set(&[], &guarded), []);
+    assert!(names.is_empty(), "nothing bypasses: nobody is asked");
+    names.set(&[domain("a.test"), domain("b.test")], &guarded);
+    for (name, address) in
+        [("a.test", "198.51.100.1"), ("b.test", "198.51.100.2"), ("exchange.test", "198.51.100.2")]
+    {
+        names.answered(&question(name), answer(address), at(0));
+    }
+    let surroundings = Surroundings::new([], [], names.guarded());
+    names.judge(&surroundings, at(0));
+    assert_eq!(names.bypassed(), BTreeSet::from(["198.51.100.1".parse().unwrap()]));
+    let status = names.status();
+    assert_eq!(status.iter().map(|status| status.name.as_str()).collect::<Vec<_>>(), ["a.test", "b.test"]);
+    assert_eq!(status[1].refused[0].1, Refusal::IncomingServer.to_string());
+    // One that was bypassed and becomes a server bypasses no more.
+    let changes = names.set(&[domain("b.test")], &BTreeSet::from(["a.test"]));
+    assert_eq!(changes.len(), 1);
+    assert_eq!((names.bypassed(), names.guarded().len()), (BTreeSet::new(), 1));
 }
 
 #[test]
@@ -185,7 +215,8 @@ fn a_name_has_few_addresses_whatever_is_answered() {
 fn names_come_and_go() {
     let mut names = of(&["a.test", "b.test"]);
     step(&mut names, at(0), v4(found(300, &["192.0.2.1"])));
-    let told: Vec<String> = names.set(&[domain("b.test"), domain("c.test")]).iter().map(shown).collect();
+    let told: Vec<String> =
+        names.set(&[domain("b.test"), domain("c.test")], &BTreeSet::new()).iter().map(shown).collect();
     assert_eq!(told, ["a.test -192.0.2.1"]);
     assert_eq!(names.bypassed(), [ip("192.0.2.1")].into(), "it is b.test's, too");
     let (asked, _) = step(&mut names, at(1), v4(found(300, &["192.0.2.3"])));
@@ -195,7 +226,7 @@ fn names_come_and_go() {
     assert_eq!(changes(&mut names, at(2)), [""; 0]);
     names.ask_again();
     assert_eq!(step(&mut names, at(3), v4(found(300, &["192.0.2.4"]))).0.len(), 4);
-    names.set(&[]);
+    names.set(&[], &BTreeSet::new());
     assert!(names.is_empty() && names.bypassed().is_empty() && names.next_due().is_none());
 }
 

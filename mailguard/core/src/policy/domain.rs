@@ -148,7 +148,8 @@ mod tests {
 
     fn incoming() -> [IncomingDomain; 1] {
         let domain = Domain::parse("inside").unwrap();
-        [IncomingDomain { domain, subdomains: false, server: "192.0.2.25:25".parse().unwrap() }]
+        let servers = vec![crate::config::model::MailServer::Address("192.0.2.25:25".parse().unwrap())];
+        [IncomingDomain { domain, subdomains: false, servers, balance: false }]
     }
 
     fn refusals(findings: &[Finding]) -> Vec<Refusal> {

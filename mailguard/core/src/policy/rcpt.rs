@@ -186,7 +186,8 @@ pub(super) mod tests {
             .map(|(name, subdomains)| IncomingDomain {
                 domain: Domain::parse(name).unwrap(),
                 subdomains,
-                server: "192.0.2.25:25".parse().unwrap(),
+                servers: vec![crate::config::model::MailServer::Address("192.0.2.25:25".parse().unwrap())],
+                balance: false,
             })
             .to_vec()
     }

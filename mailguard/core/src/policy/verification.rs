@@ -3,21 +3,20 @@
 //!
 //! Asking, and for how long an answer holds, is left to the program.
 
-use std::net::SocketAddr;
-
 use crate::config::Config;
 use crate::finding::{Check, Finding, Outcome};
 use crate::mail::ForwardPath;
 use crate::outcome::Report;
+use crate::route::{self, Route};
 use crate::smtp::{EnhancedStatus, Refusal, ReplyCode};
 
 /// Most octets of a server's words in a reason.
 const MAX_REASON_OCTETS: usize = 256;
 
-/// The server to ask about this recipient, if one is to be asked. The bare postmaster is always here.
-pub fn server_in_question(config: &Config, forward_path: &ForwardPath) -> Option<SocketAddr> {
+/// The way to the servers to ask about this recipient, if any are to be asked. The bare postmaster is always here.
+pub fn servers_in_question(config: &Config, forward_path: &ForwardPath) -> Option<Route> {
     let mailbox = forward_path.mailbox().filter(|_| config.server.verify_recipients)?;
-    config.incoming_domain(mailbox.domain()?).map(|incoming| incoming.server)
+    config.incoming_domain(mailbox.domain()?).map(|incoming| route::to_incoming(config, incoming))
 }
 
 /// What was learnt about a recipient.

@@ -70,7 +70,7 @@ impl<T, N> Hop<T, N> {
     pub(super) fn new(route: &Route, limits: Limits) -> Self {
         let names = match route.next_hop {
             NextHop::Address(_) => Names::Needless,
-            NextHop::Host(..) | NextHop::Mx(_) => Names::Unknown,
+            NextHop::Host(..) | NextHop::Mx(_) | NextHop::Servers { .. } => Names::Unknown,
         };
         let standing = match route.named_by {
             NamedBy::Administrator => Standing::Named,

@@ -130,13 +130,6 @@ fn what_the_contract_promises_and_nothing_does_is_refused() {
         ],
     );
     check(
-        "[[incoming_domain]]\ndomain = \"a.b\"\nserver = [\"10.0.0.1\"]\nbalance = true\n",
-        &[
-            "incoming_domain[0].server: found a list of one value, not supported yet: only \"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\" is accepted = remove it, or write \"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\"",
-            "incoming_domain[0].balance: found true, not supported yet: only false is accepted = remove it, or write false",
-        ],
-    );
-    check(
         "[[dkim]]\ndomain = \"a.b\"\n",
         &["dkim: [[dkim]] is not supported yet: no mail is signed = remove it"],
     );
@@ -393,7 +386,10 @@ fn typed_values() {
     assert!(matches!(&config.virus.handling, Handling::Redirect(to) if to.to_string() == "it@example.com"));
     assert!(!config.virus.signatures);
     assert_eq!(config.postmaster.unwrap().to_string(), "postmaster@example.net");
-    assert_eq!(config.incoming_domains[1].server, "[2001:db8::1]:26".parse().unwrap());
+    assert_eq!(
+        config.incoming_domains[1].servers,
+        [MailServer::Address("[2001:db8::1]:26".parse().unwrap())]
+    );
     assert_eq!(config.delivery.helo_name, HeloName::AddressLiteral);
     assert_eq!(config.smarthost.unwrap().port, 587);
     assert_eq!(least_and("").unwrap().delivery.helo_name, HeloName::Name(config.hostname));

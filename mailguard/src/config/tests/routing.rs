@@ -131,3 +131,89 @@ fn copies() {
         1
     );
 }
+
+#[test]
+fn the_servers_of_an_incoming_domain() {
+    let with = |server: &str| format!("[[incoming_domain]]\ndomain = \"a.b\"\n{server}\n");
+    for (server, expect, balance) in [
+        ("server = \"10.0.0.1\"", "10.0.0.1:25", false),
+        ("server = \"exchange.a.b:2525\"", "exchange.a.b:2525", false),
+        ("server = [\"10.0.0.1\"]\nbalance = true", "10.0.0.1:25", true),
+        (
+            "server = [\"10.0.0.1\", \"mx.a.b\", \"[2001:db8::1]:26\"]\nbalance = true",
+            "10.0.0.1:25 mx.a.b:25 [2001:db8::1]:26",
+            true,
+        ),
+    ] {
+        let config = least_and(&with(server)).unwrap();
+        let incoming = &config.incoming_domains[0];
+        let servers: Vec<String> = incoming.servers.iter().map(ToString::to_string).collect();
+        assert_eq!((servers.join(" ").as_str(), incoming.balance), (expect, balance), "{server}");
+    }
+    for (server, expect) in [
+        ("server = []", "incoming_domain[0].server: the list is empty"),
+        ("balance = true", "incoming_domain[0].server: missing: "),
+        (
+            "server = [\"10.0.0.1\", \"10.0.0.256\"]",
+            "incoming_domain[0].server[1]: found \"10.0.0.256\", accepted: ",
+        ),
+        ("server = 25", "incoming_domain[0].server: found the integer 25, accepted: "),
+        ("server = \"10.0.0.1\"\nbalance = 1", "incoming_domain[0].balance: found the integer 1"),
+    ] {
+        let found = errors(&with(server));
+        assert!(found.len() == 1 && found[0].starts_with(expect), "{server}: {found:?}");
+    }
+    let many: Vec<String> = (0..17).map(|number| format!("\"10.0.0.{number}\"")).collect();
+    let found = errors(&with(&format!("server = [{}]", many.join(", "))));
+    assert!(found[0].contains("at most 16 values"), "{found:?}");
+}
+
+#[test]
+fn host_names_of_servers_beside_bypassing_names_have_a_limit() {
+    let domains = |count: usize| -> String {
+        (0..count)
+            .map(|number| {
+                format!("[[incoming_domain]]\ndomain = \"d{number}.test\"\nserver = \"mx{number}.test\"\n")
+            })
+            .collect()
+    };
+    let bypass = "[bypass]\nto_names = [\"mail.example.net\"]\n";
+    assert_eq!(errors(&domains(257)), [] as [String; 0]);
+    assert_eq!(errors(&format!("{bypass}{}", domains(256))), [] as [String; 0]);
+    let found = errors(&format!("{bypass}{}", domains(257)));
+    assert!(found[0].contains("257 host names of servers beside bypass.to_names"), "{found:?}");
+}
+
+#[test]
+fn a_domain_that_is_incoming_and_covers_its_subdomains_elsewhere_is_warned_of() {
+    let incoming = "[[incoming_domain]]\ndomain = \"a.test\"\nserver = \"10.0.0.1\"\n";
+    let doubts = |text: &str| -> Vec<String> {
+        let source = Source::of_text("m.toml", format!("{LEAST}{text}"));
+        let found = doubts(&source, &parse(&source).unwrap());
+        found.iter().map(|error| format!("{} {}: {}", error.line, error.key, error.message)).collect()
+    };
+    let route =
+        "[[domain_route]]\ndirection = \"recipient\"\ndomain = \"A.test\"\noutgoing_address = \"10.0.0.9\"\n";
+    let warned = |line: usize, keys: &str| {
+        vec![format!(
+            "{line} incoming_domain[0].domain: \"a.test\" is that domain only here, and covers its subdomains, too, in {keys}"
+        )]
+    };
+    for (text, expect) in [
+        (
+            format!("[access]\nwhitelist_recipients = [\"b.test\", \"a.test\"]\n{incoming}"),
+            warned(10, "access.whitelist_recipients"),
+        ),
+        (
+            format!("[access]\nblacklist_clients = [\"a.test\"]\n{incoming}{route}"),
+            warned(10, "access.blacklist_clients, a [[domain_route]] for recipients"),
+        ),
+        // Others, an address in it, a domain above it or below it say nothing of it.
+        (format!("[access]\nwhitelist_senders = [\"x@a.test\", \"test\", \"b.a.test\"]\n{incoming}"), vec![]),
+        // All is said.
+        (format!("{incoming}{}{route}", incoming.replace("a.test", ".a.test")), vec![]),
+        (incoming.to_owned(), vec![]),
+    ] {
+        assert_eq!(doubts(&text), expect, "{text}");
+    }
+}

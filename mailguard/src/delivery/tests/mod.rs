@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use std::net::SocketAddr;
 
-use mailguard_core::config::model::Tls;
+use mailguard_core::config::model::{MailServer, Tls};
 use mailguard_core::mail::{BodyType, ReversePath};
 use mailguard_core::policy::verification::Word;
 use mailguard_core::route::{Dialled, NextHop};
@@ -277,6 +277,42 @@ async fn another_address_of_the_next_hop_helps_out() {
     check_pair(&[&late], &[&good], "delivered 2.0.0", 1..=2).await;
 }
 
+fn listed(servers: &[SocketAddr], balance: bool) -> Route {
+    plainly(NextHop::Servers { servers: servers.iter().copied().map(MailServer::Address).collect(), balance })
+}
+
+#[tokio::test]
+async fn the_next_server_of_a_list_is_tried_when_one_is_away() {
+    let good = format!("{OPENING}\n{}", one_message());
+    for away in ["close", "S: 421 4.3.2 busy", "S: 554 5.3.2 no mail here"] {
+        let first = ScriptedServer::start("127.0.0.1:0", &[away]).await;
+        let second = ScriptedServer::start("127.0.0.1:0", &[&good]).await;
+        let sender = Sender::new(&[]).await;
+        let route = listed(&[first.address, second.address], false);
+        assert_eq!(sender.attempt(&route, &envelope(&["c@d.test"]), &short_body()).await, "delivered 2.0.0");
+        assert_eq!((first.seen().len(), second.seen().len(), first.scripts_left()), (0, 1, 0), "{away}");
+    }
+}
+
+/// Though a session to one of them waits.
+#[tokio::test]
+async fn servers_that_take_turns_get_their_share() {
+    const MESSAGES: usize = 24;
+    let messages = format!("{OPENING}\n{}", vec![one_message(); MESSAGES].join("\n"));
+    let servers = [
+        ScriptedServer::start("127.0.0.1:0", &[&messages]).await,
+        ScriptedServer::start("127.0.0.1:0", &[&messages]).await,
+    ];
+    let sender = Sender::new(&[]).await;
+    let route = listed(&[servers[0].address, servers[1].address], true);
+    for _ in 0..MESSAGES {
+        assert_eq!(sender.attempt(&route, &envelope(&["c@d.test"]), &short_body()).await, "delivered 2.0.0");
+    }
+    let shares = servers.each_ref().map(|server| server.seen().len());
+    // That one got none has a chance of two in 2^24.
+    assert!(shares[0] > 0 && shares[1] > 0 && shares[0] + shares[1] == MESSAGES, "{shares:?}");
+}
+
 #[tokio::test]
 async fn refusals_of_several_servers() {
     check_pair(&["S: 554 5.3.2 no"], &["S: 554 5.3.2 no"], "failed 5.3.2", 0..=0).await;
@@ -440,9 +476,9 @@ async fn waiting_sessions_are_bounded() {
         assert_eq!(pool.put(&hop, session).is_some(), number == MAX_IDLE_SESSIONS_A_HOP, "{number}");
     }
     assert_eq!(pool.take_idle_since(begin).len(), 0);
-    assert!(pool.take(&hop).is_some());
+    assert!(pool.take(&hop, None).is_some());
     assert_eq!(pool.take_idle_since(Instant::now()).len(), MAX_IDLE_SESSIONS_A_HOP - 1);
-    assert!(pool.take(&hop).is_none());
+    assert!(pool.take(&hop, None).is_none());
 }
 
 #[tokio::test]
@@ -453,7 +489,7 @@ async fn sessions_end_when_nobody_needs_them() {
     let hop = to(server.address);
     assert_eq!(sender.attempt(&hop, &envelope(&["c@d.test"]), &short_body()).await, "delivered 2.0.0");
     sender.delivery.close().await;
-    assert!(sender.delivery.pool.take(&hop).is_none());
+    assert!(sender.delivery.pool.take(&hop, None).is_none());
     assert_eq!(server.seen(), ["hello\r\n"]);
 }
 
@@ -476,7 +512,7 @@ async fn what_a_server_says_of_a_recipient_is_told_apart_from_what_else_it_says(
         let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
         let config = crate::spool::fixture::config(std::path::Path::new("/"));
         let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;
-        let (word, report) = match Delivery::default().verify(&config, server.address, recipient).await {
+        let (word, report) = match Delivery::default().verify(&config, &to(server.address), recipient).await {
             Word::Taken(report) => ("taken", report),
             Word::Refused(report) => ("refused", report),
             Word::Nothing(report) => ("nothing", report),
@@ -484,6 +520,25 @@ async fn what_a_server_says_of_a_recipient_is_told_apart_from_what_else_it_says(
         };
         assert_eq!(format!("{word} {}", report.status), expect, "{script}");
         assert_eq!((server.seen(), server.scripts_left()), (vec![], 0));
+    }
+}
+
+#[tokio::test]
+async fn the_next_server_is_asked_about_a_recipient_when_one_is_away() {
+    let opening = OPENING.replace("guard.test", "mailguard.test");
+    let knows = format!("{opening}\nC: MAIL FROM:<>\nC: RCPT TO:<c@d.test>\nS: 250 ok|250 2.1.5 fine");
+    let config = crate::spool::fixture::config(std::path::Path::new("/"));
+    let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;
+    for away in ["close", "S: 421 4.3.2 busy"] {
+        let first = ScriptedServer::start("127.0.0.1:0", &[away]).await;
+        let second = ScriptedServer::start("127.0.0.1:0", &[&knows]).await;
+        let route = listed(&[first.address, second.address], false);
+        let word = Delivery::default().verify(&config, &route, recipient).await;
+        assert!(matches!(word, Word::Taken(_)), "{word:?}");
+        let gone = Delivery::default()
+            .verify(&config, &listed(&[first.address, second.address], false), recipient)
+            .await;
+        assert!(matches!(gone, Word::Gone(_)), "both are away: {gone:?}");
     }
 }
 
@@ -506,7 +561,7 @@ async fn questions_share_sessions_that_have_refused_nobody() {
     let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;
     let delivery = Delivery::default();
     for taken in [true, true, false, true, true] {
-        let word = delivery.verify(&config, server.address, recipient).await;
+        let word = delivery.verify(&config, &to(server.address), recipient).await;
         assert_eq!(matches!(word, Word::Taken(_)), taken, "{word:?}");
     }
     assert_eq!((server.seen(), server.scripts_left()), (vec![], 0));

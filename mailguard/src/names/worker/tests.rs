@@ -79,7 +79,7 @@ fn dns() -> DnsConfig {
 /// Starts a thread for one name. Its resolvers behave so; without a manner none can be started.
 fn scene(manner: Option<Manner>) -> Scene {
     let mut names = Names::default();
-    names.set(&[Domain::parse("a.test").unwrap()]);
+    names.set(&[Domain::parse("a.test").unwrap()], &BTreeSet::new());
     let state = State {
         names,
         host: Host::default(),
@@ -204,7 +204,7 @@ fn one_that_cannot_be_started_is_tried_at_growing_intervals() {
 fn one_that_answers_and_dies_is_started_at_growing_intervals() {
     let scene = scene(Some(Manner::AnswersAndDies));
     let many: Vec<Domain> = (0..200).map(|n| Domain::parse(&format!("n{n}.test")).unwrap()).collect();
-    lock(&scene.state).names.set(&many);
+    lock(&scene.state).names.set(&many, &BTreeSet::new());
     for _ in 0..500 {
         scene.later(1);
         thread::sleep(Duration::from_millis(1));
@@ -217,7 +217,7 @@ fn one_that_answers_and_dies_is_started_at_growing_intervals() {
 fn few_questions_are_under_way() {
     let scene = scene(Some(Manner::IsSilent));
     let many: Vec<Domain> = (0..200).map(|n| Domain::parse(&format!("n{n}.test")).unwrap()).collect();
-    lock(&scene.state).names.set(&many);
+    lock(&scene.state).names.set(&many, &BTreeSet::new());
     scene.later(0);
     let patience = Duration::from_secs(10);
     for _ in 0..MAX_UNDER_WAY {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mailguard_core::config::model::{DefaultRoute, Direction, IncomingDomain, MailRoute};
+use mailguard_core::config::model::{DefaultRoute, Direction, IncomingDomain, MailRoute, MailServer};
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Threat;
 use mailguard_core::lookup::Lookup;
@@ -171,7 +171,12 @@ impl House {
     fn reroute(&self, domain: &str) {
         let (domain, server) = (Domain::parse(domain).unwrap(), "10.0.0.25:25".parse().unwrap());
         self.configure(|config| {
-            config.incoming_domains.push(IncomingDomain { domain, subdomains: false, server });
+            config.incoming_domains.push(IncomingDomain {
+                domain,
+                subdomains: false,
+                servers: vec![MailServer::Address(server)],
+                balance: false,
+            });
         });
     }
 

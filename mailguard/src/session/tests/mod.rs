@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mailguard_core::config::model::{AddressPattern, IncomingDomain};
+use mailguard_core::config::model::{AddressPattern, IncomingDomain, MailServer};
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::{Check, Outcome, Threat};
 use mailguard_core::language::Language;
@@ -93,7 +93,7 @@ impl Services for House {
         self.dns.clone()
     }
 
-    async fn verify(&self, _: &Config, server: SocketAddr, to: &ForwardPath) -> Finding {
+    async fn verify(&self, _: &Config, route: &Route, to: &ForwardPath) -> Finding {
         let word = match to.mailbox().map(|mailbox| mailbox.local_part.as_str()) {
             Some("nobody") => Outcome::Refuse(Refusal::RecipientUnknown),
             Some("hidden") => Outcome::Defer(Refusal::RecipientUnverified),
@@ -103,7 +103,7 @@ impl Services for House {
             }
             _ => Outcome::Pass,
         };
-        Finding::new(Check::RecipientVerification, word, format!("{server} says so"))
+        Finding::new(Check::RecipientVerification, word, format!("{} says so", route.next_hop))
     }
 
     async fn greylist(&self, _: &Greylist, _: IpAddr, _: &ReversePath, to: &ForwardPath) -> Finding {
@@ -157,7 +157,8 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
     config.incoming_domains = vec![IncomingDomain {
         domain: Domain::parse("here.test").unwrap(),
         subdomains: false,
-        server: "127.0.0.1:25".parse().unwrap(),
+        servers: vec![MailServer::Address("127.0.0.1:25".parse().unwrap())],
+        balance: false,
     }];
     config.access.blacklist_senders = vec![AddressPattern::Domain(Domain::parse("black.test").unwrap())];
     let identity = Identity::serving(&fixture::config(tempfile::tempdir().unwrap().path())).unwrap();
