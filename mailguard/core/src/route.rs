@@ -284,7 +284,7 @@ pub fn to_incoming(config: &Config, incoming: &IncomingDomain) -> Route {
 }
 
 /// To some of them.
-pub(crate) fn to_servers(config: &Config, servers: &[MailServer], balance: bool) -> Route {
+pub fn to_servers(config: &Config, servers: &[MailServer], balance: bool) -> Route {
     let named_by = NamedBy::Administrator;
     Route { named_by, ..by_mail(config, NextHop::of_servers(servers, balance), None) }
 }

@@ -10,6 +10,7 @@ use mailguard::delivery::Delivery;
 use mailguard::routing::OwnListeners;
 use mailguard::spool::Body;
 use mailguard_core::config::Config;
+use mailguard_core::config::model::MailServer;
 use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Mailbox, Recipient, ReversePath};
 use mailguard_core::outcome::Outcome;
 use mailguard_core::route;
@@ -52,15 +53,15 @@ async fn many_messages_over_few_sessions() {
     let sink = SmtpSink::start(&|program| Command::new(program), folder.path(), &address.to_string(), true)
         .expect("smtp-sink runs");
     let (delivery, config) = (Arc::new(Delivery::new(OwnListeners::default())), Arc::new(config()));
+    let route = route::to_servers(&config, &[MailServer::Address(address)], false);
     let lanes = (0..LANES).map(|lane| {
-        let (delivery, config) = (delivery.clone(), config.clone());
+        let (delivery, config, route) = (delivery.clone(), config.clone(), route.clone());
         tokio::spawn(async move {
             for number in 0..MESSAGES_A_LANE {
                 let content = format!("Subject: {lane}-{number}\r\n\r\n.dot\r\n..\r\n.\r\nlast line\r\n");
                 let body = Body::Memory(Bytes::from(content));
                 let to = envelope("bob@server.example.test");
-                let outcomes =
-                    delivery.attempt(&config, &route::to_incoming(&config, address), None, &to, &body).await;
+                let outcomes = delivery.attempt(&config, &route, None, &to, &body).await;
                 assert!(matches!(outcomes.as_slice(), [Outcome::Delivered(_)]), "{outcomes:?}");
             }
         })
