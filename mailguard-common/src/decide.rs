@@ -53,7 +53,7 @@ pub enum PacketVerdict {
     Next(Option<Reason>, Option<u32>),
     /// It is dropped.
     Drop(Reason, Option<u32>),
-    /// It is answered with a RST, by this rule.
+    /// It is answered with a RST, by this rule: never one that carries RST itself.
     Reset(Reason, u32),
     /// It is given to the socket that was found.
     Assign,
@@ -109,7 +109,7 @@ pub fn by_lists(
         Cause::Zone => (Reason::NotAllowedDropped, Reason::NotAllowedReset),
     };
     Some(match value.action {
-        ACTION_RESET => PacketVerdict::Reset(reset, value.rule),
+        ACTION_RESET if !flow.is_reset() => PacketVerdict::Reset(reset, value.rule),
         _ => PacketVerdict::Drop(dropped, Some(value.rule)),
     })
 }

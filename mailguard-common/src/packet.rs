@@ -41,6 +41,7 @@ const EIGHT: usize = 8;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
+const RST: u8 = 4;
 const ACK: u8 = 16;
 
 /// The two versions of IP.
@@ -110,6 +111,12 @@ impl Flow {
     #[inline(always)]
     pub fn is_syn(&self) -> bool {
         self.flags & (SYN | ACK) == SYN
+    }
+
+    /// Carries RST, whatever else: such a segment is never answered (RFC 9293 §3.10.7).
+    #[inline(always)]
+    pub fn is_reset(&self) -> bool {
+        self.flags & RST != 0
     }
 
     /// IPv6.

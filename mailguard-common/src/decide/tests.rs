@@ -359,3 +359,24 @@ fn xdp_drops_the_new_connections_that_tc_would_drop_and_no_other() {
     let listed = Facts { host: rule(1, ACTION_DROP), ..NOTHING };
     assert_eq!(decide_early(&Flow { fragment: 1, ..new_connection(0, SYN) }, &settings(), &listed), None);
 }
+
+#[test]
+fn a_syn_that_carries_rst_is_dropped_where_another_would_be_reset() {
+    let [ban, host, prefix, allowed] = [rule(9, ACTION_RESET); 4];
+    for facts in [
+        Facts { ban, ..NOTHING },
+        Facts { host, ..NOTHING },
+        Facts { prefix, ..NOTHING },
+        Facts { allowed, ..NOTHING },
+    ] {
+        for flags in 0..=u8::MAX {
+            let verdict = decide(&new_connection(0, flags), Socket::None, &settings(), STEERS, &facts);
+            let (resets, syn) = (flags & 4 != 0, flags & (SYN | ACK) == SYN);
+            match verdict {
+                PacketVerdict::Reset(_, 9) => assert!(syn && !resets, "{flags:#x}"),
+                PacketVerdict::Drop(_, Some(9)) => assert!(syn && resets, "{flags:#x}"),
+                other => assert_eq!((other, syn), (PacketVerdict::AskListener, false), "{flags:#x}"),
+            }
+        }
+    }
+}

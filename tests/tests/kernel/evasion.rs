@@ -17,6 +17,8 @@ const MORE4: u16 = 0x2000;
 const MORE6: u16 = 1;
 /// A port that isn't ours.
 const OTHER_PORT: u16 = 9;
+/// A port of the server's on which nobody listens: it answers with a RST.
+const CLOSED: u16 = 7;
 /// Type of a VLAN tag from before providers' tags had a standard.
 const OLD_PROVIDER_VLAN: u16 = 0x9100;
 /// What follows a packet in its frame, where it passes for the rest of a harmless TCP header.
@@ -282,4 +284,36 @@ fn bypassed_clients_get_no_fragments_through_either() {
         "a tiny first fragment behind tags",
     ];
     assert_eq!(dropped, expect);
+}
+
+/// Flags of a SYN that a RST contradicts, whatever comes with them, and of a RST by itself.
+fn resetting_flags() -> impl Iterator<Item = u8> {
+    (0..=u8::MAX).filter(|flags| flags & RST != 0)
+}
+
+#[test]
+fn what_carries_rst_is_never_answered() {
+    const LISTED: &str = "[access]\nblacklist_clients = [\"192.0.2.2\", \"2001:db8:1::/64\"]\n";
+    let reset = format!("[kernel]\nblacklist_action = \"reset\"\nxdp = \"generic\"\n{LISTED}");
+    for settings in ["", LISTED, &reset] {
+        let firewall = Firewall::new(settings);
+        let wire = Wire::open(&firewall.topology.client, "eth0");
+        let router = mac(&firewall.topology.firewall, LAN);
+        let send = |packet: &[u8]| wire.send(&ethernet(router, wire.mac, None, packet));
+        for flags in resetting_flags() {
+            send(&ipv4(CLIENT4, SERVER4, 0, b"", &syn4(25, flags)));
+            send(&ipv6(CLIENT6, SERVER6, TCP, &syn6(25, flags)));
+        }
+        // An echo goes by the same way, and behind them.
+        let answered = |frame: &[u8]| frame[..6] == wire.mac && frame[6..12] == router;
+        let port = |frame: &[u8], header: usize| frame.get(header..header + 2) == Some(&25u16.to_be_bytes());
+        send(&ipv4(CLIENT4, SERVER4, 0, b"", &segment(CLIENT4.into(), SERVER4.into(), CLOSED, SYN, b"")));
+        let is_last = |frame: &[u8]| answered(frame) && frame.get(34..36) == Some(&CLOSED.to_be_bytes());
+        let frames = wire.receive_until(is_last);
+        let from_port_25 = |frame: &&Vec<u8>| {
+            answered(frame)
+                && ((frame[23] == TCP && port(frame, 34)) || (frame[20] == TCP && port(frame, 54)))
+        };
+        assert_eq!(frames.iter().filter(from_port_25).count(), 0, "{settings}");
+    }
 }
