@@ -35,8 +35,13 @@ fn lists(
     let mut zones = Vec::new();
     for name in named {
         for (zone, known) in meant(&name, kind) {
-            match known {
-                Some(list) if list.kind != kind => {
+            match (rbl::retired(&zone), known) {
+                // One that answers at all lists everybody.
+                (Some(why), _) if enabled => {
+                    section.note_inactive(key, format!("{zone} isn't asked: {why}"));
+                }
+                (Some(_), _) => {}
+                (None, Some(list)) if list.kind != kind => {
                     let other = if kind == Kind::Ip { "domain_lists" } else { "ip_lists" };
                     section.conflict(
                         key,
@@ -44,11 +49,6 @@ fn lists(
                         format!("write it into {other}"),
                     );
                 }
-                // A retired list that answers at all lists everybody.
-                Some(List { retired: Some(why), .. }) if enabled => {
-                    section.note_inactive(key, format!("{zone} isn't asked: {why}"));
-                }
-                Some(List { retired: Some(_), .. }) => {}
                 _ if zones.contains(&zone) => {}
                 _ => zones.push(zone),
             }

@@ -1,7 +1,7 @@
 //! The lists that are known by name: who runs them, what their codes mean, and which have ended.
 //!
 //! A list that has ended is kept here, so that a configuration that still names it is told; asked all the same,
-//! it may list everybody.
+//! it may list everybody. Of an operator that has ended every name is over, known here or not.
 
 /// What a list is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,8 @@ const AHBL: &str = "http://www.ahbl.org/";
 const AHBL_ENDED: &str = "AHBL ended in January 2015 and lists everybody";
 const RFC_IGNORANT: &str = "http://www.rfc-ignorant.org/";
 const RFC_IGNORANT_ENDED: &str = "RFC-Ignorant ended in 2012";
+const DSBL_ENDED: &str = "DSBL ended in May 2008";
+const ORDB_ENDED: &str = "ORDB ended in December 2006 and lists everybody since March 2008";
 const UCEPROTECT: &str = "https://www.uceprotect.net/";
 const SPAMHAUS_CODES: Codes = Codes::Values(&[
     (2, 2, "spam source (SBL)"),
@@ -188,9 +190,17 @@ pub const CATALOGUE: &[List] = &[
     ended(domain("rhsbl.ahbl.org", "ahbl", AHBL), AHBL_ENDED),
     ended(domain("dsn.rfc-ignorant.org", "rfc-ignorant", RFC_IGNORANT), RFC_IGNORANT_ENDED),
     ended(domain("fulldom.rfc-ignorant.org", "rfc-ignorant", RFC_IGNORANT), RFC_IGNORANT_ENDED),
-    ended(ip("list.dsbl.org", "dsbl", "http://dsbl.org/"), "DSBL ended in May 2008"),
-    ended(
-        ip("relays.ordb.org", "ordb", "http://www.ordb.org/"),
-        "ORDB ended in December 2006 and lists everybody since March 2008",
-    ),
+    ended(ip("list.dsbl.org", "dsbl", "http://dsbl.org/"), DSBL_ENDED),
+    ended(ip("relays.ordb.org", "ordb", "http://www.ordb.org/"), ORDB_ENDED),
+];
+
+/// Domains of operators that have ended, and how: no list has lived below them since, under whatever name manuals and other
+/// configurations know it.
+pub(super) const ENDED_OPERATORS: &[(&str, &str)] = &[
+    ("sorbs.net", SORBS_ENDED),
+    ("njabl.org", NJABL_ENDED),
+    ("ahbl.org", AHBL_ENDED),
+    ("rfc-ignorant.org", RFC_IGNORANT_ENDED),
+    ("dsbl.org", DSBL_ENDED),
+    ("ordb.org", ORDB_ENDED),
 ];

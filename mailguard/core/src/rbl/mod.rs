@@ -10,6 +10,8 @@ use crate::mail::Domain;
 
 pub use catalogue::{CATALOGUE, Codes, Kind, List};
 
+use catalogue::ENDED_OPERATORS;
+
 /// Longest name that can be looked up, octets (RFC 1035 §2.3.4, without the root).
 const MAX_NAME_OCTETS: usize = 253;
 
@@ -27,6 +29,18 @@ pub enum Listing {
 /// The list with this zone.
 pub fn find(zone: &str) -> Option<&'static List> {
     CATALOGUE.iter().find(|list| list.zone.eq_ignore_ascii_case(zone))
+}
+
+/// When and how the list with this zone ended: as the catalogue says of it or of one above it, or with its operator.
+pub fn retired(zone: &str) -> Option<&'static str> {
+    let ended = CATALOGUE.iter().filter_map(|list| Some((list.zone, list.retired?)));
+    let mut ended = ended.chain(ENDED_OPERATORS.iter().copied());
+    ended.find(|(above, _)| is_at_or_below(zone, above)).map(|(_, how)| how)
+}
+
+fn is_at_or_below(zone: &str, above: &str) -> bool {
+    let zone = zone.trim_end_matches('.').to_ascii_lowercase();
+    zone.strip_suffix(above).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// The lists of one family.
@@ -189,6 +203,33 @@ mod tests {
         ] {
             assert!(find(zone).is_some(), "{zone}");
             assert_eq!(living(Kind::Ip).any(|list| list.zone == zone), expect, "{zone}");
+        }
+    }
+
+    #[test]
+    fn whatever_an_operator_that_has_ended_called_its_lists_is_over() {
+        for zone in [
+            "safe.dnsbl.sorbs.net",
+            "relays.dnsbl.sorbs.net",
+            "spam.dnsbl.sorbs.net",
+            "zombie.dnsbl.sorbs.net",
+            "rhsbl.sorbs.net",
+            "rhsbl.dnsbl.sorbs.net",
+            "safe.sorbs.net",
+            "sorbs.net",
+            "Problems.DNSBL.sorbs.net.",
+            "dynablock.njabl.org",
+            "tor.ahbl.org",
+            "postmaster.rfc-ignorant.org",
+            "unconfirmed.dsbl.org",
+            "any.relays.ordb.org",
+            "v4.ix.dnsbl.manitu.net",
+        ] {
+            assert!(retired(zone).is_some(), "{zone}");
+        }
+        for zone in ["zen.spamhaus.org", "notsorbs.net", "sorbs.net.example.com", "manitu.net", "own.example"]
+        {
+            assert_eq!(retired(zone), None, "{zone}");
         }
     }
 

@@ -463,6 +463,14 @@ fn block_lists_are_named_by_list_family_or_kind() {
         notes.contains(&"dnsbl.sorbs.net isn't asked: SORBS ended on 5 June 2024".to_owned()),
         "{notes:?}"
     );
+    // As manuals of other appliances name them; the catalogue doesn't.
+    let (own, notes) = asked(
+        "ip_lists = [\"safe.dnsbl.sorbs.net\", \"own.example.com\"]\ndomain_lists = [\"RHSBL.dnsbl.sorbs.net\"]\n",
+    );
+    assert_eq!((own.ip_lists, own.domain_lists), (vec!["own.example.com".to_owned()], Vec::new()));
+    for zone in ["safe.dnsbl.sorbs.net", "rhsbl.dnsbl.sorbs.net"] {
+        assert!(notes.contains(&format!("{zone} isn't asked: SORBS ended on 5 June 2024")), "{notes:?}");
+    }
     check(
         "[rbl]\nenabled = true\nip_lists = [\"dbl.spamhaus.org\", \"zen\"]\n",
         &[
