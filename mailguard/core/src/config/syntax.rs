@@ -46,8 +46,10 @@ pub const NETWORK: Syntax<IpNet> =
 pub const ADDRESS: Syntax<IpAddr> =
     Syntax { accepted: "an address like \"192.168.5.7\" or \"2001:db8::7\"", parse: parse_address };
 /// A hardware address.
-pub const MAC: Syntax<[u8; 6]> =
-    Syntax { accepted: "a hardware address like \"02:00:5e:10:00:01\"", parse: parse_mac };
+pub const MAC: Syntax<[u8; 6]> = Syntax {
+    accepted: "a hardware address of one network card like \"02:00:5e:10:00:01\"",
+    parse: parse_mac,
+};
 /// Address, network or host name of a client; an address is a network of one.
 pub const CLIENT: Syntax<ClientPattern> = Syntax {
     accepted: "an address like \"192.0.2.7\", a network like \"192.0.2.0/24\" or a host name like \"mx.example.com\"",
@@ -224,10 +226,24 @@ fn parse_mac(text: &str) -> Result<[u8; 6], Mismatch> {
         }
         *octet = u8::from_str_radix(digits, 16).map_err(|_| Mismatch::Wrong)?;
     }
-    match parts.next() {
-        Some(_) => Err(Mismatch::Wrong),
-        None if text.contains('-') => Err(Mismatch::Hint(format!("write \"{}\"", Mac(octets)))),
-        None => Ok(octets),
+    if parts.next().is_some() {
+        return Err(Mismatch::Wrong);
+    }
+    match of_one_sender(octets) {
+        Err(why) => Err(Mismatch::Hint(why.to_owned())),
+        Ok(octets) if text.contains('-') => Err(Mismatch::Hint(format!("write \"{}\"", Mac(octets)))),
+        Ok(octets) => Ok(octets),
+    }
+}
+
+/// The address, if a frame of one network card can come from it (IEEE 802-2014 §8.2).
+fn of_one_sender(octets: [u8; 6]) -> Result<[u8; 6], &'static str> {
+    const GROUP: u8 = 1;
+    match octets {
+        [0, 0, 0, 0, 0, 0] => Err("nobody has this one"),
+        [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Err("it stands for everybody: no frame comes from it"),
+        [first, ..] if first & GROUP != 0 => Err("it stands for a group: no frame comes from it"),
+        octets => Ok(octets),
     }
 }
 
@@ -478,6 +494,20 @@ mod tests {
         for text in ["02:00:5e:10:00", "02:00:5e:10:00:01:02", "2:0:5e:10:0:1", "+2:00:5e:10:00:01"] {
             check(&MAC, text, Err(""));
         }
+    }
+
+    #[test]
+    fn hardware_addresses_that_no_frame_comes_from() {
+        for (text, why) in [
+            ("00:00:00:00:00:00", "nobody has this one"),
+            ("ff:ff:ff:ff:ff:ff", "it stands for everybody: no frame comes from it"),
+            ("01:00:5e:00:00:01", "it stands for a group: no frame comes from it"),
+            ("33:33:00:00:00:01", "it stands for a group: no frame comes from it"),
+            ("03:00:5e:10:00:01", "it stands for a group: no frame comes from it"),
+        ] {
+            check(&MAC, text, Err(why));
+        }
+        check(&MAC, "fe:ff:ff:ff:ff:ff", Ok("[254, 255, 255, 255, 255, 255]"));
     }
 
     #[test]
