@@ -146,16 +146,44 @@ pub fn check(directory: &Path) -> Result<Inspection, OpenError> {
 }
 
 /// Writes every message of the spool at `directory` into the folder `to`. Of a database that can't be read the body files are
-/// left, which are written without envelopes.
+/// left, which are written without envelopes. Where there is nothing to write, or no leave to, no folder is left behind.
 pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
-    let write_error = |path: &Path, source| ExportError::Write { path: path.to_owned(), source };
+    // Before the folder is made: a spool that is in use, or isn't there, has nothing to put into it.
+    let opened = match Opened::open(directory) {
+        Err(error @ OpenError::Damaged { .. }) => Err(error),
+        opened => Ok(opened?),
+    };
+    let bodies = directory.join(BODIES_NAME);
+    let files = body_files(&BodyDirectory::new(bodies.clone())).map_err(|e| write_error(&bodies, e))?;
+    let made = to.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists());
+    let made: Vec<PathBuf> = made.map(Path::to_owned).collect();
+    let exported = fill(to, opened, files);
+    if exported.is_err() {
+        // What was written stays: only folders that are empty can be removed so.
+        for folder in made {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+    exported
+}
+
+fn write_error(path: &Path, source: io::Error) -> ExportError {
+    ExportError::Write { path: path.to_owned(), source }
+}
+
+/// Makes the folder and writes everything into it.
+fn fill(
+    to: &Path,
+    opened: Result<Opened, OpenError>,
+    files: BTreeMap<u64, (u64, PathBuf)>,
+) -> Result<Exported, ExportError> {
     DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(|e| write_error(to, e))?;
     if fs::read_dir(to).map_err(|e| write_error(to, e))?.next().is_some() {
         return Err(ExportError::NotEmpty(to.to_owned()));
     }
     let mut exported = Exported::default();
     let mut written = HashSet::new();
-    let outcome = Opened::open(directory).map_err(ExportError::from);
+    let outcome = opened.map_err(ExportError::from);
     match outcome.and_then(|opened| opened.export(to, &mut exported, &mut written)) {
         Ok(()) => {}
         Err(ExportError::Open(error @ OpenError::Damaged { .. })) => {
@@ -164,8 +192,6 @@ pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
         Err(error) => return Err(error),
     }
     // What no row names that can be read: without an envelope, but not lost.
-    let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
-    let files = body_files(&bodies).map_err(|e| write_error(&directory.join(BODIES_NAME), e))?;
     for (number, (_, from)) in files.into_iter().filter(|(number, _)| !written.contains(number)) {
         let name = to.join(format!("body-{number:016x}.eml"));
         copy(&from, &name).map_err(|e| write_error(&from, e))?;
@@ -450,5 +476,31 @@ mod tests {
         let (_db, _) = SpoolDb::open(folder.path()).unwrap();
         let error = check(folder.path()).unwrap_err().to_string();
         assert!(error.contains("in use by another process"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_export_that_is_refused_leaves_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, out) = (folder.path().join("spool"), folder.path().join("rescued"));
+        let deep = out.join("today");
+        let absent = folder.path().join("absent");
+        let unwritable = Path::new("/proc/rescued/today");
+        for to in [&out, &deep] {
+            assert!(export(&absent, to).unwrap_err().to_string().contains("spool.redb"));
+            assert!(!out.exists(), "nothing to export");
+        }
+        filled(&spool).await;
+        let error = export(&spool, unwritable).unwrap_err();
+        assert!(matches!(error, ExportError::Write { .. }), "{error:?}");
+        let (_db, _) = SpoolDb::open(&spool).unwrap();
+        for to in [&out, &deep] {
+            assert!(export(&spool, to).unwrap_err().to_string().contains("in use by another process"));
+            assert!(!out.exists(), "the daemon runs");
+        }
+        // Somebody's own folder stays, and what is in it.
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("precious"), "").unwrap();
+        assert!(export(&spool, &out).is_err());
+        assert!(out.join("precious").exists());
     }
 }
