@@ -60,22 +60,30 @@ impl Listener {
             if transparent && destination.port() == self.address.port() {
                 continue;
             }
-            let destination_is_ours = !transparent || is_local(destination.ip());
+            let destination_is_ours = !transparent || is_ours(destination);
             let (client, destination) = (canonical(client), canonical(destination));
             return Ok(Connection { stream, client, destination, destination_is_ours });
         }
     }
 }
 
-/// An IPv4 address in IPv4 form.
+/// An IPv4 address in IPv4 form. One of IPv6 keeps its scope: without it a link-local one is no address.
 fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        IpAddr::V6(_) => address,
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, address.port()),
+    }
 }
 
 /// Whether `address` is one of this host: only those can be bound to without privilege. (Where the administrator
-/// has set net.ipv4.ip_nonlocal_bind all can; mail for the dialled server then takes the general route.)
-fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+/// has set net.ipv4.ip_nonlocal_bind all can; mail for the dialled server then takes the general route.) A link-local one
+/// whose link isn't known leads nowhere from here: no router passes on what is sent to it (RFC 4291 §2.5.6), so it was meant for us.
+fn is_ours(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => true,
+        address => UdpSocket::bind(address).is_ok(),
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +120,20 @@ mod tests {
 
     #[test]
     fn local_addresses_are_told_from_others() {
-        assert!(is_local("127.0.0.1".parse().unwrap()));
-        assert!(!is_local("192.0.2.77".parse().unwrap()));
+        assert!(is_ours("127.0.0.1:25".parse().unwrap()));
+        assert!(!is_ours("192.0.2.77:25".parse().unwrap()));
+        assert!(!is_ours("[fe80::77%1]:25".parse().unwrap()), "somebody else's on this link");
+        assert!(is_ours("[fe80::77]:25".parse().unwrap()), "no link, no way to somebody else");
+    }
+
+    #[test]
+    fn a_scope_is_kept_and_ipv4_is_ipv4() {
+        for (address, expect) in [
+            ("[::ffff:192.0.2.1]:25", "192.0.2.1:25"),
+            ("[fe80::1%3]:25", "[fe80::1%3]:25"),
+            ("[2001:db8::1]:25", "[2001:db8::1]:25"),
+        ] {
+            assert_eq!(canonical(address.parse().unwrap()), expect.parse().unwrap(), "{address}");
+        }
     }
 }

@@ -52,7 +52,11 @@ impl fmt::Display for Destination {
         if let Some(name) = &self.name {
             f.write_str(name.as_str())?;
         }
-        write!(f, "[{}]:{}", self.address.ip(), self.address.port())
+        match self.address {
+            SocketAddr::V4(v4) => write!(f, "[{}]:{}", v4.ip(), v4.port()),
+            // With its scope, if it has one.
+            v6 @ SocketAddr::V6(_) => v6.fmt(f),
+        }
     }
 }
 
@@ -167,7 +171,7 @@ fn destinations_of_hop(
         (NextHop::Mx(domain), Some(Names::Exchangers(exchangers))) => {
             let here = own.here();
             let is_ours = |name: &Domain, address: Option<IpAddr>| match address {
-                Some(address) => here.has(address),
+                Some(address) => here.has(SocketAddr::new(address, 0)),
                 None => name == own_name,
             };
             Ok(with_port(mx::targets(domain, exchangers.clone()?, is_ours, seed())?, SMTP_PORT))
@@ -185,20 +189,25 @@ fn destinations_of_hop(
     }
 }
 
-/// Whether anybody's word may lead to this address.
+/// Whether anybody's word may lead to this address. A link-local one leads there only with its link, and that only a client's
+/// connection gives: one that it reaches without us, too.
 fn reachable_by_mail(address: SocketAddr, here: &Here) -> Result<(), NoRoute> {
-    if let Some(kind) = reach::unfit(address.ip()) {
+    if let Some(kind) = reach::unfit(address.ip()).filter(|_| !is_on_a_known_link(address)) {
         let reason =
             format!("{} is {kind}: mail goes there only where the configuration says so", address.ip());
         return Err(NoRoute { status: EnhancedStatus::new(5, 1, 2), transient: false, reason });
     }
-    if here.has(address.ip()) {
+    if here.has(address) {
         let why =
             "it is an address of this host. Set an [[incoming_domain]] or a [[domain_route]] for its mail";
         let report = loop_report(&address.to_string(), "", why);
         return Err(NoRoute { status: report.status, transient: false, reason: report.text });
     }
     Ok(())
+}
+
+fn is_on_a_known_link(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() != 0)
 }
 
 fn with_port(targets: Vec<Target>, port: u16) -> Vec<Destination> {
@@ -378,6 +387,10 @@ mod tests {
         ] {
             check(NextHop::Address(literal.parse().unwrap()), Err(("5.1.2", false))).await;
         }
+        // The link is known: a client's connection came by it.
+        check(NextHop::Address("[fe80::1%7]:25".parse().unwrap()), Ok("[fe80::1%7]:25")).await;
+        check(NextHop::Address("[::1%7]:25".parse().unwrap()), Err(("5.1.2", false))).await;
+        check(NextHop::Address("[ff02::1%7]:25".parse().unwrap()), Err(("5.1.2", false))).await;
         check(mx("local.test"), Err(("5.1.2", false))).await;
         check(mx("to-local.test"), Err(("5.1.2", false))).await;
         check(mx("mapped.test"), Err(("5.1.2", false))).await;

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use nix::ifaddrs::getifaddrs;
 
@@ -21,23 +21,23 @@ impl OwnListeners {
 
     /// The addresses of this host, now: those that the interfaces have, and those on which we listen.
     pub(super) fn here(&self) -> Here {
-        let listeners = self.listeners.iter().map(|listener| listener.ip().to_canonical());
-        Here(addresses().into_iter().chain(listeners).collect())
+        let listeners = self.listeners.iter().map(|listener| (listener.ip().to_canonical(), 0));
+        Here::of(addresses().chain(listeners))
     }
 
     /// Whether a connection to `address` would come back to us.
     pub fn contains(&self, address: SocketAddr) -> bool {
-        self.covers(address, addresses)
+        self.covers(address, || Here::of(addresses()))
     }
 
     /// [`OwnListeners::contains`] for many questions: this host's addresses are looked at once.
     pub fn now(&self) -> impl Fn(SocketAddr) -> bool + '_ {
-        let here = addresses();
+        let here = Here::of(addresses());
         move |address| self.covers(address, || &here)
     }
 
-    fn covers<T: Borrow<HashSet<IpAddr>>>(&self, address: SocketAddr, here: impl Fn() -> T) -> bool {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    fn covers<T: Borrow<Here>>(&self, dialled: SocketAddr, here: impl Fn() -> T) -> bool {
+        let address = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
         if self.listeners.contains(&address) {
             return true;
         }
@@ -48,32 +48,43 @@ impl OwnListeners {
             };
             covers && listener.port() == address.port()
         });
-        listens_everywhere && !address.ip().is_loopback() && here().borrow().contains(&address.ip())
+        listens_everywhere && here().borrow().has(dialled)
     }
 }
 
-/// This host's addresses at one moment.
-pub(super) struct Here(HashSet<IpAddr>);
+/// This host's addresses at one moment, each without a scope, and with it where it is good on one link only.
+pub(super) struct Here(HashSet<(IpAddr, u32)>);
 
 impl Here {
-    /// Whether the address is one of this host's, on whatever port; the loopback ones excepted, which every host has.
-    pub(super) fn has(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        !address.is_loopback() && self.0.contains(&address)
+    fn of(addresses: impl Iterator<Item = (IpAddr, u32)>) -> Self {
+        Self(addresses.flat_map(|(address, scope)| [(address, scope), (address, 0)]).collect())
+    }
+
+    /// Whether the address is one of this host's, on whatever port; the loopback ones excepted, which every host has. A
+    /// link-local one on another link is another host's, though we may have the same.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        !ip.is_loopback() && self.0.contains(&(ip, scope(address)))
     }
 }
 
-/// The addresses of this host's interfaces. Interfaces that can't be listed have none: the greeting will tell.
-pub(super) fn addresses() -> HashSet<IpAddr> {
-    let interfaces = getifaddrs().into_iter().flatten();
-    interfaces
-        .filter_map(|interface| {
-            let storage = interface.address?;
-            let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            let v6 = storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
-            v4.or(v6)
-        })
-        .collect()
+/// The index of the interface on whose link the address is good.
+fn scope(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+        _ => 0,
+    }
+}
+
+/// The addresses of this host's interfaces, each with its scope. Interfaces that can't be listed have none: the greeting will
+/// tell.
+fn addresses() -> impl Iterator<Item = (IpAddr, u32)> {
+    getifaddrs().into_iter().flatten().filter_map(|interface| {
+        let storage = interface.address?;
+        let v4 = storage.as_sockaddr_in().map(|v4| (IpAddr::V4(v4.ip()), 0));
+        let v6 = storage.as_sockaddr_in6().map(|&v6| SocketAddrV6::from(v6));
+        v4.or(v6.map(|v6| (IpAddr::V6(*v6.ip()), scope(v6.into()))))
+    })
 }
 
 #[cfg(test)]
@@ -105,7 +116,22 @@ mod tests {
             check(&["0.0.0.0:25"], &format!("{ip}:25"), true);
             check(&["[::]:25"], &format!("{ip}:25"), true);
             check(&["0.0.0.0:25"], &format!("{ip}:26"), false);
-            assert!(OwnListeners::default().here().has(ip.into()), "{ip}");
+            assert!(OwnListeners::default().here().has((ip, 0).into()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_link_local_address_on_another_link_is_another_hosts() {
+        let here =
+            Here::of([("fe80::1".parse().unwrap(), 3), ("2001:db8::1".parse().unwrap(), 0)].into_iter());
+        for (address, expect) in [
+            ("[fe80::1%3]:25", true),
+            ("[fe80::1%4]:25", false),
+            ("[fe80::1]:25", true),
+            ("[fe80::2%3]:25", false),
+            ("[2001:db8::1]:25", true),
+        ] {
+            assert_eq!(here.has(address.parse().unwrap()), expect, "{address}");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What is intercepted, and what isn't.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use mailguard_tests::netns::{CLIENT4, CLIENT6, FIREWALL4, FIREWALL4_WAN, FIREWALL6, SERVER4, SERVER6};
+use mailguard_tests::netns::{
+    CLIENT4, CLIENT6, FIREWALL4, FIREWALL4_WAN, FIREWALL6, LAN, Namespace, SERVER4, SERVER6,
+};
 
 use crate::firewall::{Answer, Firewall, Session, ZONES};
 
@@ -32,6 +34,47 @@ fn every_destination_is_intercepted_and_known() {
     assert_eq!(firewall.dial(FIREWALL6), own(CLIENT6.into(), FIREWALL6.into()));
     assert_eq!(firewall.packets("intercepted"), 6);
     assert!(firewall.packets("session") > 0);
+}
+
+/// The link-local address of an interface, and the interface's index.
+fn link_local(namespace: &Namespace, interface: &str) -> (Ipv6Addr, u32) {
+    let found = namespace.within(|| {
+        let addresses = nix::ifaddrs::getifaddrs()?.filter(|entry| entry.interface_name == interface);
+        let mut v6 = addresses.filter_map(|entry| Some((*entry.address?.as_sockaddr_in6()?).into()));
+        Ok(v6.find(|v6: &SocketAddrV6| v6.ip().is_unicast_link_local()))
+    });
+    let found = found.unwrap().expect("every interface has one");
+    (*found.ip(), found.scope_id())
+}
+
+#[test]
+fn a_link_local_destination_is_ours_and_keeps_its_scope() {
+    for mode in ["transparent", "active"] {
+        let mut firewall = Firewall::idle(&ZONES.replace("transparent", mode));
+        firewall.start();
+        let ((ours, scope), (theirs, link)) =
+            (link_local(&firewall.topology.firewall, LAN), link_local(&firewall.topology.client, "eth0"));
+        let dialled = SocketAddrV6::new(ours, 25, 0, link);
+        for source in [theirs, CLIENT6] {
+            firewall.beat();
+            let from = SocketAddrV6::new(source, 0, 0, if source == theirs { link } else { 0 });
+            let session = Session::open(&firewall.topology.client, Some(from.into()), dialled.into());
+            let mut session = session.unwrap_or_else(|answer| panic!("{mode}, from {source}: {answer:?}"));
+            let Answer::Proxy { client, destination: SocketAddr::V6(destination), ours: true, .. } =
+                session.answer
+            else {
+                panic!("{mode}, from {source}: {:?}", session.answer)
+            };
+            assert_eq!((client, *destination.ip()), (source.into(), ours), "{mode}");
+            if source == theirs {
+                assert_eq!(destination.scope_id(), scope, "{mode}: the client's side");
+            }
+            assert!(
+                session.echo_patiently(&[vec![b'x'; 100_000], vec![b'\n']].concat()),
+                "{mode}, from {source}"
+            );
+        }
+    }
 }
 
 #[test]
