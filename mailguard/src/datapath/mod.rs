@@ -49,7 +49,7 @@ pub use error::{AttachError, DatapathError};
 pub use kernel_settings::Pulse;
 pub use links::watch_kernel;
 pub use local::{Delivery, deliveries};
-pub use pins::netns_cookie;
+pub use pins::{holds_programs, netns_cookie};
 pub use probe::{probe, programs_at};
 pub use routes::{PRIORITY, TABLE};
 pub use rule_maps::BanStatus;

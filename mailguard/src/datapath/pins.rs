@@ -152,6 +152,14 @@ impl Pins {
     }
 }
 
+/// Whether what is pinned in `pin_dir` holds programs anywhere: the namespace of an instance that was killed holds them as long
+/// as it is there. A pin that can't be read may.
+pub fn holds_programs(pin_dir: &Path) -> bool {
+    let folder = pin_dir.join("links");
+    let is_held = |path: &Path| link_facts(path).is_none_or(|link| link.ifindex != 0 || link.netns != 0);
+    names(&folder).map_or(true, |names| names.iter().any(|name| is_held(&folder.join(name))))
+}
+
 /// Refuses to touch pins that hold programs in another network namespace: its links would get our programs, and our
 /// interfaces none.
 pub(super) fn refuse_attached_elsewhere(pin_dir: &Path) -> Result<(), DatapathError> {

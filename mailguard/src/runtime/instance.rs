@@ -2,12 +2,15 @@
 //!
 //! A lock is a file in a folder of root's own, at a place that no configuration can change, named by what it locks; it is
 //! held as long as its process lives. The namespace's file says who holds it, and in which folder its programs are pinned:
-//! they outlive the process, and whoever comes next with another folder must know of them.
+//! they outlive the process, and whoever comes next with another folder must know of them. What killed instances left is
+//! removed by the next one that starts, anywhere (`leftovers`).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -16,12 +19,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::datapath::{DatapathError, netns_cookie};
 
+mod leftovers;
+
 /// Where the locks are.
 const FOLDER: &str = "/run/mailguard-lock";
 /// What a lock's file may hold, octets: more than the longest path takes.
 const MAX_RECORD_OCTETS: u64 = 8192;
 /// How often a lock is tried whose file is removed just then.
 const MAX_TRIES: usize = 16;
+/// How long the next try waits where the holder that a lock's file names is dead: who holds it now only looks whether it can go.
+const LOOKED_AT_TIME: Duration = Duration::from_millis(10);
 
 /// Why a lock can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +103,13 @@ struct Record {
     pin_dir: Option<PathBuf>,
 }
 
+impl Record {
+    /// Whether the process that wrote it is there, or another one of its number.
+    fn holder_lives(&self) -> bool {
+        Path::new("/proc").join(self.pid.to_string()).exists()
+    }
+}
+
 impl Instance {
     /// Claims this network namespace; an error names who has it.
     pub(super) fn claim() -> Result<Self, InstanceError> {
@@ -111,6 +125,7 @@ impl Instance {
         let last = namespace.read()?.filter(|record| record.netns_cookie == netns_cookie);
         let pinned = last.and_then(|record| record.pin_dir);
         namespace.write(&Record { pid: std::process::id(), netns_cookie, pin_dir: pinned.clone() })?;
+        leftovers::sweep(folder);
         Ok(Self { namespace, netns_cookie, pinned, runtime_dir: None })
     }
 
@@ -156,6 +171,7 @@ impl Drop for Instance {
 }
 
 /// What the file of a lock said that somebody else holds.
+#[derive(Debug)]
 struct Held(Option<Record>);
 
 impl Held {
@@ -179,17 +195,27 @@ impl Lock {
         let fail = |error| file_error(&path, error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(O_NOFOLLOW);
+        let mut held = None;
         for _ in 0..MAX_TRIES {
             let file = options.open(&path).map_err(fail)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Not one that its last holder removed meanwhile: the next would make a new one.
                 Ok(file) if file.metadata().map_err(fail)?.nlink() == 0 => {}
                 Ok(file) => return Ok(Ok(Self { file, path })),
-                Err((mut file, Errno::EWOULDBLOCK)) => return Ok(Err(Held(read(&mut file).map_err(fail)?))),
+                Err((mut file, Errno::EWOULDBLOCK)) => {
+                    held = read(&mut file).map_err(fail)?;
+                    if held.as_ref().is_none_or(Record::holder_lives) {
+                        return Ok(Err(Held(held)));
+                    }
+                    thread::sleep(LOOKED_AT_TIME);
+                }
                 Err((_, error)) => return Err(fail(error.into())),
             }
         }
-        Err(fail(io::Error::other("is removed again and again")))
+        match held {
+            None => Err(fail(io::Error::other("is removed again and again"))),
+            held => Ok(Err(Held(held))),
+        }
     }
 
     fn folder(&self) -> &Path {

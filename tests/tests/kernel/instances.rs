@@ -1,6 +1,9 @@
 //! One mailguard a network namespace, whose pins outlive it: a second one is refused and changes nothing, and none starts
 //! where its pins would go with it.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use mailguard_tests::appliance::{Appliance, program};
@@ -171,4 +174,40 @@ fn a_mount_namespace_of_its_own_with_the_machines_bpf_file_system_will_do() {
     check_served(&topology, "it serves");
     appliance.kill().unwrap();
     wait_until("what is pinned outlives it", || answer(&topology) == Answer::Nobody).unwrap();
+}
+
+/// The file of the locks that says who is the mailguard of this namespace.
+fn lock_file(namespace: &Namespace) -> PathBuf {
+    let inode = namespace.within(|| Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())).unwrap();
+    Path::new("/run/mailguard-lock").join(format!("net-{inode}"))
+}
+
+#[test]
+fn the_next_start_removes_what_an_instance_left_whose_namespace_is_gone() {
+    let topology = Topology::new().expect("namespaces");
+    let gone = Topology::new().expect("namespaces");
+    let left = lock_file(&gone.firewall);
+    let place = |program: &str| gone.firewall.command(program);
+    let mut killed = Appliance::start(&place, &config()).expect("mailguard runs");
+    let (run, pins) = (fs::metadata(killed.folder().join("run")).unwrap(), killed.pin_dir().to_owned());
+    let left_for_folder = left.with_file_name(format!("runtime-{}-{}", run.dev(), run.ino()));
+    killed.kill().unwrap();
+    assert!(left.exists() && left_for_folder.exists(), "killed, it leaves its files");
+    let start = || {
+        let place = |program: &str| topology.firewall.command(program);
+        Appliance::start(&place, &config()).expect("mailguard runs").stop().unwrap();
+    };
+    start();
+    assert!(left.exists(), "its namespace is there, and its programs too");
+    assert!(!left_for_folder.exists(), "nobody misses this one");
+    // Unloading would remove the file itself.
+    fs::remove_dir_all(killed.folder()).unwrap();
+    std::mem::forget(killed);
+    drop(gone);
+    wait_until("the next start removes the file", || {
+        start();
+        !left.exists()
+    })
+    .unwrap();
+    fs::remove_dir_all(pins).unwrap();
 }
