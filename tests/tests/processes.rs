@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mailguard_tests::appliance::{Appliance, program};
-use mailguard_tests::netns::{FIREWALL4, LAN, Topology, port25};
+use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::{Process, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
@@ -531,4 +531,47 @@ fn rules_are_tried_before_a_reload_and_keep_nobody_waiting() {
         "nothing is compiled for it: {:?}, a reload takes {took:?}",
         begun.elapsed()
     );
+}
+
+/// Whether a command succeeds, and what it says, run by nobody in particular with this group.
+fn as_member(group: u32, config: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=4711", &format!("--regid={group}"), "--clear-groups"]);
+    let output =
+        command.arg(program()).arg("--config").arg(config).args(arguments).output().expect("setpriv");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text.into_owned())
+}
+
+#[test]
+fn a_member_of_the_group_asks_without_reading_the_configuration() {
+    let inside = format!("[[incoming_domain]]\ndomain = \"example.com\"\nserver = \"{SERVER4}\"\n");
+    with_appliance(&inside, |appliance| {
+        let (config, group) = (appliance.config(), mail_user().gid.as_raw());
+        let elsewhere = config.with_file_name("other.toml");
+        fs::copy(&config, &elsewhere).unwrap();
+        for file in [&config, &elsewhere] {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let reads = "status, queue list, quarantine list, trace, route somebody@example.com, bypass list, \
+                     blacklist list, ban list";
+        for line in reads.split(", ") {
+            let (done, text) = as_member(group, &config, &line.split(' ').collect::<Vec<_>>());
+            assert!(done, "{line}: {text}");
+        }
+        for (group, file, line, why) in [
+            (group, &config, "bypass add to-ip 192.0.2.1", "control.sock: run this as root\n"),
+            (group, &config, "reload", "control.sock: run this as root\n"),
+            (group, &config, "ban lift --all", "control.sock: run this as root\n"),
+            (group, &config, "check", "Permission denied"),
+            (4711, &config, "status", "run this as root or as a member of its group\n"),
+            (group, &elsewhere, "status", "no mailguard runs by this file: start it, or run this as root\n"),
+        ] {
+            let (done, text) = as_member(group, file, &line.split(' ').collect::<Vec<_>>());
+            assert!(!done && text.contains(why), "{line}: {text}");
+        }
+        appliance.stop().unwrap();
+        let (done, text) = as_member(group, &config, &["status"]);
+        assert!(!done && text.contains("no mailguard runs by this file"), "{text}");
+    });
 }

@@ -242,7 +242,7 @@ Examples:
 /// How results are printed.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(super) struct Output {
-    /// Print JSON.
+    /// Print JSON: times by RFC 3339 in UTC, numbers in the unit that their field names (octets, seconds, milliseconds).
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -293,7 +293,7 @@ pub(super) enum ListCommand<K: ValueEnum + Send + Sync + 'static> {
         kind: K,
         #[command(flatten)]
         values: Values,
-        /// Also a network of every address there is, such as 0.0.0.0/0.
+        /// Also where the list then holds every host there is, by 0.0.0.0/0 or by pieces that add up to it.
         #[arg(long)]
         all: bool,
         #[command(flatten)]

@@ -37,7 +37,7 @@ impl Daemon {
         };
         match client {
             Some(client) => Ok(client),
-            None => Ok(client.insert(Client::connect(&socket)?)),
+            None => Ok(client.insert(Client::connect(&socket, process)?)),
         }
     }
 
@@ -60,7 +60,7 @@ impl Daemon {
     /// Asks both processes how they are.
     pub(super) fn known(&mut self) -> Result<Known, ClientError> {
         if let Err(error) = self.processes()
-            && !matches!(error, ClientError::Permission(_))
+            && !matches!(error, ClientError::Permission(..))
         {
             return Err(error);
         }

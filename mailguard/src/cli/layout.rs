@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use mailguard_core::mail::UnixTime;
+use mailguard_core::mail::{UnixTime, is_obeyed, is_unseen};
+use serde::Serialize;
 
 /// Longest cell of a table, in characters; `show` and `--json` tell the rest.
 const MAX_CELL_CHARACTERS: usize = 60;
@@ -68,15 +69,26 @@ impl Table {
 
 /// `text` without anything that a terminal obeys: control characters and those that turn the direction of writing.
 pub(super) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => {
-                char::REPLACEMENT_CHARACTER
-            }
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
-            c => c,
-        })
-        .collect()
+    text.chars().map(|c| if is_obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// JSON in which every character that isn't to be obeyed, or that nobody would see, is written as its number: nothing is lost,
+/// and nothing happens where it is shown.
+pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let json = serde_json::to_string_pretty(value)?;
+    let mut out = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        // Line ends and the like stand between values only; within them they are written as numbers already.
+        if c.is_ascii() && c != '\u{7f}' || !(is_obeyed(c) || is_unseen(c)) {
+            out.push(c);
+        } else {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                let _ = write!(out, "\\u{unit:04x}");
+            });
+        }
+    }
+    out.push('\n');
+    Ok(out)
 }
 
 /// The same for a text of several lines, each behind `indent`.
@@ -161,6 +173,16 @@ mod tests {
         let at = |seconds: u64| UnixTime(seconds * 1_000_000);
         assert_eq!((ago(at(90), at(10)), ago(at(10), at(90))), ("1m ago".to_owned(), "0s ago".to_owned()));
         assert_eq!((until(at(10), at(90)), until(at(90), at(10))), ("in 1m".to_owned(), "now".to_owned()));
+    }
+
+    #[test]
+    fn json_shows_what_would_be_obeyed_or_overlooked_as_numbers() {
+        let odd = "a\u{202e}b\u{9b}c\u{7f}d\u{1b}e\u{2066}\u{200b}\u{feff}\u{61c}\u{e0041}\u{ad}\u{85}\u{2028}é漢😀\n\t\"\\";
+        let value = serde_json::json!({ odd: [odd], "n": 1 });
+        let json = json(&value).unwrap();
+        let escaped = "a\\u202eb\\u009bc\\u007fd\\u001be\\u2066\\u200b\\ufeff\\u061c\\udb40\\udc41\\u00ad\\u0085\\u2028é漢😀\\n\\t\\\"\\\\";
+        assert!(json.matches(escaped).count() == 2 && json.lines().count() == 6, "{json}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), value, "nothing is lost");
     }
 
     #[test]

@@ -34,11 +34,11 @@ pub(super) fn lists<K: Kind>(daemon: &mut Daemon, command: ListCommand<K>) -> an
             if let Some(everybody) = values.iter().find(|value| !all && is_everybody(value)) {
                 bail!("{everybody} is everybody: if that is meant, add --all; nothing was changed");
             }
-            edit(daemon, Edit { list, change, values }, output, print_edited)
+            edit(daemon, Edit { list, change, values, all }, output, print_edited)
         }
         ListCommand::Remove { kind, values, output } => {
             let (list, change) = (kind.list(), Change::Remove);
-            edit(daemon, Edit { list, change, values: values.read(list)? }, output, print_edited)
+            edit(daemon, Edit { list, change, values: values.read(list)?, all: false }, output, print_edited)
         }
     }
 }

@@ -30,7 +30,7 @@ use mailguard_core::mail::UnixTime;
 use serde::Serialize;
 
 use crate::config::{self, Located, Source};
-use crate::control::{Answer, Request};
+use crate::control::{Answer, Request, signposted};
 use crate::doctor::Report;
 use crate::store::inspect::{Exported, Inspection};
 use args::{Args, Command, Output};
@@ -121,9 +121,7 @@ impl Printed {
     /// JSON or, for people, what `text` makes.
     fn result(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<Self> {
         if output.json {
-            let mut json = serde_json::to_string_pretty(value).context("can't be written as JSON")?;
-            json.push('\n');
-            Ok(Self::text(json))
+            Ok(Self::text(layout::json(value).context("can't be written as JSON")?))
         } else {
             Ok(Self::text(text()))
         }
@@ -131,10 +129,7 @@ impl Printed {
 }
 
 fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Result<Printed> {
-    let connect = || -> anyhow::Result<Daemon> {
-        let places = config::places(&args.config)?;
-        Ok(Daemon::of(&places.runtime_dir))
-    };
+    let connect = || daemon_of(&args.config);
     match args.command {
         Command::Run => processes.run(&args.config).map(|()| Printed::default()),
         Command::Mail { channel } => processes.mail(channel).map(|()| Printed::default()),
@@ -169,6 +164,19 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
                 _ => wrong_answer(),
             }
         }
+    }
+}
+
+/// The daemon that runs by this configuration. Who may not read the file is led there by the daemon itself: what it answers is
+/// up to its sockets.
+fn daemon_of(path: &Path) -> anyhow::Result<Daemon> {
+    match config::places(path) {
+        Ok(places) => Ok(Daemon::of(&places.runtime_dir)),
+        Err(error) if error.is_permission() => match signposted(path) {
+            Some(runtime_dir) => Ok(Daemon::of(&runtime_dir)),
+            None => bail!("{error}, and no mailguard runs by this file: start it, or run this as root"),
+        },
+        Err(error) => Err(error.into()),
     }
 }
 

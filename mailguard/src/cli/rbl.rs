@@ -32,7 +32,7 @@ pub(super) fn rbl(
         RblCommand::Enable(RblLists { kind, lists, output }) => {
             let printed = edit(
                 &mut connect()?,
-                Edit { list: kind.list(), change: Change::Add, values: lists },
+                Edit { list: kind.list(), change: Change::Add, values: lists, all: false },
                 output,
                 print_edited,
             )?;
@@ -41,7 +41,7 @@ pub(super) fn rbl(
         RblCommand::Disable(RblLists { kind, lists, output }) => {
             let printed = edit(
                 &mut connect()?,
-                Edit { list: kind.list(), change: Change::Remove, values: lists },
+                Edit { list: kind.list(), change: Change::Remove, values: lists, all: false },
                 output,
                 print_edited,
             )?;

@@ -5,9 +5,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use mailguard_core::config::Data;
+use mailguard_core::config::{Config, Data};
 use serde::{Deserialize, Serialize};
 
+use super::everybody::newly_everybody;
 use super::layout::Layout;
 use super::lists::{EditList, Entry, ListEntry, entries};
 use super::report::Errors;
@@ -36,6 +37,9 @@ pub struct Edit {
     pub change: Change,
     /// The values, as an administrator typed them; 1 to [`MAX_EDIT_VALUES`].
     pub values: Vec<String>,
+    /// Also where the list then stands for everybody.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// Why an edit isn't made.
@@ -97,6 +101,17 @@ pub enum EditError {
         /// From 1.
         line: usize,
     },
+    /// The list would hold every host of a family.
+    #[error(
+        "with this, {key} and what works as one with it would hold every {family} host: if that is meant, add --all; nothing \
+         was changed"
+    )]
+    Everybody {
+        /// The key path of the list.
+        key: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
     /// Line ends are mixed, or something else that can't be kept as it stands.
     #[error(
         "the file can't be changed without changing lines that have nothing to do with it: edit it by hand"
@@ -142,8 +157,19 @@ pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
         }
     }
     let edited = Source { text: layout.text(), ..source.clone() };
-    super::parse(&edited).map_err(EditError::Invalid)?;
+    let config = super::parse(&edited).map_err(EditError::Invalid)?;
+    if edit.change == Change::Add && !edit.all {
+        refuse_everybody(source, &config, list)?;
+    }
     Ok(edited)
+}
+
+fn refuse_everybody(source: &Source, after: &Config, list: EditList) -> Result<(), EditError> {
+    let before = super::parse(source).map_err(EditError::Invalid)?;
+    match newly_everybody(&before, after, list) {
+        Some(family) => Err(EditError::Everybody { key: list.key(), family }),
+        None => Ok(()),
+    }
 }
 
 /// Writes down what the list holds where it isn't written; none of `added` may be among that.

@@ -68,6 +68,13 @@ pub struct LoadError {
     pub cause: ReadError,
 }
 
+impl LoadError {
+    /// Whether the file may be right, and isn't for this user to read.
+    pub fn is_permission(&self) -> bool {
+        matches!(&self.cause, ReadError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Why a file can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

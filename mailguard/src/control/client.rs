@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::Process;
 use super::protocol::{Answer, ControlError, Reply, Request};
 use super::{MAX_ANSWER_OCTETS, MAX_REQUEST_OCTETS};
 
@@ -28,8 +29,11 @@ pub enum ClientError {
     #[error("mailguard is not running: nobody answers on {}", .0.display())]
     NotRunning(PathBuf),
     /// The socket isn't for this user.
-    #[error("no permission to use {}: run this as root or as a member of its group", .0.display())]
-    Permission(PathBuf),
+    #[error(
+        "no permission to use {}: run this as root{}", .0.display(),
+        if *.1 == Process::Mail { " or as a member of its group" } else { "" }
+    )]
+    Permission(PathBuf, Process),
     /// The connection failed.
     #[error("{}: {cause}", path.display())]
     Io {
@@ -56,13 +60,13 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// Connects to the socket at `path`.
-    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+    /// Connects to the socket at `path`, which is this process's.
+    pub fn connect(path: &Path, process: Process) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).map_err(|cause| match cause.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ClientError::NotRunning(path.to_owned())
             }
-            io::ErrorKind::PermissionDenied => ClientError::Permission(path.to_owned()),
+            io::ErrorKind::PermissionDenied => ClientError::Permission(path.to_owned(), process),
             _ => ClientError::Io { path: path.to_owned(), cause },
         })?;
         let set = stream.set_read_timeout(Some(LOOK_AGAIN)).and(stream.set_write_timeout(Some(ANSWER_TIME)));

@@ -4,18 +4,21 @@
 //! folder of root's: whatever changes the configuration or lets somebody in goes there. `runtime_dir/mail/control.sock`
 //! is the mail process's, mode 0660: who may open it may see and do what that process can, which is everything about
 //! messages. [`Request::asks`] says which is asked what. One line of JSON is a request, one line its answer, as many
-//! after one another as the client likes. `protocol` is what is said, `server` and `client` are the two ends. What a
+//! after one another as the client likes. `protocol` is what is said, `server` and `client` are the two ends; a `signpost`
+//! leads those who may not read the configuration to the sockets. What a
 //! request does is up to the [`Handler`], which `runtime` provides.
 
 mod client;
 mod processes;
 mod protocol;
 mod server;
+mod signpost;
 
 pub use client::{Client, ClientError};
 pub use processes::{MailProcess, Process, ProcessReport};
 pub use protocol::*;
 pub use server::{BindError, Handler, bind, serve};
+pub use signpost::{Signpost, signposted};
 
 use std::path::{Path, PathBuf};
 

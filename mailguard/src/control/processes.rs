@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mailguard_core::mail::UnixTime;
+use mailguard_core::mail::{UnixTime, rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::Request;
@@ -41,6 +41,7 @@ pub struct ProcessReport {
     /// The process id of the datapath process.
     pub pid: u32,
     /// When it began.
+    #[serde(with = "rfc3339")]
     pub started_at: UnixTime,
     /// What keeps mailguard from doing its work right now, one line each.
     pub problems: Vec<String>,
@@ -56,12 +57,14 @@ pub struct MailProcess {
     /// Its process id; absent: none runs now.
     pub pid: Option<u32>,
     /// When it was started.
+    #[serde(default, with = "rfc3339::option")]
     pub started_at: Option<UnixTime>,
     /// Milliseconds since its last sign of life; absent before the first.
     pub silent_milliseconds: Option<u64>,
     /// How many ended by themselves since the datapath process began.
     pub restarts: u64,
     /// When the last of those ended.
+    #[serde(default, with = "rfc3339::option")]
     pub last_ended_at: Option<UnixTime>,
     /// How it ended.
     pub last_cause: Option<String>,

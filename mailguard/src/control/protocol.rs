@@ -1,13 +1,13 @@
 //! What is said over the control socket: requests, answers and their rows.
 //!
-//! Rows are plain: texts as people read them, times and sizes as numbers. They are what `--json` prints, so a field
-//! that is there stays there.
+//! Rows are plain: texts as people read them, times by RFC 3339 in UTC, numbers in the unit that their field names
+//! (`octets`, `seconds_left`, `silent_milliseconds`). They are what `--json` prints, so a field that is there stays there.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
-use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
+use mailguard_core::mail::{Mailbox, QueueId, UnixTime, rfc3339};
 use mailguard_core::subscriber::Subscriber;
 use serde::{Deserialize, Serialize};
 
@@ -223,8 +223,10 @@ pub struct StatusReport {
     /// `enabled`
     pub enabled: bool,
     /// When the mail process began.
+    #[serde(with = "rfc3339")]
     pub started_at: UnixTime,
     /// When the configuration in force was loaded.
+    #[serde(with = "rfc3339")]
     pub loaded_at: UnixTime,
     /// What keeps mailguard from doing its work right now, one line each; empty when all is well.
     pub problems: Vec<String>,
@@ -352,6 +354,7 @@ pub struct QueueRow {
     /// Its id.
     pub id: QueueId,
     /// When the session took it.
+    #[serde(with = "rfc3339")]
     pub received_at: UnixTime,
     /// Its length.
     pub octets: u64,
@@ -362,6 +365,7 @@ pub struct QueueRow {
     /// The first of them.
     pub first_recipient: String,
     /// When the next of them is due.
+    #[serde(with = "rfc3339")]
     pub next_attempt: UnixTime,
     /// Most attempts that any of them had.
     pub attempts: u32,
@@ -408,6 +412,7 @@ pub struct QueueRecipient {
     /// Attempts so far.
     pub attempts: u32,
     /// When the next one is due; absent when nothing more is done.
+    #[serde(default, with = "rfc3339::option")]
     pub next_attempt: Option<UnixTime>,
     /// What the last one came to; empty before the first.
     pub last: String,
@@ -419,8 +424,10 @@ pub struct QuarantineRow {
     /// Its id.
     pub id: QueueId,
     /// When the session took it.
+    #[serde(with = "rfc3339")]
     pub received_at: UnixTime,
     /// Since when it is withheld.
+    #[serde(with = "rfc3339")]
     pub since: UnixTime,
     /// Its length.
     pub octets: u64,
@@ -454,6 +461,7 @@ pub struct TraceRow {
     /// Its id; a refused transaction has one, too.
     pub id: QueueId,
     /// When the session answered.
+    #[serde(with = "rfc3339")]
     pub at: UnixTime,
     /// Who brought it; absent for our own notifications.
     pub source: Option<SourceRow>,
@@ -497,6 +505,7 @@ pub struct CheckRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRow {
     /// When it ended.
+    #[serde(with = "rfc3339")]
     pub at: UnixTime,
     /// For whom.
     pub recipient: String,
@@ -540,8 +549,10 @@ pub struct BanRow {
     /// Who.
     pub client: Subscriber,
     /// Since when.
+    #[serde(with = "rfc3339")]
     pub since: UnixTime,
     /// Until when.
+    #[serde(with = "rfc3339")]
     pub until: UnixTime,
     /// For how long it goes on, seconds.
     pub seconds_left: u64,
@@ -550,5 +561,6 @@ pub struct BanRow {
     /// Packets that the kernel refused.
     pub packets: u64,
     /// When the last of them came; absent: none came.
+    #[serde(default, with = "rfc3339::option")]
     pub last: Option<UnixTime>,
 }

@@ -53,7 +53,7 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 fn requests_are_answered_one_after_another() {
     let (done, error, again) = serve_while(|path| {
-        let mut client = Client::connect(path).unwrap();
+        let mut client = Client::connect(path, Process::Mail).unwrap();
         let ids = vec![QueueId(1), QueueId(u64::MAX)];
         let done = client.ask(&Request::QueueRetry { which: Which::Ids(ids) });
         let error = client.ask(&Request::Reload);
@@ -92,14 +92,16 @@ fn wire_form() {
 fn long_lines() {
     let (request, reply, answer) = serve_while(|path| {
         let query = "x".repeat(MAX_REQUEST_OCTETS);
-        let request = Client::connect(path).unwrap().ask(&Request::Trace { query }).unwrap_err();
+        let request =
+            Client::connect(path, Process::Mail).unwrap().ask(&Request::Trace { query }).unwrap_err();
         let mut stream = UnixStream::connect(path).unwrap();
         stream.write_all(&vec![b' '; MAX_REQUEST_OCTETS + 1]).unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         // Answered a thousand times over.
         let query = "x".repeat(100_000);
-        let answer = Client::connect(path).unwrap().ask(&Request::Trace { query }).unwrap_err();
+        let answer =
+            Client::connect(path, Process::Mail).unwrap().ask(&Request::Trace { query }).unwrap_err();
         (request, reply, answer)
     });
     assert!(matches!(request, ClientError::TooLong));
@@ -126,11 +128,14 @@ fn clients_beyond_the_limit_wait_for_their_turn() {
 fn the_socket_and_what_stands_in_its_place() {
     let folder = TempDir::new().unwrap();
     let path = root_socket(folder.path());
-    assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning(_))));
+    assert!(matches!(Client::connect(&path, Process::Mail), Err(ClientError::NotRunning(_))));
     let runtime = runtime();
     let _within = runtime.enter();
     drop(UnixListener::bind(&path).unwrap());
-    assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning(_))), "a dead daemon left it");
+    assert!(
+        matches!(Client::connect(&path, Process::Mail), Err(ClientError::NotRunning(_))),
+        "a dead daemon left it"
+    );
     let listener = bind(&path, MAIL_MODE).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     assert!(matches!(bind(&path, MAIL_MODE), Err(BindError::InUse(_))));
@@ -180,6 +185,7 @@ fn what_opens_is_asked_of_the_datapath_process() {
         list: crate::config::EditList::BypassFromSubnet,
         change: crate::config::Change::Add,
         values: vec!["192.0.2.0/24".to_owned()],
+        all: false,
     };
     for request in [Request::Reload, Request::Edit(edit), Request::BanLift { clients: None }] {
         assert_eq!(request.asks(), Process::Datapath, "{request:?}");

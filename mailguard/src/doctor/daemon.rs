@@ -6,7 +6,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::OnProxyDown;
 
 use super::Finding;
-use crate::control::{Answer, Client, ClientError, Request, root_socket};
+use crate::control::{Answer, Client, ClientError, Process, Request, root_socket};
 
 /// What was heard of the daemon.
 pub(super) enum Daemon {
@@ -21,7 +21,7 @@ pub(super) enum Daemon {
 
 /// Asks it.
 pub(super) fn read(config: &Config) -> Daemon {
-    let asked = Client::connect(&root_socket(&config.runtime_dir))
+    let asked = Client::connect(&root_socket(&config.runtime_dir), Process::Datapath)
         .and_then(|mut client| client.ask(&Request::Processes));
     match asked {
         // With `enabled = false` there is no kernel side that could take it for dead.

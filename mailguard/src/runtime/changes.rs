@@ -179,7 +179,7 @@ impl Changes {
         let path = source.path.clone();
         let change = Box::new(Change { source, config, edited: Some(before) });
         let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
-        let Edit { list, change, values } = edit;
+        let Edit { list, change, values, .. } = edit;
         Ok(Edited {
             list,
             change,

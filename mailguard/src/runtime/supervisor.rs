@@ -27,8 +27,8 @@ use super::names;
 use super::notify::Notify;
 use super::pulse::Vigil;
 use super::spawn::MailUser;
-use crate::config::{Located, Source};
-use crate::control::ProcessReport;
+use crate::config::{self, Located, Source};
+use crate::control::{ProcessReport, Signpost};
 use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Occasion, Unloaded};
 use crate::intercept::{ListenError, Listeners};
 use crate::names::NamedServers;
@@ -103,6 +103,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let mut instance = Instance::claim()?;
     folders::prepare(&config, &user)?;
     instance.claim_runtime_dir(&config.runtime_dir)?;
+    config::sweep(path);
+    let _signpost = signpost(path, &config.runtime_dir);
     if !config.enabled {
         return leave_nothing(instance, &config);
     }
@@ -178,6 +180,12 @@ fn log_warnings(source: &Source, config: &Config) {
     if let Some(more) = warnings.len().checked_sub(MAX_LOGGED_WARNINGS).filter(|more| *more > 0) {
         warn!("and {more} more next hops that are ourselves: mailguard check names them");
     }
+}
+
+/// Tells those who may not read the configuration where this daemon is found. Without it they are told to be root.
+fn signpost(config: &Path, runtime_dir: &Path) -> Option<Signpost> {
+    let put = Signpost::put(config, runtime_dir);
+    put.inspect_err(|error| warn!(%error, "who may not read the configuration won't find this daemon")).ok()
 }
 
 /// What doesn't change in a report while we run.

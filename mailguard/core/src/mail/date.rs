@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since 1970-01-01 00:00:00 UTC.
+/// The end of the year 9999: later times have no form in RFC 3339.
+const LAST_WRITTEN: UnixTime = UnixTime(253_402_300_799_999_999);
+
+/// Microseconds since 1970-01-01 00:00:00 UTC. Stored as that number; for people and other programs see [`rfc3339`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(pub u64);
@@ -29,11 +32,15 @@ impl UnixTime {
         Self(self.0.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// Reads `2026-11-24` (its midnight) and `2026-11-24T05:29:36Z`, in UTC (RFC 3339).
+    /// Reads `2026-11-24` (its midnight), `2026-11-24T05:29:36Z` and `2026-11-24T05:29:36.123456Z`, in UTC (RFC 3339).
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let (date, time) = match text.split_once('T') {
             Some((date, time)) => (date, time.strip_suffix('Z')?),
             None => (text, "00:00:00"),
+        };
+        let (time, microseconds) = match time.split_once('.') {
+            Some((time, fraction)) => (time, microseconds(fraction)?),
+            None => (time, 0),
         };
         let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
         let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
@@ -46,7 +53,8 @@ impl UnixTime {
         let (shifted_year, from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
         let leap_days = shifted_year / 4 - shifted_year / 100 + shifted_year / 400;
         let days = 365 * shifted_year + leap_days + (153 * from_march + 2) / 5 + day - 1 - 719_468;
-        let time = Self((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000);
+        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+        let time = Self(seconds * 1_000_000 + microseconds);
         // A day that the month doesn't have comes out as another.
         let c = civil(time);
         ((c.year, c.month as u64, c.day) == (year, month, day)).then_some(time)
@@ -74,6 +82,13 @@ impl From<SystemTime> for UnixTime {
         let span = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
     }
+}
+
+/// A fraction of a second of 1 to 6 digits.
+fn microseconds(fraction: &str) -> Option<u64> {
+    let is_fraction =
+        (1..=6).contains(&fraction.len()) && fraction.bytes().all(|digit| digit.is_ascii_digit());
+    is_fraction.then(|| format!("{fraction:0<6}").parse().ok()).flatten()
 }
 
 /// Three decimal numbers of exactly so many digits.
@@ -143,6 +158,51 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
+/// Times as others read them, `2026-11-24T05:29:36.123456Z`: a form for serde's `with`.
+pub mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::{LAST_WRITTEN, Rfc3339, UnixTime};
+
+    fn written(time: UnixTime) -> String {
+        let time = time.min(LAST_WRITTEN);
+        let seconds = Rfc3339(time).to_string();
+        format!("{}.{:06}Z", seconds.trim_end_matches('Z'), time.0 % 1_000_000)
+    }
+
+    /// Writes a time.
+    pub fn serialize<S: Serializer>(time: &UnixTime, to: S) -> Result<S::Ok, S::Error> {
+        written(*time).serialize(to)
+    }
+
+    /// Reads a time.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<UnixTime, D::Error> {
+        let text = String::deserialize(from)?;
+        UnixTime::parse_rfc3339(&text)
+            .ok_or_else(|| de::Error::custom(format!("{text:?} is no time of RFC 3339 in UTC")))
+    }
+
+    /// The same where there may be none.
+    pub mod option {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        use super::UnixTime;
+
+        #[derive(Deserialize)]
+        struct Time(#[serde(with = "super")] UnixTime);
+
+        /// Writes a time, or null.
+        pub fn serialize<S: Serializer>(time: &Option<UnixTime>, to: S) -> Result<S::Ok, S::Error> {
+            time.map(super::written).serialize(to)
+        }
+
+        /// Reads a time, or null.
+        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<UnixTime>, D::Error> {
+            Ok(Option::<Time>::deserialize(from)?.map(|time| time.0))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +238,41 @@ mod tests {
             "1969-12-31",
         ] {
             assert_eq!(UnixTime::parse_rfc3339(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_for_others_are_those_of_rfc_3339_and_lose_nothing() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Row {
+            #[serde(with = "rfc3339")]
+            at: UnixTime,
+            #[serde(default, with = "rfc3339::option")]
+            last: Option<UnixTime>,
+        }
+        let row = Row { at: UnixTime(1_795_498_176_000_042), last: None };
+        let json = serde_json::to_string(&row).unwrap();
+        assert_eq!(json, "{\"at\":\"2026-11-24T05:29:36.000042Z\",\"last\":null}");
+        for time in [
+            UnixTime(0),
+            UnixTime(1),
+            UnixTime(951_868_799_999_999),
+            UnixTime(1_795_498_176_123_456),
+            LAST_WRITTEN,
+        ] {
+            let row = Row { at: time, last: Some(time) };
+            let json = serde_json::to_string(&row).unwrap();
+            assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), row, "{json}");
+        }
+        let never = serde_json::to_string(&Row { at: UnixTime::NEVER, last: None }).unwrap();
+        assert!(never.contains("9999-12-31T23:59:59.999999Z"), "{never}");
+        for text in [
+            "1795498176000042",
+            "\"2026-11-24T05:29:36.Z\"",
+            "\"2026-11-24T05:29:36.1234567Z\"",
+            "\"2026-11-24T05:29:36.+1Z\"",
+        ] {
+            assert!(serde_json::from_str::<Row>(&format!("{{\"at\":{text}}}")).is_err(), "{text}");
         }
     }
 }

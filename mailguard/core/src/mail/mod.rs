@@ -9,8 +9,8 @@ pub mod ids;
 pub mod shown;
 
 pub use address::{AddressError, AddressLiteral, ForwardPath, Host, LocalPart, Mailbox, ReversePath};
-pub use date::UnixTime;
+pub use date::{UnixTime, rfc3339};
 pub use domain::{Domain, DomainError};
 pub use envelope::{BodyType, DsnReturn, Envelope, Notify, Recipient};
 pub use ids::QueueId;
-pub use shown::shown;
+pub use shown::{is_obeyed, is_unseen, shown};

@@ -10,11 +10,26 @@ pub fn shown(octets: &[u8]) -> String {
         match c {
             '\r' if characters.peek() == Some(&'\n') => {}
             '\n' | '\t' => out.push(c),
-            c if c.is_control() || turns_direction(c) => out.push('?'),
+            c if is_obeyed(c) => out.push('?'),
             c => out.push(c),
         }
     }
     out
+}
+
+/// Whether a terminal, or whoever lays out text, does as this character says: control characters (those of C1, too), and
+/// those that turn the direction of writing.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control() || turns_direction(c)
+}
+
+/// Whether nothing shows where this character stands (Unicode's format characters): two texts that differ in it look the same.
+pub fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{00AD}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}'
+    )
 }
 
 /// Unicode's explicit directional formatting characters (UAX #9 §2) and line separators.

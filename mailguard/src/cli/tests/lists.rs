@@ -58,14 +58,14 @@ fn lists() {
     let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into(), notes: Vec::new() };
     check(
         "blacklist add sender a@example.com example.net",
-        Request::Edit(Edit { list, change, values }),
+        Request::Edit(Edit { list, change, values, all: false }),
         Answer::Edited(edited),
         "added: sender a@example.com\nadded: sender example.net\nin force, and written into /m.toml\n",
     );
     let (list, change, values) = (EditList::RblIp, Change::Add, vec!["psbl.surriel.com".to_owned()]);
     check(
         "rbl enable ip psbl.surriel.com",
-        Request::Edit(Edit { list, change, values: values.clone() }),
+        Request::Edit(Edit { list, change, values: values.clone(), all: false }),
         Answer::Edited(Edited { list, change, values, config: "/m.toml".into(), notes: Vec::new() }),
         "enabled: psbl.surriel.com\nin force, and written into /m.toml\n",
     );
@@ -77,7 +77,10 @@ fn lists() {
     let refused = ControlError::new(ErrorKind::Refused, "192.0.2.1 is not in bypass.to_ips");
     let (asked, printed) = ask("bypass remove to-ip 192.0.2.1", vec![Err(refused)]);
     let (list, change) = (EditList::BypassToIp, Change::Remove);
-    assert_eq!(asked, [Request::Edit(Edit { list, change, values: vec!["192.0.2.1".to_owned()] })]);
+    assert_eq!(
+        asked,
+        [Request::Edit(Edit { list, change, values: vec!["192.0.2.1".to_owned()], all: false })]
+    );
     assert_eq!(printed.unwrap_err().to_string(), "192.0.2.1 is not in bypass.to_ips");
 }
 
@@ -123,7 +126,7 @@ fn everybody_is_put_on_a_list_only_by_an_explicit_word() {
     let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into(), notes };
     check(
         "bypass add from-subnet 0.0.0.0/0 --all",
-        Request::Edit(Edit { list, change, values }),
+        Request::Edit(Edit { list, change, values, all: true }),
         Answer::Edited(edited),
         "added: from-subnet 0.0.0.0/0\nin force, and written into /m.toml\n  the mail process hangs\n",
     );

@@ -10,7 +10,8 @@ use super::*;
 
 fn change(text: &str, list: EditList, change: Change, values: &[&str]) -> Result<String, EditError> {
     let values = values.iter().map(|value| (*value).to_owned()).collect();
-    edit(&Source::of_text("m.toml", text), &Edit { list, change, values }).map(|edited| edited.text)
+    edit(&Source::of_text("m.toml", text), &Edit { list, change, values, all: false })
+        .map(|edited| edited.text)
 }
 
 /// What stands behind `LEAST` after values are added to, or removed from, the bypassed source addresses.
@@ -125,7 +126,7 @@ fn every_list() {
         (EditList::BypassFromSubnet, "192.0.2.0/24", "192.0.2.0/24"),
         (EditList::BypassFromIp, "2001:DB8:0::1", "2001:db8::1"),
         (EditList::BypassFromMac, "02:00:5E:10:00:01", "02:00:5e:10:00:01"),
-        (EditList::BypassToSubnet, "::/0", "::/0"),
+        (EditList::BypassToSubnet, "2001:DB8::/32", "2001:db8::/32"),
         (EditList::BypassToIp, "192.0.2.1", "192.0.2.1"),
         (EditList::BypassToName, "Mail.Example.com.", "Mail.Example.com"),
         (EditList::BlacklistClient, "192.0.2.7", "192.0.2.7"),
@@ -197,7 +198,10 @@ fn lists_with_a_file() {
     fs::write(&path, format!("{LEAST}[access]\nblacklist_clients = [\"@{}\"]\n", list.display())).unwrap();
     let source = load(&path).unwrap();
     let attempt = |change, value: &str| {
-        edit(&source, &Edit { list: EditList::BlacklistClient, change, values: vec![value.to_owned()] })
+        edit(
+            &source,
+            &Edit { list: EditList::BlacklistClient, change, values: vec![value.to_owned()], all: false },
+        )
     };
     let added = attempt(ADD, "192.0.2.2").unwrap();
     assert_eq!(added.text, source.text.replace("list\"]", "list\", \"192.0.2.2\"]"));
@@ -350,7 +354,8 @@ fn writing() {
     symlink("m.toml", &link).unwrap();
     let loaded = load(&link).unwrap();
     let values = vec!["192.0.2.1".to_owned()];
-    let edited = edit(&loaded, &Edit { list: EditList::BypassToIp, change: ADD, values }).unwrap();
+    let edited =
+        edit(&loaded, &Edit { list: EditList::BypassToIp, change: ADD, values, all: false }).unwrap();
     write(&loaded, &edited).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), edited.text);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
@@ -361,4 +366,107 @@ fn writing() {
     fs::remove_file(&path).unwrap();
     assert!(matches!(write(&edited, &loaded), Err(WriteError::Io { .. })));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the link is left");
+}
+
+/// Adds `values` to a list of a configuration with `more`, without the word that lets it stand for everybody.
+fn refused_as_everybody(more: &str, list: EditList, values: &[&str]) -> Option<&'static str> {
+    match change(&format!("{LEAST}{more}"), list, ADD, values) {
+        Ok(_) => None,
+        Err(EditError::Everybody { family, .. }) => Some(family),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn pieces_that_add_up_to_everybody_want_an_explicit_word() {
+    use EditList::{BlacklistClient, BypassFromIp, BypassFromSubnet, BypassToIp, BypassToSubnet};
+    let halves4: &[&str] = &["0.0.0.0/1", "128.0.0.0/1"];
+    for list in [BypassFromSubnet, BypassToSubnet, BlacklistClient] {
+        let [table, key] = list.path();
+        let holding = |values: &str| format!("[{table}]\n{key} = [{values}]\n");
+        for (there, added, expect) in [
+            ("", halves4, Some("IPv4")),
+            ("", &["::/1", "8000::/1"], Some("IPv6")),
+            ("", &["0.0.0.0/0"], Some("IPv4")),
+            ("", &["2000::/3"], Some("IPv6")),
+            ("\"0.0.0.0/1\"", &["128.0.0.0/1"], Some("IPv4")),
+            ("\"128.0.0.0/1\"", &["0.0.0.0/2", "64.0.0.0/2"], Some("IPv4")),
+            // Without multicast and what nobody has.
+            ("", &["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3"], Some("IPv4")),
+            ("\"192.0.0.0/2\"", &["0.0.0.0/1"], None),
+            ("", &["0.0.0.0/1"], None),
+            ("", &["10.0.0.0/8", "2001::/16"], None),
+            // Somebody has said so already.
+            ("\"0.0.0.0/0\"", halves4, None),
+            ("\"0.0.0.0/0\"", &["4000::/2"], None),
+            ("\"0.0.0.0/0\"", &["::/0"], Some("IPv6")),
+        ] {
+            assert_eq!(
+                refused_as_everybody(&holding(there), list, added),
+                expect,
+                "{list:?} {there} {added:?}"
+            );
+        }
+        let values = halves4.iter().map(|&half| half.to_owned()).collect();
+        let edit_all = Edit { list, change: ADD, values, all: true };
+        assert!(edit(&Source::of_text("m.toml", LEAST), &edit_all).is_ok(), "{list:?}");
+    }
+    // Lists that work as one.
+    let rest: Vec<String> = (0..24).map(|bit| format!("\"1.{}/{}\"", rest_of_1(bit), 32 - bit)).collect();
+    let others = "\"0.0.0.0/8\", \"2.0.0.0/7\", \"4.0.0.0/6\", \"8.0.0.0/5\", \"16.0.0.0/4\", \"32.0.0.0/3\", \"64.0.0.0/2\", \"128.0.0.0/1\"";
+    let nearly = format!("[bypass]\nfrom_subnets = [{}, {others}]\n", rest.join(", "));
+    assert_eq!(refused_as_everybody(&nearly, BypassFromIp, &["1.0.0.0"]), Some("IPv4"));
+    assert_eq!(refused_as_everybody(&nearly, BypassToIp, &["1.0.0.0"]), None);
+}
+
+/// The last three octets of the network that is in 1.0.0.0/8 with this one bit set, none above it.
+fn rest_of_1(bit: u32) -> String {
+    let [_, b, c, d] = (1u32 << bit).to_be_bytes();
+    format!("{b}.{c}.{d}")
+}
+
+#[test]
+fn what_a_killed_edit_left_is_removed_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("mailguard.toml");
+    fs::write(&path, LEAST).unwrap();
+    let loaded = load(&path).unwrap();
+    let edited = edit(
+        &loaded,
+        &Edit { list: EditList::BypassToIp, change: ADD, values: vec!["192.0.2.1".to_owned()], all: false },
+    );
+    let edited = edited.unwrap();
+    let stale =
+        [std::process::id(), 1, 4_194_304].map(|pid| dir.path().join(format!(".mailguard.toml.{pid}.new")));
+    let others = [
+        ".mailguard.toml.new",
+        ".mailguard.toml.x.new",
+        ".mailguard.toml.7.new.bak",
+        ".other.toml.7.new",
+        ".mailguard.toml.07.new",
+    ];
+    let others = others.map(|name| dir.path().join(name));
+    let link = dir.path().join(".mailguard.toml.9.new");
+    let leave = || {
+        stale.iter().chain(&others).for_each(|path| fs::write(path, "password = \"secret\"\n").unwrap());
+    };
+    symlink(&others[0], &link).unwrap();
+    for clean in [&(|| write(&loaded, &edited).unwrap()) as &dyn Fn(), &|| sweep(&path)] {
+        leave();
+        clean();
+        assert!(
+            stale.iter().all(|path| !path.exists()),
+            "{:?}",
+            fs::read_dir(dir.path()).unwrap().collect::<Vec<_>>()
+        );
+        assert!(others.iter().all(|path| path.exists()) && link.is_symlink(), "what isn't ours stays");
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), edited.text);
+    // One that somebody is writing.
+    leave();
+    let file = fs::File::open(&stale[1]).unwrap();
+    let held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    sweep(&path);
+    assert!(stale[1].exists() && !stale[2].exists());
+    drop(held);
 }
