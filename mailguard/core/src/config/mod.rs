@@ -5,6 +5,7 @@
 
 mod content;
 pub mod error;
+mod mac;
 pub mod model;
 pub mod named;
 mod outbound;
