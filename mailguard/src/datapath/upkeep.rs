@@ -93,7 +93,8 @@ impl Datapath {
             }
             failure = self.mend(&left).err();
             left = self.missing()?;
-            if left.is_empty() {
+            // What couldn't be attached isn't missing, it is troubled.
+            if left.is_empty() && !self.troubled {
                 break;
             }
         }

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mailguard_tests::appliance::Appliance;
@@ -16,6 +17,8 @@ use crate::servers::Server;
 
 /// The client's ports in use, the first of them.
 const PORT: u16 = 40_301;
+/// A mail process that gave no sign of life for so long is down, and isn't killed as one that hangs yet.
+const SILENCE: Duration = Duration::from_secs(4);
 /// How long a client may be kept waiting: much less than TIME_WAIT.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -97,9 +100,12 @@ fn with_bypass_a_client_comes_again_from_its_port_at_once_however_mailguard_ende
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
         let mail = Pid::from_raw(children.trim().parse().unwrap());
         kill(mail, Signal::SIGSTOP).unwrap();
+        // Until then clients are taken, and wait in the listener for the next mail process.
+        thread::sleep(SILENCE);
         check_passes(topology, "the mail process hangs");
         wait_until("its closed sessions are forgotten", || remembered(topology) == 0).unwrap();
-        kill(mail, Signal::SIGCONT).unwrap();
+        // It may have been killed as one that hangs, by now.
+        let _ = kill(mail, Signal::SIGCONT);
 
         close_sessions(topology);
         appliance.kill().unwrap();
