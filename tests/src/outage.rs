@@ -15,7 +15,7 @@ use crate::appliance::Appliance;
 use crate::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
 use crate::peers::smtp_sink::SmtpSink;
 use crate::peers::unbound::Unbound;
-use crate::peers::wait_at_most;
+use crate::peers::{wait_at_most, wait_until};
 
 /// Domains that don't answer.
 pub const DEAD: usize = 1_000;
@@ -106,8 +106,20 @@ pub fn up(number: usize) -> String {
     format!("bob@up{number}.example.net")
 }
 
+/// Waits until so many messages wait, and gives how many of them have had an attempt that ended. A server has a message before it
+/// is crossed off here.
+pub fn wait_for(appliance: &Appliance<'_>, messages: usize) -> Result<usize> {
+    let mut found = (0, 0);
+    wait_until(&format!("{messages} messages wait"), || {
+        found = waiting(appliance).unwrap_or_default();
+        found.0 == messages
+    })
+    .with_context(|| format!("{} do", found.0))?;
+    Ok(found.1)
+}
+
 /// How many messages wait, and how many of them have had an attempt that ended.
-pub fn waiting(appliance: &Appliance<'_>) -> Result<(usize, usize)> {
+fn waiting(appliance: &Appliance<'_>) -> Result<(usize, usize)> {
     let limit = (2 * DEAD).to_string();
     let rows = appliance.json(&["queue", "list", "--limit", &limit])?;
     let rows = rows.as_array().context("rows")?;

@@ -18,8 +18,7 @@ fn goes_first(silent: Silent) {
             println!("{recipient} waited {} ms", time.as_millis());
         }
     }
-    let (waiting, ended) = outage::waiting(&appliance).expect("a list");
-    assert_eq!(waiting, DEAD, "all of the dead ones, and nobody else");
+    let ended = outage::wait_for(&appliance, DEAD).expect("all of the dead ones wait, and nobody else");
     assert!(ended < DEAD / 2, "it waited until {ended} of the dead ones had been given up");
     // It would wait for what is under way.
     appliance.kill().expect("killed");
