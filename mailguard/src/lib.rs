@@ -21,6 +21,7 @@ pub mod routing;
 pub mod delivery;
 pub mod quarantine;
 pub mod trace;
+pub mod mail_log;
 pub mod control;
 pub mod doctor;
 mod inheritance;

@@ -159,6 +159,8 @@ impl Witness for Nobody {
     fn attempted(&self, _: Vec<Attempted>) -> BoxFuture<'_, ()> {
         async {}.boxed()
     }
+
+    fn noticed(&self, _: QueueId, _: QueueId) {}
 }
 
 struct House {

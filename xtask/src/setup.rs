@@ -14,6 +14,7 @@ use crate::process::{self, on_path, output_of};
 /// Debian packages of the tests, the demonstration and the benchmarks.
 const TEST_PACKAGES: &[&str] = &[
     "dovecot-imapd",
+    "fail2ban",
     "iproute2",
     "iptables",
     "libio-socket-inet6-perl",

@@ -4,16 +4,18 @@
 //! folder of root's: whatever changes the configuration or lets somebody in goes there. `runtime_dir/mail/control.sock`
 //! is the mail process's, mode 0660: who may open it may see and do what that process can, which is everything about
 //! messages. [`Request::asks`] says which is asked what. One line of JSON is a request, one line its answer, as many
-//! after one another as the client likes. `protocol` is what is said, `server` and `client` are the two ends; a `signpost`
-//! leads those who may not read the configuration to the sockets. What a
+//! after one another as the client likes. `protocol` is what is said, `server` and `client` are the two ends, `audit` tells the
+//! log who changed what; a `signpost` leads those who may not read the configuration to the sockets. What a
 //! request does is up to the [`Handler`], which `runtime` provides.
 
+mod audit;
 mod client;
 mod processes;
 mod protocol;
 mod server;
 mod signpost;
 
+pub use audit::{AUDIT, reloaded_by_signal};
 pub use client::{Client, ClientError};
 pub use processes::{MailProcess, Process, ProcessReport};
 pub use protocol::*;

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::audit::{self, Audited, Who};
 use super::protocol::{Answer, ControlError, ErrorKind, Reply, Request};
 use super::{MAX_ANSWER_OCTETS, MAX_REQUEST_OCTETS};
 
@@ -35,6 +37,9 @@ pub trait Handler: Send + Sync + 'static {
     fn admits(&self, _user: u32) -> bool {
         true
     }
+
+    /// The configuration in force: the first one since the daemon's start is 1.
+    fn revision(&self) -> u64;
 
     /// Does it. An error is told to the client as it stands.
     fn handle(&self, request: Request) -> impl Future<Output = Result<Answer, ControlError>> + Send;
@@ -114,7 +119,9 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::
 
 /// Answers one client's requests until it closes.
 async fn converse(mut stream: UnixStream, handler: &impl Handler) -> io::Result<()> {
-    if !handler.admits(stream.peer_cred()?.uid()) {
+    let credentials = stream.peer_cred()?;
+    if !handler.admits(credentials.uid()) {
+        audit::not_admitted(&Who::of(credentials).await, handler.revision());
         return timeout(ANSWER_TIME, stream.write_all(&encode(not_admitted())?)).await?;
     }
     let mut stream = BufReader::new(stream);
@@ -125,7 +132,7 @@ async fn converse(mut stream: UnixStream, handler: &impl Handler) -> io::Result<
             return Ok(());
         }
         let whole = line.len() <= MAX_REQUEST_OCTETS;
-        let reply = if whole { answer(&line, handler).await } else { too_long() };
+        let reply = if whole { answer(&line, credentials, handler).await } else { too_long() };
         timeout(ANSWER_TIME, stream.write_all(&encode(reply)?)).await??;
         if !whole {
             // Where the next request begins is unknown.
@@ -134,20 +141,24 @@ async fn converse(mut stream: UnixStream, handler: &impl Handler) -> io::Result<
     }
 }
 
-async fn answer(line: &[u8], handler: &impl Handler) -> Reply {
+async fn answer(line: &[u8], who: UCred, handler: &impl Handler) -> Reply {
     let request: Request = match serde_json::from_slice(line) {
         Ok(request) => request,
         Err(error) => {
             return Reply::Error(ControlError::new(ErrorKind::Invalid, format!("not a request: {error}")));
         }
     };
-    match timeout(HANDLING_TIME, handler.handle(request)).await {
-        Ok(Ok(answer)) => Reply::Ok(answer),
-        Ok(Err(error)) => Reply::Error(error),
-        Err(_) => {
-            let message = format!("not done within {} seconds", HANDLING_TIME.as_secs());
-            Reply::Error(ControlError::new(ErrorKind::Failed, message))
-        }
+    let audited = Audited::begin(who, &request).await;
+    let result = timeout(HANDLING_TIME, handler.handle(request)).await.unwrap_or_else(|_| {
+        let message = format!("not done within {} seconds", HANDLING_TIME.as_secs());
+        Err(ControlError::new(ErrorKind::Failed, message))
+    });
+    if let Some(audited) = audited {
+        audited.ended(result.as_ref(), handler.revision());
+    }
+    match result {
+        Ok(answer) => Reply::Ok(answer),
+        Err(error) => Reply::Error(error),
     }
 }
 

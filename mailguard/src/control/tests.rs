@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use mailguard_core::config::model::{Log, LogFormat, LogLevel};
 use mailguard_core::mail::QueueId;
 use tempfile::TempDir;
 
@@ -16,6 +17,10 @@ use super::*;
 struct Echo;
 
 impl Handler for Echo {
+    fn revision(&self) -> u64 {
+        7
+    }
+
     async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
         match request {
             Request::Reload => Err(ControlError::new(ErrorKind::Refused, "line 1\nline 2")),
@@ -154,6 +159,10 @@ impl Handler for Closed {
         false
     }
 
+    fn revision(&self) -> u64 {
+        7
+    }
+
     async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
         panic!("not admitted: {request:?}")
     }
@@ -176,6 +185,33 @@ fn who_is_not_admitted_is_told_so_and_not_heard() {
             _ = serve(listener, Arc::new(Closed)) => unreachable!(),
         }
     });
+}
+
+/// One line for each change, whatever came of it, with who asked; none for looking.
+#[test]
+fn each_change_has_its_line_in_the_audit() {
+    let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: false };
+    let (heard, _guard) = crate::runtime::heard_log(&log);
+    serve_while(|path| {
+        let mut client = Client::connect(path, Process::Mail).unwrap();
+        let ids = vec![QueueId(33), QueueId(u64::MAX)];
+        client.ask(&Request::QueueRetry { which: Which::Ids(ids) }).unwrap();
+        client.ask(&Request::Reload).unwrap_err();
+        client.ask(&Request::Trace { query: "a".to_owned() }).unwrap();
+    });
+    let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> =
+        text.lines().filter_map(|line| Some(line.split_once(" INFO audit: ")?.1)).collect();
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).unwrap().unwrap().name;
+    let who = format!("uid={uid} user={user} pid={} revision=7", std::process::id());
+    assert_eq!(
+        lines,
+        [
+            format!("verb=queue-retry outcome=done {who} messages=0 what=11,FZZZZZZZZZZZZ"),
+            format!("verb=reload outcome=refused {who} what=\"\" error=\"line 1\\nline 2\""),
+        ]
+    );
 }
 
 /// The one place that says what goes to root: nothing that opens is asked of the mail process.

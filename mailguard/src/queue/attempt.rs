@@ -91,4 +91,7 @@ pub enum Consequence {
 pub trait Witness: Send + Sync + 'static {
     /// Takes note. The queue waits for it, so that a full trace slows deliveries and doesn't grow.
     fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()>;
+
+    /// A notice of our own about a message is in the queue.
+    fn noticed(&self, id: QueueId, about: QueueId);
 }

@@ -242,9 +242,14 @@ impl Shared {
         let recipients: Vec<_> = settling.outcomes.iter().map(|(index, _)| *index).collect();
         let Judgement { states, withhold, reported, next_due, .. } = judgement;
         let notices = self.notices(config, settling, &reported, &withhold, now).await;
+        let named: Vec<_> = notices.iter().map(|notice| notice.id).collect();
         let record =
             Record { id, recipients: settling.record.states.len(), states, withhold, at: now, notices };
-        match self.around.db.submit(Job::Record(Box::new(record))).await? {
+        let answer = self.around.db.submit(Job::Record(Box::new(record))).await?;
+        if matches!(answer, Answer::Recorded(_)) {
+            named.into_iter().for_each(|notice| self.around.witness.noticed(notice, id));
+        }
+        match answer {
             Answer::Recorded(Some(_)) => {
                 let mut state = self.lock();
                 state.not_busy(id, &recipients);

@@ -17,6 +17,7 @@ use mailguard_core::subscriber::Subscriber;
 use tracing::{error, info};
 
 use super::RunError;
+use super::ipc::Current;
 use super::spawn::MailUser;
 use super::supervisor::Event;
 use super::trial;
@@ -104,7 +105,7 @@ impl<T> Taken<T> {
 pub(super) struct Changes {
     events: SyncSender<Event>,
     user: MailUser,
-    in_force: Arc<Mutex<Source>>,
+    in_force: Arc<Mutex<Current>>,
     /// What is known when the datapath process's thread is busy.
     processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
     one_at_a_time: Mutex<()>,
@@ -139,7 +140,7 @@ impl Changes {
     pub(super) fn new(
         events: SyncSender<Event>,
         user: MailUser,
-        in_force: Arc<Mutex<Source>>,
+        in_force: Arc<Mutex<Current>>,
         processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
     ) -> Self {
         Self { events, user, in_force, processes, one_at_a_time: Mutex::new(()) }
@@ -151,6 +152,11 @@ impl Changes {
         silent.is_none_or(|silent| silent < SILENCE)
     }
 
+    /// The configuration in force, by its number.
+    fn revision(&self) -> u64 {
+        lock(&self.in_force).revision
+    }
+
     fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order) -> Result<T, ControlError> {
         let (reply, answer) = sync_channel(1);
         self.events.send(Event::Order(order(reply))).map_err(|_| gone())?;
@@ -160,7 +166,7 @@ impl Changes {
     /// Reads the file again and applies it whole, or changes nothing.
     pub(super) fn reload(&self) -> Result<Reloaded, ControlError> {
         let _alone = lock(&self.one_at_a_time);
-        let path = lock(&self.in_force).path.clone();
+        let path = lock(&self.in_force).source.path.clone();
         let (source, config) = read(&path).map_err(refused)?;
         tried(&self.user, &source, false).map_err(refused)?;
         let inactive = config.inactive.clone();
@@ -173,7 +179,7 @@ impl Changes {
     /// Changes one list and writes it into the file. No list has to do with what is tried.
     fn edit(&self, edit: Edit) -> Result<Edited, ControlError> {
         let _alone = lock(&self.one_at_a_time);
-        let before = lock(&self.in_force).clone();
+        let before = lock(&self.in_force).source.clone();
         let source = config::edit(&before, &edit).map_err(refused)?;
         let config = config::parse(&source).map_err(refused)?;
         let path = source.path.clone();
@@ -225,8 +231,12 @@ impl Changes {
 pub(super) fn reload_when_told(changes: Arc<Changes>, told: Receiver<()>) {
     thread::spawn(move || {
         while told.recv().is_ok() {
-            match changes.reload() {
-                Ok(reloaded) => info!(notes = ?reloaded.notes, "{} is in force", reloaded.config.display()),
+            let reloaded = changes.reload();
+            control::reloaded_by_signal(reloaded.as_ref().map(drop), changes.revision());
+            match reloaded {
+                Ok(reloaded) => {
+                    info!(notes = reloaded.notes.join("; "), "{} is in force", reloaded.config.display())
+                }
                 Err(error) => error!("reload refused, the old configuration stays in force: {error}"),
             }
         }
@@ -239,6 +249,10 @@ struct Administration(Arc<Changes>);
 impl Handler for Administration {
     fn admits(&self, user: u32) -> bool {
         user == 0
+    }
+
+    fn revision(&self) -> u64 {
+        self.0.revision()
     }
 
     async fn handle(&self, request: Request) -> Result<Answer, ControlError> {

@@ -364,6 +364,10 @@ fn zone_status(zone: &mailguard_core::config::model::Zone) -> ZoneStatus {
 }
 
 impl Handler for ControlHandler {
+    fn revision(&self) -> u64 {
+        self.loaded().revision
+    }
+
     async fn handle(&self, request: Request) -> Result<Answer> {
         match request {
             Request::Status => self.status().await,

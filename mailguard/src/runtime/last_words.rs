@@ -13,8 +13,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tracing::error;
 
-/// Longest line that is passed on in one piece, octets.
-const MAX_LINE_OCTETS: u64 = 16 << 10;
+/// Longest line that is passed on, octets.
+pub(crate) const MAX_LINE_OCTETS: usize = 16 << 10;
 /// Lines that are kept.
 const MAX_LINES: usize = 20;
 /// What is kept of a line, characters.
@@ -51,14 +51,20 @@ impl LastWords {
 
 /// Passes lines on to `log`: those of the process's log as they stand, others as lines of our own.
 fn pass_on(mut from: impl BufRead, kept: &Mutex<VecDeque<String>>, log: &mut impl Write) {
-    let mut octets = Vec::new();
+    let (mut octets, mut is_rest) = (Vec::new(), false);
     loop {
         octets.clear();
-        match (&mut from).take(MAX_LINE_OCTETS).read_until(b'\n', &mut octets) {
+        match (&mut from).take(MAX_LINE_OCTETS as u64).read_until(b'\n', &mut octets) {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return,
+        }
+        let begun =
+            std::mem::replace(&mut is_rest, octets.len() == MAX_LINE_OCTETS && !octets.ends_with(b"\n"));
+        if begun {
+            // What follows in a line could look like one.
+            continue;
         }
         let line = String::from_utf8_lossy(&octets);
         let line = line.trim_end();
@@ -165,11 +171,22 @@ mod tests {
     #[test]
     fn neither_many_lines_nor_long_ones_nor_odd_octets_take_more_than_their_room() {
         let mut said = b"\xff\xfe\n".repeat(3 * MAX_LINES);
-        said.extend(vec![b'x'; 3 * MAX_LINE_OCTETS as usize]);
+        said.extend(vec![b'x'; 3 * MAX_LINE_OCTETS]);
         let (passed, kept) = heard(&said);
         assert_eq!((passed.as_str(), kept.len()), ("", MAX_LINES));
         assert!(kept.iter().all(|line| line.chars().count() <= MAX_KEPT_CHARACTERS));
         assert!(kept.last().is_some_and(|line| line.starts_with("xxx")));
+    }
+
+    #[test]
+    fn the_rest_of_a_long_line_is_no_line() {
+        let said = format!(
+            "{}2026-11-28T08:00:00.000001Z  INFO mail: id=X event=login\n2026-11-28T08:00:00.000002Z  INFO a: b\n",
+            "x".repeat(MAX_LINE_OCTETS)
+        );
+        let (passed, kept) = heard(said.as_bytes());
+        assert_eq!(passed, "2026-11-28T08:00:00.000002Z  INFO a: b\n");
+        assert_eq!(kept, ["x".repeat(MAX_KEPT_CHARACTERS)]);
     }
 
     /// Real deaths, each by its cause: what a shell did, what it said, and what of both is known afterwards.

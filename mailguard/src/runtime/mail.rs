@@ -22,6 +22,7 @@ use super::bans::Bans;
 use super::handler::{ControlHandler, Parts};
 use super::ipc::{self, Current, HandedListener, ToDatapath, ToMail};
 use super::log;
+use super::log_queue::LogQueue;
 use super::privileged::{Notice, Notices, Privileged};
 use super::reception::{self, Doorman, Reception};
 use super::services::{Made, MailServices, Memory};
@@ -59,11 +60,14 @@ pub fn run(channel: RawFd) -> Result<()> {
     let descriptors =
         inherited(descriptors).map(UnixStream::from).context("the socket by which listeners come")?;
     let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-    let level = log::start(&config.log);
+    let log_queue = LogQueue::start().context("the thread that writes the log")?;
+    let level = log::start(&config.log, Some(log_queue.clone()));
     log::panics();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
     let wires = Wires { channel, descriptors, told, level, lifted };
-    runtime.block_on(serve(current, config, wires, listeners))
+    let served = runtime.block_on(serve(current, config, wires, listeners));
+    log_queue.finish();
+    served
 }
 
 /// Waits for SIGTERM, which by itself would end us in the middle of everything. SIGINT and SIGHUP, which a terminal sends to all

@@ -16,6 +16,7 @@ mod instance;
 pub mod ipc;
 mod last_words;
 mod log;
+mod log_queue;
 pub mod mail;
 mod names;
 mod notify;
@@ -45,6 +46,9 @@ use crate::intercept::{self, ListenError};
 use crate::routing::OwnListeners;
 
 pub use instance::InstanceError;
+pub(crate) use last_words::MAX_LINE_OCTETS as MAX_LOG_LINE_OCTETS;
+#[cfg(test)]
+pub(crate) use log::tests::heard as heard_log;
 
 /// Why the datapath process can't run.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use mailguard_core::route::Route;
 use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::LoginRefused;
 use rustls::ServerConfig;
-use tracing::{error, info};
+use tracing::error;
 
 use super::bans::Bans;
 use crate::auth::{Authenticator, Failures};
@@ -203,12 +203,8 @@ impl Services for MailServices {
             return Err(LoginRefused::Unavailable);
         };
         self.failures.begin(client, Instant::now())?;
-        let user = credentials.user.clone();
         let verdict = authenticator.check(&self.dns(), credentials).await;
         self.failures.end(client, verdict == Err(LoginRefused::Wrong));
-        if verdict == Err(LoginRefused::Wrong) {
-            info!(%client, user, "a login failed");
-        }
         verdict
     }
 

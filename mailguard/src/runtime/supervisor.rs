@@ -97,7 +97,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let (events, inbox) = mpsc::sync_channel(MAX_WAITING_EVENTS);
     watch_signals(events.clone())?;
     let (source, config) = changes::read(path)?;
-    let level = log::start(&config.log);
+    let level = log::start(&config.log, None);
     log::panics();
     let user = MailUser::find(&config.user)?;
     let mut instance = Instance::claim()?;
@@ -132,7 +132,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     log_warnings(&source, &config);
     let vigil = Vigil::new(datapath.pulse());
-    let in_force = Arc::new(Mutex::new(source.clone()));
+    let in_force = Arc::new(Mutex::new(Current { source: source.clone(), revision: 1 }));
     let known = {
         let (vigil, report) = (vigil.clone(), report(&source, &config));
         move || ProcessReport { mail: vigil.report(), ..report.clone() }
@@ -289,7 +289,7 @@ struct Supervisor {
     revision: u64,
     firewall: FirewallWatch,
     /// What was loaded, for those who change it.
-    in_force: Arc<Mutex<Source>>,
+    in_force: Arc<Mutex<Current>>,
     /// Has the configuration file read again.
     reloads: SyncSender<()>,
     /// What doesn't change in a report.
@@ -476,12 +476,12 @@ impl Supervisor {
             return Err(error.to_string());
         }
         self.level.set(&config.log);
-        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&source);
         self.report.hostname = config.hostname.to_string();
         (self.source, self.config, self.listeners, self.lacking) = (source, config, listeners, None);
         self.names.adopt(&self.config, false);
         names::follow(&self.names, &mut self.datapath, &self.config);
         self.revision += 1;
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = self.current();
         self.lift_whitelisted();
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::smtp::Reply;
-use mailguard_core::smtp::server::{Action, CloseReason, Question, Server, Settings};
+use mailguard_core::smtp::server::{Action, CloseReason, Question, Server};
 use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
@@ -22,7 +22,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::limits::{Admission, LimitReached};
 use super::transaction::Transactions;
-use super::{Introduction, Peer, Services, SessionContext};
+use super::{Introduction, Peer, Services, SessionContext, SessionLog, now};
 use crate::tls::Stream;
 
 /// Most octets of one read. They lie on the stack until the session has taken them.
@@ -50,20 +50,21 @@ pub(super) enum End {
     MadeRoom,
 }
 
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            End::Closed(CloseReason::Quit) => "QUIT",
-            End::Closed(CloseReason::EarlyTalker) => "spoke before the greeting",
-            End::Closed(CloseReason::Unsynchronised) => "went on without waiting for a reply",
-            End::Closed(CloseReason::BadChunk) => "sent content where no command can follow",
-            End::Closed(CloseReason::TooManyErrors) => "too many errors",
+impl End {
+    /// As the log says it.
+    const fn word(self) -> &'static str {
+        match self {
+            End::Closed(CloseReason::Quit) => "quit",
+            End::Closed(CloseReason::EarlyTalker) => "early-talker",
+            End::Closed(CloseReason::Unsynchronised) => "unsynchronised",
+            End::Closed(CloseReason::BadChunk) => "bad-chunk",
+            End::Closed(CloseReason::TooManyErrors) => "too-many-errors",
             End::Closed(CloseReason::Timeout) => "timeout",
-            End::Closed(CloseReason::ShutDown) => "shutting down",
-            End::HungUp => "the client hung up",
-            End::NoZone => "its zone is gone",
-            End::MadeRoom => "silent, and others needed the place",
-        })
+            End::Closed(CloseReason::ShutDown) => "shutdown",
+            End::HungUp => "hung-up",
+            End::NoZone => "no-zone",
+            End::MadeRoom => "made-room",
+        }
     }
 }
 
@@ -73,53 +74,32 @@ pub(super) async fn run<S: Services>(
     peer: Peer,
     context: SessionContext<S>,
     mut admission: Admission,
-) -> io::Result<End> {
+    mut log: SessionLog,
+) {
     let SessionContext { config, services, limits: _, mut stop } = context;
-    let Some(zone) = config.zones.get(peer.zone) else { return Ok(End::NoZone) };
-    stream.set_nodelay(true)?;
-    let tls = services.tls();
-    let (name, kind) = (zone.name.clone(), zone.kind);
-    let greet_delay = if kind == ZoneKind::Red { config.server.greet_delay } else { Duration::ZERO };
-    let settings =
-        Settings { offers_tls: tls.is_some(), ..Settings::new(&config, kind, peer.destination_is_ours) };
-    let dismissed = admission.dismissal();
-    let mut session = Session {
-        admission,
-        silent_until: None,
-        server: Server::new(settings, now()),
-        tls,
-        write_timeout: config.server.command_timeout,
-        greet_delay,
-        transactions: Transactions::new(config, services.clone(), peer, name, kind),
-        stream: Stream::Plain(stream),
+    let Some(zone) = config.zones.get(peer.zone) else {
+        log.end = End::NoZone.word();
+        return;
     };
+    let (name, kind) = (zone.name.clone(), zone.kind);
+    let dismissed = admission.dismissal();
+    let transactions = Transactions::new(config, services, peer, (name, kind), log);
+    let mut session = Session::new(stream, admission, transactions);
     let stopped = pin!(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
     let end = tokio::select! {
         biased;
         () = dismissed => Ok(End::MadeRoom),
         end = session.converse(stopped) => end,
     };
-    session.transactions.abandon().await;
-    if matches!(end, Ok(End::Closed(CloseReason::TooManyErrors))) && kind == ZoneKind::Red {
-        let allowed = session.transactions.config().server.hard_error_limit;
-        let reason = format!("{} errors in a session, {allowed} allowed", session.server.errors());
-        services.abused(peer.client.ip(), reason).await;
-    }
-    if matches!(end, Ok(End::MadeRoom)) {
-        timeout(LINGER, say(&mut session.stream, &LimitReached::Total.reply())).await??;
-    }
-    if matches!(end, Ok(End::Closed(_) | End::MadeRoom)) {
-        linger(session.stream).await;
-    }
-    end
+    session.finish(end).await;
 }
 
 /// Refuses a connection for which there is no session.
-pub(super) async fn turn_away(stream: TcpStream, reply: &Reply) -> io::Result<()> {
+pub(super) async fn turn_away(stream: TcpStream, reply: &Reply) {
     let mut stream = Stream::Plain(stream);
-    timeout(LINGER, say(&mut stream, reply)).await??;
-    linger(stream).await;
-    Ok(())
+    if let Ok(Ok(())) = timeout(LINGER, say(&mut stream, reply)).await {
+        linger(stream).await;
+    }
 }
 
 async fn say(stream: &mut Stream, reply: &Reply) -> io::Result<()> {
@@ -162,8 +142,51 @@ struct Session<S: Services> {
 }
 
 impl<S: Services> Session<S> {
+    fn new(stream: TcpStream, admission: Admission, transactions: Transactions<S>) -> Self {
+        let tls = transactions.tls();
+        let settings = transactions.settings(tls.is_some());
+        let server = &transactions.config().server;
+        let red = transactions.kind() == ZoneKind::Red;
+        Self {
+            stream: Stream::Plain(stream),
+            tls,
+            server: Server::new(settings, now()),
+            write_timeout: server.command_timeout,
+            greet_delay: if red { server.greet_delay } else { Duration::ZERO },
+            transactions,
+            admission,
+            silent_until: None,
+        }
+    }
+
+    /// Says the last word, and what the session came to.
+    async fn finish(self, end: io::Result<End>) {
+        // The place is taken as long as the client is there.
+        let Self { mut stream, server, mut transactions, admission: _place, .. } = self;
+        transactions.abandon().await;
+        transactions.ended(end.as_ref().map_or("lost", |end| end.word()), introduction(&server));
+        if let Ok(End::Closed(CloseReason::TooManyErrors)) = end {
+            transactions.abused(server.errors()).await;
+        }
+        // The log needn't wait for the client.
+        drop(transactions);
+        match end {
+            Ok(End::Closed(_)) => linger(stream).await,
+            Ok(End::MadeRoom) => {
+                let said = timeout(LINGER, say(&mut stream, &LimitReached::Total.reply())).await;
+                if let Ok(Ok(())) = said {
+                    linger(stream).await;
+                }
+            }
+            Ok(End::HungUp | End::NoZone) | Err(_) => {}
+        }
+    }
+
     /// From the greeting to the end.
     async fn converse<T>(&mut self, mut stopped: Pin<&mut impl Future<Output = T>>) -> io::Result<End> {
+        if let Some(plain) = self.stream.plain() {
+            plain.set_nodelay(true)?;
+        }
         let mut stopping = false;
         if let Some(plain) = self.stream.plain().filter(|_| !self.greet_delay.is_zero()) {
             let mut octet = [0];
@@ -313,11 +336,6 @@ impl<S: Services> Session<S> {
         }
         Ok(None)
     }
-}
-
-/// The runtime's clock, which tests can wind.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 async fn write(stream: &mut Stream, octets: &[u8], limit: Duration) -> io::Result<()> {

@@ -15,6 +15,8 @@ use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
 use mailguard_core::subscriber::Subscriber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::session_log::IdleLines;
+
 /// Of `server.max_sessions`: one in so many is kept for zones that aren't red.
 const RESERVE_SHARE: usize = 10;
 
@@ -36,11 +38,13 @@ const SHORTAGE_TIME: Duration = Duration::from_secs(60);
 pub struct Limits {
     counts: Mutex<Counts>,
     turned_away: Arc<Semaphore>,
+    idle_lines: Mutex<IdleLines>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { counts: Mutex::default(), turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)) }
+        let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
+        Self { counts: Mutex::default(), turned_away, idle_lines: Mutex::default() }
     }
 }
 
@@ -94,6 +98,14 @@ pub enum LimitReached {
 }
 
 impl LimitReached {
+    /// As the log says it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            LimitReached::Total => "too-many-sessions",
+            LimitReached::Client => "too-many-of-client",
+        }
+    }
+
     /// The reply in the banner's place.
     pub fn reply(&self) -> Reply {
         let status = match self {
@@ -220,6 +232,11 @@ impl Limits {
                 server.max_sessions
             )
         })
+    }
+
+    /// What may still be written of sessions that brought nothing.
+    pub(super) fn idle_lines(&self) -> MutexGuard<'_, IdleLines> {
+        self.idle_lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {

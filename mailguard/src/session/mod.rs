@@ -1,7 +1,8 @@
 //! A client's session: the socket, the clock and the store around `smtp::server`, and policy around its questions.
 //!
 //! `driver` reads, writes and keeps time over a `stream`; `transaction` gathers facts, by `lookups` where others must be asked,
-//! asks `policy` and decides what becomes of a message; `incoming_body` takes the octets; `limits` counts sessions. How a client comes here is
+//! asks `policy` and decides what becomes of a message; `incoming_body` takes the octets; `limits` counts sessions; `session_log`
+//! says what they came to. How a client comes here is
 //! `intercept`'s business, what "stored" means is `spool`'s.
 //!
 //! Nothing here fails upwards: the end of a session, however it comes, ends that session only.
@@ -10,6 +11,7 @@ mod driver;
 mod incoming_body;
 pub mod limits;
 pub(crate) mod lookups;
+mod session_log;
 #[cfg(test)]
 mod tests;
 mod trace_fields;
@@ -17,6 +19,7 @@ mod transaction;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{Greylist, ZoneKind};
@@ -35,6 +38,7 @@ use crate::spool::{Body, BodyWriter, NewMessage};
 use crate::trace::Record;
 
 pub use limits::Limits;
+use session_log::SessionLog;
 
 /// The two ends of a connection as interception knows them.
 #[derive(Debug, Clone, Copy)]
@@ -135,34 +139,39 @@ pub struct SessionContext<S> {
 /// Serves one connection to its end.
 pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionContext<S>) {
     let client = peer.client.ip();
-    if context.config.zones.get(peer.zone).is_some_and(|zone| !zone.allows(client)) {
-        return refuse_sender(stream, client, &context).await;
-    }
+    let zone = context.config.zones.get(peer.zone);
+    let name = zone.map_or("", |zone| zone.name.as_str());
     // One that is gone from the configuration gets nothing anyway.
-    let kind = context.config.zones.get(peer.zone).map_or(ZoneKind::Red, |zone| zone.kind);
-    let end = match context.limits.admit(client, kind, &context.config) {
-        Err(refused) => match context.limits.turn_away() {
-            Some(_place) => driver::turn_away(stream, &refused.reply()).await.map(|()| refused.to_string()),
-            // Too many are being told so already.
-            None => Ok(refused.to_string()),
-        },
-        Ok(admission) => driver::run(stream, peer, context, admission).await.map(|end| end.to_string()),
+    let kind = zone.map_or(ZoneKind::Red, |zone| zone.kind);
+    let mut log = SessionLog::begin(context.services.mint(), peer, (name, kind), context.limits.clone());
+    if zone.is_some_and(|zone| !zone.allows(client)) {
+        log.end = "not-allowed";
+        drop(log);
+        return refuse_sender(stream, &context).await;
+    }
+    let refused = match context.limits.admit(client, kind, &context.config) {
+        Ok(admission) => return driver::run(stream, peer, context, admission, log).await,
+        Err(refused) => refused,
     };
-    match end {
-        Ok(end) => tracing::debug!(%client, end, "session ended"),
-        Err(error) => tracing::debug!(%client, %error, "connection lost"),
+    log.end = refused.word();
+    drop(log);
+    // With too many who are being told so already, one hears nothing.
+    if let Some(_place) = context.limits.turn_away() {
+        driver::turn_away(stream, &refused.reply()).await;
     }
 }
 
 /// Tells a client that may not send from its zone. The kernel keeps these out; one gets here when it was under way as the
 /// list was changed, was let pass to our own address by a bypass, or came in where no program is.
-async fn refuse_sender<S>(stream: TcpStream, client: IpAddr, context: &SessionContext<S>) {
+async fn refuse_sender<S>(stream: TcpStream, context: &SessionContext<S>) {
     let text = "Your address may not send mail here";
     let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, EnhancedStatus::new(5, 7, 1), text.to_owned());
-    tracing::debug!(%client, "a client that zone.allow_clients doesn't name is refused");
-    if let Some(_place) = context.limits.turn_away()
-        && let Err(error) = driver::turn_away(stream, &reply).await
-    {
-        tracing::debug!(%client, %error, "connection lost");
+    if let Some(_place) = context.limits.turn_away() {
+        driver::turn_away(stream, &reply).await;
     }
+}
+
+/// The runtime's clock, which tests can wind.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -20,13 +20,13 @@ use mailguard_core::policy::{self, Trust};
 use mailguard_core::route::Route;
 use mailguard_core::smtp::server::{LoginRefused, Settings};
 use mailguard_core::smtp::{MailCommand, Refusal};
-
+use rustls::ServerConfig;
 use tokio::time::{Instant, timeout};
 
 use super::incoming_body::{IncomingBody, Received};
 use super::lookups::{ClientNames, Found, Lookups, Subject};
 use super::trace_fields::TraceFields;
-use super::{Introduction, Peer, Services};
+use super::{Introduction, Peer, Services, SessionLog};
 use crate::spool::{CommitError, NewMessage};
 use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
@@ -50,6 +50,7 @@ pub(super) struct Transactions<S> {
     connect: Vec<Finding>,
     names: ClientNames,
     current: Option<Transaction>,
+    log: SessionLog,
 }
 
 #[derive(Debug)]
@@ -79,11 +80,45 @@ impl<S: Services> Transactions<S> {
         config: Arc<Config>,
         services: Arc<S>,
         peer: Peer,
-        zone: String,
-        kind: ZoneKind,
+        (zone, kind): (String, ZoneKind),
+        log: SessionLog,
     ) -> Self {
         let connect = policy::connect::judge(&config.access, peer.client.ip());
-        Self { config, services, peer, zone, kind, connect, names: ClientNames::default(), current: None }
+        let names = ClientNames::default();
+        Self { config, services, peer, zone, kind, connect, names, current: None, log }
+    }
+
+    /// What STARTTLS needs, where it is offered.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.services.tls()
+    }
+
+    /// The kind of the client's zone.
+    pub(super) fn kind(&self) -> ZoneKind {
+        self.kind
+    }
+
+    /// The protocol's settings.
+    pub(super) fn settings(&self, offers_tls: bool) -> Settings {
+        let settings = Settings::new(&self.config, self.kind, self.peer.destination_is_ours);
+        Settings { offers_tls, ..settings }
+    }
+
+    /// The session is over.
+    pub(super) fn ended(&mut self, end: &'static str, client: Introduction) {
+        self.log.end = end;
+        self.log.encrypted = client.encrypted;
+        self.log.helo = client.greeting.name().map(ToString::to_string);
+        self.log.user = client.user;
+    }
+
+    /// The session ended for too many errors, which a red zone bans for.
+    pub(super) async fn abused(&self, errors: u32) {
+        if self.kind == ZoneKind::Red {
+            let allowed = self.config.server.hard_error_limit;
+            let reason = format!("{errors} errors in a session, {allowed} allowed");
+            self.services.abused(self.peer.client.ip(), reason).await;
+        }
     }
 
     /// What transactions go by.
@@ -100,14 +135,18 @@ impl<S: Services> Transactions<S> {
         }
         self.kind = config.zones.iter().find(|zone| zone.name == self.zone)?.kind;
         self.connect = policy::connect::judge(&config.access, self.peer.client.ip());
-        let settings = Settings::new(&config, self.kind, self.peer.destination_is_ours);
         self.config = config;
-        Some(Settings { offers_tls, ..settings })
+        Some(self.settings(offers_tls))
     }
 
     /// Whether the client is who it says it is.
-    pub(super) async fn login(&self, credentials: Credentials) -> Result<(), LoginRefused> {
-        Box::pin(self.services.login(self.peer.client.ip(), credentials)).await
+    pub(super) async fn login(&mut self, credentials: Credentials) -> Result<(), LoginRefused> {
+        let user = credentials.user.clone();
+        let verdict = Box::pin(self.services.login(self.peer.client.ip(), credentials)).await;
+        if let Err(why) = verdict {
+            self.log.failed_login(&user, why);
+        }
+        verdict
     }
 
     /// Begins a transaction, unless it is over the limits.
@@ -314,6 +353,7 @@ impl<S: Services> Transactions<S> {
             }
         };
         let record = self.record(transaction, size, subject, TransactionResult::Accepted { dispositions });
+        self.log.message(&record);
         self.services.record(record).await;
         Ok(stored)
     }
@@ -358,9 +398,12 @@ impl<S: Services> Transactions<S> {
     /// The transaction ends without a message: by RSET, EHLO, or with the session.
     pub(super) async fn abandon(&mut self) {
         let Some(transaction) = self.current.take() else { return };
-        if let Some(refusal) = transaction.refusal.clone() {
-            let size = transaction.body.as_ref().map_or(0, IncomingBody::octets);
-            self.record_refused(transaction, size, None, refusal).await;
+        match transaction.refusal.clone() {
+            None => self.log.abandoned(),
+            Some(refusal) => {
+                let size = transaction.body.as_ref().map_or(0, IncomingBody::octets);
+                self.record_refused(transaction, size, None, refusal).await;
+            }
         }
     }
 
@@ -372,7 +415,7 @@ impl<S: Services> Transactions<S> {
     }
 
     async fn record_refused(
-        &self,
+        &mut self,
         transaction: Transaction,
         size: u64,
         subject: Option<String>,
@@ -380,6 +423,7 @@ impl<S: Services> Transactions<S> {
     ) {
         let reply = refusal.reply(transaction.id, self.wording(&transaction));
         let record = self.record(transaction, size, subject, TransactionResult::Refused(reply));
+        self.log.message(&record);
         self.services.record(record).await;
     }
 

@@ -102,7 +102,7 @@ pub(crate) fn config(state_dir: &Path) -> Config {
         spam_prevention: SpamPrevention::default(),
         dns: Dns { servers: Vec::new(), timeout: Duration::from_secs(5) },
         trace: Trace { retention: Duration::from_secs(30 * 86_400), max_size: 1 << 30 },
-        log: Log { level: LogLevel::Info, format: LogFormat::Text },
+        log: Log { level: LogLevel::Info, format: LogFormat::Text, mail: true },
         inactive: Vec::new(),
     }
 }

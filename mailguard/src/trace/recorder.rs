@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::query::{MAX_LIMIT, Query};
 use super::record::{AttemptRecord, Record};
+use crate::mail_log;
 use crate::queue::{Attempted, Witness};
 use crate::store::facts::{FactsDb, Job, ReadError, SWEEP_ROWS, View};
 use crate::store::writer::WriteError;
@@ -129,7 +130,12 @@ impl Recorder {
 
 impl Witness for Recorder {
     fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()> {
+        attempted.iter().for_each(mail_log::attempt);
         Box::pin(self.attempts(attempted))
+    }
+
+    fn noticed(&self, id: QueueId, about: QueueId) {
+        mail_log::notice(id, about);
     }
 }
 

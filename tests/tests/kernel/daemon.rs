@@ -123,7 +123,7 @@ fn check_log(mode: &str, down: [Answer; 2], words: &str) {
         {
             let dialled = SocketAddr::new(server, 25);
             let is_said = |line: &str| {
-                [words, &format!("client={client}"), &format!("dialled={dialled}"), "interface=\"lan0\""]
+                [words, &format!("client={client}"), &format!("dialled={dialled}"), "interface=lan0"]
                     .iter()
                     .all(|part| line.contains(part))
             };

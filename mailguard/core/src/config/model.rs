@@ -535,6 +535,8 @@ pub struct Log {
     pub level: LogLevel,
     /// `format`
     pub format: LogFormat,
+    /// `mail`: a line for each session, message and attempt.
+    pub mail: bool,
 }
 
 /// How much is logged.

@@ -546,6 +546,5 @@ fn log(section: &mut Section<'_>) -> Log {
     } else {
         section.choice("format", "text", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
     };
-    unbuilt::log(section);
-    Log { level, format }
+    Log { level, format, mail: section.flag("mail", true) }
 }

@@ -77,13 +77,6 @@ pub(super) fn server(section: &mut Section<'_>) {
     section.unbuilt(&[("max_recipients_per_hour", Count(0))]);
 }
 
-/// Keys of `[log]`.
-pub(super) fn log(section: &mut Section<'_>) {
-    let what =
-        "sessions, messages and attempts have no line of their own in the log yet: see `mailguard trace`";
-    section.protection("mail", Flag(true), Some(Flag(false)), true, what);
-}
-
 /// Keys of `[spam]`.
 pub(super) fn spam(spam: &mut Section<'_>) {
     let what = "no message is scored, marked or withheld as spam yet";

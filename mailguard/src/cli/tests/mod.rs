@@ -86,6 +86,10 @@ struct Script {
 }
 
 impl Handler for Script {
+    fn revision(&self) -> u64 {
+        7
+    }
+
     async fn handle(&self, request: Request) -> std::result::Result<Answer, ControlError> {
         if request == Request::Processes {
             return Ok(Answer::Processes(Box::new(processes(self.silent))));
@@ -262,7 +266,7 @@ fn where_mail_goes() {
 #[test]
 fn checking_a_file() {
     let least = "hostname = \"gate.example.org\"\nspam.enabled = false\n\
-        kernel.ban_after_abuse = \"0s\"\nfiles.enabled = false\nlog.mail = false\n\
+        kernel.ban_after_abuse = \"0s\"\nfiles.enabled = false\n\
         notifications.notify_virus_recipients = false\n\
         [[zone]]\nname = \"lan\"\nkind = \"green\"\ninterfaces = [\"eth0\"]\nmode = \"active\"\n";
     let good = folder(least);
@@ -283,14 +287,14 @@ fn checking_a_file() {
     assert_eq!(
         printed.text,
         format!(
-            "{path}:11:8: zone[0].mode: found \"activ\", accepted: \"transparent\", \"active\" or \"inactive\"\n  \
-             11 | mode = \"activ\"\n     |        ^^^^^^^\n     = did you mean \"active\"?\n\n1 error\n"
+            "{path}:10:8: zone[0].mode: found \"activ\", accepted: \"transparent\", \"active\" or \"inactive\"\n  \
+             10 | mode = \"activ\"\n     |        ^^^^^^^\n     = did you mean \"active\"?\n\n1 error\n"
         )
     );
     let printed = typed("check --json", &bad).unwrap();
     let value: serde_json::Value = serde_json::from_str(&printed.text).unwrap();
     let seen = (&value["valid"], &value["errors"]["told"][0]["line"], &value["errors"]["count"]);
-    assert_eq!((seen, printed.failed), ((&json!(false), &json!(11), &json!(1)), true));
+    assert_eq!((seen, printed.failed), ((&json!(false), &json!(10), &json!(1)), true));
 
     let broken = folder(&least.replace("\"lan\"", "\"broken\""));
     assert_eq!(typed("check", &broken).unwrap_err().to_string(), "rule 7 doesn't compile");

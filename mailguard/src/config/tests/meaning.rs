@@ -76,7 +76,6 @@ fn protections_that_are_not_there_yet_are_named() {
         "spam.authentication.dmarc",
         "spam.impersonation.enabled",
         "spam.impersonation.lookalikes",
-        "log.mail",
         "notifications.notify_virus_recipients",
         "notifications.operator",
         "admin.listen",
@@ -84,7 +83,7 @@ fn protections_that_are_not_there_yet_are_named() {
     assert_eq!(keys(&contract()), all);
     let off = least_and(
         "[files]\narchives = false\ndouble_extensions = false\nnotify_recipients = false\n\
-         [spam]\nenabled = false\n[admin]\nlisten = \"\"\n[log]\nmail = false\n\
+         [spam]\nenabled = false\n[admin]\nlisten = \"\"\n\
          [notifications]\nnotify_virus_recipients = false\n",
     );
     // Nothing switches these two off.

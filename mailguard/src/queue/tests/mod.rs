@@ -83,6 +83,8 @@ impl Witness for Notes {
         }
         async {}.boxed()
     }
+
+    fn noticed(&self, _: QueueId, _: QueueId) {}
 }
 
 /// Spool, queue and quarantine around a scripted delivery.

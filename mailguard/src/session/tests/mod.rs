@@ -3,6 +3,7 @@
 mod chunks;
 mod crowded;
 mod encryption;
+mod lines;
 mod lookups;
 mod odd_clients;
 mod reloads;
@@ -167,7 +168,8 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
         identity,
         dns,
         directory: BodyDirectory::new(directory.path().to_owned()),
-        ids: AtomicU64::new(33),
+        // The session is 32, its first transaction 33.
+        ids: AtomicU64::new(32),
         full: false,
         commit: Ok(()),
         committed: Mutex::default(),
