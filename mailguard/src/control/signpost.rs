@@ -3,9 +3,9 @@
 //! A link in a folder that everybody sees and only root can write, named by the file's path, leads to `runtime_dir`. What they
 //! may ask there is up to the sockets' modes. One that a killed daemon left leads to a socket on which nobody answers.
 
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf, absolute};
 
 /// Where the links are.
@@ -27,7 +27,7 @@ impl Signpost {
     }
 
     fn put_in(folder: &Path, config: &Path, runtime_dir: &Path) -> io::Result<Self> {
-        match DirBuilder::new().mode(0o755).create(folder) {
+        match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -35,6 +35,8 @@ impl Signpost {
             let what = format!("{} isn't a folder of root's alone: remove it", folder.display());
             return Err(io::Error::other(what));
         }
+        // Whatever the umask: everybody follows the signs.
+        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
         remove_dangling(folder);
         let path = folder.join(name(config)?);
         match fs::remove_file(&path) {
@@ -93,7 +95,9 @@ fn remove_dangling(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, lchown};
+    use std::os::unix::fs::lchown;
+
+    use nix::sys::stat::{Mode, umask};
 
     use super::*;
 
@@ -106,6 +110,7 @@ mod tests {
         fs::create_dir(&gone).unwrap();
         let config = Path::new("/etc/mail%2Fguard/m.toml");
         assert_eq!(signposted_in(&folder, config), None);
+        umask(Mode::from_bits_truncate(0o077));
         let post = Signpost::put_in(&folder, config, &run).unwrap();
         let killed = Signpost::put_in(&folder, Path::new("other.toml"), &gone).unwrap();
         std::mem::forget(killed);

@@ -114,6 +114,10 @@ pub(super) fn attach(
         }
         attached.push(status);
     }
+    if attached.iter().any(|interface| interface.problem.is_some()) {
+        // A program of an earlier run may be there still, and without an answer it would let everything pass.
+        wanted.push(RECONNECT_PREDECESSOR.to_owned());
+    }
     for pin in pins.links()?.into_iter().filter(|pin| !wanted.contains(pin)) {
         remove_pin(&pins.link(&pin))?;
     }

@@ -52,6 +52,9 @@ pub const MAX_ATTEMPTS_IN_FLIGHT: usize = STANDINGS * MAX_ATTEMPTS_A_STANDING;
 /// Of those, attempts that have a server and hand it their message: so many messages are in memory for them.
 pub const MAX_TRANSFERS_A_STANDING: usize = 75;
 
+/// Attempts without a server whose outcomes are noted at once: so many records are in memory for them.
+pub const MAX_FAILURES_NOTED_AT_ONCE: usize = 75;
+
 /// Next hops of one standing whose names are looked up at once.
 pub const MAX_LOOKUPS_A_STANDING: usize = MAX_ATTEMPTS_A_STANDING;
 
@@ -125,6 +128,7 @@ impl Queue {
             clock,
             state: Mutex::new(state),
             transfers: array::from_fn(|_| Semaphore::new(MAX_TRANSFERS_A_STANDING)),
+            failures: Semaphore::new(MAX_FAILURES_NOTED_AT_ONCE),
             wake: Notify::new(),
             stopping: watch::Sender::new(false),
             idle: Notify::new(),
@@ -166,6 +170,8 @@ struct Shared {
     state: Mutex<State>,
     /// The room for messages on their way to a server, by the standing of their next hops.
     transfers: [Semaphore; STANDINGS],
+    /// The room for records of messages that no server was ready for, until what follows is noted.
+    failures: Semaphore,
     /// Something is due earlier than the runner thinks.
     wake: Notify,
     stopping: watch::Sender<bool>,

@@ -9,10 +9,10 @@ use mailguard_core::dsn::{Action, Reader};
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
-use mailguard_core::schedule::{Health, Start};
+use mailguard_core::schedule::{Health, Standing, Start};
 use mailguard_core::smtp::EnhancedStatus;
 
-use super::attempt::{Attempted, Consequence, Outgoing};
+use super::attempt::{Attempted, Consequence, Outgoing, Reached};
 use super::judge::{Judgement, judge, retry_policy};
 use super::notice::{Reported, notice};
 use super::plan::{envelope, is_paused};
@@ -58,10 +58,13 @@ impl Shared {
         next
     }
 
-    /// One attempt. The message is fetched when a server is ready for it: one that doesn't answer keeps none in memory.
+    /// One attempt. Record and body are fetched when a server is ready for them, or what follows is to be noted: of those that
+    /// wait for a server there are too many to keep a record of each, which may name thousands of recipients.
     async fn attempt(&self, start: Start<Work, Arc<Names>>) {
         let Start { route, names, standing, work } = start;
-        let Some(record) = self.record(&route, &work).await else { return self.abandoned(&route) };
+        if !self.is_current(&work) || self.wanted_record(&route, &work).await.is_none() {
+            return self.abandoned(&route);
+        }
         let mut stopping = self.stopping.subscribe();
         let reaching = self.around.deliver.reach(&work.config, &route, names.as_deref());
         // A mistake in one delivery must not take a place in the schedule for good.
@@ -69,29 +72,33 @@ impl Shared {
             reached = AssertUnwindSafe(reaching).catch_unwind() => reached,
             _ = stopping.wait_for(|stopping| *stopping) => return self.abandoned(&route),
         };
-        let (outcomes, body) = match reached {
-            Ok(Err(outcome)) => (vec![outcome; work.recipients.len()], None),
-            Err(_) => (Vec::new(), None),
-            Ok(Ok(reached)) => {
-                // Nobody closes it.
-                let Ok(_room) = self.transfers[standing as usize].acquire().await else {
-                    return self.abandoned(&route);
-                };
-                let Some(body) = self.body(&route, &work, &record).await else {
-                    return self.abandoned(&route);
-                };
-                let outgoing = outgoing(&work, &record, body);
-                let sending = reached.send(&outgoing);
-                (AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_default(), Some(outgoing.body))
-            }
+        match reached {
+            Ok(Ok(reached)) => self.transfer(reached, &route, standing, &work).await,
+            Ok(Err(outcome)) => self.fail(vec![outcome; work.recipients.len()], &route, &work).await,
+            Err(_) => self.fail(Vec::new(), &route, &work).await,
+        }
+    }
+
+    /// Hands the message to a server that is ready for it.
+    async fn transfer(&self, reached: Box<dyn Reached + '_>, route: &Route, standing: Standing, work: &Work) {
+        // Nobody closes it.
+        let Ok(_room) = self.transfers[standing as usize].acquire().await else {
+            return self.abandoned(route);
         };
-        let outcomes = complete(outcomes, work.recipients.len());
-        let health =
-            if outcomes.iter().all(Outcome::blames_next_hop) { Health::Fails } else { Health::Answers };
-        self.finished(&route, health);
-        let outcomes: Vec<_> = work.recipients.into_iter().zip(outcomes).collect();
-        let next_hop = Some(route.next_hop.clone());
-        self.settle(Settling { id: work.id, record, body, next_hop, outcomes }).await;
+        let Some(record) = self.wanted_record(route, work).await else { return self.abandoned(route) };
+        let Some(body) = self.body(work, &record).await else { return self.abandoned(route) };
+        let outgoing = outgoing(work, &record, body);
+        let outcomes = AssertUnwindSafe(reached.send(&outgoing)).catch_unwind().await.unwrap_or_default();
+        let outcomes = self.finished(route, work, outcomes);
+        self.settle(settling(route, work, record, Some(outgoing.body), outcomes)).await;
+    }
+
+    /// No server was ready for the message.
+    async fn fail(&self, outcomes: Vec<Outcome>, route: &Route, work: &Work) {
+        let outcomes = self.finished(route, work, outcomes);
+        let Ok(_room) = self.failures.acquire().await else { return };
+        let Some(record) = self.record(work).await else { return };
+        self.settle(settling(route, work, record, None, outcomes)).await;
     }
 
     fn abandoned(&self, route: &Route) {
@@ -99,8 +106,12 @@ impl Shared {
         self.lock().schedule.abandoned(now, route);
     }
 
-    /// The place in the schedule is free before the outcome is on disk: the next attempt needn't wait for that.
-    fn finished(&self, route: &Route, health: Health) {
+    /// The attempt is over: an outcome for each of its recipients. The place in the schedule is free before they are on disk: the
+    /// next attempt needn't wait for that.
+    fn finished(&self, route: &Route, work: &Work, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        let outcomes = complete(outcomes, work.recipients.len());
+        let health =
+            if outcomes.iter().all(Outcome::blames_next_hop) { Health::Fails } else { Health::Answers };
         let policy = retry_policy(&self.around.config.load());
         let now = self.now();
         let sent_back = self.lock().schedule.finished(now, route, health, &policy);
@@ -109,36 +120,44 @@ impl Shared {
             self.send_back(route, until, works);
             self.wake.notify_one();
         }
+        outcomes
+    }
+
+    /// Whether the message was put in line by the configuration in force; otherwise it is put there anew.
+    fn is_current(&self, work: &Work) -> bool {
+        let current = Arc::ptr_eq(&work.config, &self.around.config.load());
+        if !current && self.is_wanted(work) {
+            self.due_again(work, std::time::Duration::ZERO);
+        }
+        current
     }
 
     /// The record, unless there is a reason to make no attempt now.
-    async fn record(&self, route: &Route, work: &Work) -> Option<MessageRecord> {
+    async fn wanted_record(&self, route: &Route, work: &Work) -> Option<MessageRecord> {
         if !self.is_wanted(work) {
             return None;
         }
-        if !Arc::ptr_eq(&work.config, &self.around.config.load()) {
-            self.due_again(work, std::time::Duration::ZERO);
-            return None;
-        }
-        let record = match &work.held {
-            Some(held) => held.record.clone(),
-            None => match self.around.db.message(work.id).await {
-                Ok(Some(record)) => record,
-                Ok(None) => {
-                    self.lock().forget(work.id);
-                    return None;
-                }
-                Err(error) => return self.unread(work, &error),
-            },
-        };
+        let record = self.record(work).await?;
         self.unless_stopped(route, work, &record).then_some(record)
     }
 
-    /// The octets, unless there is a reason since the record was read to make no attempt now.
-    async fn body(&self, route: &Route, work: &Work, record: &MessageRecord) -> Option<Body> {
-        if !self.is_wanted(work) || !self.unless_stopped(route, work, record) {
-            return None;
+    /// The record, unless the message has ended meanwhile or can't be read now.
+    async fn record(&self, work: &Work) -> Option<MessageRecord> {
+        if let Some(held) = &work.held {
+            return Some(held.record.clone());
         }
+        match self.around.db.message(work.id).await {
+            Ok(Some(record)) => Some(record),
+            Ok(None) => {
+                self.lock().forget(work.id);
+                None
+            }
+            Err(error) => self.unread(work, &error),
+        }
+    }
+
+    /// The octets, unless they can't be read now.
+    async fn body(&self, work: &Work, record: &MessageRecord) -> Option<Body> {
         if let Some(held) = &work.held {
             return Some(held.body.clone());
         }
@@ -316,6 +335,17 @@ impl Shared {
             Body::Memory(bytes::Bytes::new())
         })
     }
+}
+
+fn settling(
+    route: &Route,
+    work: &Work,
+    record: MessageRecord,
+    body: Option<Body>,
+    outcomes: Vec<Outcome>,
+) -> Settling {
+    let outcomes = work.recipients.iter().copied().zip(outcomes).collect();
+    Settling { id: work.id, record, body, next_hop: Some(route.next_hop.clone()), outcomes }
 }
 
 fn outgoing(work: &Work, record: &MessageRecord, body: Body) -> Outgoing {

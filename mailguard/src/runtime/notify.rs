@@ -1,8 +1,8 @@
 //! What the service manager is told (`Type=notify`, `WatchdogSec=`; sd_notify(3)): that mailguard serves, what is in force,
 //! that it lives, that it ends. Without `NOTIFY_SOCKET` nobody is told anything.
 //!
-//! The watchdog hears of a life only while the mail process gives signs of its own, or may still be starting: a firewall
-//! whose mail stands still is started anew as a whole.
+//! The watchdog hears of a life only while the mail process gives signs of its own, or is started: a firewall whose mail stands
+//! still is started anew as a whole.
 
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,15 @@ impl Notify {
         let due =
             self.every.map(|every| every.saturating_sub(self.lived.map_or(every, |lived| lived.elapsed())));
         due.map_or(patience, |due| due.min(patience))
+    }
+
+    /// A mail process is started; the first one may take so long to begin.
+    pub(super) fn starting(&mut self, patience: Duration) {
+        if !self.ready {
+            self.tell(NotifyState::ExtendTimeoutUsec(
+                u32::try_from(patience.as_micros()).unwrap_or(u32::MAX),
+            ));
+        }
     }
 
     /// We live; `serves` once the mail process has given a sign of life. Says so no oftener than it must.

@@ -309,6 +309,7 @@ impl Supervisor {
         let mut pause = RESTART_MIN;
         loop {
             let started = Instant::now();
+            self.notify.starting(START_PATIENCE);
             match self.start_mail() {
                 Ok(mut mail) => {
                     let served = self.serve(inbox, &mut mail);
@@ -502,6 +503,7 @@ impl Supervisor {
     fn stopped_during(&mut self, inbox: &Receiver<Event>, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         loop {
+            self.notify.lives(false);
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
                 Ok(Event::Kernel(occasion)) => self.look_after_kernel(occasion),

@@ -91,7 +91,8 @@ pub(super) async fn run<S: Services>(
         () = dismissed => Ok(End::MadeRoom),
         end = session.converse(stopped) => end,
     };
-    session.finish(end).await;
+    // Apart: every session would have room for its end from its beginning on.
+    Box::pin(session.finish(end)).await;
 }
 
 /// Refuses a connection for which there is no session.

@@ -62,8 +62,10 @@ impl IncomingBody {
             Stage::Header(kept, _) => {
                 let mut searched = kept.len();
                 kept.extend_from_slice(piece);
-                while kept.starts_with(BYTE_ORDER_MARK) {
-                    kept.drain(..BYTE_ORDER_MARK.len());
+                let marks =
+                    kept.chunks(BYTE_ORDER_MARK.len()).take_while(|chunk| *chunk == BYTE_ORDER_MARK).count();
+                if marks > 0 {
+                    kept.drain(..marks * BYTE_ORDER_MARK.len());
                     searched = 0;
                 }
                 match header::end(kept, searched) {
