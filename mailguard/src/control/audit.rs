@@ -15,6 +15,9 @@ use crate::config::{Change, Edit};
 /// The target of the lines.
 pub const AUDIT: &str = "audit";
 
+/// What only the datapath process does, and nobody else may claim to have done.
+pub const VERBS_OF_ROOT: [&str; 4] = ["reload", "list-add", "list-remove", "ban-lift"];
+
 /// Octets of what it was done to.
 const MAX_LIST_OCTETS: usize = 2_048;
 

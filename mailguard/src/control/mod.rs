@@ -15,7 +15,7 @@ mod protocol;
 mod server;
 mod signpost;
 
-pub use audit::{AUDIT, reloaded_by_signal};
+pub use audit::{AUDIT, VERBS_OF_ROOT, reloaded_by_signal};
 pub use client::{Client, ClientError};
 pub use processes::{MailProcess, Process, ProcessReport};
 pub use protocol::*;

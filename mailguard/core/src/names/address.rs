@@ -27,6 +27,8 @@ pub enum Refusal {
     Broadcast,
     /// The server of an incoming domain.
     IncomingServer,
+    /// The name of such a server has no answer yet: it could be this one's.
+    ServersUnknown,
     /// The name has as many as count already.
     TooMany,
 }
@@ -41,6 +43,9 @@ impl fmt::Display for Refusal {
             Refusal::Multicast => "multicast",
             Refusal::Broadcast => "broadcast",
             Refusal::IncomingServer => "the server of an incoming domain",
+            Refusal::ServersUnknown => {
+                "perhaps the server of an incoming domain, whose name has no answer yet"
+            }
             Refusal::TooMany => "one too many",
         })
     }

@@ -248,9 +248,10 @@ impl Names {
         halves.flat_map(|half| half.answered.iter().copied()).collect()
     }
 
-    /// Judges every answer, lets go what was kept long enough, and says what became different.
+    /// Judges every answer, which bypasses anew only when the guarded names have theirs, lets go what was kept long enough, and says what became different.
     pub fn judge(&mut self, surroundings: &Surroundings, now: Moment) -> Vec<Change> {
-        let judged = self.entries.iter_mut().map(|(name, entry)| entry.judge(name, surroundings, now));
+        let known = self.entries.values().filter(|entry| entry.guards).all(Entry::is_answered);
+        let judged = self.entries.iter_mut().map(|(name, entry)| entry.judge(name, surroundings, known, now));
         judged.flatten().collect()
     }
 
@@ -270,7 +271,9 @@ impl Names {
         let mut remembered = Vec::new();
         for (name, entry) in &self.entries {
             for (family, half) in &entry.halves {
-                let Some(until) = half.until.filter(|_| !half.answered.is_empty()) else { continue };
+                // That a guarded name leads nowhere must be known, too.
+                let kept = half.until.filter(|_| entry.guards || !half.answered.is_empty());
+                let Some(until) = kept else { continue };
                 remembered.push(Remembered {
                     question: Question { name: name.clone(), family: *family },
                     addresses: half.answered.iter().copied().collect(),
@@ -331,7 +334,13 @@ impl Entry {
         (!change.removed.is_empty()).then_some(change)
     }
 
-    fn judge(&mut self, name: &str, surroundings: &Surroundings, now: Moment) -> Option<Change> {
+    /// Whether both families have an answer.
+    fn is_answered(&self) -> bool {
+        self.halves.values().all(|half| half.until.is_some())
+    }
+
+    /// `known`: every guarded name has an answer.
+    fn judge(&mut self, name: &str, surroundings: &Surroundings, known: bool, now: Moment) -> Option<Change> {
         self.halves.values_mut().for_each(|half| half.forget_old(now));
         if !self.bypasses {
             return None;
@@ -341,6 +350,9 @@ impl Entry {
             match surroundings.judge(address) {
                 Err(refusal) => {
                     refused.insert(address, refusal);
+                }
+                Ok(()) if !known && !self.bypassed.contains(&address) => {
+                    refused.insert(address, Refusal::ServersUnknown);
                 }
                 Ok(()) if bypassed.len() == MAX_ADDRESSES => {
                     refused.insert(address, Refusal::TooMany);

@@ -82,11 +82,14 @@ fn what_leads_to_a_server_that_is_written_by_name_does_not_bypass() {
     assert_eq!(names.set(&[], &guarded), []);
     assert!(names.is_empty(), "nothing bypasses: nobody is asked");
     names.set(&[domain("a.test"), domain("b.test")], &guarded);
-    for (name, address) in
-        [("a.test", "198.51.100.1"), ("b.test", "198.51.100.2"), ("exchange.test", "198.51.100.2")]
-    {
+    for (name, address) in [("a.test", "198.51.100.1"), ("b.test", "198.51.100.2")] {
         names.answered(&question(name), answer(address), at(0));
     }
+    names.judge(&Surroundings::default(), at(0));
+    assert_eq!(names.bypassed(), BTreeSet::new(), "what the server's addresses are isn't known yet");
+    assert_eq!(names.status()[1].refused[0].1, Refusal::ServersUnknown.to_string());
+    names.answered(&question("exchange.test"), answer("198.51.100.2"), at(0));
+    names.answered(&Question { family: Family::V6, ..question("exchange.test") }, Lookup::Absent, at(0));
     let surroundings = Surroundings::new([], [], names.guarded());
     names.judge(&surroundings, at(0));
     assert_eq!(names.bypassed(), BTreeSet::from(["198.51.100.1".parse().unwrap()]));
