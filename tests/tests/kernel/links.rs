@@ -85,7 +85,7 @@ fn check_moved_while_nobody_runs(topology: &Topology, at_home: &[Answer; 3], wha
 }
 
 #[test]
-fn an_interface_that_is_moved_away_while_nobody_runs_is_let_alone() {
+fn an_interface_that_is_moved_away_from_a_killed_program_is_let_alone() {
     let [first, _, third] = DIALS.map(|(client, _)| Answer::server(client));
     let nobody = || Answer::Nobody;
     // In XDP, too, with the one, and without it with the other.
@@ -106,7 +106,12 @@ fn an_interface_that_is_moved_away_while_nobody_runs_is_let_alone() {
         appliance.kill().expect("killed");
         check_moved_while_nobody_runs(&topology, &at_home, &format!("{mode}, xdp {xdp}"));
     }
-    // The program itself takes the best hook that there is.
+}
+
+/// The program itself takes the best hook that there is; here, each.
+#[test]
+fn an_interface_that_is_moved_away_while_nobody_runs_is_let_alone() {
+    let nobody = || Answer::Nobody;
     for hook in hooks() {
         let settings = format!("[access]\nblacklist_clients = [\"{CLIENT4_SECOND}\"]\n");
         let mut firewall = Firewall::idle(&format!("{ZONES}{settings}"));
