@@ -16,6 +16,7 @@ pub mod file_sets;
 pub mod finding;
 pub mod imap;
 pub mod language;
+pub mod local_routes;
 pub mod log_value;
 pub mod lookup;
 pub mod mail;

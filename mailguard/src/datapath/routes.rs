@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use mailguard_common::layout::PACKET_MARK;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
@@ -32,7 +32,7 @@ pub(super) fn with_netlink<T: Send>(
 
 /// [`with_netlink`], where a list of routes is only of those that were asked for (NETLINK_GET_STRICT_CHK). Questions with
 /// more in their heads than the kernel looks at are refused there.
-fn with_strict_netlink<T: Send>(
+pub(super) fn with_strict_netlink<T: Send>(
     work: impl AsyncFnOnce(Handle) -> Result<T, DatapathError> + Send,
 ) -> Result<T, DatapathError> {
     talk(true, work)
@@ -148,7 +148,7 @@ pub(super) fn remove() -> Result<usize, DatapathError> {
 }
 
 /// The versions of IP that this kernel has, whether they are in use or not.
-fn versions() -> Vec<IpVersion> {
+pub(super) fn versions() -> Vec<IpVersion> {
     let ipv6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists();
     if ipv6 { vec![IpVersion::V4, IpVersion::V6] } else { vec![IpVersion::V4] }
 }
@@ -219,8 +219,16 @@ fn is_local_default(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Local && route.header.destination_prefix_length == 0
 }
 
-/// The routes of our table, which the kernel picks: in others there may be a million.
 async fn our_routes(netlink: &Handle, version: IpVersion) -> Result<Vec<RouteMessage>, DatapathError> {
+    routes_of(netlink, version, TABLE).try_collect().await
+}
+
+/// The routes of a table, which the kernel picks: in others there may be a million. Asked strictly only.
+pub(super) fn routes_of(
+    netlink: &Handle,
+    version: IpVersion,
+    table: u32,
+) -> impl Stream<Item = Result<RouteMessage, DatapathError>> {
     let mut filter = RouteMessage::default();
     filter.header.address_family = match version {
         IpVersion::V4 => AddressFamily::Inet,
@@ -230,13 +238,11 @@ async fn our_routes(netlink: &Handle, version: IpVersion) -> Result<Vec<RouteMes
     filter.header.protocol = RouteProtocol::Unspec;
     filter.header.kind = RouteType::Unspec;
     filter.header.scope = RouteScope::Universe;
-    filter.attributes.push(RouteAttribute::Table(TABLE));
-    let routes: Result<Vec<RouteMessage>, _> = netlink.route().get(filter).execute().try_collect().await;
-    match routes {
+    filter.attributes.push(RouteAttribute::Table(table));
+    let routes = netlink.route().get(filter).execute();
+    routes.filter_map(async |route| match route {
         // There is no such table before its first route.
-        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENOENT => {
-            Ok(Vec::new())
-        }
-        routes => routes.map_err(DatapathError::netlink("list the routes")),
-    }
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENOENT => None,
+        route => Some(route.map_err(DatapathError::netlink("list the routes"))),
+    })
 }

@@ -7,6 +7,8 @@
 
 mod accept;
 mod listener;
+mod own_addresses;
 
 pub use accept::{Connection, Listener};
 pub use listener::{Family, ListenError, Listeners, Purpose, Role, ZoneListener, has_ipv6, wanted};
+pub use own_addresses::OwnAddresses;

@@ -28,8 +28,10 @@ use super::reception::{self, Doorman, Reception};
 use super::services::{Made, MailServices, Memory};
 use crate::config;
 use crate::control;
+use crate::datapath;
 use crate::delivery::Delivery;
 use crate::greylist::Greylist;
+use crate::intercept::OwnAddresses;
 use crate::quarantine::QuarantineHandle;
 use crate::queue::{Queue, Surroundings};
 use crate::routing::OwnListeners;
@@ -123,7 +125,9 @@ async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<Ha
     let control = tokio::spawn(control::serve(control, house.handler.clone()));
     let (stop, stopped) = watch::channel(false);
     let pulse = descriptors.try_clone().context("the socket for signs of life")?;
-    let mut reception = Reception::new(house.doorman(stopped), descriptors);
+    let own_addresses = OwnAddresses::default();
+    tokio::task::block_in_place(|| datapath::keep_own_addresses(&own_addresses));
+    let mut reception = Reception::new(house.doorman(own_addresses, stopped), descriptors);
     reception.open(listeners);
     let limits = house.limits.clone();
     let heartbeat = tokio::spawn(async move { privileged.keep_alive(&limits, &pulse).await });
@@ -226,11 +230,12 @@ impl House {
         Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans, privileged })
     }
 
-    fn doorman(&self, stop: watch::Receiver<bool>) -> Doorman {
+    fn doorman(&self, own_addresses: OwnAddresses, stop: watch::Receiver<bool>) -> Doorman {
         Doorman {
             config: self.config.clone(),
             services: self.services.clone(),
             limits: self.limits.clone(),
+            own_addresses,
             stop,
         }
     }

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::descriptors;
 use super::ipc::HandedListener;
 use super::services::MailServices;
-use crate::intercept::{Connection, Listener, Role};
+use crate::intercept::{Connection, Listener, OwnAddresses, Role};
 use crate::session::{self, Limits, Peer, SessionContext};
 
 /// Pause when no connection can be accepted for want of descriptors.
@@ -35,6 +35,8 @@ pub(super) struct Doorman {
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) services: Arc<MailServices>,
     pub(super) limits: Arc<Limits>,
+    /// This host's addresses.
+    pub(super) own_addresses: OwnAddresses,
     /// True when sessions shall end.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -159,7 +161,7 @@ impl Gate {
     /// For ever. Cancellation loses no connection.
     async fn accept(&mut self) {
         loop {
-            match self.listener.accept().await {
+            match self.listener.accept(&self.doorman.own_addresses).await {
                 Ok(connection) => self.admit(connection),
                 Err(error) => {
                     warn!(%error, "a connection can't be accepted");

@@ -185,9 +185,6 @@ impl<S: Services> Session<S> {
 
     /// From the greeting to the end.
     async fn converse<T>(&mut self, mut stopped: Pin<&mut impl Future<Output = T>>) -> io::Result<End> {
-        if let Some(plain) = self.stream.plain() {
-            plain.set_nodelay(true)?;
-        }
         let mut stopping = false;
         if let Some(plain) = self.stream.plain().filter(|_| !self.greet_delay.is_zero()) {
             let mut octet = [0];

@@ -24,6 +24,7 @@ mod links;
 mod many_rules;
 mod names;
 mod neighbours;
+mod own_addresses;
 mod path;
 mod pins;
 mod programs;

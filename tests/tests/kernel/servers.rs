@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use mailguard::intercept::{Listener, ZoneListener};
+use mailguard::datapath;
+use mailguard::intercept::{Listener, OwnAddresses, ZoneListener};
 use mailguard_tests::netns::Namespace;
 use socket2::{Domain, Socket, Type};
 
@@ -28,8 +29,11 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = Listener::new(purpose, socket).unwrap();
+                let own = OwnAddresses::default();
+                datapath::keep_own_addresses(&own);
+                assert!(own.are_known());
                 let serve = async {
-                    while let Ok(connection) = listener.accept().await {
+                    while let Ok(connection) = listener.accept(&own).await {
                         let mailguard::intercept::Connection {
                             stream,
                             client,

@@ -22,8 +22,16 @@ use crate::{build, setup};
 
 /// Tests of `tests/tests/kernel`, by the beginning of their names. They are those that show what may differ between
 /// kernels; the rest would show nothing new and costs time.
-const SCENARIOS: &[&str] =
-    &["blacklist::", "bypass::", "evasion::", "intercept::", "lifecycle::", "links::", "programs::"];
+const SCENARIOS: &[&str] = &[
+    "blacklist::",
+    "bypass::",
+    "evasion::",
+    "intercept::",
+    "lifecycle::",
+    "links::",
+    "own_addresses::a",
+    "programs::",
+];
 
 /// Tests among them that are about TCX, which this kernel doesn't have.
 const ABOUT_TCX: &[&str] = &["lifecycle::a_restart_mends_what_is_missing_and_drops_what_is_left_over"];
