@@ -6,6 +6,7 @@ pub mod crash;
 pub mod crowd;
 pub mod frames;
 pub mod ledger;
+pub mod machine;
 pub mod memory;
 pub mod netns;
 pub mod outage;

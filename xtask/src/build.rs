@@ -69,6 +69,11 @@ pub(crate) fn release() -> anyhow::Result<PathBuf> {
     Ok(repository().join("target/release/mailguard"))
 }
 
+/// Builds both parts as they are installed.
+pub(crate) fn dist() -> anyhow::Result<()> {
+    run(&Arguments { ebpf_only: false, profile: Profile::Dist })
+}
+
 /// Builds one of the programs in tests/examples that measure a part of mailguard by itself, optimised, with the object that
 /// [`ebpf`] made, and returns it.
 pub(crate) fn example(name: &str) -> anyhow::Result<PathBuf> {

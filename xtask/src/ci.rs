@@ -26,7 +26,9 @@ const STEPS: &[Step] = &[
         sh("cargo", &["deny", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
     }),
     step("build", 5, build::debug),
-    step("clippy", 5, || sh("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    step("clippy", 5, || {
+        sh("cargo", &["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"])
+    }),
     step("verify", 1, verify::built),
     step("test", 14, || test::run(&test::Arguments::default())),
     step("vm", 10, vm::run),

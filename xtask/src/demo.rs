@@ -21,7 +21,7 @@ use crate::{build, setup};
 
 /// Shows everything; an error unless all is as expected.
 pub(crate) fn run() -> Result<()> {
-    setup::everything()?;
+    setup::run(setup::Purpose::Demo)?;
     // Nothing is measured here, and it is built in half the time.
     build::debug()?;
     println!("demo: making the namespaces client, firewall and server");

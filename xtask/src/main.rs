@@ -10,6 +10,7 @@ mod crash;
 mod demo;
 mod fuzz;
 mod load;
+mod package;
 mod process;
 mod sabotage;
 mod setup;
@@ -34,6 +35,8 @@ enum Command {
     Setup(setup::Arguments),
     /// Build the kernel part, then the mailguard binary that carries it
     Build(build::Arguments),
+    /// Make the Debian package, and one with the debug symbols
+    Package(package::Arguments),
     /// Attach the kernel programs to one interface, for trying by hand
     Load(load::LoadArguments),
     /// Remove what `load` attached
@@ -71,8 +74,9 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Setup(arguments) => setup::asked(&arguments),
         Command::Build(arguments) => build::run(&arguments),
+        Command::Package(arguments) => package::run(&arguments),
         Command::Load(arguments) => load::load(&arguments),
         Command::Unload(arguments) => load::unload(&arguments),
         Command::Test(arguments) => test::run(&arguments),

@@ -11,21 +11,24 @@ use anyhow::{Context, bail};
 
 use crate::process::{self, on_path, output_of};
 
-/// Debian packages of the tests, the demonstration and the benchmarks.
-const TEST_PACKAGES: &[&str] = &[
+/// Debian packages of the demonstration: namespaces, and who speaks to whom in them.
+const DEMO_PACKAGES: &[&str] = &[
     "dovecot-imapd",
-    "fail2ban",
     "iproute2",
-    "iptables",
     "libio-socket-inet6-perl",
     "libnet-ssleay-perl",
-    "nftables",
     "postfix",
     "swaks",
     "tcpdump",
     "unbound",
     "util-linux",
 ];
+/// Debian packages of the tests and the benchmarks, beside those of the demonstration.
+const TEST_PACKAGES: &[&str] = &["fail2ban", "iptables", "nftables"];
+/// Debian packages that the package is made with.
+const PACKAGE_PACKAGES: &[&str] = &["binutils", "dpkg-dev"];
+/// Debian packages of the machine on which the package is tried.
+const MACHINE_PACKAGES: &[&str] = &["debootstrap", "systemd-container"];
 /// Debian packages of the virtual machine of `cargo xtask vm`, beside the kernel, which isn't installed.
 const VM_PACKAGES: &[&str] = &["busybox-static", "cpio", "kmod", "procps", "qemu-system-x86", "xz-utils"];
 /// Debian packages that bpf-linker is built with.
@@ -40,9 +43,10 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const LLVM_MAJOR: u32 = 22;
 const BPF_LINKER_VERSION: &str = "0.13.0";
 
-/// Cargo tools of `cargo xtask ci` and `test`: program, crate.
-const CARGO_TOOLS: &[(&str, &str)] =
-    &[("cargo-nextest", "cargo-nextest"), ("cargo-deny", "cargo-deny"), ("cargo-fuzz", "cargo-fuzz")];
+/// Cargo tools of `cargo xtask ci` and `test`.
+const CARGO_TOOLS: &[&str] = &["cargo-nextest", "cargo-deny", "cargo-fuzz"];
+/// What makes the package: crate and version.
+const CARGO_DEB: (&str, &str) = ("cargo-deb", "3.8.0");
 
 /// Options of `setup`.
 #[derive(clap::Args)]
@@ -50,6 +54,44 @@ pub(crate) struct Arguments {
     /// Only what `cargo xtask build` needs
     #[arg(long)]
     build_only: bool,
+}
+
+/// What a machine is set up for. All of them can build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// `cargo xtask build`.
+    Build,
+    /// `cargo xtask demo`.
+    Demo,
+    /// `cargo xtask package`.
+    Package,
+    /// Tests, benchmarks, the virtual machine.
+    Everything,
+    /// `cargo xtask test package`: everything, the package, and a machine to install it on.
+    TestPackage,
+}
+
+impl Purpose {
+    fn packages(self) -> Vec<&'static str> {
+        let lists: &[&[&str]] = match self {
+            Purpose::Build => &[],
+            Purpose::Demo => &[DEMO_PACKAGES],
+            Purpose::Package => &[PACKAGE_PACKAGES],
+            Purpose::Everything => &[DEMO_PACKAGES, TEST_PACKAGES, VM_PACKAGES],
+            Purpose::TestPackage => {
+                &[DEMO_PACKAGES, TEST_PACKAGES, VM_PACKAGES, PACKAGE_PACKAGES, MACHINE_PACKAGES]
+            }
+        };
+        [&[LINKER_PACKAGES], lists].concat().concat()
+    }
+
+    fn runs_tests(self) -> bool {
+        matches!(self, Purpose::Everything | Purpose::TestPackage)
+    }
+
+    fn makes_packages(self) -> bool {
+        matches!(self, Purpose::Package | Purpose::TestPackage)
+    }
 }
 
 /// The compiler of the eBPF crate.
@@ -61,25 +103,29 @@ pub(crate) enum EbpfCompiler {
     Debian,
 }
 
-/// Installs what is missing.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let build_only = arguments.build_only;
+/// Installs what `arguments` ask for.
+pub(crate) fn asked(arguments: &Arguments) -> anyhow::Result<()> {
+    run(if arguments.build_only { Purpose::Build } else { Purpose::Everything })
+}
+
+/// Installs what is missing for this purpose.
+pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
     let (compiler, reason) = choose_compiler();
     println!("setup: eBPF compiler: {reason}");
-    let mut packages = LINKER_PACKAGES.to_vec();
+    let mut packages = purpose.packages();
     if compiler == EbpfCompiler::Debian {
         packages.extend(COMPILER_PACKAGES);
     }
-    if !build_only {
-        packages.extend(TEST_PACKAGES);
-        packages.extend(VM_PACKAGES);
-    }
     install_packages(&packages)?;
     install_bpf_linker()?;
-    if !build_only {
-        for (program, name) in CARGO_TOOLS {
-            install_cargo_tool(program, name)?;
+    if purpose.runs_tests() {
+        for name in CARGO_TOOLS {
+            install_cargo_tool(name, None)?;
         }
+    }
+    if purpose.makes_packages() {
+        let (name, version) = CARGO_DEB;
+        install_cargo_tool(name, Some(version))?;
     }
     println!("setup: everything is there");
     Ok(())
@@ -87,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Installs everything that building and testing need.
 pub(crate) fn everything() -> anyhow::Result<()> {
-    run(&Arguments { build_only: false })
+    run(Purpose::Everything)
 }
 
 /// Which compiler builds the eBPF crate on this machine, and why.
@@ -155,10 +201,13 @@ fn install_bpf_linker() -> anyhow::Result<()> {
     process::run(&mut command)
 }
 
-fn install_cargo_tool(program: &str, name: &str) -> anyhow::Result<()> {
-    if on_path(program) {
+/// Installs the program `name` of the crate of that name, where there is none.
+fn install_cargo_tool(name: &str, version: Option<&str>) -> anyhow::Result<()> {
+    if on_path(name) {
         return Ok(());
     }
     println!("setup: building {name}");
-    process::run(Command::new("cargo").args(["install", "--locked", "--quiet", name]))
+    let mut command = Command::new("cargo");
+    command.args(["install", "--locked", "--quiet", name]);
+    process::run(command.args(version.map(|version| format!("--version={version}"))))
 }

@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::{Result, bail};
 
 use crate::process::{self, repository};
-use crate::{build, setup};
+use crate::{build, package, setup};
 
 /// How long a test may take, and which tests run alone.
 const NEXTEST_CONFIG: &str = ".config/nextest.toml";
@@ -18,10 +18,13 @@ const NEXTEST_CONFIG: &str = ".config/nextest.toml";
 /// How often `--stress` runs each unit test.
 const STRESS_ROUNDS: &str = "50";
 
+/// The suite that installs the package on a machine made for it. It needs an optimised build, and is none of `cargo xtask ci`'s.
+const PACKAGE: &str = "package";
+
 /// What to run.
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
-    /// core, common, mailguard, xtask or a file of tests/tests
+    /// core, common, mailguard, xtask, a file of tests/tests, or package, which no run without a name includes
     suite: Option<String>,
     /// Run every unit test 50 times beside processors that are busy with something else; none may fail
     #[arg(long)]
@@ -31,6 +34,9 @@ pub(crate) struct Arguments {
 /// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `mailguard`, `xtask`) or a file of
 /// `tests/tests` (`kernel`, `flow`, `crash`, …).
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.suite.as_deref() == Some(PACKAGE) {
+        return on_a_machine();
+    }
     setup::everything()?;
     build::debug()?;
     let mut nextest = Command::new("cargo");
@@ -60,6 +66,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return beside_load(|| process::run(&mut nextest));
     }
     process::run(&mut nextest)
+}
+
+/// Makes the package twice, the second one an upgrade of the first, and has both installed on a machine.
+fn on_a_machine() -> Result<()> {
+    setup::run(setup::Purpose::TestPackage)?;
+    let [first, upgrade] = package::pair()?;
+    let mut nextest = Command::new("cargo");
+    nextest.args(["nextest", "run", "--config-file", NEXTEST_CONFIG, "-p", "mailguard-tests"]);
+    nextest.args(["--features", PACKAGE, "--test", PACKAGE]).current_dir(repository());
+    process::run(nextest.env("MAILGUARD_DEB", first).env("MAILGUARD_UPGRADE_DEB", upgrade))
 }
 
 /// Does `work` while as many loops as there are processors, and one more, want all of them.

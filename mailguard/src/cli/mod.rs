@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mailguard_core::config::Config;
 use mailguard_core::mail::UnixTime;
 use serde::Serialize;
@@ -62,6 +62,11 @@ pub trait Processes {
     fn exit_code(&self, error: &anyhow::Error) -> Option<u8>;
     /// What on this machine would break interception under the configuration at this path.
     fn doctor(&self, config: &Path) -> anyhow::Result<Report>;
+}
+
+/// What can be typed, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Parses the arguments and does what they say. Exit codes: 0 done, 1 failed, 2 not understood, and what

@@ -1,0 +1,108 @@
+//! The copyright file of the package (Debian policy 12.5): our own licences, and the notices of every library that is linked in,
+//! as they stand in the library's source; most ask for that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process::{output_of, repository};
+
+/// How files begin that hold a notice.
+const NOTICES: [&str; 5] = ["license", "licence", "copying", "copyright", "notice"];
+/// Longest notice that is taken over, octets.
+const MAX_NOTICE_OCTETS: usize = 100_000;
+
+/// The file's text.
+pub(super) fn text() -> Result<String> {
+    let mut text = "mailguard is licensed under MIT or Apache-2.0, as you like.\n".to_owned();
+    for own in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        let licence = fs::read_to_string(repository().join(own)).with_context(|| own.to_owned())?;
+        let _ = write!(text, "\n{licence}");
+    }
+    text.push_str("\nIt holds the following libraries, each under the licence that is named.\n");
+    // Most of them have the same words.
+    let mut notices: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for library in libraries()? {
+        let _ = writeln!(text, "\n{} {}: {}", library.name, library.version, library.licence);
+        for notice in notices_in(Path::new(&library.folder))? {
+            notices.entry(notice).or_default().insert(library.name.clone());
+        }
+    }
+    for (notice, names) in notices {
+        let names: Vec<String> = names.into_iter().collect();
+        let _ = write!(text, "\n── {} ──\n\n{}\n", names.join(", "), notice.trim_end());
+    }
+    Ok(text)
+}
+
+struct Library {
+    name: String,
+    version: String,
+    licence: String,
+    folder: String,
+}
+
+/// Every library that is linked into the program.
+fn libraries() -> Result<Vec<Library>> {
+    let mut tree = Command::new("cargo");
+    tree.current_dir(repository()).args(["tree", "--package", "mailguard", "--edges", "normal"]);
+    let tree = output_of(tree.args(["--prefix", "none", "--format", "{p}"])).context("cargo tree failed")?;
+    let linked: BTreeSet<(&str, &str)> = tree.lines().filter_map(name_and_version).collect();
+    let mut metadata = Command::new("cargo");
+    metadata.current_dir(repository()).args(["metadata", "--format-version", "1", "--locked"]);
+    let metadata: Value = serde_json::from_str(&output_of(&mut metadata).context("cargo metadata failed")?)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let text = |package: &Value, field: &str| package[field].as_str().unwrap_or_default().to_owned();
+    let libraries = packages.iter().filter(|package| !package["source"].is_null()).map(|package| Library {
+        name: text(package, "name"),
+        version: text(package, "version"),
+        licence: text(package, "license"),
+        folder: text(package, "manifest_path").trim_end_matches("Cargo.toml").to_owned(),
+    });
+    Ok(libraries.filter(|one| linked.contains(&(one.name.as_str(), one.version.as_str()))).collect())
+}
+
+/// `serde v1.0.1` and what follows.
+fn name_and_version(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split(' ');
+    Some((words.next()?, words.next()?.strip_prefix('v')?))
+}
+
+/// What the files in `folder` say that hold a notice.
+fn notices_in(folder: &Path) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().to_lowercase();
+        if entry.file_type()?.is_file() && NOTICES.iter().any(|begin| name.starts_with(begin)) {
+            let notice = String::from_utf8_lossy(&fs::read(entry.path())?).into_owned();
+            if notice.len() <= MAX_NOTICE_OCTETS {
+                notices.push(notice);
+            }
+        }
+    }
+    notices.sort();
+    Ok(notices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_library_that_is_linked_in_is_named() {
+        assert_eq!(name_and_version("serde v1.0.228"), Some(("serde", "1.0.228")));
+        assert_eq!(name_and_version("serde_derive v1.0.228 (proc-macro)"), Some(("serde_derive", "1.0.228")));
+        let libraries = libraries().unwrap();
+        for name in ["tokio", "rustls", "redb", "aya"] {
+            assert!(libraries.iter().any(|library| library.name == name), "{name}");
+        }
+        assert!(!libraries.iter().any(|library| library.name == "proptest"), "for tests only");
+        assert!(libraries.iter().all(|library| !library.licence.is_empty()));
+    }
+}
