@@ -105,6 +105,7 @@ fn from_apt_install_to_the_first_intercepted_message_and_through_a_boot() -> Res
     assert!(machine.journal(UNIT).contains("event=attempt"), "the mail log is in the journal");
     assert_eq!(machine.property(UNIT, "StatusText")?, "mail is served");
     the_unit_keeps_what_it_promises(&machine)?;
+    the_file_can_be_edited_and_applied(&topology, &machine, &sink)?;
 
     machine.halt()?;
     machine.start()?;
@@ -143,6 +144,26 @@ fn the_unit_keeps_what_it_promises(machine: &Machine<'_>) -> Result<()> {
     let security = machine.ok("systemd-analyze", &["security", "--threshold=50", "--no-pager", UNIT])?;
     println!("{}", security.lines().last().unwrap_or_default());
     Ok(())
+}
+
+/// By the command line, which has the daemon write it, and by hand.
+fn the_file_can_be_edited_and_applied(
+    topology: &Topology,
+    machine: &Machine<'_>,
+    sink: &SmtpSink,
+) -> Result<()> {
+    let client = CLIENT4.to_string();
+    machine.ok("mailguard", &["bypass", "add", "from-ip", &client])?;
+    assert!(fs::read_to_string(machine.root().join(FILE))?.contains(&client), "it outlives a restart");
+    assert!(send(topology, "bypassed")?.accepted);
+    assert_eq!(sink.wait_for("bypassed")?.client, client);
+    edit(machine, |text| text.replace(&format!("\"{client}\""), ""))?;
+    machine.ok("systemctl", &["reload", UNIT])?;
+    assert!(send(topology, "reloaded")?.accepted);
+    assert_eq!(sink.wait_for("reloaded")?.client, FIREWALL4_WAN.to_string());
+    edit(machine, |text| format!("{text}\nno_such_option = 1\n"))?;
+    assert!(!machine.output("systemctl", &["reload", UNIT])?.status.success(), "a file that doesn't check");
+    edit(machine, |text| text.replace("\nno_such_option = 1\n", ""))
 }
 
 #[test]
