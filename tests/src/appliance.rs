@@ -30,6 +30,12 @@ pub fn program() -> PathBuf {
     std::env::var_os("MAILGUARD_BIN").map_or_else(built, PathBuf::from)
 }
 
+/// Where the program keeps the configuration that was in force last, of the file at this path.
+pub fn applied(config: &Path) -> PathBuf {
+    let name = config.display().to_string().replace('%', "%25").replace('/', "%2F");
+    Path::new("/var/lib/mailguard-applied").join(name)
+}
+
 impl<'a> Appliance<'a> {
     /// Starts a mailguard with this configuration, to which `state_dir`, `runtime_dir`, `user` and
     /// `kernel.pin_dir` are added.
@@ -70,6 +76,15 @@ impl<'a> Appliance<'a> {
             false => format!("{head}{config}\n{kernel}"),
         };
         Ok(fs::write(self.config(), text)?)
+    }
+
+    /// Starts the program where it can't start, and waits for its end: its exit code, and what it logged.
+    pub fn run_to_its_end(&self) -> Result<(Option<i32>, String)> {
+        let before = self.log().len();
+        let mut process = self.spawn()?;
+        wait_until("mailguard ends", || matches!(process.0.try_wait(), Ok(Some(_))))
+            .with_context(|| self.log())?;
+        Ok((process.0.wait()?.code(), self.log().split_off(before)))
     }
 
     /// Starts the program, lets it live so long, and kills it.
@@ -152,6 +167,11 @@ impl<'a> Appliance<'a> {
         self.folder.path().join("mailguard.toml")
     }
 
+    /// Where the program keeps the configuration that was in force last.
+    pub fn applied(&self) -> PathBuf {
+        applied(&self.config())
+    }
+
     /// A folder of its own for the test's files; the program knows nothing of it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -180,6 +200,8 @@ impl Drop for Appliance<'_> {
         if let Err(error) = self.ok(&["unload"]) {
             eprintln!("{error}");
         }
+        // One that never served has none.
+        let _ = fs::remove_file(self.applied());
         if std::thread::panicking() || std::env::var_os("MAILGUARD_SHOW").is_some() {
             eprintln!("── log of mailguard ──\n{}", self.log());
         }

@@ -88,6 +88,12 @@ fn from_apt_install_to_the_first_intercepted_message_and_through_a_boot() -> Res
     for page in ["man8/mailguard.8.gz", "man8/mailguard-bypass-add.8.gz", "man5/mailguard.toml.5.gz"] {
         assert!(machine.root().join("usr/share/man").join(page).exists(), "{page}");
     }
+    // Switched off: it says that it is ready, ends, and isn't started again.
+    machine.ok("systemctl", &["restart", UNIT])?;
+    wait_until("it ends", || !is_active(&machine))?;
+    for (property, value) in [("Result", "success"), ("SubState", "dead"), ("NRestarts", "0")] {
+        assert_eq!(machine.property(UNIT, property)?, value, "{property}: {}", machine.journal(UNIT));
+    }
     let sink = sink(&topology, &machine)?;
     assert!(send(&topology, "before")?.accepted);
     assert_eq!(
@@ -113,6 +119,19 @@ fn from_apt_install_to_the_first_intercepted_message_and_through_a_boot() -> Res
     assert!(send(&topology, "after a boot")?.accepted);
     assert_eq!(sink.wait_for("after a boot")?.client, FIREWALL4_WAN.to_string());
     assert_eq!(machine.property(UNIT, "NRestarts")?, "0");
+
+    // A slip in the file opens no port at the next boot.
+    edit(&machine, |text| text.replacen("mode = \"transparent\"", "mode = \"transparant\"", 1))?;
+    machine.halt()?;
+    machine.start()?;
+    assert!(is_active(&machine), "it comes by what was applied last: {}", machine.journal(UNIT));
+    assert!(send(&topology, "after a slip")?.accepted);
+    assert_eq!(sink.wait_for("after a slip")?.client, FIREWALL4_WAN.to_string());
+    assert!(
+        machine
+            .property(UNIT, "StatusText")?
+            .contains("mailguard runs by the configuration that was applied at")
+    );
     Ok(())
 }
 
@@ -269,6 +288,7 @@ fn a_removed_package_leaves_nothing_in_the_kernel_and_purge_keeps_messages() -> 
     assert!(purged.status.success() && said.contains("is kept"), "{said}");
     assert!(machine.root().join("var/lib/mailguard/spool.redb").exists(), "the message is there");
     assert!(!machine.root().join("etc/mailguard").exists());
+    assert!(!machine.root().join("var/lib/mailguard-applied").exists(), "it holds passwords");
 
     machine.install(&package("MAILGUARD_DEB"))?;
     edit(&machine, configured)?;

@@ -1,7 +1,7 @@
 //! The two processes of the real program: what each may do, how a mail process dies, and who hears of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -386,25 +386,6 @@ fn the_status_of_a_hung_mail_process_comes_within_three_seconds() {
     });
 }
 
-/// Runs a daemon that can't start; its exit code and everything it said.
-fn run_to_its_end(topology: &Topology, appliance: &Appliance<'_>) -> (Option<i32>, String) {
-    let mut command = topology.firewall.command(&program().to_string_lossy());
-    command.arg("--config").arg(appliance.config()).arg("run").stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut process = Process(command.spawn().expect("mailguard runs"));
-    let mut stderr = process.0.stderr.take().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut said = String::new();
-        let _ = stderr.read_to_string(&mut said);
-        said
-    });
-    let ended = wait_until("it ends", || matches!(process.0.try_wait(), Ok(Some(_))));
-    let _ = process.0.kill();
-    let code = process.0.wait().unwrap().code();
-    let said = reader.join().unwrap();
-    ended.unwrap_or_else(|error| panic!("{error}: {said}"));
-    (code, said)
-}
-
 #[test]
 fn what_can_not_start_ends_with_its_cause_and_an_exit_code() {
     type Spoil = fn(&Path);
@@ -471,7 +452,7 @@ fn what_can_not_start_ends_with_its_cause_and_an_exit_code() {
     for (what, spoil, expect, code) in cases {
         let appliance = Appliance::prepare(&firewall, &config("")).expect("prepared");
         spoil(appliance.folder());
-        let (ended, said) = run_to_its_end(&topology, &appliance);
+        let (ended, said) = appliance.run_to_its_end().expect(what);
         assert!(said.contains(expect), "{what}: {said}");
         assert_eq!(ended, Some(code), "{what}: {said}");
         fs::set_permissions(appliance.folder(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use mailguard_tests::appliance::applied;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -68,6 +69,8 @@ pub(crate) fn unload(arguments: &UnloadArguments) -> Result<()> {
     let folder = folder(&arguments.interface);
     ensure!(folder.exists(), "nothing of `load {}` is here", arguments.interface);
     process::run(mailguard(&arguments.interface).arg("unload"))?;
+    // None, if mail was never served.
+    let _ = fs::remove_file(applied(&folder.join("mailguard.toml")));
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 

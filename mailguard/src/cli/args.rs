@@ -42,7 +42,14 @@ pub(super) enum Command {
     #[command(after_help = "\
 Needs root. Loads the kernel programs, opens the listeners and starts the mail process as `user`.
 SIGHUP reloads the configuration. SIGTERM ends the daemon; kernel rules stay in force (`on_proxy_down`
-decides on new connections) until `mailguard unload` removes them.")]
+decides on new connections) until `mailguard unload` removes them.
+
+With a file that is missing or doesn't check it starts with the configuration that was in force last: the
+log, `mailguard status` and `mailguard doctor` say so until the file is mended and `mailguard reload` done.
+With `enabled = false` it removes what is in the kernel, and ends.
+
+Exit codes: 0 told to end, or not enabled; 1 failed, another try may help; 78 the configuration or this
+machine must be changed first (the file doesn't check, and no earlier version can be used).")]
     Run,
     /// The unprivileged half of `run`, which starts it.
     #[command(hide = true)]

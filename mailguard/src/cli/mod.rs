@@ -172,15 +172,17 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
     }
 }
 
-/// The daemon that runs by this configuration. Who may not read the file is led there by the daemon itself: what it answers is
-/// up to its sockets.
+/// The daemon that runs by this configuration. It leads us there itself, whether or not the file may be read, is there, or says
+/// the same as when it was started; what it answers is up to its sockets.
 fn daemon_of(path: &Path) -> anyhow::Result<Daemon> {
+    if let Some(runtime_dir) = signposted(path) {
+        return Ok(Daemon::of(&runtime_dir));
+    }
     match config::places(path) {
         Ok(places) => Ok(Daemon::of(&places.runtime_dir)),
-        Err(error) if error.is_permission() => match signposted(path) {
-            Some(runtime_dir) => Ok(Daemon::of(&runtime_dir)),
-            None => bail!("{error}, and no mailguard runs by this file: start it, or run this as root"),
-        },
+        Err(error) if error.is_permission() => {
+            bail!("{error}, and no mailguard runs by this file: start it, or run this as root")
+        }
         Err(error) => Err(error.into()),
     }
 }

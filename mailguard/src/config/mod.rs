@@ -3,24 +3,31 @@
 //!
 //! `source` reads the file and what it names, and decides nothing. `tree` turns TOML into the tree that
 //! `mailguard_core::config` resolves. `report` tells people where an error stands. `edit` changes one of the
-//! `lists` within the `layout` of the file, unless it would then stand for `everybody`, and `write` puts the result in its place. What the values mean is the core's.
+//! `lists` within the `layout` of the file, unless it would then stand for `everybody`, and `write` puts the result in its place, whole
+//! (`replace`). `applied` keeps what was in force last, by the file's path as a `name`. What the values mean is the core's.
 
+mod applied;
 mod batch;
 mod edit;
 mod everybody;
 mod layout;
 mod lists;
+mod name;
+mod replace;
 mod report;
 mod source;
 mod tree;
 mod write;
 
+pub use applied::{AppliedError, LastApplied, Version};
 pub use batch::{BatchError, batch};
 pub use edit::{Change, Edit, EditError, MAX_EDIT_VALUES, edit};
 pub use lists::{EditList, ListEntry, entries};
+pub use name::as_name;
+pub use replace::sweep;
 pub use report::{Errors, Located};
 pub use source::{Include, IncludeContent, LoadError, MAX_SOURCE_OCTETS, ReadError, Source, load};
-pub use write::{WriteError, sweep, write};
+pub use write::{WriteError, write};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

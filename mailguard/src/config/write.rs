@@ -1,14 +1,11 @@
-//! Puts an edited configuration in the place of the file: all of it or nothing, whatever happens in between.
+//! Puts an edited configuration in the place of the file, unless somebody else has changed that meanwhile.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
-use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
-use tracing::{info, warn};
-
+use super::replace::Fresh;
 use super::source::{ReadError, Source, read_text};
 
 /// Why the file wasn't written. It is as it was.
@@ -44,64 +41,14 @@ pub fn write(loaded: &Source, edited: &Source) -> Result<(), WriteError> {
     // A link stays one: what it leads to is replaced.
     let target = loaded.path.canonicalize().map_err(failed)?;
     unchanged(&target, loaded)?;
-    remove_stale(&target);
-    let fresh = fresh_name(&target, std::process::id());
-    let result = write_fresh(&target, &fresh, &edited.text).map_err(failed).and_then(|()| {
-        unchanged(&target, loaded)?;
-        fs::rename(&fresh, &target).map_err(failed)
-    });
-    if result.is_err() {
-        // It may not even have been made.
-        let _ = fs::remove_file(&fresh);
-        return result;
-    }
-    let folder = target.parent().unwrap_or(Path::new("/"));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
-}
-
-/// Where a process of this number writes what is to take the place of `target`.
-fn fresh_name(target: &Path, process: u32) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!(".{name}.{process}.new"))
-}
-
-/// Removes what edits of the file left that were killed half-way: it may hold a password, and nobody looks for it.
-pub fn sweep(path: &Path) {
-    if let Ok(target) = path.canonicalize() {
-        remove_stale(&target);
-    }
-}
-
-fn remove_stale(target: &Path) {
-    let Some(entries) = target.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if !is_fresh(&path, target) || is_being_written(&path) {
-            continue;
-        }
-        match fs::remove_file(&path) {
-            Ok(()) => {
-                info!(path = %path.display(), "what a killed edit of the configuration left is removed")
-            }
-            Err(error) => {
-                warn!(path = %path.display(), %error, "what a killed edit left can't be removed: remove it")
-            }
-        }
-    }
-}
-
-/// Whether the name is one that a process would write to before it replaces `target`.
-fn is_fresh(path: &Path, target: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let process = name.strip_suffix(".new").and_then(|name| name.rsplit('.').next()?.parse().ok());
-    process.is_some_and(|process: u32| path == fresh_name(target, process))
-}
-
-/// Whether a process writes the file now: it holds its lock. What isn't a plain file is somebody else's.
-fn is_being_written(path: &Path) -> bool {
-    let flags = O_NOFOLLOW | O_NONBLOCK;
-    let Ok(file) = File::options().read(true).custom_flags(flags).open(path) else { return true };
-    let is_file = file.metadata().is_ok_and(|facts| facts.is_file());
-    !is_file || Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
+    let old = fs::metadata(&target).map_err(failed)?;
+    let like_the_old = |file: &File| {
+        fchown(file, Some(old.uid()), Some(old.gid()))?;
+        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))
+    };
+    let fresh = Fresh::write(&target, edited.text.as_bytes(), like_the_old).map_err(failed)?;
+    unchanged(&target, loaded)?;
+    fresh.put().map_err(failed)
 }
 
 fn unchanged(target: &Path, loaded: &Source) -> Result<(), WriteError> {
@@ -110,17 +57,4 @@ fn unchanged(target: &Path, loaded: &Source) -> Result<(), WriteError> {
         Ok(_) => Err(WriteError::Changed(loaded.path.clone())),
         Err(cause) => Err(WriteError::Read { path: loaded.path.clone(), cause }),
     }
-}
-
-/// The new text, on disk, with the owner and the mode of the old file.
-fn write_fresh(old: &Path, fresh: &Path, text: &str) -> io::Result<()> {
-    let metadata = fs::metadata(old)?;
-    // Nobody may open it before it has the old one's mode: it may hold a password.
-    let file = File::options().write(true).create_new(true).mode(0o600).open(fresh)?;
-    // Not stale as long as this process lives.
-    let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
-    file.write_all(text.as_bytes())?;
-    fchown(&*file, Some(metadata.uid()), Some(metadata.gid()))?;
-    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-    file.sync_all()
 }

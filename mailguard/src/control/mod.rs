@@ -17,7 +17,7 @@ mod signpost;
 
 pub use audit::{AUDIT, VERBS_OF_ROOT, reloaded_by_signal};
 pub use client::{Client, ClientError};
-pub use processes::{MailProcess, Process, ProcessReport};
+pub use processes::{MailProcess, Process, ProcessReport, StandIn};
 pub use protocol::*;
 pub use server::{BindError, Handler, bind, serve};
 pub use signpost::{Signpost, signposted};

@@ -6,13 +6,12 @@
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf};
+
+use crate::config::as_name;
 
 /// Where the links are.
 const FOLDER: &str = "/run/mailguard-sockets";
-/// Longest name of a file, octets (NAME_MAX): a longer path has no signpost.
-const MAX_NAME_OCTETS: usize = 255;
-
 /// A link that is there as long as this lives.
 #[derive(Debug)]
 pub struct Signpost {
@@ -38,7 +37,7 @@ impl Signpost {
         // Whatever the umask: everybody follows the signs.
         fs::set_permissions(folder, Permissions::from_mode(0o755))?;
         remove_dangling(folder);
-        let path = folder.join(name(config)?);
+        let path = folder.join(as_name(config)?);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -63,7 +62,7 @@ pub fn signposted(config: &Path) -> Option<PathBuf> {
 }
 
 fn signposted_in(folder: &Path, config: &Path) -> Option<PathBuf> {
-    let link = folder.join(name(config).ok()?);
+    let link = folder.join(as_name(config).ok()?);
     let trusted =
         is_roots(&fs::symlink_metadata(folder).ok()?) && fs::symlink_metadata(&link).ok()?.uid() == 0;
     if trusted { fs::read_link(link).ok() } else { None }
@@ -72,17 +71,6 @@ fn signposted_in(folder: &Path, config: &Path) -> Option<PathBuf> {
 /// Whether nobody but root can put something there.
 fn is_roots(folder: &Metadata) -> bool {
     folder.uid() == 0 && folder.mode() & 0o022 == 0
-}
-
-/// The path as one name.
-fn name(config: &Path) -> io::Result<String> {
-    let path = absolute(config)?;
-    let path = path.to_str().ok_or_else(|| io::Error::other(format!("{} is no UTF-8", path.display())))?;
-    let name = path.replace('%', "%25").replace('/', "%2F");
-    if name.len() > MAX_NAME_OCTETS {
-        return Err(io::Error::other(format!("{path} is too long for a name of {MAX_NAME_OCTETS} octets")));
-    }
-    Ok(name)
 }
 
 /// Removes links to folders that are gone.

@@ -10,9 +10,17 @@ use crate::control::{Answer, Client, ClientError, Process, Request, root_socket}
 
 /// What was heard of the daemon.
 pub(super) enum Daemon {
-    /// It answers; whether the kernel side takes the proxy for alive, what it says is the matter, and the interfaces that it
-    /// serves: the file may name others since.
-    Runs { alive: bool, problems: Vec<String>, serves: Vec<String> },
+    /// It answers.
+    Runs {
+        /// The kernel side takes the proxy for alive.
+        alive: bool,
+        /// What it says is the matter.
+        problems: Vec<String>,
+        /// The interfaces that it serves: the file may name others since.
+        serves: Vec<String>,
+        /// That it doesn't run by the file, and why, if that is so.
+        stand_in: Option<String>,
+    },
     /// None; so many programs of an earlier one are attached.
     Down { attached: usize },
     /// It is there and doesn't answer as it should.
@@ -29,7 +37,12 @@ pub(super) fn read(config: &Config) -> Daemon {
             let alive = report.kernel["proxy_alive"] != false;
             let interfaces = report.kernel["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
             let names = interfaces.iter().filter_map(|interface| interface["name"].as_str());
-            Daemon::Runs { alive, serves: names.map(str::to_owned).collect(), problems: report.problems }
+            Daemon::Runs {
+                alive,
+                serves: names.map(str::to_owned).collect(),
+                stand_in: report.stand_in.map(|stand_in| stand_in.problem(&report.config)),
+                problems: report.problems,
+            }
         }
         Ok(_) => Daemon::Odd("it answers another question than was asked".to_owned()),
         Err(ClientError::NotRunning(_)) => {
@@ -46,7 +59,7 @@ pub(super) fn judge(config: &Config, daemon: &Daemon) -> Vec<Finding> {
         OnProxyDown::Block => "no new connection to port 25 gets through (on_proxy_down = \"block\")",
         OnProxyDown::Bypass => "mail passes unfiltered (on_proxy_down = \"bypass\")",
     };
-    vec![match daemon {
+    let mut findings = vec![match daemon {
         Daemon::Runs { alive: true, .. } => {
             Finding::ok("daemon", "the daemon runs and the kernel side knows it")
         }
@@ -69,5 +82,11 @@ pub(super) fn judge(config: &Config, daemon: &Daemon) -> Vec<Finding> {
             format!("a daemon is there, but doesn't answer as it should: {reason}"),
             format!("If it hangs, {consequence}. See its log."),
         ),
-    }]
+    }];
+    // The file is right by now, or nobody would be here.
+    if let Daemon::Runs { stand_in: Some(stand_in), .. } = daemon {
+        let why = "What was changed in the file since then isn't in force.";
+        findings.push(Finding::error("configuration-in-force", stand_in, why).command("mailguard reload"));
+    }
+    findings
 }

@@ -31,7 +31,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Source};
+use crate::config::{self, LastApplied, Located, Source};
 use crate::datapath::Hook;
 use facts::Facts;
 
@@ -103,7 +103,7 @@ impl Report {
 /// find wrong with it. Needs root; works with and without a daemon.
 pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<String>, String>) -> Report {
     let fail = |text: String| {
-        let why = "The daemon doesn't start with it, and nothing else can be checked before it is right.";
+        let why = format!("{} Nothing else can be checked before it is right.", without_the_file(path));
         Report { findings: vec![Finding::error("configuration", text, why)] }
     };
     let source = match config::load(path) {
@@ -123,6 +123,31 @@ pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<
     Report { findings }
 }
 
+/// What the daemon does while the configuration file at `path` can't be used.
+fn without_the_file(path: &Path) -> String {
+    let version = match LastApplied::of_this_machine().load(path) {
+        Ok(None) => return "The daemon doesn't start with it.".to_owned(),
+        Ok(Some(version)) => version,
+        Err(error) => {
+            return format!("The daemon doesn't start with it, nor with what was applied last: {error}.");
+        }
+    };
+    let applied_at = version.applied_at.rfc3339();
+    match config::parse(&version.source) {
+        Ok(_) => format!(
+            "Until it is mended the daemon starts with what was applied at {applied_at}, and says so in its status."
+        ),
+        Err(errors) => {
+            let first =
+                errors.iter().next().map(|Located { key, message, .. }| format!(": {key}: {message}"));
+            let first = first.unwrap_or_default();
+            format!(
+                "The daemon doesn't start with it, nor with what was applied at {applied_at}, which doesn't check either{first}."
+            )
+        }
+    }
+}
+
 /// What came of trying what the mail user will do: what is wrong, or what couldn't be tried.
 fn judge_trial(tried: Result<Vec<String>, String>) -> Vec<Finding> {
     const CHECK: &str = "mail-user";
@@ -133,7 +158,8 @@ fn judge_trial(tried: Result<Vec<String>, String>) -> Vec<Finding> {
         // Why is somebody else's finding: no user, no folder yet.
         Ok(untried) => untried.into_iter().map(|what| Finding::ok(CHECK, what)).collect(),
         Err(error) => {
-            let why = "The daemon doesn't start with it: the mail process couldn't do its work.";
+            let why = "The mail process can't do its work by it. The daemon doesn't start, or, where rules or keys are at fault, starts \
+                       with what was applied last.";
             vec![Finding::error(CHECK, error, why)]
         }
     }

@@ -18,9 +18,11 @@ use tracing::{error, info};
 
 use super::RunError;
 use super::ipc::Current;
+use super::kept::Kept;
 use super::spawn::MailUser;
+use super::start;
 use super::supervisor::Event;
-use super::trial;
+use super::trial::{self, Extent};
 use crate::config::{self, Edit, Source};
 use crate::control::{
     self, Answer, ControlError, Edited, ErrorKind, Handler, ProcessReport, Reloaded, Request,
@@ -106,6 +108,7 @@ pub(super) struct Changes {
     events: SyncSender<Event>,
     user: MailUser,
     in_force: Arc<Mutex<Current>>,
+    kept: Arc<Kept>,
     /// What is known when the datapath process's thread is busy.
     processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
     one_at_a_time: Mutex<()>,
@@ -123,16 +126,9 @@ fn gone() -> ControlError {
     ControlError::new(ErrorKind::Failed, "the datapath process is stopping")
 }
 
-/// Reads a configuration. Its rules are only text here.
-pub(super) fn read(path: &Path) -> Result<(Source, Config), RunError> {
-    let source = config::load(path).map_err(|error| RunError::Config(error.to_string()))?;
-    let config = config::parse(&source).map_err(|errors| RunError::Config(errors.to_string()))?;
-    Ok((source, config))
-}
-
 /// Has a configuration tried as the mail user.
-pub(super) fn tried(user: &MailUser, source: &Source, folders: bool) -> Result<(), RunError> {
-    let problems = trial::ask(user, source, folders)?;
+pub(super) fn tried(user: &MailUser, source: &Source, extent: Extent) -> Result<(), RunError> {
+    let problems = trial::ask(user, source, extent)?;
     if problems.is_empty() { Ok(()) } else { Err(RunError::Trial(problems.join("\n"))) }
 }
 
@@ -141,9 +137,10 @@ impl Changes {
         events: SyncSender<Event>,
         user: MailUser,
         in_force: Arc<Mutex<Current>>,
+        kept: Arc<Kept>,
         processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
     ) -> Self {
-        Self { events, user, in_force, processes, one_at_a_time: Mutex::new(()) }
+        Self { events, user, in_force, kept, processes, one_at_a_time: Mutex::new(()) }
     }
 
     /// Whether the mail process gave a sign of life of late, or has still to give its first.
@@ -167,24 +164,47 @@ impl Changes {
     pub(super) fn reload(&self) -> Result<Reloaded, ControlError> {
         let _alone = lock(&self.one_at_a_time);
         let path = lock(&self.in_force).source.path.clone();
-        let (source, config) = read(&path).map_err(refused)?;
-        tried(&self.user, &source, false).map_err(refused)?;
+        // Its rules are only text here.
+        let read = start::read(&path, |source, _| Ok(trial::ask(&self.user, source, Extent::Content)?));
+        if let Err(RunError::Config(why)) = &read {
+            self.kept.refused(why);
+        }
+        let (source, config) = read.map_err(refused)?;
         let inactive = config.inactive.clone();
         let change = Box::new(Change { source, config, edited: None });
-        let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
+        let taken = self.adopt(change)?;
         let notes = taken.wait(|| self.mail_lives()).into_iter().chain(taken.what.iter().cloned()).collect();
         Ok(Reloaded { config: path, notes, inactive })
+    }
+
+    /// Has a change put in force, and keeps what is in force then.
+    fn adopt(&self, change: Box<Change>) -> Result<Taken<Vec<String>>, ControlError> {
+        let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
+        let source = lock(&self.in_force).source.clone();
+        self.kept.adopted(&source);
+        Ok(taken)
+    }
+
+    /// Keeps what is in force since the start, now that it serves.
+    fn keep(&self) {
+        let _alone = lock(&self.one_at_a_time);
+        let source = lock(&self.in_force).source.clone();
+        self.kept.keep(&source);
     }
 
     /// Changes one list and writes it into the file. No list has to do with what is tried.
     fn edit(&self, edit: Edit) -> Result<Edited, ControlError> {
         let _alone = lock(&self.one_at_a_time);
         let before = lock(&self.in_force).source.clone();
+        // It would go into a file that doesn't check, or be lost when that is mended.
+        if let Some(stand_in) = self.kept.stand_in() {
+            return Err(refused(format!("nothing was changed: {}", stand_in.problem(&before.path))));
+        }
         let source = config::edit(&before, &edit).map_err(refused)?;
         let config = config::parse(&source).map_err(refused)?;
         let path = source.path.clone();
         let change = Box::new(Change { source, config, edited: Some(before) });
-        let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
+        let taken = self.adopt(change)?;
         let Edit { list, change, values, .. } = edit;
         Ok(Edited {
             list,
@@ -227,10 +247,26 @@ impl Changes {
     }
 }
 
-/// Reloads whenever something comes by the channel, in a thread of its own.
-pub(super) fn reload_when_told(changes: Arc<Changes>, told: Receiver<()>) {
+/// What the datapath process's thread leaves to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Mail is served for the first time: what is in force is worth keeping.
+    Served,
+    /// The file is to be read again.
+    Reload,
+}
+
+/// Of these so many wait: the first service comes once, and one reload that waits for its turn is enough.
+pub(super) const MAX_TOLD: usize = 2;
+
+/// Does what it is told by the channel, in a thread of its own.
+pub(super) fn follow(changes: Arc<Changes>, told: Receiver<Told>) {
     thread::spawn(move || {
-        while told.recv().is_ok() {
+        while let Ok(told) = told.recv() {
+            if told == Told::Served {
+                changes.keep();
+                continue;
+            }
             let reloaded = changes.reload();
             control::reloaded_by_signal(reloaded.as_ref().map(drop), changes.revision());
             match reloaded {

@@ -2,8 +2,8 @@
 //!
 //! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
 //! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other, `asked`
-//! how far the mail process goes with it, `changes` what an administrator may. `trial` is a third process, for a moment: it
-//! tries what the mail process will do.
+//! how far the mail process goes with it, `changes` what an administrator may. `start` chooses the configuration at a start, and `kept`
+//! keeps each that is in force for the next. `trial` is a third process, for a moment: it tries what the mail process will do.
 
 mod asked;
 mod bans;
@@ -14,6 +14,7 @@ mod folders;
 mod handler;
 mod instance;
 pub mod ipc;
+mod kept;
 mod last_words;
 mod log;
 mod log_queue;
@@ -26,6 +27,7 @@ mod reception;
 mod rows;
 mod services;
 mod spawn;
+mod start;
 pub mod supervisor;
 pub mod trial;
 
@@ -37,6 +39,8 @@ use mailguard_core::config::Config;
 
 pub use folders::FolderError;
 use spawn::MailUser;
+pub use start::Refused;
+use trial::Extent;
 pub use trial::TrialError;
 
 use crate::config::{self, Located, Source};
@@ -80,9 +84,9 @@ pub enum RunError {
     /// Root's socket can't be opened.
     #[error(transparent)]
     Control(#[from] BindError),
-    /// The configuration is refused; the text names every error.
-    #[error("{0}")]
-    Config(String),
+    /// The configuration is refused, and no earlier one can be used instead.
+    #[error(transparent)]
+    Config(#[from] Refused),
     /// A listener can't be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -163,7 +167,8 @@ pub fn examine(source: &Source, config: &Config) -> anyhow::Result<Vec<String>> 
         .into_iter()
         .filter(|folder| !folder.exists())
         .collect();
-    changes::tried(&user, source, missing.is_empty())?;
+    let extent = if missing.is_empty() { Extent::Both } else { Extent::Content };
+    changes::tried(&user, source, extent)?;
     let untried = |folder: PathBuf| format!("{} is made at the start: not tried", folder.display());
     Ok(missing.into_iter().map(untried).collect())
 }

@@ -22,8 +22,8 @@ pub(super) struct Notify {
     lived: Option<Instant>,
     /// It knows that we have served.
     ready: bool,
-    /// It knows that we serve now.
-    serves: bool,
+    /// What it was told last of how we are, in words.
+    status: String,
     /// The last message didn't arrive.
     unheard: bool,
 }
@@ -32,7 +32,7 @@ impl Notify {
     /// As the environment says.
     pub(super) fn new() -> Self {
         let every = sd_notify::watchdog_enabled().map(|limit| limit / SIGNS_PER_LIMIT);
-        Self { every, lived: None, ready: false, serves: false, unheard: false }
+        Self { every, lived: None, ready: false, status: String::new(), unheard: false }
     }
 
     /// How long the caller may wait before [`Notify::lives`] is due again, at most `patience`.
@@ -51,11 +51,14 @@ impl Notify {
         }
     }
 
-    /// We live; `serves` once the mail process has given a sign of life. Says so no oftener than it must.
-    pub(super) fn lives(&mut self, serves: bool) {
-        if serves && !self.serves {
-            self.serves = true;
-            self.tell(NotifyState::Status("mail is served"));
+    /// We live; `serves` once the mail process has given a sign of life, and `problem` is what is the matter with how it does, in
+    /// one line. Says so no oftener than it must.
+    pub(super) fn lives(&mut self, serves: bool, problem: Option<&str>) {
+        if serves {
+            self.is(problem.map_or_else(
+                || "mail is served".to_owned(),
+                |problem| format!("mail is served, but {problem}"),
+            ));
         }
         if serves && !self.ready {
             self.ready = true;
@@ -69,8 +72,24 @@ impl Notify {
 
     /// A mail process ended by itself, in this way, and the next one is started: one line for `systemctl status`.
     pub(super) fn starts_anew(&mut self, cause: &str) {
-        self.serves = false;
-        self.tell(NotifyState::Status(&format!("the mail process is started anew: the last one {cause}")));
+        self.is(format!("the mail process is started anew: the last one {cause}"));
+    }
+
+    /// We have started, do nothing, and end, for that is what the configuration says.
+    pub(super) fn idle(&mut self, problem: Option<String>) {
+        let mut status = "nothing is intercepted: the configuration says enabled = false".to_owned();
+        problem.iter().for_each(|problem| status.extend(["; but ", problem]));
+        self.is(status);
+        self.tell(NotifyState::Ready);
+    }
+
+    /// How we are, in one line for `systemctl status`; each once.
+    fn is(&mut self, status: String) {
+        if self.status != status {
+            // A line more would be another message.
+            self.tell(NotifyState::Status(&status.replace(char::is_control, " ")));
+            self.status = status;
+        }
     }
 
     /// We end, as we were told to.
@@ -98,7 +117,8 @@ mod tests {
     #[test]
     fn a_sign_of_life_is_due_at_once_and_then_from_time_to_time() {
         let patience = Duration::from_secs(15);
-        let unwatched = Notify { every: None, lived: None, ready: false, serves: false, unheard: false };
+        let unwatched =
+            Notify { every: None, lived: None, ready: false, status: String::new(), unheard: false };
         assert_eq!(unwatched.due_within(patience), patience);
         let mut watched = Notify { every: Some(Duration::from_secs(10)), ..unwatched };
         assert_eq!(watched.due_within(patience), Duration::ZERO);

@@ -17,17 +17,20 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
-use super::changes::{self, Changes, Order};
+use super::changes::{self, Changes, MAX_TOLD, Order, Told};
 use super::firewall::FirewallWatch;
 use super::folders;
 use super::instance::{Instance, InstanceError};
 use super::ipc::{Current, ToDatapath, ToMail};
+use super::kept::Kept;
 use super::log;
 use super::names;
 use super::notify::Notify;
 use super::pulse::Vigil;
 use super::spawn::MailUser;
-use crate::config::{self, Located, Source};
+use super::start::{self, Start};
+use super::trial::{self, Extent};
+use crate::config::{self, LastApplied, Located, Source};
 use crate::control::{ProcessReport, Signpost};
 use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Occasion, Unloaded};
 use crate::intercept::{ListenError, Listeners};
@@ -96,9 +99,14 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     let (events, inbox) = mpsc::sync_channel(MAX_WAITING_EVENTS);
     watch_signals(events.clone())?;
-    let (source, config) = changes::read(path)?;
+    let versions = LastApplied::of_this_machine();
+    let Start { source, config, stand_in } = start::choose(path, &versions, content_problems)?;
     let level = log::start(&config.log, None);
     log::panics();
+    if let Some(stand_in) = &stand_in {
+        start::tell(path, stand_in);
+    }
+    let kept = Arc::new(Kept::new(versions, stand_in));
     let user = MailUser::find(&config.user)?;
     let mut instance = Instance::claim()?;
     folders::prepare(&config, &user)?;
@@ -106,10 +114,13 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     config::sweep(path);
     let _signpost = signpost(path, &config.runtime_dir);
     if !config.enabled {
-        return leave_nothing(instance, &config);
+        leave_nothing(instance, &config)?;
+        kept.keep(&source);
+        Notify::new().idle(kept.stand_in().map(|stand_in| stand_in.summary(path)));
+        return Ok(());
     }
     // Before anything is changed in the kernel.
-    changes::tried(&user, &source, true)?;
+    changes::tried(&user, &source, Extent::Folders)?;
     raise_open_files();
     let listeners = adapted(&Listeners::default(), &config, START_PORTS_PATIENCE)?;
     // Before the first look at the interfaces: none comes unseen.
@@ -134,12 +145,15 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let vigil = Vigil::new(datapath.pulse());
     let in_force = Arc::new(Mutex::new(Current { source: source.clone(), revision: 1 }));
     let known = {
-        let (vigil, report) = (vigil.clone(), report(&source, &config));
-        move || ProcessReport { mail: vigil.report(), ..report.clone() }
+        let (vigil, kept, report) = (vigil.clone(), kept.clone(), report(&source, &config));
+        move || known(&report, &vigil, &kept)
     };
-    let changes = Arc::new(Changes::new(events.clone(), user.clone(), in_force.clone(), Box::new(known)));
-    let (reloads, told) = sync_channel(1);
-    changes::reload_when_told(changes.clone(), told);
+    let (user_of_changes, in_force_of_changes) = (user.clone(), in_force.clone());
+    let changes =
+        Changes::new(events.clone(), user_of_changes, in_force_of_changes, kept.clone(), Box::new(known));
+    let changes = Arc::new(changes);
+    let (errands, told) = sync_channel(MAX_TOLD);
+    changes::follow(changes.clone(), told);
     changes::serve(changes, &config.runtime_dir)?;
     let report = report(&source, &config);
     let firewall =
@@ -159,7 +173,9 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         revision: 1,
         firewall,
         in_force,
-        reloads,
+        kept,
+        served: false,
+        errands,
         report,
         vigil,
         notify: Notify::new(),
@@ -197,9 +213,28 @@ fn report(source: &Source, config: &Config) -> ProcessReport {
         pid: std::process::id(),
         started_at: SystemTime::now().into(),
         problems: Vec::new(),
+        stand_in: None,
         mail: Default::default(),
         kernel: serde_json::Value::Null,
     }
+}
+
+/// What is known of the processes and the configuration without the datapath process's thread.
+fn known(report: &ProcessReport, vigil: &Vigil, kept: &Kept) -> ProcessReport {
+    ProcessReport {
+        mail: vigil.report(),
+        stand_in: kept.stand_in(),
+        problems: kept.problems(&report.config),
+        ..report.clone()
+    }
+}
+
+/// What the mail process would find wrong with a configuration, tried as the mail user. One that is switched off is used by nobody.
+fn content_problems(source: &Source, config: &Config) -> Result<Vec<String>, RunError> {
+    if !config.enabled {
+        return Ok(Vec::new());
+    }
+    Ok(trial::ask(&MailUser::find(&config.user)?, source, Extent::Content)?)
 }
 
 /// SIGTERM, SIGINT and SIGHUP become events. Blocked here, before any other thread exists.
@@ -290,8 +325,11 @@ struct Supervisor {
     firewall: FirewallWatch,
     /// What was loaded, for those who change it.
     in_force: Arc<Mutex<Current>>,
-    /// Has the configuration file read again.
-    reloads: SyncSender<()>,
+    kept: Arc<Kept>,
+    /// A mail process has served, and those who keep what is in force know it.
+    served: bool,
+    /// Has another thread do what takes long.
+    errands: SyncSender<Told>,
     /// What doesn't change in a report.
     report: ProcessReport,
     vigil: Vigil,
@@ -359,7 +397,7 @@ impl Supervisor {
             if silence >= patience {
                 return Served::UntilItHung;
             }
-            self.notify.lives(self.vigil.silence().is_some());
+            self.note_life();
             mail.hurry();
             let patience = self.notify.due_within((patience - silence).min(SILENCE_PATIENCE));
             match inbox.recv_timeout(patience) {
@@ -379,6 +417,16 @@ impl Supervisor {
                 }
                 Ok(Event::Hangup(_) | Event::Message(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+
+    /// Tells whoever has to know that we live, and whether mail is served.
+    fn note_life(&mut self) {
+        let serves = self.vigil.silence().is_some();
+        let stand_in = self.kept.stand_in().map(|stand_in| stand_in.summary(&self.source.path));
+        self.notify.lives(serves, stand_in.as_deref());
+        if serves && !self.served {
+            self.served = self.errands.try_send(Told::Served).is_ok();
         }
     }
 
@@ -425,7 +473,7 @@ impl Supervisor {
 
     /// Has the file read again, in another thread; one that waits for its turn is enough.
     fn reload(&self) {
-        if let Err(TrySendError::Disconnected(())) = self.reloads.try_send(()) {
+        if let Err(TrySendError::Disconnected(_)) = self.errands.try_send(Told::Reload) {
             error!("reload refused: the thread that reads the configuration is gone, restart mailguard");
         }
     }
@@ -503,7 +551,7 @@ impl Supervisor {
     fn stopped_during(&mut self, inbox: &Receiver<Event>, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         loop {
-            self.notify.lives(false);
+            self.notify.lives(false, None);
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Signal(Signal::SIGHUP)) => self.reload(),
                 Ok(Event::Kernel(occasion)) => self.look_after_kernel(occasion),

@@ -36,8 +36,18 @@ const REDB: &[u8; 4] = b"redb";
 #[derive(Debug, Serialize, Deserialize)]
 struct Task {
     source: Source,
-    /// Also whether the mail user's folders can be used.
-    folders: bool,
+    extent: Extent,
+}
+
+/// How much is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Extent {
+    /// What the files say: whether rules compile, and keys fit certificates.
+    Content,
+    /// Whether the mail user can use its folders on this machine.
+    Folders,
+    /// Both.
+    Both,
 }
 
 /// Why a trial says nothing.
@@ -55,7 +65,7 @@ pub enum TrialError {
 }
 
 /// Has `source` tried as the mail user; what is wrong, each a text for an administrator.
-pub(super) fn ask(user: &MailUser, source: &Source, folders: bool) -> Result<Vec<String>, TrialError> {
+pub(super) fn ask(user: &MailUser, source: &Source, extent: Extent) -> Result<Vec<String>, TrialError> {
     let mut child = spawn::trial(user)?;
     let (Some(mut to), Some(from), Some(stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
@@ -63,7 +73,7 @@ pub(super) fn ask(user: &MailUser, source: &Source, folders: bool) -> Result<Vec
         return Err(io::Error::other("a pipe is missing").into());
     };
     let words = LastWords::hear(stderr)?;
-    let task = Task { source: source.clone(), folders };
+    let task = Task { source: source.clone(), extent };
     // It fails if the process ends before it has read it all, of which its own end says more.
     thread::spawn(move || ipc::write(&mut to, &task));
     let (done, report) = sync_channel(1);
@@ -94,17 +104,19 @@ pub fn run() -> Result<()> {
         ipc::read(&mut io::stdin().lock(), ipc::MAX_FRAME_OCTETS).context("nobody says what to try")?;
     let problems = match config::parse(&task.source) {
         Err(errors) => vec![errors.to_string()],
-        Ok(config) => problems(&config, task.folders),
+        Ok(config) => problems(&config, task.extent),
     };
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, &problems)?;
     Ok(out.flush()?)
 }
 
-fn problems(config: &Config, folders: bool) -> Vec<String> {
+fn problems(config: &Config, extent: Extent) -> Vec<String> {
     let mut problems = Vec::new();
-    problems.extend(services::Made::examine(config).err().map(|error| error.to_string()));
-    if folders {
+    if extent != Extent::Folders {
+        problems.extend(services::Made::examine(config).err().map(|error| error.to_string()));
+    }
+    if extent != Extent::Content {
         problems.extend(state(&config.state_dir));
         problems.extend(socket(&control::mail_folder(&config.runtime_dir)).err());
     }

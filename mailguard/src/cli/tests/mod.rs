@@ -108,6 +108,7 @@ fn processes(silent: u64) -> ProcessReport {
         pid: 7,
         started_at: CAME,
         problems: Vec::new(),
+        stand_in: None,
         mail: MailProcess {
             pid: Some(8),
             started_at: Some(CAME),

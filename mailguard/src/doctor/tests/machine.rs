@@ -92,8 +92,22 @@ fn users_folders_and_pins() {
 fn daemons() {
     use daemon::Daemon;
     for (heard, expect) in [
-        (Daemon::Runs { alive: true, problems: Vec::new(), serves: Vec::new() }, None),
-        (Daemon::Runs { alive: false, problems: Vec::new(), serves: Vec::new() }, Some(Severity::Error)),
+        (Daemon::Runs { alive: true, problems: Vec::new(), serves: Vec::new(), stand_in: None }, None),
+        (
+            Daemon::Runs { alive: false, problems: Vec::new(), serves: Vec::new(), stand_in: None },
+            Some(Severity::Error),
+        ),
+        (
+            Daemon::Runs {
+                alive: true,
+                problems: Vec::new(),
+                serves: Vec::new(),
+                stand_in: Some(
+                    "mailguard runs by the configuration that was applied at some time".to_owned(),
+                ),
+            },
+            Some(Severity::Error),
+        ),
         (Daemon::Down { attached: 0 }, None),
         (Daemon::Down { attached: 3 }, Some(Severity::Warning)),
         (Daemon::Odd("it closed the connection".to_owned()), Some(Severity::Warning)),
@@ -337,7 +351,12 @@ fn sockets_as_the_kernel_lists_them() {
 fn what_a_running_daemon_set_up_and_is_missing_is_an_error() {
     let running = |problems: &[&str]| {
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
-        Daemon::Runs { alive: true, problems, serves: ["lan0", "wan0"].map(str::to_owned).into() }
+        Daemon::Runs {
+            alive: true,
+            problems,
+            serves: ["lan0", "wan0"].map(str::to_owned).into(),
+            stand_in: None,
+        }
     };
     // lan1 is there, but the daemon hasn't been told of it yet.
     let present = ["lo", "lan0", "lan1", "wan0"].map(str::to_owned);

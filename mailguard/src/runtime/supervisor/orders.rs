@@ -12,9 +12,9 @@ use super::super::asked::{self, is_whitelisted};
 use super::super::changes::{Change, Order, Taken};
 use super::super::ipc::{Answer, Request, ToMail};
 use super::super::names;
-use super::{Mail, Supervisor, log_warnings};
+use super::{Mail, Supervisor, known, log_warnings};
 use crate::config;
-use crate::control::{ControlError, ErrorKind, ProcessReport};
+use crate::control::{ControlError, ErrorKind};
 use crate::datapath::DatapathError;
 
 /// Somebody who waits for the mail process.
@@ -77,7 +77,11 @@ impl Supervisor {
                 let rules = self.datapath.rule_counts().map_err(|error| error.to_string())?;
                 Ok(Answer::RuleCounts { rules, names: self.names.status() })
             }
-            Request::Status => Ok(Answer::Status { kernel: self.kernel()?, problems: self.problems() }),
+            Request::Status => {
+                let mut problems = self.kept.problems(&self.source.path);
+                problems.extend(self.problems());
+                Ok(Answer::Status { kernel: self.kernel()?, problems })
+            }
             Request::Ban(bans) => {
                 asked::may_ban(&self.config, &asked::own_addresses(), &bans).map_err(|error| {
                     warn!(%error, "the mail process asks for a ban that isn't made");
@@ -133,7 +137,7 @@ impl Supervisor {
                 }));
             }
             Order::Report { reply } => {
-                let mut report = ProcessReport { mail: self.vigil.report(), ..self.report.clone() };
+                let mut report = known(&self.report, &self.vigil, &self.kept);
                 match self.kernel() {
                     Ok(kernel) => report.kernel = kernel,
                     Err(error) => report.problems.push(error),
