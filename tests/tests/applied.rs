@@ -89,10 +89,8 @@ fn problems(appliance: &Appliance<'_>) -> [String; 2] {
 fn a_boot_with_a_slip_in_the_file_intercepts_by_what_was_applied_last() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);
-    let server = |program: &str| topology.server.command(program);
     let mut appliance = Appliance::prepare(&firewall, "").expect("a folder");
-    let _sink =
-        SmtpSink::start(&server, appliance.folder(), &port25(SERVER4), false).expect("smtp-sink runs");
+    let _sink = SmtpSink::of_server(&topology, appliance.folder()).expect("smtp-sink runs");
     let list = appliance.folder().join("partners.txt");
     fs::write(&list, format!("{CLIENT4_THIRD}\n")).expect("written");
     appliance

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::crash::{Zone, play};
 use mailguard_tests::ledger::{Letter, Witness, is_complete};
-use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
+use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology};
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::wait_at_most;
 
@@ -41,13 +41,7 @@ fn check(octets: usize, kills: usize) {
          [delivery]\nretry_min = \"1s\"\nretry_max = \"2s\"\n"
     );
     let mut appliance = Appliance::start(&firewall, &config).expect("mailguard runs");
-    let sink = SmtpSink::start(
-        &|program| topology.server.command(program),
-        appliance.folder(),
-        &port25(SERVER4),
-        true,
-    )
-    .expect("smtp-sink runs");
+    let sink = SmtpSink::of_server(&topology, appliance.folder()).expect("smtp-sink runs");
     let client = std::sync::Arc::new(std::fs::File::open(topology.client.path()).expect("the namespace"));
     let enter = move || {
         nix::sched::setns(&*client, nix::sched::CloneFlags::CLONE_NEWNET).expect("enters the namespace");

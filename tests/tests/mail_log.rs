@@ -86,13 +86,7 @@ fn the_log_tells_what_the_manual_says() {
     let firewall = |program: &str| topology.firewall.command(program);
     let mut appliance = Appliance::prepare(&firewall, &config("text")).expect("a folder");
     let _dovecot = Dovecot::start(&firewall, appliance.folder()).expect("Dovecot runs");
-    let sink = SmtpSink::start(
-        &|program| topology.server.command(program),
-        appliance.folder(),
-        &port25(SERVER4),
-        true,
-    )
-    .expect("smtp-sink runs");
+    let sink = SmtpSink::of_server(&topology, appliance.folder()).expect("smtp-sink runs");
     appliance.run().expect("mailguard runs");
 
     assert!(send(&topology, INSIDE, None).accepted, "{}", appliance.log());

@@ -60,7 +60,7 @@ fn send(topology: &Topology, subject: &str) -> Result<Outcome> {
 
 fn sink(topology: &Topology, machine: &Machine<'_>) -> Result<SmtpSink> {
     let folder = machine.root().parent().context("a machine has a folder")?.to_owned();
-    SmtpSink::start(&|program| topology.server.command(program), &folder, &port25(SERVER4), true)
+    SmtpSink::of_server(topology, &folder)
 }
 
 /// Installed, configured, started.

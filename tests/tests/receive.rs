@@ -42,8 +42,7 @@ fn send(topology: &Topology, message: &Message<'_>) -> Outcome {
 }
 
 fn sink(topology: &Topology, folder: &Path) -> SmtpSink {
-    SmtpSink::start(&|program| topology.server.command(program), folder, &port25(SERVER4), true)
-        .expect("smtp-sink runs")
+    SmtpSink::of_server(topology, folder).expect("smtp-sink runs")
 }
 
 const FAR: &str = "bob@far.example.test";

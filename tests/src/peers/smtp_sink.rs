@@ -8,6 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 
 use super::{Place, Process, swaks, wait_until};
+use crate::netns::{SERVER4, Topology, port25};
 
 /// A running sink.
 #[derive(Debug)]
@@ -31,6 +32,11 @@ pub struct Received {
 }
 
 impl SmtpSink {
+    /// Starts a sink that is the server behind the firewall, on port 25, and keeps what comes; its files in `folder`.
+    pub fn of_server(topology: &Topology, folder: &Path) -> Result<Self> {
+        Self::start(&|program| topology.server.command(program), folder, &port25(SERVER4), true)
+    }
+
     /// Starts a sink on `listen` (`192.0.2.1:25`, `[2001:db8::1]:25`), its files in `folder`. `keep`: messages are
     /// written down; otherwise only counted.
     pub fn start(place: Place<'_>, folder: &Path, listen: &str, keep: bool) -> Result<Self> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mailguard_tests::netns::{SERVER4, port25};
+use mailguard_tests::netns::SERVER4;
 use mailguard_tests::peers::fickle::Fickle;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 
@@ -23,8 +23,7 @@ struct Peers {
 }
 
 fn peers(topology: &Topology, appliance: &Appliance<'_>) -> Peers {
-    let server = |program: &str| topology.server.command(program);
-    let sink = SmtpSink::start(&server, appliance.folder(), &port25(SERVER4), true).expect("smtp-sink runs");
+    let sink = SmtpSink::of_server(topology, appliance.folder()).expect("smtp-sink runs");
     let namespace = std::fs::File::open(topology.server.path()).expect("a namespace");
     let fickle = Fickle::start(SocketAddr::new(SERVER4.into(), 2525), move || {
         nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("enters the namespace");

@@ -25,13 +25,7 @@ fn a_message_is_held_and_a_destination_paused_until_somebody_says_otherwise() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);
     let mut appliance = Appliance::start(&firewall, &domains()).expect("mailguard runs");
-    let sink = SmtpSink::start(
-        &|program| topology.server.command(program),
-        appliance.folder(),
-        &port25(SERVER4),
-        true,
-    )
-    .expect("smtp-sink runs");
+    let sink = SmtpSink::of_server(&topology, appliance.folder()).expect("smtp-sink runs");
     assert_eq!(
         appliance.ok(&["queue", "pause", "alive.example.test"]).expect("paused"),
         "paused: alive.example.test\n"
@@ -81,13 +75,7 @@ fn a_dead_server_holds_up_nobody() {
     nft("add table inet filter");
     nft("add chain inet filter input { type filter hook input priority 0 ; }");
     nft(drop);
-    let sink = SmtpSink::start(
-        &|program| topology.server.command(program),
-        appliance.folder(),
-        &port25(SERVER4),
-        true,
-    )
-    .expect("smtp-sink runs");
+    let sink = SmtpSink::of_server(&topology, appliance.folder()).expect("smtp-sink runs");
     for number in 0..30 {
         send(&topology, "alice@client.example.test", &format!("bob{number}@dead.example.test"), "to nobody");
     }

@@ -3,9 +3,7 @@
 
 use anyhow::Result;
 use mailguard_tests::appliance::Appliance;
-use mailguard_tests::netns::{
-    CLIENT4, CLIENT4_SECOND, CLIENT4_THIRD, FIREWALL4, LAN, SERVER4, Topology, port25,
-};
+use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT4_THIRD, FIREWALL4, LAN, SERVER4, Topology};
 use mailguard_tests::peers::dovecot::{self, Dovecot};
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::swaks::{self, Message};
@@ -90,8 +88,7 @@ pub(super) fn play(table: &mut Table) -> Result<()> {
     let _unbound = Unbound::start(&firewall, appliance.folder(), &records())?;
     appliance.write_config(&config(&dovecot.certificate.display().to_string()))?;
     appliance.run()?;
-    let server = |program: &str| topology.server.command(program);
-    let _sink = SmtpSink::start(&server, appliance.folder(), &port25(SERVER4), true)?;
+    let _sink = SmtpSink::of_server(&topology, appliance.folder())?;
     for Attempt { name, client, sender, recipient, login, reply } in ATTEMPTS {
         let message = Message {
             server: &FIREWALL4.to_string(),
