@@ -1,4 +1,4 @@
-//! Sockets: which one a packet belongs to, whether it is ours, and giving the packet to it.
+//! Sockets: which one a packet belongs to, whether it is ours, and giving the packet to one that the stack wouldn't find.
 //!
 //! One function a version of IP, none of them inlined and none touching a map while it holds a socket: that keeps
 //! the verifier's work small. Each field of a socket is read once, into a local.
@@ -28,9 +28,11 @@ const NEW_SYN_RECV: u32 = 12;
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A session of ours gets the packet.
+    /// Nothing, where it is a session of ours: the mark, which the caller sets, has the packet delivered here, and the stack finds
+    /// the same socket again. It then goes by the session's own route (net.ipv4.ip_early_demux); a packet with a socket
+    /// assigned would have its route looked up, and its source's, each time.
     Deliver,
-    /// So does a closed one that the kernel remembers.
+    /// A closed session that the kernel remembers is assigned to the packet.
     DeliverToClosed,
     /// Nothing.
     Look,
@@ -111,7 +113,7 @@ unsafe fn settle(skb: *mut __sk_buff, socket: *mut bpf_sock, purpose: Purpose) -
         let class = classify(socket, purpose == Purpose::DeliverToClosed);
         let found = match (class, by_socket(class)) {
             (_, Some(PacketVerdict::Assign)) => {
-                if purpose == Purpose::Look || bpf_sk_assign(skb.cast(), socket.cast(), 0) == 0 {
+                if purpose != Purpose::DeliverToClosed || bpf_sk_assign(skb.cast(), socket.cast(), 0) == 0 {
                     Found::Ours
                 } else {
                     Found::Refused

@@ -337,7 +337,7 @@ fn ask_listener(skb: *mut __sk_buff, interface: Interface, flow: &Flow) -> i32 {
     }
 }
 
-/// Assigned: only now marked, so that no packet without a socket is ever delivered here.
+/// It has a socket: only now marked, so that no packet without one is ever delivered here.
 #[inline(always)]
 fn taken(skb: *mut __sk_buff, reason: Reason) -> i32 {
     mark(skb);

@@ -50,8 +50,22 @@ fn ask_kernel(mut address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mailguard_core::local_routes::LocalRoute;
+
     use super::*;
     use crate::datapath;
+
+    #[test]
+    fn where_there_is_a_table_the_kernel_isnt_asked() {
+        let own = OwnAddresses::default();
+        let has = |address: &str| own.has(address.parse().unwrap());
+        assert!(has("127.0.0.1:25") && !has("192.0.2.77:25"), "as the kernel says");
+        let other = LocalRoute { network: "192.0.2.77/32".parse().unwrap(), interface: 1, here: true };
+        own.set(Some(LocalRoutes::new([other]).unwrap()));
+        assert!(!has("127.0.0.1:25") && has("192.0.2.77:25"), "as the table says");
+        own.set(None);
+        assert!(has("127.0.0.1:25") && !has("192.0.2.77:25"), "as the kernel says again");
+    }
 
     #[test]
     fn local_addresses_are_told_from_others_with_a_table_and_without() {
