@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
@@ -21,7 +21,8 @@ use super::links::{LOCAL_ROUTES, Subscription};
 use super::routes::{routes_of, versions, with_strict_netlink};
 use crate::intercept::OwnAddresses;
 
-/// Pause after a look: who adds addresses without end has us read them all so often at most.
+/// Least pause after a look; one that took longer is followed by one as long. Who changes addresses without end has us read them
+/// all half of the time at most.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why nothing is known of this host's addresses.
@@ -42,8 +43,9 @@ pub fn keep_own_addresses(own: &OwnAddresses) {
         look(own, true);
         let own = own.clone();
         subscription.follow("addresses", move |_| {
+            let start = Instant::now();
             look(&own, own.are_known());
-            thread::sleep(LOOK_PAUSE);
+            thread::sleep(start.elapsed().max(LOOK_PAUSE));
             own.is_shared()
         })
     });

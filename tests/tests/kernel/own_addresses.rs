@@ -15,7 +15,7 @@ const NEW4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const NEW6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1);
 
 /// Longest time in which a change is noticed on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked without an announcement.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
