@@ -121,7 +121,7 @@ fn from_apt_install_to_the_first_intercepted_message_and_through_a_boot() -> Res
     assert_eq!(machine.property(UNIT, "NRestarts")?, "0");
 
     // A slip in the file opens no port at the next boot.
-    edit(&machine, |text| text.replacen("mode = \"transparent\"", "mode = \"transparant\"", 1))?;
+    edit(&machine, |text| text.replacen("\nmode = \"transparent\"", "\nmode = \"transparant\"", 1))?;
     machine.halt()?;
     machine.start()?;
     assert!(is_active(&machine), "it comes by what was applied last: {}", machine.journal(UNIT));

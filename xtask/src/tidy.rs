@@ -79,7 +79,12 @@ fn is_path(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
     let rooted = name.starts_with('/')
         || name.starts_with('.') && !name.starts_with(".ci") && !name.starts_with(".cargo");
-    plain && !rooted && (name.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)))
+    // What a build makes isn't there before it.
+    let is_made = name.starts_with("target/");
+    plain
+        && !rooted
+        && !is_made
+        && (name.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)))
 }
 
 fn backquoted(text: &str) -> impl Iterator<Item = &str> {
@@ -152,6 +157,19 @@ mod tests {
     fn test_functions_are_found() {
         let text = "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test(flavor = \"x\")]\nasync fn c() {}\n";
         assert_eq!(test_names(text), ["a", "c"]);
+    }
+
+    #[test]
+    fn what_the_tree_must_hold_is_told_from_other_words() {
+        for (name, is) in [
+            ("mailguard/src/main.rs", true),
+            ("README.md", true),
+            ("target/dist/mailguard", false),
+            ("/etc/mailguard", false),
+            ("cargo xtask tidy", false),
+        ] {
+            assert_eq!(is_path(name), is, "{name}");
+        }
     }
 
     #[test]
