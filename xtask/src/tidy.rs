@@ -28,8 +28,10 @@ pub(crate) fn run() -> Result<()> {
         .collect();
     let mut faults = Vec::new();
     faults.extend(sources.iter().filter_map(|(path, text)| source_faults(path, text)));
-    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"] {
-        faults.extend(dead_paths(&root, document)?);
+    let functions: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| function_names(text)).collect();
+    for document in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(root.join(document)).with_context(|| document.display().to_string())?;
+        faults.extend(document_faults(&root, document, &text, &functions));
     }
     faults.extend(feature_faults(&root, &sources)?);
     if faults.is_empty() {
@@ -65,26 +67,63 @@ fn source_faults(path: &Path, text: &str) -> Option<String> {
         .map(|mark| format!("{}: holds {mark}", path.display()))
 }
 
-/// Paths in backquotes that hold a slash or end in a known extension must exist.
-fn dead_paths(root: &Path, document: &str) -> Result<Vec<String>> {
-    let text = fs::read_to_string(root.join(document)).with_context(|| document.to_owned())?;
-    Ok(backquoted(&text)
-        .filter(|name| is_path(name))
-        .filter(|name| !root.join(name).exists())
-        .map(|name| format!("{document}: {name} doesn't exist"))
-        .collect())
+/// Links within the repository lead somewhere. In documents that tell how things are today, paths and functions exist, too: not
+/// in decisions and changes, which tell how things were.
+fn document_faults(root: &Path, document: &Path, text: &str, functions: &BTreeSet<&str>) -> Vec<String> {
+    let folder = root.join(document.parent().unwrap_or(Path::new("")));
+    let links = links(text).filter(|link| !folder.join(link).exists());
+    let mut faults: Vec<String> = links.map(|link| format!("the link to {link} leads nowhere")).collect();
+    if is_of_today(document) {
+        let paths = backquoted(text).filter(|name| is_path(name) && !root.join(name).exists());
+        faults.extend(paths.map(|name| format!("{name} doesn't exist")));
+        let called = backquoted(text).filter_map(called).filter(|name| !functions.contains(name));
+        faults.extend(called.map(|name| format!("no function is called {name}")));
+    }
+    faults.into_iter().map(|fault| format!("{}: {fault}", document.display())).collect()
 }
 
+fn is_of_today(document: &Path) -> bool {
+    let folder = document.parent().unwrap_or(Path::new(""));
+    (folder == Path::new("") || folder == Path::new("docs")) && document != Path::new("CHANGELOG.md")
+}
+
+/// What stands in backquotes is a path if it holds a slash or ends in a known extension. What a build makes isn't looked for.
 fn is_path(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
     let rooted = name.starts_with('/')
         || name.starts_with('.') && !name.starts_with(".ci") && !name.starts_with(".cargo");
-    // What a build makes isn't there before it.
     let is_made = name.starts_with("target/");
     plain
         && !rooted
         && !is_made
         && (name.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)))
+}
+
+/// The function of `module::function()`.
+fn called(name: &str) -> Option<&str> {
+    let function = name.strip_suffix("()")?.rsplit("::").next()?;
+    is_identifier(function).then_some(function)
+}
+
+fn is_identifier(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Every function that a source defines.
+fn function_names(text: &str) -> impl Iterator<Item = &str> {
+    text.split("fn ")
+        .skip(1)
+        .filter_map(|rest| rest.split(['(', '<']).next())
+        .filter(|name| is_identifier(name))
+}
+
+/// Where Markdown's links lead within the repository, as they stand: from the document's folder, without the place in a file.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets
+        .filter(|target| !target.contains("://"))
+        .filter_map(|target| target.split('#').next())
+        .filter(|path| !path.is_empty())
 }
 
 fn backquoted(text: &str) -> impl Iterator<Item = &str> {
@@ -170,6 +209,39 @@ mod tests {
         ] {
             assert_eq!(is_path(name), is, "{name}");
         }
+    }
+
+    #[test]
+    fn links_within_the_repository_are_found() {
+        let text = "[a](docs/a.md), [b](https://b.example/x), [c](#c) and\n[d](../d.md#e)";
+        assert_eq!(links(text).collect::<Vec<_>>(), ["docs/a.md", "../d.md"]);
+    }
+
+    #[test]
+    fn a_document_names_what_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("docs")).unwrap();
+        fs::write(folder.path().join("docs/a.md"), "").unwrap();
+        let functions = BTreeSet::from(["walk"]);
+        let faults = |document: &str, text: &str| {
+            document_faults(folder.path(), Path::new(document), text, &functions)
+        };
+        let right = "[a](a.md) `docs/a.md` `mime::walk()` `target/b` `/etc/c` `a b/c` `()`";
+        assert_eq!(faults("docs/b.md", right), Vec::<String>::new());
+        let wrong = "[a](docs/a.md) `docs/b.md` `mime::run()`";
+        let expect =
+            ["the link to docs/a.md leads nowhere", "docs/b.md doesn't exist", "no function is called run"];
+        assert_eq!(faults("docs/b.md", wrong), expect.map(|fault| format!("docs/b.md: {fault}")));
+        // Decisions and changes tell of what was.
+        for document in ["docs/adr/1.md", "CHANGELOG.md"] {
+            assert_eq!(faults(document, "`docs/b.md` `run()`"), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn functions_are_found_wherever_they_stand() {
+        let text = "fn a() {}\npub(super) async fn b<T>(\n    // a fn of\n    const fn c(";
+        assert_eq!(function_names(text).collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 
     #[test]
