@@ -1,7 +1,31 @@
 //! mailguard's logic without its surroundings: bytes, facts and time go in, actions and decisions come out.
 //!
 //! Nothing here opens a socket or a file, reads a clock or draws a random number, and no dependency of this
-//! crate could.
+//! crate could. So everything is tested as a table, in seconds (`cargo test -p mailguard-core`), and everything that can
+//! fail in the world is the business of the crate `mailguard`, whose rooms drive these modules:
+//!
+//! | for | modules |
+//! |---|---|
+//! | SMTP | [`smtp`]: commands, replies, refusals; [`smtp::server`] and [`smtp::client`] are the two state machines |
+//! | mail | [`mail`]: addresses, envelope, header, ids; [`mime`]: the one walk over a message's parts |
+//! | what is taken from whom | [`policy`], a file a stage of the session; [`rbl`], [`imap`], [`lookup`], [`subscriber`] |
+//! | what becomes of a message | [`finding`]: what checks say; [`disposition`]: the decision |
+//! | where mail goes, and when | [`route`], [`mx`], [`reach`], [`destination`], [`named_hop`], [`bcc`]; [`schedule`]; [`outcome`] |
+//! | who is told | [`dsn`], [`language`], [`log_value`] |
+//! | the kernel's rules | [`rules`], [`names`], [`local_routes`] |
+//! | the configuration | [`config`]: complete, or every error at once; [`file_sets`] |
+//!
+//! A stranger's octets become values, and what is wrong with them a reply:
+//!
+//! ```
+//! use mailguard_core::smtp::Command;
+//!
+//! let Ok(Command::Rcpt(rcpt)) = Command::parse(b"rcpt to:<@relay.example:alice@example.com>") else { panic!() };
+//! assert_eq!(rcpt.recipient.forward_path.to_string(), "<alice@example.com>");
+//!
+//! let error = Command::parse(b"MAIL FROM:<alice@example.com> SIZE=large").unwrap_err();
+//! assert!(error.reply().to_string().starts_with("501 5.5.4"));
+//! ```
 
 // What a peer sends ends no process.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
