@@ -29,7 +29,7 @@ const SCENARIOS: &[&str] = &[
     "intercept::",
     "lifecycle::",
     "links::",
-    "own_addresses::a",
+    "own_addresses::a_network",
     "programs::",
 ];
 
