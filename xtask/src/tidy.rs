@@ -28,10 +28,10 @@ pub(crate) fn run() -> Result<()> {
         .collect();
     let mut faults = Vec::new();
     faults.extend(sources.iter().filter_map(|(path, text)| source_faults(path, text)));
-    let functions: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| function_names(text)).collect();
+    let defined = Defined::by(sources.iter().map(|(_, text)| text.as_str()));
     for document in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = fs::read_to_string(root.join(document)).with_context(|| document.display().to_string())?;
-        faults.extend(document_faults(&root, document, &text, &functions));
+        faults.extend(document_faults(&root, document, &text, &defined));
     }
     faults.extend(feature_faults(&root, &sources)?);
     if faults.is_empty() {
@@ -67,17 +67,19 @@ fn source_faults(path: &Path, text: &str) -> Option<String> {
         .map(|mark| format!("{}: holds {mark}", path.display()))
 }
 
-/// Links within the repository lead somewhere. In documents that tell how things are today, paths and functions exist, too: not
-/// in decisions and changes, which tell how things were.
-fn document_faults(root: &Path, document: &Path, text: &str, functions: &BTreeSet<&str>) -> Vec<String> {
+/// Links within the repository lead somewhere. In documents that tell how things are today, paths, functions and types exist, too:
+/// not in decisions and changes, which tell how things were.
+fn document_faults(root: &Path, document: &Path, text: &str, defined: &Defined<'_>) -> Vec<String> {
     let folder = root.join(document.parent().unwrap_or(Path::new("")));
     let links = links(text).filter(|link| !folder.join(link).exists());
     let mut faults: Vec<String> = links.map(|link| format!("the link to {link} leads nowhere")).collect();
     if is_of_today(document) {
         let paths = backquoted(text).filter(|name| is_path(name) && !root.join(name).exists());
         faults.extend(paths.map(|name| format!("{name} doesn't exist")));
-        let called = backquoted(text).filter_map(called).filter(|name| !functions.contains(name));
-        faults.extend(called.map(|name| format!("no function is called {name}")));
+        let functions = backquoted(text).filter_map(called).filter(|name| !defined.functions.contains(name));
+        faults.extend(functions.map(|name| format!("no function is called {name}")));
+        let types = backquoted(text).flat_map(types_within).filter(|name| !defined.types.contains(name));
+        faults.extend(types.map(|name| format!("no type is called {name}")));
     }
     faults.into_iter().map(|fault| format!("{}: {fault}", document.display())).collect()
 }
@@ -99,22 +101,46 @@ fn is_path(name: &str) -> bool {
         && (name.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)))
 }
 
+/// What the sources define.
+struct Defined<'a> {
+    functions: BTreeSet<&'a str>,
+    types: BTreeSet<&'a str>,
+}
+
+impl<'a> Defined<'a> {
+    fn by(sources: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let named = |keywords: &'static [&'static str]| {
+            sources
+                .clone()
+                .flat_map(move |text| keywords.iter().flat_map(move |keyword| names(text, keyword)))
+                .collect()
+        };
+        Self { functions: named(&["fn "]), types: named(&["struct ", "enum ", "trait ", "type "]) }
+    }
+}
+
+/// What stands behind a keyword, up to what can't belong to a name.
+fn names<'a>(text: &'a str, keyword: &str) -> impl Iterator<Item = &'a str> {
+    let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    text.split(keyword)
+        .skip(1)
+        .filter_map(move |rest| rest.split(ends).next())
+        .filter(|name| !name.is_empty())
+}
+
 /// The function of `module::function()`.
 fn called(name: &str) -> Option<&str> {
-    let function = name.strip_suffix("()")?.rsplit("::").next()?;
-    is_identifier(function).then_some(function)
+    name.strip_suffix("()")?.rsplit("::").next().filter(|function| is_identifier(function))
+}
+
+/// The types of a path such as `Type::Variant` or `module::Type::function()`.
+fn types_within(name: &str) -> impl Iterator<Item = &str> {
+    let parents = name.rsplit("::").skip(1);
+    parents.filter(|name| is_identifier(name) && name.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
 fn is_identifier(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// Every function that a source defines.
-fn function_names(text: &str) -> impl Iterator<Item = &str> {
-    text.split("fn ")
-        .skip(1)
-        .filter_map(|rest| rest.split(['(', '<']).next())
-        .filter(|name| is_identifier(name))
 }
 
 /// Where Markdown's links lead within the repository, as they stand: from the document's folder, without the place in a file.
@@ -222,15 +248,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("docs")).unwrap();
         fs::write(folder.path().join("docs/a.md"), "").unwrap();
-        let functions = BTreeSet::from(["walk"]);
-        let faults = |document: &str, text: &str| {
-            document_faults(folder.path(), Path::new(document), text, &functions)
-        };
-        let right = "[a](a.md) `docs/a.md` `mime::walk()` `target/b` `/etc/c` `a b/c` `()`";
+        let defined = Defined::by(["enum Part {}\nfn walk("].into_iter());
+        let faults =
+            |document: &str, text: &str| document_faults(folder.path(), Path::new(document), text, &defined);
+        let right = "[a](a.md) `docs/a.md` `mime::walk()` `Part::File` `target/b` `/etc/c` `a b/c` `()`";
         assert_eq!(faults("docs/b.md", right), Vec::<String>::new());
-        let wrong = "[a](docs/a.md) `docs/b.md` `mime::run()`";
-        let expect =
-            ["the link to docs/a.md leads nowhere", "docs/b.md doesn't exist", "no function is called run"];
+        let wrong = "[a](docs/a.md) `docs/b.md` `mime::run()` `Piece::walk()`";
+        let expect = [
+            "the link to docs/a.md leads nowhere",
+            "docs/b.md doesn't exist",
+            "no function is called run",
+            "no type is called Piece",
+        ];
         assert_eq!(faults("docs/b.md", wrong), expect.map(|fault| format!("docs/b.md: {fault}")));
         // Decisions and changes tell of what was.
         for document in ["docs/adr/1.md", "CHANGELOG.md"] {
@@ -239,9 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_found_wherever_they_stand() {
-        let text = "fn a() {}\npub(super) async fn b<T>(\n    // a fn of\n    const fn c(";
-        assert_eq!(function_names(text).collect::<Vec<_>>(), ["a", "b", "c"]);
+    fn what_sources_define_is_found_wherever_it_stands() {
+        let text =
+            "pub(super) async fn b<T>(\n    const fn a(\npub struct C<'a>;\n#[x] enum D {\ntrait E: F {";
+        let defined = Defined::by([text].into_iter());
+        assert_eq!(defined.functions, BTreeSet::from(["a", "b"]));
+        assert_eq!(defined.types, BTreeSet::from(["C", "D", "E"]));
     }
 
     #[test]
