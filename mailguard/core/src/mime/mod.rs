@@ -12,8 +12,8 @@
 //! | duplicate or conflicting Content-Transfer-Encoding | decoded by each |
 //! | unknown transfer encoding | as it stands, as base64, as quoted-printable |
 //! | a transfer encoding on a multipart or a message | the body as it stands, and decoded |
-//! | a boundary: empty, folded, in single quotes, with control characters, encoded, longer than 70 | see [`boundary`] |
-//! | a parameter: comments, escapes, quotes that nothing closes, where a token ends | see [`parameter`] |
+//! | a boundary: empty, folded, in single quotes, with control characters, encoded, longer than 70 | see `boundary` |
+//! | a parameter: comments, escapes, quotes that nothing closes, where a token ends | see `parameter` |
 //! | multipart without a boundary, or with none that splits it | the first line that begins with `--`, or the last, gives one |
 //! | a boundary on a type that isn't multipart | leaf, and split |
 //! | multipart without its delimiters | a leaf |

@@ -1,7 +1,7 @@
 //! What we take and from whom: facts and configuration in, findings out. One file a stage of the session.
 //!
 //! `connect`, `helo` and `mail` only find; the answer is given at RCPT, where all is known, so that a whitelist can
-//! win. [`rcpt::verdict`] is the one place that has the order. What is over the limits is refused at once
+//! win. [`rcpt::next`] is the one place that has the order. What is over the limits is refused at once
 //! ([`mail::limits`]). Content is the scanners' business, and `disposition` decides on it.
 
 pub mod connect;
