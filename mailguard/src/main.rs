@@ -28,7 +28,7 @@ impl Processes for Program {
         Ok(names::resolver::run()?)
     }
 
-    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
+    fn unload(&self, pin_dir: Option<&Path>) -> anyhow::Result<Vec<String>> {
         let unloaded = supervisor::unload(pin_dir)?;
         let Unloaded { programs, maps, routes, sessions, sessions_kept } = unloaded;
         if let Some(reason) = sessions_kept {

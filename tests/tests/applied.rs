@@ -308,8 +308,9 @@ fn the_service_manager_hears_by_what_mail_is_served_and_that_a_switched_off_mail
     assert!(code == Some(0) && said.contains("nothing is left in the kernel"), "{code:?}: {said}");
     let said = [notice(&manager, &["STATUS", "READY"]), notice(&manager, &["STATUS", "READY"])];
     assert_eq!(said, ["STATUS=nothing is intercepted: the configuration says enabled = false", "READY=1"]);
-    // What was in force last is that nothing is.
+    // That nothing was in force last stands in for no file: whoever switches it on with a slip in it hears of that.
     spoil(&appliance);
     let (code, said) = appliance.run_to_its_end().expect("it ends");
-    assert!(code == Some(0) && said.contains("zone[0].mode: "), "{code:?}: {said}");
+    let expect = ["zone[0].mode: ", "isn't used instead: it says enabled = false"];
+    assert!(code == Some(78) && expect.iter().all(|expect| said.contains(expect)), "{code:?}: {said}");
 }

@@ -258,6 +258,12 @@ fn what_dies_or_hangs_is_started_anew_and_what_nobody_can_start_is_not() -> Resu
         machine.ok("ip", &["rule", "del", "priority", priority])?;
     }
     wait_until("the rules are put back", || rules().is_ok_and(|rules| !ours.is_empty() && rules == ours))?;
+    // Everything that is pinned, programs and maps: what is attached by a pin goes with it.
+    machine.ok("rm", &["-r", "/sys/fs/bpf/mailguard"])?;
+    wait_until("programs and pins are put back", || {
+        machine.ok("mailguard", &["status"]).is_ok_and(|status| !status.contains("PROBLEM"))
+            && machine.pins().join("mailguard/links").read_dir().is_ok_and(|links| links.count() > 2)
+    })?;
     assert!(send(&topology, "mended")?.accepted);
     assert_eq!(sink.wait_for("mended")?.client, FIREWALL4_WAN.to_string());
 

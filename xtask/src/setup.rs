@@ -28,7 +28,7 @@ const TEST_PACKAGES: &[&str] = &["fail2ban", "iptables", "nftables"];
 /// Debian packages that the package is made with.
 const PACKAGE_PACKAGES: &[&str] = &["binutils", "dpkg-dev"];
 /// Debian packages of the machine on which the package is tried.
-const MACHINE_PACKAGES: &[&str] = &["debootstrap", "systemd-container"];
+const MACHINE_PACKAGES: &[&str] = &["debootstrap", "lintian", "systemd-container"];
 /// Debian packages of the virtual machine of `cargo xtask vm`, beside the kernel, which isn't installed.
 const VM_PACKAGES: &[&str] = &["busybox-static", "cpio", "kmod", "procps", "qemu-system-x86", "xz-utils"];
 /// Debian packages that bpf-linker is built with.
@@ -201,9 +201,14 @@ fn install_bpf_linker() -> anyhow::Result<()> {
     process::run(&mut command)
 }
 
-/// Installs the program `name` of the crate of that name, where there is none.
+/// Installs the program `name` of the crate of that name, where there is none, or another than this version.
 fn install_cargo_tool(name: &str, version: Option<&str>) -> anyhow::Result<()> {
-    if on_path(name) {
+    let is_right = match version {
+        Some(version) => output_of(Command::new(name).arg("--version"))
+            .is_some_and(|said| said.split_whitespace().any(|word| word == version)),
+        None => on_path(name),
+    };
+    if is_right {
         return Ok(());
     }
     println!("setup: building {name}");

@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn on_a_machine() -> Result<()> {
     setup::run(setup::Purpose::TestPackage)?;
     let [first, upgrade] = package::pair()?;
+    process::run(Command::new("lintian").args(["--allow-root", "--fail-on", "error"]).arg(&first))?;
     let mut nextest = Command::new("cargo");
     nextest.args(["nextest", "run", "--config-file", NEXTEST_CONFIG, "-p", "mailguard-tests"]);
     nextest.args(["--features", PACKAGE, "--test", PACKAGE]).current_dir(repository());

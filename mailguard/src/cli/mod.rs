@@ -47,8 +47,9 @@ pub trait Processes {
     /// What the mail user will do, tried as that user: the source comes by standard input, what is wrong goes to standard
     /// output.
     fn trial(&self) -> anyhow::Result<()>;
-    /// Removes from the kernel what has this `pin_dir`, unless a daemon runs here; what was removed, one line each.
-    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>>;
+    /// Removes from the kernel what has this `pin_dir`, or what the last one here had if none is known, unless a daemon runs
+    /// here; what was removed, one line each.
+    fn unload(&self, pin_dir: Option<&Path>) -> anyhow::Result<Vec<String>>;
     /// What only the modules themselves can find wrong with a configuration, such as YARA rules that don't compile, and what
     /// keeps the mail user from doing its work on this machine. Returns what couldn't be tried, a line each.
     fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>>;
@@ -145,9 +146,15 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         }
         Command::Doctor { output } => doctor::doctor(output, &processes.doctor(&args.config)?),
         Command::Unload { output } => {
-            let places = config::places(&args.config)?;
-            let removed = processes.unload(&places.pin_dir)?;
-            status::unloaded(output, &removed)
+            // Of all commands this one must not depend on a file: it opens port 25 again.
+            let (places, complaint) = match config::places(&args.config) {
+                Ok(places) => (Some(places), String::new()),
+                Err(error) => {
+                    (None, format!("mailguard: {error}: unloading what the last mailguard here left\n"))
+                }
+            };
+            let removed = processes.unload(places.as_ref().map(|places| places.pin_dir.as_path()))?;
+            Ok(Printed { complaint, ..status::unloaded(output, &removed)? })
         }
         Command::Status { output } => status::status(&mut connect()?, output, now),
         Command::Reload { output } => status::reload(&mut connect()?, output),

@@ -26,6 +26,7 @@ mod rates;
 mod routes;
 mod rule_maps;
 mod status;
+mod tcx;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -31,8 +31,14 @@ const MAP_FOLDER: &str = "abi-";
 pub(super) struct Pins {
     folder: PathBuf,
     maps: PathBuf,
-    /// The ids of the maps that are pinned there.
-    ids: BTreeMap<String, u32>,
+    /// The maps that are pinned there, held open: opening one by its id takes CAP_SYS_ADMIN.
+    held: BTreeMap<String, Held>,
+}
+
+/// A map that is to stay pinned.
+struct Held {
+    id: u32,
+    map: MapData,
 }
 
 /// What the kernel says of a link.
@@ -63,7 +69,7 @@ impl Pins {
         private_folder(&folder.join("links"))?;
         let maps = choose_map_folder(folder)?;
         private_folder(&maps)?;
-        Ok(Self { folder: folder.to_owned(), maps, ids: BTreeMap::new() })
+        Ok(Self { folder: folder.to_owned(), maps, held: BTreeMap::new() })
     }
 
     /// Creates the object's maps, or takes over the pinned ones.
@@ -80,19 +86,20 @@ impl Pins {
     pub(super) fn note_maps(&mut self) -> Result<(), DatapathError> {
         for name in names(&self.maps)? {
             let path = self.maps.join(&name);
-            let info = MapInfo::from_pin(&path).map_err(|error| unusable(&path, error))?;
-            self.ids.insert(name, info.id());
+            let map = MapData::from_pin(&path).map_err(|error| unusable(&path, error))?;
+            let id = map.info().map_err(|error| unusable(&path, error))?.id();
+            self.held.insert(name, Held { id, map });
         }
         Ok(())
     }
 
     /// The maps whose pins are gone, or are another's.
     pub(super) fn missing(&self) -> Vec<Part> {
-        let missing = |(name, id): (&String, &u32)| {
+        let missing = |(name, held): (&String, &Held)| {
             let pinned = MapInfo::from_pin(self.maps.join(name)).ok();
-            pinned.is_none_or(|info| info.id() != *id).then(|| Part::Pin(name.clone()))
+            pinned.is_none_or(|info| info.id() != held.id).then(|| Part::Pin(name.clone()))
         };
-        self.ids.iter().filter_map(missing).collect()
+        self.held.iter().filter_map(missing).collect()
     }
 
     /// Makes the folders anew, if need be, and pins the maps whose pins are missing.
@@ -103,12 +110,11 @@ impl Pins {
         }
         for part in self.missing() {
             let Part::Pin(name) = part else { continue };
-            let (path, id) = (self.maps.join(&name), self.ids[&name]);
+            let path = self.maps.join(&name);
             if path.exists() {
                 fs::remove_file(&path).map_err(DatapathError::pin(&path))?;
             }
-            let map = MapData::from_id(id).map_err(|error| unusable(&path, error))?;
-            map.pin(&path).map_err(|error| unusable(&path, error))?;
+            self.held[&name].map.pin(&path).map_err(|error| unusable(&path, error))?;
         }
         Ok(())
     }

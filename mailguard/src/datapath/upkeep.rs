@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::programs::{ProgramError, SchedClassifier, SkLookup, TcAttachType, Xdp};
+use aya::programs::{SchedClassifier, SkLookup, Xdp};
 use futures::TryStreamExt;
 use mailguard_common::layout::{FAIL_BYPASS, INTERFACE_SERVES};
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcOption};
@@ -17,7 +17,7 @@ use super::closed::{self, Forgotten, Which};
 use super::drift::{Occasion, Part};
 use super::interfaces::{Device, ZoneInterfaces};
 use super::pins::Pins;
-use super::{Datapath, DatapathError, Hook, InterfaceStatus, STEER, now_ns, routes};
+use super::{Datapath, DatapathError, Hook, InterfaceStatus, STEER, now_ns, routes, tcx};
 
 /// How the lines of [`Datapath::problems`] begin that say what is missing.
 pub const KERNEL_PROBLEM: &str = "kernel: ";
@@ -112,18 +112,19 @@ impl Datapath {
     }
 
     fn mend(&mut self, missing: &[Part]) -> Result<(), DatapathError> {
-        self.pins.restore()?;
+        // What fails keeps nothing else from being put back.
+        let mut done = self.pins.restore();
         if missing.contains(&Part::Reconnect) {
-            attach::attach_reconnect(&mut self.programs, &self.pins)?;
+            done = done.and(attach::attach_reconnect(&mut self.programs, &self.pins));
         }
         for interface in &self.zones.present {
             if missing.contains(&Part::First(interface.device.name.clone())) {
                 // Attached anew it is the first again. Whoever came before it has had its way with the packets until now:
                 // the moment without any program adds little to that.
-                attach::detach_steer(&self.pins, &interface.device)?;
+                done = done.and(attach::detach_steer(&self.pins, &interface.device));
             }
         }
-        self.attach_to(self.zones.clone())
+        done.and(self.attach_to(self.zones.clone()))
     }
 
     /// The parts that should be there and aren't.
@@ -142,7 +143,7 @@ impl Datapath {
         for (interface, status) in self.zones.present.iter().zip(&self.interfaces) {
             let device = &interface.device;
             if status.tc != "off" {
-                missing.extend(steer(&self.pins, device, self.hook, ids.steer, &filters));
+                missing.extend(steer(&self.pins, device, self.hook, ids.steer, &filters)?);
             }
             if status.xdp != "off" {
                 let link = self.pins.link_facts(&attach::early_pin(status.xdp, device));
@@ -191,25 +192,18 @@ fn steer(
     hook: Hook,
     id: u32,
     filters: &BTreeMap<u32, Vec<u32>>,
-) -> Option<Part> {
+) -> Result<Option<Part>, DatapathError> {
     let name = device.name.clone();
     if hook == Hook::Clsact {
         let ours = filters.get(&device.index).is_some_and(|programs| programs.contains(&id));
-        return (!ours).then_some(Part::Steer(name));
+        return Ok((!ours).then_some(Part::Steer(name)));
     }
     let pin = pins.link_facts(&attach::steer_pin(device));
     if !pin.is_some_and(|link| link.holds_at(device.index, id)) {
-        return Some(Part::Steer(name));
+        return Ok(Some(Part::Steer(name)));
     }
-    let first = first_program(&name);
-    // Another one may go while it is looked at; the next look sees more.
-    first.is_ok_and(|first| first != Some(id)).then_some(Part::First(name))
-}
-
-/// The id of the first program at the interface's TCX hook.
-fn first_program(interface: &str) -> Result<Option<u32>, ProgramError> {
-    let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress)?;
-    Ok(programs.first().map(|program| program.id()))
+    let first = tcx::first_program(device.index).map_err(DatapathError::program(STEER, Some(&name)))?;
+    Ok(first.is_some_and(|first| first != id).then_some(Part::First(name)))
 }
 
 /// The programs of the filters in the place of ours at the clsact qdiscs, by interface.

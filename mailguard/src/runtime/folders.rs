@@ -56,13 +56,34 @@ pub enum FolderError {
         owner: u32,
     },
     /// Can't be made, opened or given away.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), if is_sandboxed(source) { SANDBOX } else { "" })]
     Io {
         /// Which.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+}
+
+/// What is said of a file system that can't be written.
+const SANDBOX: &str = " (under systemd the unit may write where ReadWritePaths= says only: add the folder in a drop-in, systemctl edit \
+                       mailguard; ProtectHome=yes hides /home)";
+
+fn is_sandboxed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
+}
+
+impl FolderError {
+    /// Whether it won't be otherwise the next time, unless somebody changes something.
+    pub(super) fn wants_somebody(&self) -> bool {
+        use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            FolderError::Io { source, .. } => {
+                matches!(source.kind(), NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+            }
+            _ => true,
+        }
+    }
 }
 
 /// Makes the folders.

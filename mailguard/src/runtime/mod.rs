@@ -111,13 +111,10 @@ impl RunError {
     /// Its exit code, if it isn't 1.
     pub fn exit_code(&self) -> Option<u8> {
         match self {
-            RunError::NoUser(_)
-            | RunError::RootUser
-            | RunError::Config(_)
-            | RunError::Trial(_)
-            | RunError::Folder(
-                FolderError::Foreign { .. } | FolderError::Shared { .. } | FolderError::Movable { .. },
-            ) => Some(EXIT_CONFIG),
+            RunError::NoUser(_) | RunError::RootUser | RunError::Config(_) | RunError::Trial(_) => {
+                Some(EXIT_CONFIG)
+            }
+            RunError::Folder(error) => error.wants_somebody().then_some(EXIT_CONFIG),
             _ => None,
         }
     }

@@ -14,13 +14,19 @@ pub(super) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATC
 /// A sign of life is due so many times within the watchdog's limit: one or two may be late.
 const SIGNS_PER_LIMIT: u32 = 3;
 
+/// How long a start may take before the service manager goes on without mail being served: less than it waits by itself
+/// (DefaultTimeoutStartSec, 90 s), more than any start without a repair.
+const READY_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What the service manager knows of us.
 pub(super) struct Notify {
     /// How often the watchdog wants a sign of life; none: nobody watches.
     every: Option<Duration>,
     /// When it had the last one.
     lived: Option<Instant>,
-    /// It knows that we have served.
+    /// When the first mail process was started.
+    starting: Option<Instant>,
+    /// It knows that we serve, or will.
     ready: bool,
     /// What it was told last of how we are, in words.
     status: String,
@@ -32,23 +38,21 @@ impl Notify {
     /// As the environment says.
     pub(super) fn new() -> Self {
         let every = sd_notify::watchdog_enabled().map(|limit| limit / SIGNS_PER_LIMIT);
-        Self { every, lived: None, ready: false, status: String::new(), unheard: false }
+        Self { every, lived: None, starting: None, ready: false, status: String::new(), unheard: false }
     }
 
     /// How long the caller may wait before [`Notify::lives`] is due again, at most `patience`.
     pub(super) fn due_within(&self, patience: Duration) -> Duration {
+        let patience = if self.ready { patience } else { patience.min(READY_PATIENCE) };
         let due =
             self.every.map(|every| every.saturating_sub(self.lived.map_or(every, |lived| lived.elapsed())));
         due.map_or(patience, |due| due.min(patience))
     }
 
-    /// A mail process is started; the first one may take so long to begin.
-    pub(super) fn starting(&mut self, patience: Duration) {
-        if !self.ready {
-            self.tell(NotifyState::ExtendTimeoutUsec(
-                u32::try_from(patience.as_micros()).unwrap_or(u32::MAX),
-            ));
-        }
+    /// A mail process is started, and the kernel side is in force. The first one may take long to begin, with a large queue after an
+    /// unclean end: whatever waits for us, such as the network, does so for [`READY_PATIENCE`] at most.
+    pub(super) fn starting(&mut self) {
+        self.starting.get_or_insert_with(Instant::now);
     }
 
     /// We live; `serves` once the mail process has given a sign of life, and `problem` is what is the matter with how it does, in
@@ -60,7 +64,11 @@ impl Notify {
                 |problem| format!("mail is served, but {problem}"),
             ));
         }
-        if serves && !self.ready {
+        let is_long = self.starting.is_some_and(|since| since.elapsed() >= READY_PATIENCE);
+        if !serves && !self.ready && is_long {
+            self.is("port 25 is in our hand; the mail process is still starting".to_owned());
+        }
+        if !self.ready && (serves || is_long) {
             self.ready = true;
             self.tell(NotifyState::Ready);
         }
@@ -76,10 +84,8 @@ impl Notify {
     }
 
     /// We have started, do nothing, and end, for that is what the configuration says.
-    pub(super) fn idle(&mut self, problem: Option<String>) {
-        let mut status = "nothing is intercepted: the configuration says enabled = false".to_owned();
-        problem.iter().for_each(|problem| status.extend(["; but ", problem]));
-        self.is(status);
+    pub(super) fn idle(&mut self) {
+        self.is("nothing is intercepted: the configuration says enabled = false".to_owned());
         self.tell(NotifyState::Ready);
     }
 
@@ -115,10 +121,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_long_start_holds_up_nobody() {
+        let mut notify = Notify::new();
+        notify.lives(false, None);
+        assert!(!notify.ready, "the kernel side isn't in force");
+        notify.starting();
+        notify.lives(false, None);
+        assert!(!notify.ready, "most starts are short, and one that fails is told as that");
+        assert!(notify.due_within(Duration::from_secs(600)) <= READY_PATIENCE, "it is looked at in time");
+        notify.starting = Instant::now().checked_sub(READY_PATIENCE);
+        notify.lives(false, None);
+        assert!(notify.ready && notify.status.contains("still starting"));
+        notify.lives(true, None);
+        assert_eq!(notify.status, "mail is served");
+    }
+
+    #[test]
     fn a_sign_of_life_is_due_at_once_and_then_from_time_to_time() {
         let patience = Duration::from_secs(15);
-        let unwatched =
-            Notify { every: None, lived: None, ready: false, status: String::new(), unheard: false };
+        let unwatched = Notify {
+            every: None,
+            lived: None,
+            starting: None,
+            ready: false,
+            status: String::new(),
+            unheard: false,
+        };
         assert_eq!(unwatched.due_within(patience), patience);
         let mut watched = Notify { every: Some(Duration::from_secs(10)), ..unwatched };
         assert_eq!(watched.due_within(patience), Duration::ZERO);

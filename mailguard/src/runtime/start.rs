@@ -132,6 +132,10 @@ pub(super) fn choose(
     };
     let stand_in = refused.clone().stand_in(&version);
     match usable(version.source, examine) {
+        // Whoever wrote the file since wants something else, and must hear that it doesn't come about.
+        Ok((_, config)) if !config.enabled => Err(refused
+            .and("the version that was applied last isn't used instead: it says enabled = false")
+            .into()),
         Ok((source, config)) => Ok(Start { source, config, stand_in: Some(stand_in) }),
         // It may be well the next time.
         Err(error) if error.exit_code().is_none() => Err(error),

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use mailguard_core::config::Config;
+use mailguard_core::config::resolve::DEFAULT_PIN_DIR;
 use mailguard_core::subscriber::Subscriber;
 use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
@@ -116,7 +117,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     if !config.enabled {
         leave_nothing(instance, &config)?;
         kept.keep(&source);
-        Notify::new().idle(kept.stand_in().map(|stand_in| stand_in.summary(path)));
+        Notify::new().idle();
         return Ok(());
     }
     // Before anything is changed in the kernel.
@@ -268,14 +269,19 @@ fn leave_nothing(instance: Instance, config: &Config) -> Result<(), RunError> {
 }
 
 /// Removes everything from the kernel that is pinned in `pin_dir`, or goes with it, unless an instance runs here.
-pub fn unload(pin_dir: &Path) -> Result<Unloaded, RunError> {
+pub fn unload(pin_dir: Option<&Path>) -> Result<Unloaded, RunError> {
     let instance = Instance::claim()?;
-    if let Some(theirs) = instance.pinned_elsewhere(pin_dir).filter(|theirs| theirs.exists()) {
-        let (theirs, asked) = (theirs.to_owned(), pin_dir.to_owned());
-        return Err(InstanceError::OtherPins { theirs, asked }.into());
-    }
+    let usual = Path::new(DEFAULT_PIN_DIR);
+    let theirs = instance.pinned_elsewhere(pin_dir.unwrap_or(usual)).filter(|theirs| theirs.exists());
+    let pin_dir = match (pin_dir, theirs) {
+        (Some(asked), Some(theirs)) => {
+            let (theirs, asked) = (theirs.to_owned(), asked.to_owned());
+            return Err(InstanceError::OtherPins { theirs, asked }.into());
+        }
+        (asked, theirs) => asked.or(theirs).unwrap_or(usual).to_owned(),
+    };
     names::forget();
-    let unloaded = datapath::unload(pin_dir)?;
+    let unloaded = datapath::unload(&pin_dir)?;
     instance.forget()?;
     Ok(unloaded)
 }
@@ -347,7 +353,7 @@ impl Supervisor {
         let mut pause = RESTART_MIN;
         loop {
             let started = Instant::now();
-            self.notify.starting(START_PATIENCE);
+            self.notify.starting();
             match self.start_mail() {
                 Ok(mut mail) => {
                     let served = self.serve(inbox, &mut mail);

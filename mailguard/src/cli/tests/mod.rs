@@ -36,8 +36,8 @@ impl Processes for Alone {
     fn names(&self) -> anyhow::Result<()> {
         bail!("names")
     }
-    fn unload(&self, pin_dir: &Path) -> anyhow::Result<Vec<String>> {
-        Ok(vec![pin_dir.display().to_string()])
+    fn unload(&self, pin_dir: Option<&Path>) -> anyhow::Result<Vec<String>> {
+        Ok(vec![pin_dir.map_or("what was left".to_owned(), |pin_dir| pin_dir.display().to_string())])
     }
     fn trial(&self) -> anyhow::Result<()> {
         bail!("trial")
@@ -218,6 +218,14 @@ fn the_other_processes() {
     assert_eq!(typed("unload", &folder).unwrap(), Printed::text("removed: /pins\n"));
     let json = "{\n  \"removed\": [\n    \"/pins\"\n  ]\n}\n";
     assert_eq!(typed("unload --json", &folder).unwrap(), Printed::text(json));
+    std::fs::remove_file(config).unwrap();
+    let unloaded = typed("unload", &folder).unwrap();
+    assert_eq!(unloaded.text, "removed: what was left\n", "port 25 is opened again without a file, too");
+    assert!(
+        unloaded.complaint.contains("unloading what the last mailguard here left"),
+        "{}",
+        unloaded.complaint
+    );
 }
 
 #[test]
