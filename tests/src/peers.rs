@@ -6,6 +6,7 @@ pub mod fickle;
 pub mod mail_server;
 pub mod nul_dropper;
 pub mod postfix;
+pub mod service_manager;
 pub mod smtp_sink;
 pub mod smtp_source;
 pub mod swaks;

@@ -5,22 +5,20 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT4_THIRD, LAN, SERVER4, Topology, port25};
+use mailguard_tests::peers::service_manager::ServiceManager;
 use mailguard_tests::peers::smtp_sink::SmtpSink;
 use mailguard_tests::peers::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use serde_json::Value;
 
-/// How long the service manager's messages are waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// What a slip makes of "transparent".
 const SLIP: &str = "transparant";
 
@@ -258,55 +256,39 @@ fn a_disk_that_is_full_keeps_no_version_and_hinders_nothing_else() {
     appliance.stop().expect("it stops");
 }
 
-/// The next message for the service manager that has one of `wanted` in it.
-fn notice(manager: &UnixDatagram, wanted: &[&str]) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    let mut message = [0; 4096];
-    while Instant::now() < deadline {
-        let Ok(length) = manager.recv(&mut message) else { continue };
-        let text = String::from_utf8_lossy(&message[..length]).trim_end().to_owned();
-        if wanted.iter().any(|wanted| text.contains(wanted)) {
-            return text;
-        }
-    }
-    panic!("none of {wanted:?} within {PATIENCE:?}");
-}
-
 #[test]
 fn the_service_manager_hears_by_what_mail_is_served_and_that_a_switched_off_mailguard_is_no_failure() {
     let topology = Topology::new().expect("namespaces");
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("notify");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
+    let manager = ServiceManager::new().expect("it listens");
+    let hears = |wanted: &[&str]| manager.hears(wanted).expect("a message");
     let firewall = |program: &str| {
         let mut command = topology.firewall.command(program);
-        command.env("NOTIFY_SOCKET", &path);
+        manager.manages(&mut command);
         command
     };
     let mut appliance = Appliance::start(&firewall, &config("")).expect("mailguard runs");
-    assert_eq!(notice(&manager, &["STATUS"]), "STATUS=mail is served");
+    assert_eq!(hears(&["STATUS"]), "STATUS=mail is served");
     kept(&appliance);
     switch_off(&mut appliance);
     spoil(&appliance);
     appliance.run().expect("mailguard runs by what was applied last");
-    let status = notice(&manager, &["STATUS"]);
+    let status = hears(&["STATUS"]);
     let expect = [
         "mail is served, but mailguard runs by the configuration that was applied at",
         "which can't be used (1 error)",
     ];
     assert!(expect.iter().all(|expect| status.contains(expect)), "{status}");
-    notice(&manager, &["READY"]);
+    hears(&["READY"]);
     appliance.write_config(&config("")).expect("mended");
     appliance.ok(&["reload"]).expect("it is right again");
-    assert_eq!(notice(&manager, &["STATUS"]), "STATUS=mail is served");
+    assert_eq!(hears(&["STATUS"]), "STATUS=mail is served");
 
     appliance.stop().expect("it stops");
-    notice(&manager, &["STOPPING"]);
+    hears(&["STOPPING"]);
     appliance.write_config(&format!("enabled = false\n{}", config(""))).expect("written");
     let (code, said) = appliance.run_to_its_end().expect("it ends");
     assert!(code == Some(0) && said.contains("nothing is left in the kernel"), "{code:?}: {said}");
-    let said = [notice(&manager, &["STATUS", "READY"]), notice(&manager, &["STATUS", "READY"])];
+    let said = [hears(&["STATUS", "READY"]), hears(&["STATUS", "READY"])];
     assert_eq!(said, ["STATUS=nothing is intercepted: the configuration says enabled = false", "READY=1"]);
     // That nothing was in force last stands in for no file: whoever switches it on with a slip in it hears of that.
     spoil(&appliance);

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use mailguard_tests::appliance::{Appliance, program};
 use mailguard_tests::netns::{FIREWALL4, LAN, SERVER4, Topology, port25};
+use mailguard_tests::peers::service_manager::ServiceManager;
 use mailguard_tests::peers::{Process, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
@@ -276,51 +277,35 @@ fn a_mail_process_that_is_told_to_end_does_so_in_order_and_the_next_one_follows(
     assert!(kill(next, None).is_err(), "it is gone");
 }
 
-/// Who starts mailguard may have left a descriptor open: the datapath process has it, and nobody else.
-/// The next message for the service manager that says one of `wanted`, of those that came within `patience`.
-fn notice(manager: &UnixDatagram, wanted: &[&str], patience: Duration) -> Option<String> {
-    let deadline = Instant::now() + patience;
-    let mut message = [0; 1024];
-    while Instant::now() < deadline {
-        let Ok(length) = manager.recv(&mut message) else { continue };
-        let text = String::from_utf8_lossy(&message[..length]).trim_end().to_owned();
-        if wanted.iter().any(|wanted| text.contains(wanted)) {
-            return Some(text);
-        }
-    }
-    None
-}
-
 #[test]
 fn the_service_manager_hears_when_mail_is_served_and_that_the_mail_process_lives() {
-    const PATIENCE: Duration = Duration::from_secs(60);
     let topology = Topology::new().expect("namespaces");
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let manager = ServiceManager::new().expect("it listens");
+    let hears = |wanted: &[&str]| manager.hears(wanted).expect("a message");
     let firewall = |program: &str| {
         let mut command = topology.firewall.command(program);
-        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "3000000");
+        manager.manages(&mut command);
+        command.env("WATCHDOG_USEC", "3000000");
         command
     };
     let mut appliance = Appliance::start(&firewall, &config("")).expect("mailguard runs");
-    assert_eq!(notice(&manager, &["READY"], PATIENCE).as_deref(), Some("READY=1"));
+    assert_eq!(hears(&["READY"]), "READY=1");
     for _ in 0..3 {
-        notice(&manager, &["WATCHDOG=1"], PATIENCE).expect("a sign of life");
+        hears(&["WATCHDOG=1"]);
     }
 
     let mail = mail_process(&appliance).expect("it runs");
     let environment = fs::read_to_string(format!("/proc/{mail}/environ")).unwrap();
     assert!(!environment.contains("NOTIFY_SOCKET"), "the mail process has nothing to say there");
     kill(mail, Signal::SIGSTOP).unwrap();
-    let last = notice(&manager, &["STATUS"], PATIENCE).expect("the hung mail process is killed");
+    let last = hears(&["STATUS"]);
     assert!(last.contains("started anew: the last one hung"), "{last}");
-    assert_eq!(notice(&manager, &["STATUS", "READY"], PATIENCE).as_deref(), Some("STATUS=mail is served"));
+    assert_eq!(hears(&["STATUS", "READY"]), "STATUS=mail is served");
     appliance.stop().unwrap();
-    assert_eq!(notice(&manager, &["STOPPING", "READY"], PATIENCE).as_deref(), Some("STOPPING=1"));
+    assert_eq!(hears(&["STOPPING", "READY"]), "STOPPING=1");
 }
 
+/// Who starts mailguard may have left a descriptor open: the datapath process has it, and nobody else.
 #[test]
 fn what_else_was_open_when_mailguard_was_started_reaches_no_process_of_the_mail_user() {
     let topology = Topology::new().expect("namespaces");

@@ -202,6 +202,8 @@ fn the_next_start_removes_what_an_instance_left_whose_namespace_is_gone() {
     assert!(!left_for_folder.exists(), "nobody misses this one");
     // Unloading would remove the file itself.
     fs::remove_dir_all(killed.folder()).unwrap();
+    // There only if it had the time to keep what it began with.
+    let _ = fs::remove_file(killed.applied());
     std::mem::forget(killed);
     drop(gone);
     wait_until("the next start removes the file", || {
