@@ -134,6 +134,8 @@ fn without_the_file(path: &Path) -> String {
     };
     let applied_at = version.applied_at.rfc3339();
     match config::parse(&version.source) {
+        // Whoever wrote the file since wants something else.
+        Ok(config) if !config.enabled => "The daemon doesn't start with it.".to_owned(),
         Ok(_) => format!(
             "Until it is mended the daemon starts with what was applied at {applied_at}, and says so in its status."
         ),

@@ -221,11 +221,8 @@ fn the_other_processes() {
     std::fs::remove_file(config).unwrap();
     let unloaded = typed("unload", &folder).unwrap();
     assert_eq!(unloaded.text, "removed: what was left\n", "port 25 is opened again without a file, too");
-    assert!(
-        unloaded.complaint.contains("unloading what the last mailguard here left"),
-        "{}",
-        unloaded.complaint
-    );
+    let said = unloaded.complaint;
+    assert!(said.contains("unloading what the last mailguard here left"), "{said}");
 }
 
 #[test]
