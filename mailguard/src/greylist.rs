@@ -339,6 +339,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::store::golden::{self, GoldenRow};
 
     const WAIT: &str = "first seen 0 s ago, 300 s left";
     const KNOWN: &str = "client network 192.0.2.0/24 is known since 2001-09-09T01:51:40Z";
@@ -519,5 +520,23 @@ mod tests {
         house.facts.submit(Job::Greylist(strange.to_vec())).await.unwrap();
         let house = house.reopen(directory.path(), 2, 3).await;
         assert_eq!(house.count().await, (2, 0));
+    }
+
+    #[test]
+    fn each_row_of_the_greylist_is_read_and_written_as_it_stands() {
+        let (triplets, clients): (Vec<_>, Vec<_>) =
+            golden::GREYLIST.rows().into_iter().partition(|row| row.key.starts_with("00 "));
+        golden::check::<Seen>(&triplets, &[]);
+        golden::check::<KnownClient>(&clients, &[]);
+        let keys =
+            [("192.0.2.7", "alice@far.example"), ("2001:db8:1:2:3:4:5:6", "")].map(|(client, from)| {
+                let from = Mailbox::parse(from).map_or(ReversePath::Null, ReversePath::Mailbox);
+                let to = ForwardPath::Mailbox(Mailbox::parse("Bob@near.example").unwrap());
+                Keys::of(&Triplet::new(client.parse().unwrap(), &from, &to))
+            });
+        let hex = |key: &[u8]| key.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+        let golden = |rows: &[GoldenRow]| rows.iter().map(|row| row.key.replace(' ', "")).collect::<Vec<_>>();
+        assert_eq!(golden(&triplets), keys.each_ref().map(|keys| hex(&keys.triplet)));
+        assert_eq!(golden(&clients), keys.each_ref().map(|keys| hex(&keys.client)));
     }
 }

@@ -9,15 +9,18 @@ use crate::smtp::Refusal;
 
 /// What becomes of the message for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Disposition {
     /// Goes to the recipient.
+    #[serde(rename = "deliver")]
     Deliver,
     /// Withheld; kept for the administrator.
+    #[serde(rename = "quarantine")]
     Quarantine(Threat),
     /// Goes to this address instead.
+    #[serde(rename = "redirect")]
     Redirect(Mailbox),
     /// Goes nowhere; the trace remains.
+    #[serde(rename = "discard")]
     Discard(Threat),
 }
 

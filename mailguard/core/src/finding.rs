@@ -8,39 +8,54 @@ use crate::smtp::refusal::Refusal;
 
 /// The checks, each named once; the name is what traces, logs and counters show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// Limits of reception: sessions, errors, times, sizes.
+    #[serde(rename = "limits")]
     Limits,
     /// Who the client has shown to be.
+    #[serde(rename = "authentication")]
     Authentication,
     /// Client address against `access.*_clients`.
+    #[serde(rename = "client-access")]
     ClientAccess,
     /// Reverse-path against `access.*_senders`.
+    #[serde(rename = "sender-access")]
     SenderAccess,
     /// Forward-path against `access.*_recipients`.
+    #[serde(rename = "recipient-access")]
     RecipientAccess,
     /// Whether this client may send to this domain.
+    #[serde(rename = "relay-control")]
     RelayControl,
     /// Presence and syntax of HELO.
+    #[serde(rename = "helo")]
     Helo,
     /// Whether the reverse-path's domain is a whole name, and known.
+    #[serde(rename = "sender-domain")]
     SenderDomain,
     /// Whether the forward-path's domain is a whole name, and known.
+    #[serde(rename = "recipient-domain")]
     RecipientDomain,
     /// Whether the server of the forward-path's domain takes mail for it.
+    #[serde(rename = "recipient-verification")]
     RecipientVerification,
     /// DNS block lists (`[rbl]`).
+    #[serde(rename = "rbl")]
     Rbl,
     /// Greylisting (`[spam.greylist]`).
+    #[serde(rename = "greylist")]
     Greylist,
     /// Size, declared or real.
+    #[serde(rename = "message-size")]
     MessageSize,
     /// Mail loops by count of Received fields.
+    #[serde(rename = "loop")]
     Loop,
     /// Names and types of attachments.
+    #[serde(rename = "files")]
     Files,
     /// YARA rules.
+    #[serde(rename = "signatures")]
     Signatures,
 }
 
@@ -78,10 +93,13 @@ impl fmt::Display for Check {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// Who says it.
+    #[serde(rename = "check")]
     pub check: Check,
     /// What.
+    #[serde(rename = "outcome")]
     pub outcome: Outcome,
     /// Why, in one line, English.
+    #[serde(rename = "reason")]
     pub reason: String,
 }
 
@@ -102,29 +120,35 @@ impl Finding {
 
 /// The possible opinions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Whitelisted: the policy checks after this one are not asked.
+    #[serde(rename = "allow")]
     Allow,
     /// Nothing to say against it.
+    #[serde(rename = "pass")]
     Pass,
     /// Refuse for good (5yz).
+    #[serde(rename = "refuse")]
     Refuse(Refusal),
     /// Refuse for now (4yz).
+    #[serde(rename = "defer")]
     Defer(Refusal),
     /// The content holds something that the configuration handles.
+    #[serde(rename = "found")]
     Found(Threat),
     /// The check could not be made. Never read as Pass or as Found.
+    #[serde(rename = "unavailable")]
     Unavailable(String),
 }
 
 /// What a content check can find, in the order of precedence: virus before file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Threat {
     /// A virus, with the name of the signature.
+    #[serde(rename = "virus")]
     Virus(String),
     /// A blocked file, with its name.
+    #[serde(rename = "file")]
     File(String),
 }
 

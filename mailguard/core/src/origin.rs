@@ -10,8 +10,10 @@ use crate::config::model::ZoneKind;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// A client's session.
+    #[serde(rename = "Client")]
     Client(ClientOrigin),
     /// A notice of our own: never filtered, never answered with another.
+    #[serde(rename = "Own")]
     Own,
 }
 
@@ -19,18 +21,24 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientOrigin {
     /// The zone's name.
+    #[serde(rename = "zone")]
     pub zone: String,
     /// The zone's kind.
+    #[serde(rename = "kind")]
     pub kind: ZoneKind,
     /// The client's address.
+    #[serde(rename = "client")]
     pub client: IpAddr,
     /// The address that the client had dialled.
+    #[serde(rename = "destination")]
     pub destination: SocketAddr,
     /// Whether `destination` is an address of this host.
+    #[serde(rename = "destination_is_ours")]
     pub destination_is_ours: bool,
     /// The argument of HELO or EHLO, empty if there was none.
+    #[serde(rename = "helo")]
     pub helo: String,
     /// The name by which the client had logged in.
-    #[serde(default)]
+    #[serde(rename = "user", default)]
     pub user: Option<String>,
 }

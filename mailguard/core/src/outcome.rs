@@ -8,15 +8,18 @@ use crate::smtp::{EnhancedStatus, Reply, ReplyCode};
 
 /// The result of one attempt for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The next hop took responsibility.
+    #[serde(rename = "delivered")]
     Delivered(Report),
     /// As `Delivered`, by a server that can't be told that the sender wants to hear of it (RFC 3461 §5.2.2).
+    #[serde(rename = "relayed")]
     Relayed(Report),
     /// Try again later.
+    #[serde(rename = "deferred")]
     Deferred(Report),
     /// Never.
+    #[serde(rename = "failed")]
     Failed(Report),
 }
 
@@ -24,15 +27,19 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The status code, the remote one or our own.
+    #[serde(rename = "status")]
     pub status: EnhancedStatus,
     /// Name or address of the server that answered; empty where none did.
+    #[serde(rename = "remote")]
     pub remote: String,
     /// Its reply, where there was one.
+    #[serde(rename = "reply")]
     pub reply: Option<Reply>,
     /// One line for people: "host unreachable: connection refused".
+    #[serde(rename = "text")]
     pub text: String,
     /// How the session stood.
-    #[serde(default)]
+    #[serde(rename = "transfer", default)]
     pub transfer: Transfer,
 }
 
@@ -41,10 +48,13 @@ pub struct Report {
 #[serde(default)]
 pub struct Transfer {
     /// How it was encrypted; none: not at all.
+    #[serde(rename = "tls")]
     pub tls: Option<TlsUsed>,
     /// By which mechanism we said who we are.
+    #[serde(rename = "authenticated")]
     pub authenticated: Option<String>,
     /// The content was converted to 7 bits (RFC 6152 §3).
+    #[serde(rename = "converted")]
     pub converted: bool,
 }
 
@@ -52,10 +62,13 @@ pub struct Transfer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsUsed {
     /// `TLSv1.3`
+    #[serde(rename = "version")]
     pub version: String,
     /// `TLS13_AES_256_GCM_SHA384`
+    #[serde(rename = "cipher")]
     pub cipher: String,
     /// The server's certificate was verified.
+    #[serde(rename = "verified")]
     pub verified: bool,
 }
 

@@ -20,19 +20,24 @@ pub const SMTP_PORT: u16 = 25;
 
 /// Where to connect, before any name is looked up. Messages for equal next hops share connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum NextHop {
     /// This address and port.
+    #[serde(rename = "address")]
     Address(SocketAddr),
     /// The addresses of this name (A, AAAA), this port.
+    #[serde(rename = "host")]
     Host(Domain, u16),
     /// The mail exchangers of this domain (RFC 5321 §5.1).
+    #[serde(rename = "mx")]
     Mx(Domain),
     /// These servers: the next one when one is away.
+    #[serde(rename = "servers")]
     Servers {
         /// Two at least, in their order.
+        #[serde(rename = "servers")]
         servers: Vec<MailServer>,
         /// Each message begins with another one.
+        #[serde(rename = "balance")]
         balance: bool,
     },
 }

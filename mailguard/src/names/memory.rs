@@ -27,7 +27,9 @@ pub(super) struct Memory {
 #[derive(Serialize, Deserialize)]
 struct Stored {
     /// Of which run of the machine the times are.
+    #[serde(rename = "boot")]
     boot: String,
+    #[serde(rename = "answers")]
     answers: Vec<Remembered>,
 }
 
@@ -97,6 +99,11 @@ mod tests {
     use mailguard_core::names::{Family, Question};
 
     use super::*;
+
+    #[test]
+    fn each_file_of_answers_is_read_and_written_as_it_stands() {
+        crate::store::golden::NAMES.check::<Stored>(&[]);
+    }
 
     fn answers() -> Vec<Remembered> {
         let question = Question { name: "a.test".to_owned(), family: Family::V4 };

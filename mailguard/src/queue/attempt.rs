@@ -73,17 +73,21 @@ pub struct Attempted {
 
 /// What the queue does about an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Consequence {
     /// Nothing more.
+    #[serde(rename = "done")]
     Done,
     /// Tries again at this time.
+    #[serde(rename = "retry")]
     Retry(UnixTime),
     /// Tells the sender.
+    #[serde(rename = "report")]
     Report,
     /// Withholds the message: nobody is to be told by mail.
+    #[serde(rename = "quarantine")]
     Quarantine,
     /// Drops it: it was a notice itself, or the sender asked for silence.
+    #[serde(rename = "drop")]
     Drop,
 }
 

@@ -27,6 +27,7 @@ use super::privileged::Privileged;
 use crate::control::{BanRow, ControlError};
 use crate::datapath::BanStatus;
 use crate::store::facts::{FactsDb, Job, ReadError, View};
+use crate::store::schema::UnreadableRow;
 use late::Late;
 
 /// How often bans that have ended are forgotten.
@@ -59,8 +60,11 @@ struct Inner {
 /// A row of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
+    #[serde(rename = "reason")]
     reason: String,
+    #[serde(rename = "since")]
     since: UnixTime,
+    #[serde(rename = "until")]
     until: UnixTime,
 }
 
@@ -95,7 +99,10 @@ fn read(rows: Vec<([u8; 16], Vec<u8>)>) -> (Records, Vec<[u8; 16]>) {
         // No mail for want of a ban would be worse.
         match serde_json::from_slice::<Record>(&row) {
             Ok(record) => records.entry(client).or_insert_with(|| record.clone()).lengthen(record),
-            Err(error) => warn!(%client, %error, "a ban is of another version and isn't kept up"),
+            Err(error) => {
+                let error = UnreadableRow::of(&row, &error);
+                warn!(%client, %error, "a ban can't be read and isn't kept up");
+            }
         }
     }
     (records, old)
@@ -381,6 +388,16 @@ fn row(client: Subscriber, record: &Record, kernel: Option<&BanStatus>, now: Uni
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::golden;
+
+    #[test]
+    fn each_ban_is_read_and_written_as_it_stands() {
+        golden::BANS.check::<Record>(&[]);
+        for (row, client) in golden::BANS.rows().iter().zip(["192.0.2.7", "2001:db8:1:2:3:4:5:6"]) {
+            let client = Subscriber::of(client.parse().unwrap());
+            assert_eq!(Ipv6Addr::from(key(client)).to_string(), row.key);
+        }
+    }
 
     #[test]
     fn bans_of_single_ipv6_addresses_become_one_of_their_network() {

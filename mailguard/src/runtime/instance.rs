@@ -96,10 +96,11 @@ pub(super) struct Instance {
 /// What a namespace's file says. The namespace's inode may be another's after its end, its cookie never.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
+    #[serde(rename = "pid")]
     pid: u32,
-    #[serde(default)]
+    #[serde(rename = "netns_cookie", default)]
     netns_cookie: u64,
-    #[serde(default)]
+    #[serde(rename = "pin_dir", default)]
     pin_dir: Option<PathBuf>,
 }
 
@@ -267,6 +268,11 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn each_lock_is_read_and_written_as_it_stands() {
+        crate::store::golden::LOCK.check::<Record>(&[]);
+    }
 
     /// A place for the folder of locks.
     fn place() -> (tempfile::TempDir, PathBuf) {

@@ -16,11 +16,9 @@ use redb::{
 };
 
 use super::reopening::Reopening;
+use super::schema::FACTS;
 use super::writer::{Rows, WriteError, Writer};
 use super::{OpenError, create_directory, look_aside, open_backend, open_file};
-
-/// The version of the rows' layout.
-const SCHEMA: u64 = 1;
 
 /// Memory for redb's page cache, octets.
 const CACHE_OCTETS: usize = 16 * 1024 * 1024;
@@ -106,14 +104,14 @@ impl FactsDb {
     /// Opens or creates the file in `state_dir`.
     pub fn open(state_dir: &Path) -> Result<Self, OpenError> {
         create_directory(state_dir)?;
-        Self::start(state_dir.join(FILE_NAME), |path| open_file(path, SCHEMA, CACHE_OCTETS))
+        Self::start(state_dir.join(FILE_NAME), |path| open_file(path, FACTS, CACHE_OCTETS))
     }
 
     /// The same on what `backend` gives each time; the name is for messages.
     pub fn open_on<B: StorageBackend>(
         backend: impl Fn() -> B + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
-        Self::start(PathBuf::from(FILE_NAME), move |path| open_backend(path, backend(), SCHEMA, CACHE_OCTETS))
+        Self::start(PathBuf::from(FILE_NAME), move |path| open_backend(path, backend(), FACTS, CACHE_OCTETS))
     }
 
     fn start(

@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use mailguard_core::mail::QueueId;
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, TableHandle};
 use serde::{Deserialize, Serialize};
 
 use super::body::BodyDirectory;
 use super::record::{DamagedRecord, MessageRecord, QuarantineRecord, StoredBody};
-use super::spool_db::{BODIES_NAME, CACHE_OCTETS, FILE_NAME, SCHEMA};
+use super::rows::is_spool_table;
+use super::schema::SPOOL;
+use super::spool_db::{BODIES_NAME, CACHE_OCTETS, FILE_NAME};
 use super::stock::Stock;
 use super::view::View;
 use super::{OpenError, open_file, sync_directory};
@@ -223,7 +225,7 @@ impl Opened {
         let path = directory.join(FILE_NAME);
         // Opening one that isn't there would make it.
         fs::metadata(&path).map_err(|e| OpenError::io(&path, e))?;
-        let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
+        let database = open_file(&path, SPOOL, CACHE_OCTETS)?;
         let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
         let files = body_files(&bodies).map_err(|e| OpenError::io(&directory.join(BODIES_NAME), e))?;
         Ok(Self { database, files, path })
@@ -250,8 +252,9 @@ impl Opened {
 
     /// Whether no start has come so far as to make the tables.
     fn is_new(&self) -> bool {
-        let tables = || Ok(self.database.begin_read()?.list_tables()?.count());
-        guarded(&self.path, tables).is_ok_and(|count| count <= 1)
+        let begun =
+            || Ok(self.database.begin_read()?.list_tables()?.any(|table| is_spool_table(table.name())));
+        guarded(&self.path, begun).is_ok_and(|begun| !begun)
     }
 
     fn known(&self, view: &View, id: QueueId, problems: &mut Vec<String>) -> Known {
@@ -359,7 +362,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 fn guarded<T>(path: &Path, look: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, OpenError> {
     match catch_unwind(AssertUnwindSafe(look)) {
         Ok(outcome) => outcome.map_err(|error| OpenError::redb(path, error)),
-        Err(_) => Err(OpenError::Damaged { path: path.to_owned(), cause: "redb can't read it".to_owned() }),
+        Err(_) => Err(OpenError::damaged(path, "redb can't read it")),
     }
 }
 

@@ -9,6 +9,8 @@ pub mod body;
 pub mod facts;
 mod reopening;
 mod files;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod inspect;
 pub mod intake;
 #[cfg(test)]
@@ -16,6 +18,7 @@ pub(crate) mod lossy;
 pub mod record;
 pub mod recover;
 pub mod rows;
+pub mod schema;
 pub mod spool_db;
 pub mod stock;
 pub mod view;
@@ -27,13 +30,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Builder, Database, StorageBackend};
 
-/// Where each database keeps its schema version, under [`SCHEMA_KEY`].
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-
-/// The key of the schema version.
-const SCHEMA_KEY: &str = "schema";
+use schema::Format;
 
 /// Why a database can't be used. Every text names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -66,17 +65,30 @@ pub enum OpenError {
         /// What is wrong with it.
         cause: String,
     },
-    /// Written by another version.
+    /// A later version of mailguard wrote it.
     #[error(
-        "{path}: has schema version {found}, this version of mailguard reads {expected}: run the version that wrote it, or move the file away"
+        "{path}: a newer mailguard wrote it: its stored format is version {found}, and this one (mailguard {}) reads versions up to \
+         {expected}: install the version that wrote it, or a newer one; nothing in the file was changed",
+        env!("CARGO_PKG_VERSION")
     )]
-    Schema {
+    Newer {
         /// Which file.
         path: PathBuf,
         /// What the file says.
         found: u64,
-        /// What we read.
+        /// What we write.
         expected: u64,
+    },
+    /// Whole, and not as this version has it.
+    #[error(
+        "{path}: another version of mailguard wrote it ({cause}): install the version that wrote it, or a newer one; no row in it was \
+         changed"
+    )]
+    OtherVersion {
+        /// Which file.
+        path: PathBuf,
+        /// What differs.
+        cause: String,
     },
 }
 
@@ -84,6 +96,10 @@ impl OpenError {
     /// An error of the operating system about `path`.
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
+    }
+
+    fn damaged(path: &Path, cause: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), cause: cause.into() }
     }
 
     /// What redb says of the file at `path`.
@@ -98,8 +114,25 @@ impl OpenError {
                 Self::io(path, source)
             }
             redb::Error::DatabaseAlreadyOpen => Self::InUse { path: path.to_owned() },
-            other => Self::Damaged { path: path.to_owned(), cause: other.to_string() },
+            other if is_of_another_version(&other) => {
+                Self::OtherVersion { path: path.to_owned(), cause: other.to_string() }
+            }
+            other => Self::damaged(path, other.to_string()),
         }
+    }
+}
+
+/// Whether redb found everything in order, but not as we have it: a table of other types, a file as another redb writes it.
+fn is_of_another_version(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::LockProtocolMismatch => true,
+        // Newer than ours; there is no word of its own for it.
+        redb::Error::Corrupted(cause) => cause.starts_with("Expected file format version"),
+        _ => false,
     }
 }
 
@@ -128,10 +161,13 @@ async fn look_aside<T: Send + 'static>(
     }
 }
 
-/// Opens or creates the database file at `path`, for our eyes only.
-pub fn open_file(path: &Path, schema: u64, cache_octets: usize) -> Result<Database, OpenError> {
+/// Opens or creates the database file at `path`, for our eyes only, and brings it up to our version.
+pub(crate) fn open_file(path: &Path, format: Format, cache_octets: usize) -> Result<Database, OpenError> {
     let io = |e| OpenError::io(path, e);
     let fresh = !fs::exists(path).map_err(io)?;
+    if !fresh {
+        format.refuse_newer(path)?;
+    }
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -141,18 +177,18 @@ pub fn open_file(path: &Path, schema: u64, cache_octets: usize) -> Result<Databa
         .open(path)
         .map_err(io)?;
     let backend = FileBackend::new(file).map_err(|e| OpenError::redb(path, e))?;
-    let database = open_backend(path, backend, schema, cache_octets)?;
+    let database = open_backend(path, backend, format, cache_octets)?;
     if fresh && let Some(parent) = path.parent() {
         sync_directory(parent).map_err(|e| OpenError::io(parent, e))?;
     }
     Ok(database)
 }
 
-/// Opens or creates a database on `backend` and checks its schema version; `path` is for messages only.
-pub fn open_backend(
+/// Opens or creates a database on `backend` and brings it up to our version; `path` is for messages only.
+pub(crate) fn open_backend(
     path: &Path,
     backend: impl StorageBackend,
-    schema: u64,
+    format: Format,
     cache_octets: usize,
 ) -> Result<Database, OpenError> {
     let name = path.display().to_string();
@@ -161,29 +197,10 @@ pub fn open_backend(
         tracing::warn!(store = name, progress = session.progress(), "checking after an unclean end");
     });
     // redb panics on some damaged files; an administrator needs the file's name instead.
-    let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
-        let database = builder.create_with_backend(backend).map_err(redb::Error::from)?;
-        let found = schema_of(&database, schema)?;
-        Ok((database, found))
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = builder.create_with_backend(backend).map_err(|e| OpenError::redb(path, e))?;
+        format.bring_up(path, &database)?;
+        Ok(database)
     }));
-    match opened {
-        Ok(Ok((database, found))) if found == schema => Ok(database),
-        Ok(Ok((_, found))) => Err(OpenError::Schema { path: path.to_owned(), found, expected: schema }),
-        Ok(Err(error)) => Err(OpenError::redb(path, error)),
-        Err(_) => Err(OpenError::Damaged { path: path.to_owned(), cause: "redb can't read it".to_owned() }),
-    }
-}
-
-/// The schema version in the database; a new one gets `schema`.
-fn schema_of(database: &Database, schema: u64) -> Result<u64, redb::Error> {
-    let reading = database.begin_read()?;
-    match reading.open_table(META) {
-        Ok(meta) => return Ok(meta.get(SCHEMA_KEY)?.map_or(0, |row| row.value())),
-        Err(redb::TableError::TableDoesNotExist(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let transaction = database.begin_write()?;
-    transaction.open_table(META)?.insert(SCHEMA_KEY, schema)?;
-    transaction.commit()?;
-    Ok(schema)
+    opened.unwrap_or_else(|_| Err(OpenError::damaged(path, "redb can't read it")))
 }

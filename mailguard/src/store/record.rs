@@ -19,37 +19,46 @@ use super::body::Body;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageRecord {
     /// Who brought it.
+    #[serde(rename = "origin")]
     pub origin: Origin,
     /// As the session took it.
+    #[serde(rename = "envelope")]
     pub envelope: Envelope,
     /// When the session took it.
+    #[serde(rename = "received_at")]
     pub received_at: UnixTime,
     /// Where the octets are.
+    #[serde(rename = "body")]
     pub body: StoredBody,
     /// One a recipient, in the envelope's order.
+    #[serde(rename = "states")]
     pub states: Vec<RecipientState>,
     /// Who has got a copy, or gets one: recipients that nobody else knows of.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "copied", default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<Mailbox>,
     /// An administrator wants no attempt made.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "held", default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
 }
 
 /// Where a body is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum StoredBody {
     /// In the table of bodies, under the message's id.
+    #[serde(rename = "row")]
     Row {
         /// Its length.
+        #[serde(rename = "octets")]
         octets: u64,
     },
     /// In a file of its own.
+    #[serde(rename = "file")]
     File {
         /// Names the file; not the message's id.
+        #[serde(rename = "number")]
         number: u64,
         /// Its length.
+        #[serde(rename = "octets")]
         octets: u64,
     },
 }
@@ -73,11 +82,12 @@ impl StoredBody {
 
 /// How far one recipient is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum RecipientState {
     /// Waits for an attempt.
+    #[serde(rename = "queued")]
     Queued(Queued),
     /// Nothing more is done.
+    #[serde(rename = "ended")]
     Ended(Ending),
 }
 
@@ -85,18 +95,22 @@ pub enum RecipientState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queued {
     /// Goes here and not to the forward-path of the envelope.
+    #[serde(rename = "redirected_to")]
     pub redirected_to: Option<Mailbox>,
     /// Attempts so far.
+    #[serde(rename = "attempts")]
     pub attempts: u32,
     /// Not before.
+    #[serde(rename = "next_attempt")]
     pub next_attempt: UnixTime,
     /// What the last attempt came to.
+    #[serde(rename = "last")]
     pub last: Option<Report>,
     /// The sender was told of the delay.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "warned", default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
     /// The address is ours, not one that the client gave: the server that it had dialled has nothing to do with it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "ours", default, skip_serializing_if = "std::ops::Not::not")]
     pub ours: bool,
 }
 
@@ -110,17 +124,21 @@ impl Queued {
 
 /// Why nothing more is done for a recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// The next hop has it.
+    #[serde(rename = "delivered")]
     Delivered,
     /// It could not be delivered; the sender was told, or there was nobody to tell.
+    #[serde(rename = "failed")]
     Failed(Report),
     /// The quarantine has it.
+    #[serde(rename = "quarantined")]
     Quarantined,
     /// Redirected to an address that gets the message for an earlier recipient already.
+    #[serde(rename = "merged")]
     Merged,
     /// The configuration says drop.
+    #[serde(rename = "discarded")]
     Discarded,
 }
 
@@ -216,17 +234,22 @@ pub fn first_states(dispositions: &[Disposition], now: UnixTime) -> Vec<Recipien
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineRecord {
     /// Who brought it.
+    #[serde(rename = "origin")]
     pub origin: Origin,
     /// As the session took it, with the withheld recipients only.
+    #[serde(rename = "envelope")]
     pub envelope: Envelope,
     /// When the session took it.
+    #[serde(rename = "received_at")]
     pub received_at: UnixTime,
     /// Where the octets are.
+    #[serde(rename = "body")]
     pub body: StoredBody,
     /// One a recipient, in the envelope's order.
+    #[serde(rename = "withheld")]
     pub withheld: Vec<Withheld>,
     /// Who has got a copy.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "copied", default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<Mailbox>,
 }
 
@@ -234,18 +257,21 @@ pub struct QuarantineRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {
     /// Why.
+    #[serde(rename = "reason")]
     pub reason: Reason,
     /// Since when.
+    #[serde(rename = "since")]
     pub since: UnixTime,
 }
 
 /// The reasons to withhold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// Something was found in it.
+    #[serde(rename = "threat")]
     Threat(Threat),
     /// It can't be delivered, and nobody is to be told by mail.
+    #[serde(rename = "undeliverable")]
     Undeliverable(Report),
 }
 
@@ -287,10 +313,13 @@ impl QuarantineRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedRecord {
     /// What is wrong and what to do.
+    #[serde(rename = "cause")]
     pub cause: String,
     /// The table it stood in.
+    #[serde(rename = "table")]
     pub table: DamagedTable,
     /// The row as it was.
+    #[serde(rename = "row")]
     pub row: String,
 }
 
@@ -318,12 +347,13 @@ impl DamagedRecord {
     }
 }
 
-/// Where a damaged row stood.
+/// Where a damaged row stood. The number is part of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum DamagedTable {
     /// Messages that wait.
-    Messages,
+    #[serde(rename = "messages")]
+    Messages = 0,
     /// The quarantine.
-    Quarantine,
+    #[serde(rename = "quarantine")]
+    Quarantine = 1,
 }

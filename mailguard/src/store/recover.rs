@@ -2,21 +2,22 @@
 //! and body files that no row names are moved into a folder of their own. None is removed but those that were never acknowledged.
 //!
 //! Normally there is nothing to put aside: rows are transactional, files are on disk before their rows. It is for
-//! disks that lied and hands that slipped. A row that was put aside for its missing file comes back by itself
-//! when the file does.
+//! disks that lied and hands that slipped, and for rows of another version, which aren't damaged. A row that was put aside comes
+//! back by itself when its missing file does, or a version that can read it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use mailguard_core::mail::{QueueId, UnixTime};
-use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::OpenError;
 use super::body::BodyDirectory;
 use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
-use super::rows::{BODIES, DAMAGED, MESSAGES, PAUSED, QUARANTINE, RECORD_OCTETS};
+use super::rows::{BODIES, DAMAGED, MESSAGES, PAUSED, QUARANTINE, RECORD_OCTETS, spool_tables};
+use super::schema::UnreadableRow;
 use super::stock::Stock;
 
 /// What was found at the start.
@@ -108,7 +109,10 @@ impl Search {
 
     /// Whether anything was written.
     fn tables(&mut self, transaction: &WriteTransaction) -> Result<bool, redb::Error> {
-        let fresh = transaction.list_tables()?.count() < 6;
+        let there: HashSet<String> =
+            transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
+        // Opening makes those that aren't there.
+        let fresh = spool_tables().iter().any(|name| !there.contains(*name));
         transaction.open_table(BODIES)?;
         for row in transaction.open_table(PAUSED)?.iter()? {
             self.recovered.paused.push(row?.0.value().to_owned());
@@ -136,7 +140,7 @@ impl Search {
         Ok(changed)
     }
 
-    /// Moves rows back whose missing file has been restored.
+    /// Moves rows back that can be used again: the missing file is there, or this version can read what an older one couldn't.
     fn bring_back(
         &self,
         transaction: &WriteTransaction,
@@ -158,7 +162,7 @@ impl Search {
             };
             transaction.open_table(table)?.insert(id, record.row.as_bytes())?;
             damaged.remove(key)?;
-            tracing::info!(id = %QueueId(*id), "the body is back: the message is used again");
+            tracing::info!(id = %QueueId(*id), "a message that was kept aside is used again");
         }
         Ok(!back.is_empty())
     }
@@ -182,7 +186,7 @@ impl Search {
                     if let Ok(Named { body }) = serde_json::from_slice(value.value()) {
                         self.name(body);
                     }
-                    format!("the row can't be read: {error}")
+                    unreadable_cause(&UnreadableRow::of(value.value(), &error))
                 }
                 Ok(record) if !self.is_there(record.body()) => {
                     self.name(record.body());
@@ -218,6 +222,18 @@ impl Search {
                 self.files.get(&number).or_else(|| self.lost.get(&number)) == Some(&octets)
             }
         }
+    }
+}
+
+fn unreadable_cause(why: &UnreadableRow) -> String {
+    match why {
+        UnreadableRow::OtherVersion(_) => {
+            format!(
+                "{why}: it is kept as it is and used again once that version, or a newer one, is started; mailguard store export \
+                 writes it out"
+            )
+        }
+        UnreadableRow::Damaged(_) => format!("the row can't be read: {why}"),
     }
 }
 

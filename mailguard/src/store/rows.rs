@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use mailguard_core::mail::{Envelope, Mailbox, QueueId, Recipient, UnixTime};
-use redb::{ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, StorageError, Table, TableDefinition, TableHandle, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,6 +30,16 @@ pub(super) const DAMAGED: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinitio
 
 /// Destinations at which no attempts are made, as [`mailguard_core::destination`] writes them ▶ 0.
 pub(super) const PAUSED: TableDefinition<'_, &str, u64> = TableDefinition::new("paused");
+
+/// The names of all these tables.
+pub(super) fn spool_tables() -> [&'static str; 5] {
+    [MESSAGES.name(), BODIES.name(), QUARANTINE.name(), DAMAGED.name(), PAUSED.name()]
+}
+
+/// Whether a table of this name is one of them.
+pub(super) fn is_spool_table(name: &str) -> bool {
+    spool_tables().contains(&name)
+}
 
 /// What a record adds to the octets of a body, roughly.
 pub(super) const RECORD_OCTETS: u64 = 1024;

@@ -19,15 +19,13 @@ use super::intake::Intake;
 use super::record::{MessageRecord, QuarantineRecord, StoredBody};
 use super::recover::{Recovered, recover};
 use super::rows::{Answer, Job, SpoolRows};
+use super::schema::SPOOL;
 use super::stock::{SharedStock, Stock};
 use super::view::View;
 use super::writer::{WriteError, Writer};
 use super::{OpenError, create_directory, look_aside, open_file};
 #[cfg(test)]
 use super::{files::Files, open_backend};
-
-/// The version of the rows' layout.
-pub(super) const SCHEMA: u64 = 1;
 
 /// Memory for redb's page cache, octets.
 pub(super) const CACHE_OCTETS: usize = 64 * 1024 * 1024;
@@ -94,7 +92,7 @@ impl SpoolDb {
         create_directory(directory)?;
         create_directory(&directory.join(BODIES_NAME))?;
         let path = directory.join(FILE_NAME);
-        let database = open_file(&path, SCHEMA, CACHE_OCTETS)?;
+        let database = open_file(&path, SPOOL, CACHE_OCTETS)?;
         let bodies = BodyDirectory::new(directory.join(BODIES_NAME));
         Self::start(directory, database, bodies, QUICK_REPAIR_OCTETS)
     }
@@ -109,7 +107,7 @@ impl SpoolDb {
         quick_repair_octets: u64,
     ) -> Result<(Self, Recovered), OpenError> {
         create_directory(&directory.join(BODIES_NAME))?;
-        let database = open_backend(&directory.join(FILE_NAME), backend, SCHEMA, CACHE_OCTETS)?;
+        let database = open_backend(&directory.join(FILE_NAME), backend, SPOOL, CACHE_OCTETS)?;
         let bodies = BodyDirectory::on(directory.join(BODIES_NAME), files);
         Self::start(directory, database, bodies, quick_repair_octets)
     }

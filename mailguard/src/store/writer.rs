@@ -291,6 +291,7 @@ mod tests {
     use super::*;
     use crate::store::lossy::{EIO, ENOSPC, LossyDisk};
     use crate::store::open_backend;
+    use crate::store::schema::FACTS;
 
     const NUMBERS: TableDefinition<'_, u64, u64> = TableDefinition::new("numbers");
     const AT_ONCE: Duration = Duration::ZERO;
@@ -327,7 +328,7 @@ mod tests {
     }
 
     fn open(disk: &LossyDisk) -> Arc<Database> {
-        Arc::new(open_backend("test.redb".as_ref(), disk.backend(), 1, 1 << 20).unwrap())
+        Arc::new(open_backend("test.redb".as_ref(), disk.backend(), FACTS, 1 << 20).unwrap())
     }
 
     fn stored(database: &Database) -> Vec<u64> {

@@ -114,15 +114,18 @@ impl Zone {
 
 /// How far a zone's clients are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum ZoneKind {
     /// The uplink: nobody is trusted.
+    #[serde(rename = "red")]
     Red,
     /// The local network.
+    #[serde(rename = "green")]
     Green,
     /// Servers.
+    #[serde(rename = "orange")]
     Orange,
     /// Wireless and guests.
+    #[serde(rename = "blue")]
     Blue,
 }
 

@@ -175,11 +175,12 @@ pub struct MailRoute {
 
 /// A server of an incoming domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum MailServer {
     /// Connected to as it stands.
+    #[serde(rename = "address")]
     Address(SocketAddr),
     /// Looked up, A and AAAA, not MX; this port.
+    #[serde(rename = "host")]
     Host(Domain, u16),
 }
 

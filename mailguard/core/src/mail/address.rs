@@ -214,8 +214,10 @@ impl From<Mailbox> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReversePath {
     /// `<>`: a notification that must never be answered with another.
+    #[serde(rename = "Null")]
     Null,
     /// A sender.
+    #[serde(rename = "Mailbox")]
     Mailbox(Mailbox),
 }
 
@@ -243,8 +245,10 @@ impl fmt::Display for ReversePath {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ForwardPath {
     /// `<postmaster>` without a domain (RFC 5321 §4.5.1).
+    #[serde(rename = "Postmaster")]
     Postmaster,
     /// A recipient.
+    #[serde(rename = "Mailbox")]
     Mailbox(Mailbox),
 }
 

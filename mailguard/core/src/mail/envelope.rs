@@ -8,16 +8,22 @@ use super::address::{ForwardPath, ReversePath};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// MAIL FROM.
+    #[serde(rename = "reverse_path")]
     pub reverse_path: ReversePath,
     /// RCPT TO, in the order given; never empty once data begin.
+    #[serde(rename = "recipients")]
     pub recipients: Vec<Recipient>,
     /// BODY= (RFC 6152).
+    #[serde(rename = "body")]
     pub body: BodyType,
     /// SMTPUTF8 was given (RFC 6531).
+    #[serde(rename = "smtputf8")]
     pub smtputf8: bool,
     /// RET= (RFC 3461 §4.3).
+    #[serde(rename = "dsn_return")]
     pub dsn_return: Option<DsnReturn>,
     /// ENVID=, as it stands on the wire in xtext (RFC 3461 §4.4).
+    #[serde(rename = "envelope_id")]
     pub envelope_id: Option<String>,
 }
 
@@ -25,10 +31,13 @@ pub struct Envelope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
     /// The address.
+    #[serde(rename = "forward_path")]
     pub forward_path: ForwardPath,
     /// NOTIFY=; absent means on failure, and on delay as we choose (RFC 3461 §4.1).
+    #[serde(rename = "notify")]
     pub notify: Option<Notify>,
     /// ORCPT=, as it stands on the wire: `addr-type;xtext` (RFC 3461 §4.2).
+    #[serde(rename = "original_recipient")]
     pub original_recipient: Option<String>,
 }
 
@@ -44,8 +53,10 @@ impl Recipient {
 pub enum BodyType {
     /// 7BIT, also when nothing was said.
     #[default]
+    #[serde(rename = "SevenBit")]
     SevenBit,
     /// 8BITMIME.
+    #[serde(rename = "EightBitMime")]
     EightBitMime,
 }
 
@@ -53,8 +64,10 @@ pub enum BodyType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DsnReturn {
     /// The whole message.
+    #[serde(rename = "Full")]
     Full,
     /// Its header only.
+    #[serde(rename = "Headers")]
     Headers,
 }
 
@@ -62,10 +75,13 @@ pub enum DsnReturn {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notify {
     /// SUCCESS
+    #[serde(rename = "success")]
     pub success: bool,
     /// FAILURE
+    #[serde(rename = "failure")]
     pub failure: bool,
     /// DELAY
+    #[serde(rename = "delay")]
     pub delay: bool,
 }
 

@@ -48,8 +48,10 @@ pub type Moment = Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Family {
     /// A records.
+    #[serde(rename = "V4")]
     V4,
     /// AAAA records.
+    #[serde(rename = "V6")]
     V6,
 }
 
@@ -66,8 +68,10 @@ impl Family {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Question {
     /// The name, in its ASCII form.
+    #[serde(rename = "name")]
     pub name: String,
     /// Which of its addresses.
+    #[serde(rename = "family")]
     pub family: Family,
 }
 
@@ -142,10 +146,13 @@ pub struct NameStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     /// What was asked.
+    #[serde(rename = "question")]
     pub question: Question,
     /// What was answered.
+    #[serde(rename = "addresses")]
     pub addresses: Vec<IpAddr>,
     /// How long it holds, seconds since the machine was started.
+    #[serde(rename = "until")]
     pub until: u64,
 }
 

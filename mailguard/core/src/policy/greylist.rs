@@ -114,10 +114,13 @@ fn without_signature(local_part: &str) -> &str {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The first attempt: what the delay counts from.
+    #[serde(rename = "first")]
     pub first: UnixTime,
     /// When it first came through, if it has.
+    #[serde(rename = "passed")]
     pub passed: Option<UnixTime>,
     /// When it last came through; as `first` while it hasn't.
+    #[serde(rename = "last")]
     pub last: UnixTime,
 }
 
@@ -149,8 +152,10 @@ impl Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownClient {
     /// When its first triplet came through.
+    #[serde(rename = "passed")]
     pub passed: UnixTime,
     /// When one last did.
+    #[serde(rename = "last")]
     pub last: UnixTime,
 }
 

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnhancedStatus {
     /// 2 success, 4 persistent transient failure, 5 permanent failure.
+    #[serde(rename = "class")]
     pub class: u8,
     /// What it is about: 1 addressing, 2 mailbox, 3 mail system, 4 network, 5 protocol, 6 content, 7 policy.
+    #[serde(rename = "subject")]
     pub subject: u16,
     /// The precise condition.
+    #[serde(rename = "detail")]
     pub detail: u16,
 }
 

@@ -114,10 +114,13 @@ impl fmt::Display for ReplyCode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// The three digits.
+    #[serde(rename = "code")]
     pub code: ReplyCode,
     /// The enhanced status code that every line repeats.
+    #[serde(rename = "status")]
     pub status: Option<EnhancedStatus>,
     /// The text lines without codes; at least one.
+    #[serde(rename = "lines")]
     pub lines: Vec<String>,
 }
 

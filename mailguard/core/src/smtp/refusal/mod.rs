@@ -12,69 +12,95 @@ use crate::language::{ENGLISH, Wording};
 
 /// A reason not to take a command, a recipient or a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// The client stands on `access.blacklist_clients`.
+    #[serde(rename = "client-listed")]
     ClientListed,
     /// The reverse-path stands on `access.blacklist_senders`.
+    #[serde(rename = "sender-listed")]
     SenderListed,
     /// The forward-path stands on `access.blacklist_recipients`.
+    #[serde(rename = "recipient-listed")]
     RecipientListed,
     /// A client of a red zone may send to incoming domains only.
+    #[serde(rename = "relay-denied")]
     RelayDenied,
     /// MAIL before HELO or EHLO.
+    #[serde(rename = "helo-required")]
     HeloRequired,
     /// What the client called itself is no host name and no address literal.
+    #[serde(rename = "helo-invalid")]
     HeloInvalid,
     /// What the client called itself is no fully qualified name.
+    #[serde(rename = "helo-not-qualified")]
     HeloNotQualified,
     /// Something is wrong with the reverse-path's domain.
+    #[serde(rename = "sender-domain")]
     SenderDomain(DomainFault),
     /// Something is wrong with the forward-path's domain.
+    #[serde(rename = "recipient-domain")]
     RecipientDomain(DomainFault),
     /// Its server refuses the recipient for good.
+    #[serde(rename = "recipient-unknown")]
     RecipientUnknown,
     /// Nobody can tell now whether its server takes the recipient.
+    #[serde(rename = "recipient-unverified")]
     RecipientUnverified,
     /// Client or sender stands on this DNS block list.
+    #[serde(rename = "block-listed")]
     BlockListed(String),
     /// Not seen before: to be tried again in so many seconds.
+    #[serde(rename = "greylisted")]
     Greylisted(u64),
     /// The message is, or says it is, larger than this many octets.
+    #[serde(rename = "too-large")]
     TooLarge(u64),
     /// The header is larger than this many octets.
+    #[serde(rename = "header-too-large")]
     HeaderTooLarge(usize),
     /// One transaction holds more recipients than this.
+    #[serde(rename = "too-many-recipients")]
     TooManyRecipients(usize),
     /// More Received fields than a path without a loop has.
+    #[serde(rename = "mail-loop")]
     MailLoop,
     /// A bare CR or LF in the data of a red zone's client.
+    #[serde(rename = "bare-line-end")]
     BareLineEnd,
     /// A NUL in the data of a red zone's client.
+    #[serde(rename = "nul")]
     Nul,
     /// The disk is full, or too full to promise anything.
+    #[serde(rename = "storage-full")]
     StorageFull,
     /// The store failed; nothing was taken.
+    #[serde(rename = "storage-failed")]
     StorageFailed,
     /// The quarantine reached `quarantine.max_size`.
+    #[serde(rename = "quarantine-full")]
     QuarantineFull,
     /// A content check could not be made, and the configuration says to wait.
+    #[serde(rename = "scanner-failed")]
     ScannerFailed,
     /// The message could not be taken apart within the limits of memory right now.
+    #[serde(rename = "busy")]
     Busy,
 }
 
 /// What can be wrong with a domain that mail comes from or goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum DomainFault {
     /// It is no fully qualified name.
+    #[serde(rename = "not-qualified")]
     NotQualified,
     /// It has neither a mail exchanger nor an address.
+    #[serde(rename = "unknown")]
     Unknown,
     /// It says that it takes no mail (RFC 7505).
+    #[serde(rename = "null-mx")]
     NullMx,
     /// Nobody can tell now.
+    #[serde(rename = "unavailable")]
     Unavailable,
 }
 
