@@ -90,7 +90,9 @@ impl<S: Services> Transactions<S> {
 
     /// What STARTTLS needs, where it is offered.
     pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.services.tls()
+        // Under a stranger's address one of our own making would turn away every client that verifies it.
+        let has_name = self.peer.destination_is_ours || self.config.server.tls.is_some();
+        self.services.tls().filter(|_| has_name)
     }
 
     /// The kind of the client's zone.

@@ -1,6 +1,6 @@
 //! STARTTLS and AUTH (RFC 3207, RFC 4954), with a real client of TLS.
 
-use mailguard_core::config::model::{ImapAuth, ImapTls, SmarthostAddress};
+use mailguard_core::config::model::{ImapAuth, ImapTls, SmarthostAddress, TlsIdentity};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -40,6 +40,25 @@ async fn start_tls(client: &mut Client, ahead: &str) {
     client.play("S: 250-SMTPUTF8\nS: 250 STARTTLS").await;
     client.stream.get_mut().write_all(format!("STARTTLS\r\n{ahead}").as_bytes()).await.unwrap();
     client.play("S: 220 2.0.0 Ready to start TLS").await;
+}
+
+#[tokio::test]
+async fn nobody_who_dialled_another_server_is_offered_a_certificate_of_our_own_making() {
+    let (mut server, pem) = server_of(0, false);
+    server.dials_us = false;
+    let mut client = server.connect(b"").await;
+    client
+        .play(&format!("S: 220 mailguard.test ESMTP\nC: EHLO client.test\n{OFFERS}\nS: 250 SMTPUTF8"))
+        .await;
+    client.play("C: STARTTLS\nS: 502 5.5.1 Command not implemented").await;
+
+    // One that somebody issued for this appliance is.
+    let mut config = Config::clone(&server.config);
+    config.server.tls = Some(TlsIdentity { certificates: pem.clone(), key: pem });
+    server.config = config.into();
+    let mut client = server.connect(b"").await;
+    client.play(&format!("S: 220 mailguard.test ESMTP\nC: EHLO client.test\n{OFFERS}")).await;
+    client.play("S: 250-SMTPUTF8\nS: 250 STARTTLS").await;
 }
 
 async fn handshake(client: Client, pem: &str) -> Encrypted {

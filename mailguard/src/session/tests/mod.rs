@@ -137,6 +137,8 @@ struct Running {
     house: Arc<House>,
     limits: Arc<Limits>,
     zone: usize,
+    /// Clients dial an address of ours, not a server's.
+    dials_us: bool,
     stop: watch::Sender<bool>,
     /// Where clients seem to come from; nothing: where they do.
     seen_as: Option<IpAddr>,
@@ -181,7 +183,16 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
     let config = Arc::new(config);
     house.config = Mutex::new(config.clone());
     let stop = watch::Sender::new(false);
-    Running { config, house: house.into(), limits: Arc::default(), zone, stop, seen_as: None, directory }
+    Running {
+        config,
+        house: house.into(),
+        limits: Arc::default(),
+        zone,
+        dials_us: true,
+        stop,
+        seen_as: None,
+        directory,
+    }
 }
 
 impl Running {
@@ -199,7 +210,7 @@ impl Running {
             // Not a matter of time: it is there when this returns.
             accepted.readable().await.unwrap();
         }
-        let peer = Peer { client, destination, destination_is_ours: true, zone: self.zone };
+        let peer = Peer { client, destination, destination_is_ours: self.dials_us, zone: self.zone };
         let context = SessionContext {
             config: self.config.clone(),
             services: self.house.clone(),
