@@ -12,6 +12,11 @@ use mailguard::names;
 use mailguard::runtime::{self, RunError, mail, supervisor, trial};
 use mailguard::store::inspect::{self, Exported, Inspection};
 use mailguard_core::config::Config;
+use mimalloc::MiMalloc;
+
+/// Of all processes. The C library's keeps what large messages took, for good (docs/adr/0024).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 struct Program;
 

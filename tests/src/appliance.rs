@@ -2,12 +2,14 @@
 //! removed without a trace when dropped.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,8 +21,11 @@ const MAIL_USER: &str = "nobody";
 /// A mailguard, running or stopped.
 pub struct Appliance<'a> {
     place: Place<'a>,
+    program: PathBuf,
     folder: TempDir,
     pin_dir: PathBuf,
+    /// Where the log goes, if not to a file.
+    log: Option<File>,
     process: Option<Process>,
 }
 
@@ -51,9 +56,20 @@ impl<'a> Appliance<'a> {
         let folder = open_folder("mailguard-")?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pin_dir = PathBuf::from(format!("/sys/fs/bpf/mailguard-{}-{number}", std::process::id()));
-        let appliance = Self { place, folder, pin_dir, process: None };
+        let appliance = Self { place, program: program(), folder, pin_dir, log: None, process: None };
         appliance.write_config(config)?;
         Ok(appliance)
+    }
+
+    /// Is another program than [`program`] from its next start on: one to compare with.
+    pub fn with_program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
+    }
+
+    /// Sends the log there from the next start on, and not to the file.
+    pub fn log_to(&mut self, log: impl Into<OwnedFd>) {
+        self.log = Some(File::from(log.into()));
     }
 
     /// Uses the pins of `other` from the next configuration on.
@@ -95,8 +111,11 @@ impl<'a> Appliance<'a> {
     }
 
     fn spawn(&self) -> Result<Process> {
-        let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = (self.place)(&program().to_string_lossy());
+        let log = match &self.log {
+            Some(log) => log.try_clone()?,
+            None => File::options().create(true).append(true).open(self.log_path())?,
+        };
+        let mut command = (self.place)(&self.program.to_string_lossy());
         command.arg("--config").arg(self.config()).arg("run");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(Process(command.spawn().context("can't start mailguard: cargo xtask build")?))
@@ -118,7 +137,7 @@ impl<'a> Appliance<'a> {
 
     /// Runs a command of the command line against it.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = (self.place)(&program().to_string_lossy());
+        let mut command = (self.place)(&self.program.to_string_lossy());
         command.arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null());
         command.output().context("can't start mailguard: cargo xtask build")
     }
@@ -160,6 +179,13 @@ impl<'a> Appliance<'a> {
     /// The datapath process.
     pub fn process(&self) -> Option<&Process> {
         self.process.as_ref()
+    }
+
+    /// The mail process that serves now.
+    pub fn mail_process(&self) -> Result<Pid> {
+        let status = self.json(&["status"])?;
+        let pid = status["processes"]["mail"]["pid"].as_i64().context("no mail process runs")?;
+        Ok(Pid::from_raw(i32::try_from(pid)?))
     }
 
     /// The configuration file.

@@ -39,6 +39,22 @@ pub fn of_tree(root: Pid) -> Result<Memory> {
     Ok(memory)
 }
 
+/// What one process holds resident, KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// Now.
+    pub now: u64,
+    /// At most so far.
+    pub peak: u64,
+}
+
+/// Of this process alone.
+pub fn of_process(pid: Pid) -> Result<Resident> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name| kib(&text, name).with_context(|| text.clone());
+    Ok(Resident { now: field("VmRSS:")?, peak: field("VmHWM:")? })
+}
+
 fn kib(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
@@ -51,5 +67,7 @@ mod tests {
     fn this_process_holds_something() {
         let memory = of_tree(nix::unistd::getpid()).unwrap();
         assert!(memory.proportional > 100 && memory.resident >= memory.proportional, "{memory:?}");
+        let resident = of_process(nix::unistd::getpid()).unwrap();
+        assert!(resident.now > 100 && resident.peak >= resident.now, "{resident:?}");
     }
 }

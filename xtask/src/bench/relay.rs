@@ -1,11 +1,13 @@
 //! Relayed messages a second, end to end: `smtp-source` → X → `smtp-sink` between three namespaces, where X is mailguard
-//! (everything at its default, every 250 durable), Postfix as shipped but for relay host and process limit, or nothing.
+//! (everything at its default, every 250 durable), the same without its mail log, another program of mailguard's if there is one to compare
+//! with, Postfix as shipped but for relay host and process limit, or nothing.
 //!
 //! All in one run, in an order that alternates. A rate counts from the first connection to the last message that the
 //! sink has got.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -32,49 +34,83 @@ const POSTFIX_PORT: u16 = 2526;
 /// Longest wait for the last message of a round.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
+/// What stands between client and server.
+#[derive(Clone, Copy)]
+enum Between<'a> {
+    /// What is built here, or the other program; with its mail log or without.
+    Mailguard {
+        program: Option<&'a Path>,
+        mail_log: bool,
+    },
+    Postfix,
+    Nothing,
+}
+
 /// Measures and prints the table.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(baseline: Option<&Path>) -> Result<()> {
     setup::everything()?;
     super::use_release()?;
     let topology = Topology::new()?;
     let server = |program: &str| topology.server.command(program);
-    let firewall = |program: &str| topology.firewall.command(program);
     let folder = tempfile::tempdir()?;
     let sink = SmtpSink::start(&server, folder.path(), &port25(SERVER4), false)?;
-    let contestants = ["mailguard", "postfix", "direct"];
+    let mut contestants = vec![
+        (OURS, Between::Mailguard { program: None, mail_log: true }),
+        (UNLOGGED, Between::Mailguard { program: None, mail_log: false }),
+        (POSTFIX, Between::Postfix),
+        (DIRECT, Between::Nothing),
+    ];
+    // Beside the one that it is compared with.
+    let other = baseline.map(|program| Between::Mailguard { program: Some(program), mail_log: true });
+    contestants.splice(1..1, other.map(|other| (BASELINE, other)));
     let mut rates: BTreeMap<&str, Samples> = BTreeMap::new();
     let mut shares: BTreeMap<&str, String> = BTreeMap::new();
     for round in 0..ROUNDS {
-        let mut order = contestants;
+        let mut order = contestants.clone();
         order.rotate_left(round % contestants.len());
-        for contestant in order {
-            let (rate, share) = match contestant {
-                "mailguard" => {
-                    let _appliance = Appliance::start(&firewall, &config())?;
-                    measure(&topology, &sink, &port25(SERVER4))?
-                }
-                "postfix" => {
-                    let folder = open_folder("postfix-")?;
-                    let host = FIREWALL4.to_string();
-                    let relay_host = format!("[{SERVER4}]:25");
-                    let _postfix =
-                        Postfix::relay(&firewall, folder.path(), &host, POSTFIX_PORT, &relay_host)?;
-                    measure(&topology, &sink, &format!("{FIREWALL4}:{POSTFIX_PORT}"))?
-                }
-                _ => measure(&topology, &sink, &port25(SERVER4))?,
-            };
-            println!("round {}: {contestant}: {rate:.0} messages/s", round + 1);
-            rates.entry(contestant).or_default().push(rate);
-            shares.insert(contestant, share);
+        for (name, between) in order {
+            let (rate, share) = through(&topology, &sink, between)?;
+            println!("round {}: {name}: {rate:.0} messages/s", round + 1);
+            rates.entry(name).or_default().push(rate);
+            shares.insert(name, share);
         }
     }
     print(&rates, &shares)
 }
 
-fn config() -> String {
+/// One load with this between.
+fn through(topology: &Topology, sink: &SmtpSink, between: Between<'_>) -> Result<(f64, String)> {
+    let firewall = |program: &str| topology.firewall.command(program);
+    match between {
+        Between::Mailguard { program, mail_log } => {
+            let mut appliance = Appliance::prepare(&firewall, &config(mail_log))?;
+            if let Some(program) = program {
+                appliance = appliance.with_program(program);
+            }
+            appliance.run()?;
+            measure(topology, sink, &port25(SERVER4))
+        }
+        Between::Postfix => {
+            let folder = open_folder("postfix-")?;
+            let host = FIREWALL4.to_string();
+            let relay_host = format!("[{SERVER4}]:25");
+            let _postfix = Postfix::relay(&firewall, folder.path(), &host, POSTFIX_PORT, &relay_host)?;
+            measure(topology, sink, &format!("{FIREWALL4}:{POSTFIX_PORT}"))
+        }
+        Between::Nothing => measure(topology, sink, &port25(SERVER4)),
+    }
+}
+
+const OURS: &str = "mailguard";
+const BASELINE: &str = "baseline";
+const UNLOGGED: &str = "unlogged";
+const POSTFIX: &str = "postfix";
+const DIRECT: &str = "direct";
+
+fn config(mail_log: bool) -> String {
     format!(
         "hostname = \"mailguard.example.test\"\n[[zone]]\nname = \"green\"\nkind = \"green\"\n\
-         interfaces = [\"{LAN}\"]\nmode = \"transparent\"\n[delivery]\ndefault = \"original\"\n"
+         interfaces = [\"{LAN}\"]\nmode = \"transparent\"\n[delivery]\ndefault = \"original\"\n[log]\nmail = {mail_log}\n"
     )
 }
 
@@ -152,9 +188,13 @@ fn print(rates: &BTreeMap<&str, Samples>, shares: &BTreeMap<&str, String>) -> Re
     for (name, share) in shares {
         println!("{name:<10} {share}");
     }
-    let median = |name| rates.get(name).map(Samples::median).context("every contestant has samples");
-    let (ours, postfix, direct) = (median("mailguard")?, median("postfix")?, median("direct")?);
-    println!("\nmailguard / postfix: {:.2}   (aim: at least 4)", ours / postfix);
-    println!("mailguard / direct:  {:.2}", ours / direct);
+    let of = |name| rates.get(name).context("every contestant has samples");
+    let (ours, postfix, direct) = (of(OURS)?, of(POSTFIX)?, of(DIRECT)?);
+    println!("\nmailguard / postfix: {:.2}   (aim: at least 4)", ours.median() / postfix.median());
+    println!("mailguard / direct:  {:.2}", ours.median() / direct.median());
+    println!("mailguard / without its mail log: {:.3}", ours.ratio_to(of(UNLOGGED)?));
+    if let Some(baseline) = rates.get(BASELINE) {
+        println!("mailguard / baseline: {:.3}   (aim: at least 1)", ours.ratio_to(baseline));
+    }
     Ok(())
 }
