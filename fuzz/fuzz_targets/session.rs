@@ -55,6 +55,9 @@ fuzz_target!(|input: &[u8]| {
                     server.tls_established(now);
                     assert!(server.user().is_none() && server.greeting().name().is_none());
                 }
+                Action::Judge(Question::AuthForAnother { .. }) => {
+                    server.refuse_auth(now, LoginRefused::ForAnother);
+                }
                 Action::Judge(Question::Rcpt(recipient)) => {
                     let verdict = recipient.forward_path.mailbox().map(|_| ()).ok_or(Refusal::RelayDenied);
                     server.answer_rcpt(now, verdict);

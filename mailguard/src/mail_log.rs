@@ -29,8 +29,8 @@ pub const TARGET: &str = "mail";
 /// Octets of the list of recipients in the line of a message; `mailguard trace` names them all.
 const MAX_LIST_OCTETS: usize = 640;
 
-/// The mail process's log goes on through the datapath process, which takes lines of this length; an octet becomes at most six.
-const _: () = assert!(6 * (6 * MAX_SHOWN_OCTETS + MAX_LIST_OCTETS) <= crate::runtime::MAX_LOG_LINE_OCTETS);
+/// The mail process's log goes on through the datapath process, which takes lines of a certain length.
+const _: () = assert!(crate::runtime::fits_a_log_line(6 * MAX_SHOWN_OCTETS + MAX_LIST_OCTETS));
 
 /// What one session came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,15 +97,36 @@ pub fn session(line: &SessionLine<'_>) {
     );
 }
 
-/// Sessions ended that brought nothing, so many at one time that not each has its line.
-pub fn unlisted(sessions: u64) {
-    info!(target: TARGET, id = "-", event = "unlisted-sessions", sessions);
+/// What clients that have brought nothing yet can cause a line about, as often as they like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cheap {
+    /// A session that is over.
+    Session,
+    /// A message that wasn't taken.
+    Message,
+    /// A recipient that was refused.
+    Recipient,
+    /// A login that failed.
+    Login,
+}
+
+/// So many came at one time that not each has its line.
+pub fn unlisted(what: Cheap, number: u64) {
+    match what {
+        Cheap::Session => info!(target: TARGET, id = "-", event = "unlisted-sessions", sessions = number),
+        Cheap::Message => info!(target: TARGET, id = "-", event = "unlisted-messages", messages = number),
+        Cheap::Recipient => {
+            info!(target: TARGET, id = "-", event = "unlisted-recipients", recipients = number)
+        }
+        Cheap::Login => info!(target: TARGET, id = "-", event = "unlisted-logins", logins = number),
+    }
 }
 
 /// A client wasn't let in by its name and password.
 pub fn failed_login(session: QueueId, client: IpAddr, zone: (&str, ZoneKind), user: &str, why: LoginRefused) {
     let (result, reason) = match why {
         LoginRefused::Wrong => ("refused", "wrong"),
+        LoginRefused::ForAnother => ("refused", "for-another"),
         LoginRefused::TooMany => ("refused", "too-many"),
         LoginRefused::Unavailable => ("deferred", "unavailable"),
     };
@@ -122,11 +143,8 @@ pub fn failed_login(session: QueueId, client: IpAddr, zone: (&str, ZoneKind), us
     );
 }
 
-/// A transaction ended: its message was taken or refused, and perhaps recipients before that.
+/// A transaction ended: its message was taken or refused.
 pub fn message(session: QueueId, record: &Record) {
-    for refused in &record.refused_recipients {
-        recipient(session, record, refused);
-    }
     let (result, disposition, reply) = match &record.result {
         TransactionResult::Accepted { dispositions } => ("taken", dispositions.first(), None),
         TransactionResult::Refused(reply) => (refusal(reply), None, Some(reply)),
@@ -158,7 +176,7 @@ pub fn message(session: QueueId, record: &Record) {
 }
 
 /// A recipient was refused.
-fn recipient(session: QueueId, record: &Record, refused: &RefusedRecipient) {
+pub fn recipient(session: QueueId, record: &Record, refused: &RefusedRecipient) {
     let origin = origin(&record.origin);
     info!(
         target: TARGET,

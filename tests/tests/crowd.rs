@@ -77,3 +77,24 @@ fn who_is_slow_or_silent_costs_little_and_stalls_nobody() {
     wait_until("the mail of those who are slow arrives", || sink.count() >= MESSAGES + SLOW as u64)
         .expect("it arrives");
 }
+
+#[test]
+fn too_few_open_files_are_told_with_what_to_do() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| {
+        let mut command = topology.firewall.command("prlimit");
+        command.arg("--nofile=20000").arg(program);
+        command
+    };
+    let config = format!(
+        "hostname = \"mailguard.example.test\"\n[[zone]]\nname = \"green\"\nkind = \"green\"\n\
+         interfaces = [\"{LAN}\"]\nmode = \"transparent\"\n"
+    );
+    let appliance = Appliance::start(&firewall, &config).expect("mailguard runs");
+    let told = "20000 files and sockets may be open, and at worst ";
+    let problems = appliance.json(&["status"]).expect("it answers")["problems"].to_string();
+    let doctor = appliance.cli(&["doctor"]).expect("it runs").stdout;
+    for text in [appliance.log(), problems, String::from_utf8_lossy(&doctor).into_owned()] {
+        assert!(text.contains(told) && text.contains("LimitNOFILE="), "{text}");
+    }
+}

@@ -2,6 +2,7 @@
 //! is to ban and nobody else, and the audit says who did what.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +10,7 @@ use mailguard_tests::appliance::Appliance;
 use mailguard_tests::netns::{CLIENT4, FIREWALL4, LAN, SERVER4, Topology, port25};
 use mailguard_tests::peers::dovecot::{self, Dovecot};
 use mailguard_tests::peers::smtp_sink::SmtpSink;
+use mailguard_tests::peers::smtp_source::{self, Load};
 use mailguard_tests::peers::swaks::{self, Message, Outcome};
 use mailguard_tests::peers::wait_until;
 use nix::sys::signal::Signal;
@@ -152,6 +154,66 @@ fn the_log_tells_what_the_manual_says() {
     }
 }
 
+/// Messages of one load.
+const MESSAGES: u64 = 250;
+/// Loads until the log has more to say than may wait, at most.
+const MAX_LOADS: u64 = 40;
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_mail_nor_signs_of_life() {
+    let topology = Topology::new().expect("namespaces");
+    let firewall = |program: &str| topology.firewall.command(program);
+    let talkative = config("text").replace("level = \"warn\"", "level = \"trace\"");
+    let mut appliance = Appliance::prepare(&firewall, &talkative).expect("a folder");
+    let (reader, log) = std::io::pipe().expect("a pipe");
+    appliance.log_to(log);
+    let sink = SmtpSink::start(
+        &|program| topology.server.command(program),
+        appliance.folder(),
+        &port25(SERVER4),
+        false,
+    )
+    .expect("smtp-sink runs");
+    appliance.run().expect("mailguard runs");
+    let mail = appliance.mail_process().expect("it runs");
+
+    let load = Load {
+        server: &port25(FIREWALL4),
+        helo: "client.example.test",
+        kept: true,
+        sessions: 10,
+        messages: MESSAGES,
+        octets: 100,
+        recipients: 1,
+        sender: "alice@client.example.test",
+        recipient: INSIDE,
+    };
+    let mut loads = 0;
+    let lost = |status: &serde_json::Value| status["problems"].to_string().contains("lines were left out");
+    loop {
+        smtp_source::run(&|program| topology.client.command(program), &load).expect("each is taken");
+        loads += 1;
+        wait_until("they arrive", || sink.count() >= loads * MESSAGES).expect("they do");
+        let status = appliance.json(&["status"]).expect("it answers");
+        let known = &status["processes"]["mail"];
+        assert!(known["silent_milliseconds"].as_u64().is_some_and(|silent| silent < 3_000), "{status}");
+        assert_eq!((&known["restarts"], &known["pid"]), (&0.into(), &mail.as_raw().into()), "{status}");
+        if lost(&status) {
+            break;
+        }
+        assert!(loads < MAX_LOADS, "nothing was ever lost: {status}");
+    }
+
+    // What waited comes first, then how much there isn't.
+    let gap =
+        BufReader::new(&reader).lines().map_while(Result::ok).find(|line| line.contains("the log has gaps"));
+    let gap = gap.expect("the log goes on");
+    let lines: u64 = value(&gap, "lines").parse().expect("a number");
+    assert!(gap.contains("ERROR") && lines > 0, "{gap}");
+    // Nobody reads on: it must be able to end.
+    appliance.stop().expect("it ends");
+}
+
 /// One line for each order, with who gave it.
 fn what_administrators_do_is_in_the_audit(appliance: &Appliance<'_>, id: &str) {
     let who = "uid=0 user=root pid=";
@@ -190,12 +252,15 @@ fn what_administrators_do_is_in_the_audit(appliance: &Appliance<'_>, id: &str) {
 /// By the filter that is shipped, and the real program.
 fn fail2ban_finds_whom_it_is_to_ban(appliance: &Appliance<'_>) {
     let log = appliance.folder().join("fail2ban.log");
-    fs::write(&log, appliance.log()).expect("written");
+    let another =
+        "2026-11-28T08:00:00.000001Z  INFO mail: id=1 event=login result=refused reason=for-another";
+    let another = format!("{another} client={CLIENT4} zone=green kind=green user=alice\n");
+    fs::write(&log, appliance.log() + &another).expect("written");
     let mut regex = Command::new("fail2ban-regex");
     regex.args(["-o", "<ip>"]).arg(&log).arg(file("docs/fail2ban/filter.conf"));
     let output = regex.output().expect("fail2ban-regex runs: cargo xtask setup");
     let found = String::from_utf8_lossy(&output.stdout).into_owned();
-    // Two refused messages and four logins.
+    // Two refused messages, four logins, and one for somebody else.
     let client = CLIENT4.to_string();
-    assert_eq!(found.lines().collect::<Vec<_>>(), [client.as_str(); 6], "{}", appliance.log());
+    assert_eq!(found.lines().collect::<Vec<_>>(), [client.as_str(); 7], "{}", appliance.log());
 }

@@ -1,13 +1,13 @@
 //! Texts in a line of the log, whoever wrote them: none ends a line, begins a key, or moves a cursor. Pure; which lines
 //! there are is for others to say.
 //!
-//! A line is `key=value` after `key=value`. A value of harmless ASCII stands as it is. Any other is a JSON string of ASCII, in
+//! A line of text is `key=value` after `key=value`. A value of harmless ASCII stands as it is. Any other is a JSON string of ASCII, in
 //! which '=' is escaped, too: neither a program that knows of quotes nor a pattern that doesn't finds a key in it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::mail::is_obeyed;
+use crate::mail::{is_obeyed, is_unseen};
 
 /// What is shown of a text that a stranger chose, octets: as long as an address can be (RFC 5321 §4.5.3.1).
 pub const MAX_SHOWN_OCTETS: usize = 320;
@@ -53,6 +53,25 @@ pub fn message(text: &str) -> Cow<'_, str> {
             '\n' => out.push_str(CONTINUED),
             c if is_harmless(c) => out.push(c),
             c => escape(c, &mut out),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// JSON in which every character that isn't to be obeyed, or that nobody would see, is written as its number: nothing is lost,
+/// and nothing happens where it is shown.
+pub fn json(json: &str) -> Cow<'_, str> {
+    // Line ends and the like stand between values only; within them they are written as numbers already.
+    let is_harmless = |c: char| c.is_ascii() && c != '\u{7f}' || !(is_obeyed(c) || is_unseen(c));
+    if json.chars().all(is_harmless) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        if is_harmless(c) {
+            out.push(c);
+        } else {
+            escape(c, &mut out);
         }
     }
     Cow::Owned(out)
@@ -121,6 +140,15 @@ mod tests {
         assert_eq!(
             message("no:\n2026-11-28T08:00:00Z  INFO mail: id\r\x1b[1m\u{202e}"),
             "no:\n    2026-11-28T08:00:00Z  INFO mail: id\\u000d\\u001b[1m\\u202e"
+        );
+    }
+
+    #[test]
+    fn json_stays_json_and_is_obeyed_by_nobody() {
+        assert_eq!(json("{\"a\":\"é漢😀\\n\"}\n"), "{\"a\":\"é漢😀\\n\"}\n");
+        assert_eq!(
+            json("{\"a\":\"\u{202e}\u{9b}\u{7f}\u{200b}\u{e0041}\"}\n"),
+            "{\"a\":\"\\u202e\\u009b\\u007f\\u200b\\udb40\\udc41\"}\n"
         );
     }
 

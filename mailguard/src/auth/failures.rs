@@ -79,6 +79,13 @@ impl Failures {
         }
     }
 
+    /// Counts a login that was wrong without anybody being asked; an error if the client has to wait anyway.
+    pub fn note_wrong(&self, client: IpAddr, now: Instant) -> Result<(), LoginRefused> {
+        self.begin(client, now)?;
+        self.end(client, true);
+        Ok(())
+    }
+
     fn counts(&self) -> MutexGuard<'_, HashMap<Subscriber, Count>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,6 +116,17 @@ mod tests {
         assert_eq!(failures.begin(client, start + WINDOW), Ok(()), "counted anew");
         failures.end(client, false);
         assert!(failures.counts().is_empty());
+    }
+
+    #[test]
+    fn what_was_wrong_unasked_counts_too() {
+        let failures = Failures::default();
+        let (client, now) = ("192.0.2.1".parse().unwrap(), Instant::now());
+        for _ in 0..MAX_FAILURES {
+            assert_eq!(failures.note_wrong(client, now), Ok(()));
+        }
+        assert_eq!(failures.note_wrong(client, now), Err(LoginRefused::TooMany));
+        assert_eq!(failures.begin(client, now), Err(LoginRefused::TooMany));
     }
 
     #[test]

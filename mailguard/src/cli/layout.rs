@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use mailguard_core::mail::{UnixTime, is_obeyed, is_unseen};
+use mailguard_core::log_value;
+use mailguard_core::mail::{UnixTime, is_obeyed};
 use serde::Serialize;
 
 /// Longest cell of a table, in characters; `show` and `--json` tell the rest.
@@ -72,23 +73,10 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if is_obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// JSON in which every character that isn't to be obeyed, or that nobody would see, is written as its number: nothing is lost,
-/// and nothing happens where it is shown.
+/// JSON of which nothing is obeyed where it is shown, ending in a line end.
 pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let json = serde_json::to_string_pretty(value)?;
-    let mut out = String::with_capacity(json.len() + 1);
-    for c in json.chars() {
-        // Line ends and the like stand between values only; within them they are written as numbers already.
-        if c.is_ascii() && c != '\u{7f}' || !(is_obeyed(c) || is_unseen(c)) {
-            out.push(c);
-        } else {
-            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
-                let _ = write!(out, "\\u{unit:04x}");
-            });
-        }
-    }
-    out.push('\n');
-    Ok(out)
+    Ok(format!("{}\n", log_value::json(&json)))
 }
 
 /// The same for a text of several lines, each behind `indent`.

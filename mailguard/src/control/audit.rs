@@ -18,8 +18,14 @@ pub const AUDIT: &str = "audit";
 /// What only the datapath process does, and nobody else may claim to have done.
 pub const VERBS_OF_ROOT: [&str; 4] = ["reload", "list-add", "list-remove", "ban-lift"];
 
-/// Octets of what it was done to.
-const MAX_LIST_OCTETS: usize = 2_048;
+/// Octets of a list of what it was done to.
+const MAX_LIST_OCTETS: usize = 900;
+/// Octets of everything that it was done to, and how.
+const MAX_WHAT_OCTETS: usize = 1_280;
+/// Octets of why it wasn't done; who asked is told all of it.
+const MAX_ERROR_OCTETS: usize = 960;
+
+const _: () = assert!(crate::runtime::fits_a_log_line(MAX_SHOWN_OCTETS + MAX_WHAT_OCTETS + MAX_ERROR_OCTETS));
 
 /// Something that somebody asked for. Its line comes when it is over, or when it is given up.
 #[derive(Debug)]
@@ -84,7 +90,7 @@ impl Drop for Audited {
             pid = who.pid,
             revision,
             messages = outcome.messages,
-            what = what.as_str(),
+            what = &*cut(what, MAX_WHAT_OCTETS),
             error = outcome.error.as_deref(),
         );
     }
@@ -121,7 +127,7 @@ fn outcome(result: Result<&Answer, &ControlError>) -> Outcome {
                 ErrorKind::Refused => "refused",
                 ErrorKind::Failed => "failed",
             };
-            let error = cut(message, MAX_LIST_OCTETS).into_owned();
+            let error = cut(message, MAX_ERROR_OCTETS).into_owned();
             Outcome { word, messages: None, error: Some(error) }
         }
     }

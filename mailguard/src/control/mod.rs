@@ -24,6 +24,9 @@ pub use signpost::{Signpost, signposted};
 
 use std::path::{Path, PathBuf};
 
+/// How a problem of `status` begins that lies in the machine around mailguard: `doctor` tells of it, too.
+pub const SYSTEM_PROBLEM: &str = "system: ";
+
 /// Longest request line, octets: an edit that fills a list of 65,536 networks, 46 octets each at most, fits.
 pub const MAX_REQUEST_OCTETS: usize = 4 << 20;
 /// Longest answer line, octets: the entries of full lists with their counts fit.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -13,7 +14,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Lists by one row, refuses to reload, and answers a trace with its own query, a long one many times.
+/// Lists by one row, refuses to reload, answers a trace with its own query, a long one many times, and refuses everything else at
+/// length.
 struct Echo;
 
 impl Handler for Echo {
@@ -32,7 +34,7 @@ impl Handler for Echo {
                 notes: vec![query.clone(); query.len().div_ceil(100)],
                 inactive: Vec::new(),
             })),
-            other => panic!("not asked in these tests: {other:?}"),
+            _ => Err(ControlError::new(ErrorKind::Refused, "\u{1}".repeat(5_000))),
         }
     }
 }
@@ -212,6 +214,39 @@ fn each_change_has_its_line_in_the_audit() {
             format!("verb=reload outcome=refused {who} what=\"\" error=\"line 1\\nline 2\""),
         ]
     );
+}
+
+/// Else the rest of the line, or all of it, would be missing from the log.
+#[test]
+fn no_line_of_the_audit_is_longer_than_what_is_passed_on() {
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let log = Log { level: LogLevel::Error, format, mail: false };
+        let (heard, _guard) = crate::runtime::heard_log(&log);
+        serve_while(|path| {
+            let mut client = Client::connect(path, Process::Mail).unwrap();
+            let evil = "\u{1}".repeat(5_000);
+            let ids = vec![QueueId(u64::MAX); 1_000];
+            let to = Some(crate::spool::fixture::mailbox("bob@example.test"));
+            let clients =
+                (0..1_000_u32).map(|number| IpAddr::from(Ipv6Addr::from(u128::from(number) << 100 | 1)));
+            for request in [
+                Request::QuarantineRelease { which: Which::Ids(ids), to, with_virus: true },
+                Request::QueueRetry { which: Which::To(evil.clone()) },
+                Request::BanAdd {
+                    clients: clients.collect(),
+                    seconds: Some(u64::MAX),
+                    reason: Some(evil.clone()),
+                },
+            ] {
+                // Whatever the answer.
+                let _ = client.ask(&request);
+            }
+        });
+        let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        let longest = text.lines().map(str::len).max().unwrap();
+        assert!(longest < 16 << 10, "{longest} octets");
+    }
 }
 
 /// The one place that says what goes to root: nothing that opens is asked of the mail process.

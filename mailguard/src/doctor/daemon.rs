@@ -6,7 +6,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::OnProxyDown;
 
 use super::Finding;
-use crate::control::{Answer, Client, ClientError, Process, Request, root_socket};
+use crate::control::{Answer, Client, ClientError, Process, Request, SYSTEM_PROBLEM, root_socket};
 
 /// What was heard of the daemon.
 pub(super) enum Daemon {
@@ -87,6 +87,11 @@ pub(super) fn judge(config: &Config, daemon: &Daemon) -> Vec<Finding> {
     if let Daemon::Runs { stand_in: Some(stand_in), .. } = daemon {
         let why = "What was changed in the file since then isn't in force.";
         findings.push(Finding::error("configuration-in-force", stand_in, why).command("mailguard reload"));
+    }
+    if let Daemon::Runs { problems, .. } = daemon {
+        let of_system = problems.iter().filter(|problem| problem.starts_with(SYSTEM_PROBLEM));
+        let why = "The daemon says so: see `mailguard status`.";
+        findings.extend(of_system.map(|problem| Finding::warning("daemon-problem", problem, why)));
     }
     findings
 }

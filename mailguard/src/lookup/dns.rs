@@ -25,7 +25,7 @@ use mailguard_core::policy::domain::Standing;
 use tokio::sync::Semaphore;
 
 /// Most queries of sessions under way at once, and of those to block lists; more wait.
-const MAX_QUERIES: usize = 256;
+pub const MAX_QUERIES: usize = 256;
 
 /// Most queries for mail that is to leave under way at once. The queue's look-ups are fewer, so that none waits for another.
 pub const MAX_MAIL_QUERIES: usize = 16_384;

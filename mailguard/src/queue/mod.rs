@@ -52,6 +52,9 @@ pub const MAX_ATTEMPTS_IN_FLIGHT: usize = STANDINGS * MAX_ATTEMPTS_A_STANDING;
 /// Of those, attempts that have a server and hand it their message: so many messages are in memory for them.
 pub const MAX_TRANSFERS_A_STANDING: usize = 75;
 
+/// Transfers at once, in all.
+pub const MAX_TRANSFERS: usize = STANDINGS * MAX_TRANSFERS_A_STANDING;
+
 /// Attempts without a server whose outcomes are noted at once: so many records are in memory for them.
 pub const MAX_FAILURES_NOTED_AT_ONCE: usize = 75;
 

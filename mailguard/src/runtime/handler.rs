@@ -13,7 +13,7 @@ use mailguard_core::route::{self, Explanation};
 
 use super::bans::Bans;
 use super::ipc::{self, Current};
-use super::log;
+use super::log::Logging;
 use super::privileged::Privileged;
 use super::rows;
 use super::services::{Made, MailServices};
@@ -49,7 +49,7 @@ pub(super) struct Parts {
     pub(super) traces: Recorder,
     pub(super) limits: Arc<Limits>,
     pub(super) bans: Bans,
-    pub(super) level: log::Level,
+    pub(super) logging: Logging,
 }
 
 /// Answers requests.
@@ -114,7 +114,7 @@ impl ControlHandler {
         let config = config::parse(&source).map_err(|errors| errors.to_string())?;
         let (before, old) = (self.parts.services.made(), self.parts.config.load_full());
         let made = Made::of(&config, Some((&before, &old))).map_err(|error| error.to_string())?;
-        self.parts.level.set(&config.log);
+        self.parts.logging.set(&config.log);
         self.parts.services.set_made(made);
         self.parts.config.store(Arc::new(config));
         self.parts.bans.look_again();
@@ -140,6 +140,7 @@ impl ControlHandler {
         problems.extend(self.parts.services.storage_problem().map(|error| error.to_string()));
         problems.extend(self.parts.traces.failure().map(|failure| failure.to_string()));
         problems.extend(self.parts.limits.problem(&config.server));
+        problems.extend(self.parts.logging.problem());
         problems.extend(self.damaged().await?);
         problems.extend(self.lost().await);
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {

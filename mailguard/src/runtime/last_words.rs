@@ -2,7 +2,7 @@
 //! C library say when it dies, which comes into the log by it. The last of that is kept for whoever asks how it ended.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,13 +16,22 @@ use tracing::error;
 use crate::control::{AUDIT, VERBS_OF_ROOT};
 
 /// Longest line that is passed on, octets.
-pub(crate) const MAX_LINE_OCTETS: usize = 16 << 10;
+const MAX_LINE_OCTETS: usize = 16 << 10;
+/// Of that, what a line holds besides texts of others: time, level, target, keys, numbers and names of addresses.
+const FRAME_OCTETS: usize = 1 << 10;
+/// Octets that become of one of a text, at most: `\u0000`.
+const ESCAPED_OCTETS: usize = 6;
 /// Lines that are kept.
 const MAX_LINES: usize = 20;
 /// What is kept of a line, characters.
 const MAX_KEPT_CHARACTERS: usize = 400;
 /// How long the end of what it says is waited for, after its own end: whoever else has the pipe may keep it open.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether a line with so many octets of others' texts is passed on whole, whatever they are.
+pub(crate) const fn fits(texts: usize) -> bool {
+    texts * ESCAPED_OCTETS + FRAME_OCTETS <= MAX_LINE_OCTETS
+}
 
 /// What one mail process said.
 pub(super) struct LastWords {
@@ -31,13 +40,16 @@ pub(super) struct LastWords {
 }
 
 impl LastWords {
-    /// Reads on a thread of its own until the process closes its standard error.
-    pub(super) fn hear(from: impl Read + Send + 'static) -> io::Result<Self> {
+    /// Reads on a thread of its own until the process closes its standard error. `log` is given lines that go on as they stand.
+    pub(super) fn hear(
+        from: impl Read + Send + 'static,
+        log: impl FnMut(&[u8]) + Send + 'static,
+    ) -> io::Result<Self> {
         let kept = Arc::new(Mutex::new(VecDeque::new()));
         let (at_end, end) = sync_channel(1);
         let keep = kept.clone();
         thread::Builder::new().name("last-words".to_owned()).spawn(move || {
-            pass_on(BufReader::new(from), &keep, &mut io::stderr());
+            pass_on(BufReader::new(from), &keep, log);
             let _ = at_end.send(());
         })?;
         Ok(Self { kept, end })
@@ -52,7 +64,7 @@ impl LastWords {
 }
 
 /// Passes lines on to `log`: those of the process's log as they stand, others as lines of our own.
-fn pass_on(mut from: impl BufRead, kept: &Mutex<VecDeque<String>>, log: &mut impl Write) {
+fn pass_on(mut from: impl BufRead, kept: &Mutex<VecDeque<String>>, mut log: impl FnMut(&[u8])) {
     let (mut octets, mut is_rest) = (Vec::new(), false);
     loop {
         octets.clear();
@@ -72,8 +84,7 @@ fn pass_on(mut from: impl BufRead, kept: &Mutex<VecDeque<String>>, log: &mut imp
         let line = line.trim_end();
         match kind(line) {
             Kind::Empty => continue,
-            // Nobody is left to be told if this fails.
-            Kind::Log { .. } => drop(log.write_all(&[line.as_bytes(), b"\n"].concat())),
+            Kind::Log { .. } => log(&[line.as_bytes(), b"\n"].concat()),
             Kind::Other => error!(line, "the mail process says"),
         }
         if let Kind::Log { error: true } | Kind::Other = kind(line) {
@@ -176,7 +187,7 @@ mod tests {
     /// What goes on to the log as it stands, and what is kept.
     fn heard(said: &[u8]) -> (String, Vec<String>) {
         let (kept, mut log) = (Mutex::default(), Vec::new());
-        pass_on(BufReader::new(said), &kept, &mut log);
+        pass_on(BufReader::new(said), &kept, |line| log.extend_from_slice(line));
         (String::from_utf8(log).unwrap(), kept.into_inner().unwrap().into())
     }
 
@@ -257,7 +268,7 @@ mod tests {
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            let words = LastWords::hear(child.stderr.take().unwrap()).unwrap();
+            let words = LastWords::hear(child.stderr.take().unwrap(), |_| {}).unwrap();
             let cause = cause(child.wait().unwrap());
             assert!(cause.contains(expect), "{script}: {cause}");
             assert_eq!(words.all().join("\n"), said, "{script}");
@@ -271,7 +282,7 @@ mod tests {
         let script = "echo last >&2; sleep 60 & echo $!";
         let mut child =
             command.args(["-c", script]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let words = LastWords::hear(child.stderr.take().unwrap()).unwrap();
+        let words = LastWords::hear(child.stderr.take().unwrap(), |_| {}).unwrap();
         let mut sleeper = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut sleeper).unwrap();
         child.wait().unwrap();

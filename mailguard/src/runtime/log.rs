@@ -2,15 +2,15 @@
 //!
 //! The mail log (`log.mail`) and the audit don't ask for the level: whoever wants quiet still wants to know what became of a
 //! message, and who did what. Lines of text are made by `core::log_value`, so that nothing in them is taken for another
-//! line or key, whichever module says it.
+//! line or key, whichever module says it. Whoever logs never waits for who reads: `log_queue` holds the lines meanwhile.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use mailguard_core::config::model::{Log, LogFormat, LogLevel};
 use mailguard_core::log_value;
-use tracing::Metadata;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::field::RecordFields;
@@ -25,26 +25,41 @@ use tracing_subscriber::{Registry, fmt as lines};
 use super::log_queue::LogQueue;
 use crate::{control, mail_log};
 
-/// From which level on is logged, and whether mail is.
+/// The log of this process.
 #[derive(Debug, Clone)]
-pub(super) struct Level(Handle<Targets, Registry>);
+pub(super) struct Logging {
+    level: Handle<Targets, Registry>,
+    lines: Arc<LogQueue>,
+}
 
-/// Starts logging in this process. The format stays until it ends. Lines of the mail log wait in `queue`, if there is one: a
-/// reader of the log that is slow must not make clients wait.
-pub(super) fn start(log: &Log, queue: Option<Arc<LogQueue>>) -> Level {
+/// Waits, when it is dropped, until what was logged is written, or nobody reads: what follows on standard error comes after it.
+pub(super) struct Finish(Arc<LogQueue>);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Starts logging in this process, panics included. The format stays until it ends.
+pub(super) fn start(log: &Log) -> io::Result<(Logging, Finish)> {
+    let queue = LogQueue::start()?;
     let (level, handle) = Layer::new(filter(log));
     let logged = tracing_subscriber::registry().with(level);
-    let lines = lines::layer().with_writer(Ways(queue)).with_ansi(false);
+    let lines =
+        lines::layer().with_writer(Lines { queue: queue.clone(), format: log.format }).with_ansi(false);
     match log.format {
         LogFormat::Text => logged.with(lines.fmt_fields(TextFields)).init(),
         LogFormat::Json => logged.with(lines.json()).init(),
     }
-    Level(handle)
+    panics(queue.clone());
+    Ok((Logging { level: handle, lines: queue.clone() }, Finish(queue)))
 }
 
-/// Has every panic logged, with its place, as an error of the log's own form.
-pub(super) fn panics() {
-    std::panic::set_hook(Box::new(|panic| {
+/// Has every panic logged, with its place, as an error of the log's own form, and written before the thread goes on to its end:
+/// perhaps that of the process.
+fn panics(lines: Arc<LogQueue>) {
+    std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let text = panic.payload_as_str().unwrap_or("without a text");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -53,14 +68,25 @@ pub(super) fn panics() {
             place,
             "a fault of the program (a panic): {text}"
         );
+        lines.finish();
     }));
 }
 
-impl Level {
+impl Logging {
     /// Logs from another level on.
     pub(super) fn set(&self, log: &Log) {
         // It fails only if nothing is logged at all.
-        let _ = self.0.reload(filter(log));
+        let _ = self.level.reload(filter(log));
+    }
+
+    /// Takes a whole line that is in the log's form already.
+    pub(super) fn pass_on(&self, line: &[u8]) {
+        self.lines.push(line);
+    }
+
+    /// What `status` says while the log isn't read as fast as it is written.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.lines.problem()
     }
 }
 
@@ -80,51 +106,39 @@ fn filter(log: &Log) -> Targets {
         .with_target(control::AUDIT, LevelFilter::INFO)
 }
 
-/// Where a line goes.
-struct Ways(Option<Arc<LogQueue>>);
-
-enum Way<'a> {
-    AtOnce(io::Stderr),
-    Queued(&'a LogQueue),
+/// Where lines go.
+struct Lines {
+    queue: Arc<LogQueue>,
+    format: LogFormat,
 }
 
-impl<'a> MakeWriter<'a> for Ways {
-    type Writer = Way<'a>;
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Lines;
 
-    fn make_writer(&'a self) -> Way<'a> {
-        Way::AtOnce(io::stderr())
-    }
-
-    fn make_writer_for(&'a self, line: &Metadata<'_>) -> Way<'a> {
-        match &self.0 {
-            Some(queue) if line.target() == mail_log::TARGET => Way::Queued(queue),
-            _ => self.make_writer(),
-        }
+    fn make_writer(&'a self) -> &'a Lines {
+        self
     }
 }
 
 /// Each write is a whole line.
-impl io::Write for Way<'_> {
+impl io::Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self {
-            Way::AtOnce(stderr) => stderr.write(line),
-            Way::Queued(queue) => {
-                queue.push(line);
-                Ok(line.len())
-            }
-        }
-    }
-
-    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        match self {
-            // As one: others write there, too.
-            Way::AtOnce(stderr) => stderr.write_all(line),
-            Way::Queued(_) => self.write(line).map(drop),
-        }
+        self.queue.push(&finished(self.format, line));
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A line as it is to be read: the makers of text have seen to that, those of JSON leave what turns the direction of writing.
+fn finished(format: LogFormat, line: &[u8]) -> Cow<'_, [u8]> {
+    let json = std::str::from_utf8(line).ok().filter(|_| format == LogFormat::Json);
+    match json.map(log_value::json) {
+        None => Cow::Borrowed(line),
+        Some(Cow::Borrowed(line)) => Cow::Borrowed(line.as_bytes()),
+        Some(Cow::Owned(line)) => Cow::Owned(line.into_bytes()),
     }
 }
 
@@ -178,7 +192,7 @@ pub(super) mod tests {
     pub(crate) fn heard(log: &Log) -> (Arc<Mutex<Vec<u8>>>, DefaultGuard) {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let logged = tracing_subscriber::registry().with(filter(log));
-        let lines = lines::layer().with_writer(Kept(heard.clone())).with_ansi(false);
+        let lines = lines::layer().with_writer(Kept(heard.clone(), log.format)).with_ansi(false);
         let guard = match log.format {
             LogFormat::Text => logged.with(lines.fmt_fields(TextFields)).set_default(),
             LogFormat::Json => logged.with(lines.json()).set_default(),
@@ -186,7 +200,7 @@ pub(super) mod tests {
         (heard, guard)
     }
 
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct Kept(Arc<Mutex<Vec<u8>>>, LogFormat);
 
     impl<'a> MakeWriter<'a> for Kept {
         type Writer = &'a Kept;
@@ -198,7 +212,7 @@ pub(super) mod tests {
 
     impl io::Write for &Kept {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(line);
+            self.0.lock().unwrap().extend_from_slice(&finished(self.1, line));
             Ok(line.len())
         }
 
@@ -235,6 +249,20 @@ pub(super) mod tests {
         let said = line(LogFormat::Json, || tracing::info!(evil));
         let json: serde_json::Value = serde_json::from_str(&said).unwrap();
         assert_eq!(json["fields"]["evil"], evil);
+        assert!(!said.contains('\u{202e}') && said.contains("\\u202e"), "{said}");
+    }
+
+    #[test]
+    fn whoever_logs_leaves_the_line_to_the_queue() {
+        let queue = Arc::new(LogQueue::default());
+        let lines = Lines { queue: queue.clone(), format: LogFormat::Text };
+        let lines = lines::layer().with_writer(lines).with_ansi(false).fmt_fields(TextFields);
+        let logged = tracing_subscriber::registry().with(filter(&log(LogFormat::Text, LogLevel::Info, true)));
+        let _guard = logged.with(lines).set_default();
+        tracing::error!("it fails");
+        tracing::info!(target: mail_log::TARGET, id = "X");
+        tracing::info!(target: control::AUDIT, verb = "reload");
+        assert_eq!(String::from_utf8(queue.waiting()).unwrap().lines().count(), 3);
     }
 
     #[test]

@@ -21,8 +21,7 @@ use tracing::info;
 use super::bans::Bans;
 use super::handler::{ControlHandler, Parts};
 use super::ipc::{self, Current, HandedListener, ToDatapath, ToMail};
-use super::log;
-use super::log_queue::LogQueue;
+use super::log::{self, Logging};
 use super::privileged::{Notice, Notices, Privileged};
 use super::reception::{self, Doorman, Reception};
 use super::services::{Made, MailServices, Memory};
@@ -62,14 +61,10 @@ pub fn run(channel: RawFd) -> Result<()> {
     let descriptors =
         inherited(descriptors).map(UnixStream::from).context("the socket by which listeners come")?;
     let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-    let log_queue = LogQueue::start().context("the thread that writes the log")?;
-    let level = log::start(&config.log, Some(log_queue.clone()));
-    log::panics();
+    let (logging, _finish) = log::start(&config.log).context("the thread that writes the log")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
-    let wires = Wires { channel, descriptors, told, level, lifted };
-    let served = runtime.block_on(serve(current, config, wires, listeners));
-    log_queue.finish();
-    served
+    let wires = Wires { channel, descriptors, told, logging, lifted };
+    runtime.block_on(serve(current, config, wires, listeners))
 }
 
 /// Waits for SIGTERM, which by itself would end us in the middle of everything. SIGINT and SIGHUP, which a terminal sends to all
@@ -103,20 +98,19 @@ struct Wires {
     descriptors: UnixStream,
     /// Says which signal told us to end.
     told: oneshot::Receiver<Signal>,
-    /// Of the log.
-    level: log::Level,
+    logging: Logging,
     /// Clients that were let in again while no mail process took notice.
     lifted: Vec<Subscriber>,
 }
 
 async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<HandedListener>) -> Result<()> {
-    let Wires { channel, descriptors, told, level, lifted } = wires;
+    let Wires { channel, descriptors, told, logging, lifted } = wires;
     channel.set_nonblocking(true)?;
     let (privileged, notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
     let runtime_dir = config.runtime_dir.clone();
     let listeners = reception::receive(&descriptors, listeners).context("the listeners")?;
     let own = listeners.iter().map(|(_, listener)| listener.address()).collect();
-    let house = House::build(current, config, privileged.clone(), own, level).await?;
+    let house = House::build(current, config, privileged.clone(), own, logging).await?;
     // The kernel has forgotten them if the machine was started anew.
     house.bans.forget_lifted(lifted).await;
     house.bans.restore().await;
@@ -172,7 +166,7 @@ impl House {
         config: Config,
         privileged: Privileged,
         own: Vec<SocketAddr>,
-        level: log::Level,
+        logging: Logging,
     ) -> Result<Self> {
         let state_dir = config.state_dir.clone();
         let made = Made::of(&config, None)?;
@@ -224,7 +218,7 @@ impl House {
                 traces: traces.clone(),
                 limits: limits.clone(),
                 bans: bans.clone(),
-                level,
+                logging,
             },
         ));
         Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans, privileged })

@@ -21,6 +21,7 @@ mod log_queue;
 pub mod mail;
 mod names;
 mod notify;
+mod open_files;
 mod privileged;
 mod pulse;
 mod reception;
@@ -50,7 +51,7 @@ use crate::intercept::{self, ListenError};
 use crate::routing::OwnListeners;
 
 pub use instance::InstanceError;
-pub(crate) use last_words::MAX_LINE_OCTETS as MAX_LOG_LINE_OCTETS;
+pub(crate) use last_words::fits as fits_a_log_line;
 #[cfg(test)]
 pub(crate) use log::tests::heard as heard_log;
 

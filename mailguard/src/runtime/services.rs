@@ -208,6 +208,13 @@ impl Services for MailServices {
         verdict
     }
 
+    fn login_for_another(&self, client: IpAddr) -> LoginRefused {
+        if self.made.load().authenticator.is_none() {
+            return LoginRefused::Unavailable;
+        }
+        self.failures.note_wrong(client, Instant::now()).err().unwrap_or(LoginRefused::ForAnother)
+    }
+
     async fn abused(&self, client: IpAddr, reason: String) {
         self.memory.bans.after_abuse(client, reason).await;
     }

@@ -24,9 +24,10 @@ use super::folders;
 use super::instance::{Instance, InstanceError};
 use super::ipc::{Current, ToDatapath, ToMail};
 use super::kept::Kept;
-use super::log;
+use super::log::{self, Logging};
 use super::names;
 use super::notify::Notify;
+use super::open_files;
 use super::pulse::Vigil;
 use super::spawn::MailUser;
 use super::start::{self, Start};
@@ -61,8 +62,6 @@ const SILENCE_PATIENCE: Duration = Duration::from_secs(15);
 const MAX_WAITING_EVENTS: usize = 64;
 /// Warnings of a configuration that are logged; the rest is counted.
 const MAX_LOGGED_WARNINGS: usize = 20;
-/// Open files the mail process may have: sessions, deliveries and bodies together.
-const OPEN_FILES: u64 = 1 << 16;
 
 /// The last line of the log.
 const STOPPED: &str = "stopped; rules and drops stay in force until `mailguard unload`";
@@ -102,8 +101,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     watch_signals(events.clone())?;
     let versions = LastApplied::of_this_machine();
     let Start { source, config, stand_in } = start::choose(path, &versions, content_problems)?;
-    let level = log::start(&config.log, None);
-    log::panics();
+    let (logging, _finish) =
+        log::start(&config.log).map_err(|source| RunError::System { what: "start a thread", source })?;
     if let Some(stand_in) = &stand_in {
         start::tell(path, stand_in);
     }
@@ -122,7 +121,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     // Before anything is changed in the kernel.
     changes::tried(&user, &source, Extent::Folders)?;
-    raise_open_files();
+    open_files::raise(&config);
     let listeners = adapted(&Listeners::default(), &config, START_PORTS_PATIENCE)?;
     // Before the first look at the interfaces: none comes unseen.
     let kernel = events.clone();
@@ -164,7 +163,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         source,
         config,
         user,
-        level,
+        logging,
         listeners,
         lacking: None,
         datapath,
@@ -303,23 +302,11 @@ fn adapted(listeners: &Listeners, config: &Config, patience: Duration) -> Result
     }
 }
 
-/// Raises the limit of open files as far as it goes, at most to [`OPEN_FILES`] if it is lower now.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        let wanted = soft.max(OPEN_FILES).min(hard);
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
-    });
-    if let Err(error) = raised {
-        warn!(%error, "the limit of open files stays as it was");
-    }
-}
-
 struct Supervisor {
     source: Source,
     config: Config,
     user: MailUser,
-    level: log::Level,
+    logging: Logging,
     listeners: Listeners,
     /// Why there aren't all listeners that there should be, if that is so.
     lacking: Option<String>,
@@ -530,7 +517,7 @@ impl Supervisor {
             self.listeners.give_up(&listeners);
             return Err(error.to_string());
         }
-        self.level.set(&config.log);
+        self.logging.set(&config.log);
         self.report.hostname = config.hostname.to_string();
         (self.source, self.config, self.listeners, self.lacking) = (source, config, listeners, None);
         self.names.adopt(&self.config, false);
@@ -538,6 +525,7 @@ impl Supervisor {
         self.revision += 1;
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = self.current();
         self.lift_whitelisted();
+        open_files::warn_of_shortage(&self.config);
         Ok(())
     }
 

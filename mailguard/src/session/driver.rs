@@ -317,6 +317,9 @@ impl<S: Services> Session<S> {
                     let verdict = transactions.login(credentials).await;
                     server.answer_auth(now(), verdict);
                 }
+                Action::Judge(Question::AuthForAnother { user }) => {
+                    server.refuse_auth(now(), transactions.login_for_another(&user));
+                }
                 Action::StartTls => {
                     transactions.abandon().await;
                     let Some(tls) = tls.clone() else { return Err(io::ErrorKind::Unsupported.into()) };

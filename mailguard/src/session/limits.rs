@@ -15,7 +15,7 @@ use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
 use mailguard_core::subscriber::Subscriber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::session_log::IdleLines;
+use super::cheap_lines::CheapLines;
 
 /// Of `server.max_sessions`: one in so many is kept for zones that aren't red.
 const RESERVE_SHARE: usize = 10;
@@ -24,7 +24,7 @@ const RESERVE_SHARE: usize = 10;
 const SCARCE_PERCENT: usize = 75;
 
 /// Sessions that were ended to make room and whose clients are still being told so. With more, none is ended.
-const MAX_LEAVING: usize = 256;
+pub const MAX_LEAVING: usize = 256;
 
 /// Connections that are told at one time that there is no session for them; further ones are closed without a word.
 pub const MAX_TURNED_AWAY: usize = 256;
@@ -38,13 +38,13 @@ const SHORTAGE_TIME: Duration = Duration::from_secs(60);
 pub struct Limits {
     counts: Mutex<Counts>,
     turned_away: Arc<Semaphore>,
-    idle_lines: Mutex<IdleLines>,
+    cheap_lines: Mutex<CheapLines>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
-        Self { counts: Mutex::default(), turned_away, idle_lines: Mutex::default() }
+        Self { counts: Mutex::default(), turned_away, cheap_lines: Mutex::default() }
     }
 }
 
@@ -234,9 +234,9 @@ impl Limits {
         })
     }
 
-    /// What may still be written of sessions that brought nothing.
-    pub(super) fn idle_lines(&self) -> MutexGuard<'_, IdleLines> {
-        self.idle_lines.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What may still be written of clients that brought nothing.
+    pub(super) fn cheap_lines(&self) -> MutexGuard<'_, CheapLines> {
+        self.cheap_lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {

@@ -7,6 +7,7 @@
 //!
 //! Nothing here fails upwards: the end of a session, however it comes, ends that session only.
 
+mod cheap_lines;
 mod driver;
 mod incoming_body;
 pub mod limits;
@@ -118,6 +119,9 @@ pub trait Services: Send + Sync + 'static {
         client: IpAddr,
         credentials: Credentials,
     ) -> impl Future<Output = Result<(), LoginRefused>> + Send;
+
+    /// What a client is told that would act for somebody else. It counts as a wrong password.
+    fn login_for_another(&self, client: IpAddr) -> LoginRefused;
 
     /// A client of a red zone made too many errors; the text says how many.
     fn abused(&self, client: IpAddr, reason: String) -> impl Future<Output = ()> + Send;

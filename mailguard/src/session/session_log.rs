@@ -1,23 +1,19 @@
-//! What a session came to, for the mail log: one line when it is over, however it ends.
+//! What a session came to, for the mail log: a line for each message and recipient that was refused, for each message that was taken and each login
+//! that failed, and one for itself when it is over, however it ends.
 //!
-//! A line costs a peer a connection and nothing else. So that nobody fills a disk, or hides behind what a log daemon drops when
-//! it gets too much, those that brought neither a message nor a login are written at a bounded rate, and the rest is counted.
+//! Lines about a session that has brought nothing yet cost its client nothing: `cheap_lines` bounds them.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::mail::QueueId;
+use mailguard_core::origin::Origin;
 use mailguard_core::smtp::server::LoginRefused;
 
 use super::{Limits, Peer};
-use crate::mail_log::{self, Counts, SessionLine};
+use crate::mail_log::{self, Cheap, Counts, SessionLine};
 use crate::trace::{Record, TransactionResult};
-
-/// Lines about sessions that brought nothing, at one time.
-const MAX_IDLE_LINES: u32 = 1_000;
-/// Such lines a second, after that.
-const IDLE_LINES_A_SECOND: u32 = 100;
 
 /// Says it when it is dropped.
 #[derive(Debug)]
@@ -62,7 +58,35 @@ impl SessionLog {
             TransactionResult::Refused(_) => &mut self.counts.refused,
         };
         *count += 1;
-        mail_log::message(self.id, record);
+        for refused in &record.refused_recipients {
+            if self.has_line(Cheap::Recipient, record) {
+                mail_log::recipient(self.id, record, refused);
+            }
+        }
+        if self.has_line(Cheap::Message, record) {
+            mail_log::message(self.id, record);
+        }
+    }
+
+    /// Whether there is a line about what `record` tells.
+    fn has_line(&self, what: Cheap, record: &Record) -> bool {
+        let is_known = matches!(&record.origin, Origin::Client(client) if client.user.is_some());
+        is_known || self.is_listed(what)
+    }
+
+    /// Whether there is a line, for which this session has paid by a message or which still finds room among those that cost
+    /// nothing.
+    fn is_listed(&self, what: Cheap) -> bool {
+        if self.counts.taken > 0 {
+            return true;
+        }
+        let unlisted = self.limits.cheap_lines().take(what, super::now());
+        match unlisted {
+            None => return false,
+            Some(0) => {}
+            Some(unlisted) => mail_log::unlisted(what, unlisted),
+        }
+        true
     }
 
     /// A transaction was given up by the client, and nothing of it had been refused.
@@ -73,21 +97,19 @@ impl SessionLog {
     /// A login failed.
     pub(super) fn failed_login(&mut self, user: &str, why: LoginRefused) {
         self.counts.failed_logins += 1;
+        if !self.is_listed(Cheap::Login) {
+            return;
+        }
         mail_log::failed_login(self.id, self.peer.client.ip(), (&self.zone.0, self.zone.1), user, why);
     }
 }
 
 impl Drop for SessionLog {
     fn drop(&mut self) {
-        let now = super::now();
-        // A transaction that was begun and left costs a client nothing.
-        if (Counts { abandoned: 0, ..self.counts.clone() }) == Counts::default() {
-            match self.limits.idle_lines().take(now) {
-                None => return,
-                Some(0) => {}
-                Some(unlisted) => mail_log::unlisted(unlisted),
-            }
+        if self.user.is_none() && !self.is_listed(Cheap::Session) {
+            return;
         }
+        let now = super::now();
         mail_log::session(&SessionLine {
             id: self.id,
             client: self.peer.client,
@@ -103,57 +125,69 @@ impl Drop for SessionLog {
     }
 }
 
-/// How many lines about sessions that brought nothing may still be written.
-#[derive(Debug)]
-pub(super) struct IdleLines {
-    left: u32,
-    /// Since when those of a second are owed.
-    since: Option<Instant>,
-    /// Sessions without a line since that was last said.
-    unlisted: u64,
-}
-
-impl Default for IdleLines {
-    fn default() -> Self {
-        Self { left: MAX_IDLE_LINES, since: None, unlisted: 0 }
-    }
-}
-
-impl IdleLines {
-    /// Whether one may be written now, and how many sessions had none since the last one.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        let since = *self.since.get_or_insert(now);
-        let seconds = now.saturating_duration_since(since).as_secs();
-        if seconds > 0 {
-            let owed = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(IDLE_LINES_A_SECOND);
-            self.left = self.left.saturating_add(owed).min(MAX_IDLE_LINES);
-            self.since = Some(now);
-        }
-        if self.left == 0 {
-            self.unlisted += 1;
-            return None;
-        }
-        self.left -= 1;
-        Some(std::mem::take(&mut self.unlisted))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use mailguard_core::config::model::{Log, LogFormat, LogLevel};
+    use mailguard_core::disposition::Disposition;
+    use mailguard_core::language::ENGLISH;
+    use mailguard_core::mail::{ForwardPath, UnixTime};
+    use mailguard_core::smtp::Refusal;
 
     use super::*;
+    use crate::spool::fixture::client;
+    use crate::trace::RefusedRecipient;
 
+    fn record(refused: usize, result: TransactionResult) -> Record {
+        let reply = Refusal::RelayDenied.reply(QueueId(2), ENGLISH);
+        Record {
+            id: QueueId(2),
+            at: UnixTime(0),
+            origin: client("red"),
+            reverse_path: None,
+            recipients: Vec::new(),
+            refused_recipients: vec![RefusedRecipient { recipient: ForwardPath::Postmaster, reply }; refused],
+            subject: String::new(),
+            size: 0,
+            findings: Vec::new(),
+            result,
+            attempts: Vec::new(),
+        }
+    }
+
+    /// However many connections somebody opens, and whatever is refused in them.
     #[test]
-    fn a_flood_of_sessions_that_bring_nothing_has_so_many_lines_and_is_counted() {
-        let mut lines = IdleLines::default();
-        let start = Instant::now();
-        let written = (0..50_000).filter(|_| lines.take(start).is_some()).count();
-        assert_eq!(written, MAX_IDLE_LINES as usize);
-        let later = start + Duration::from_millis(1_500);
-        assert_eq!(lines.take(later), Some(49_000), "those that have no line are told");
-        assert_eq!((0..50_000).filter(|_| lines.take(later).is_some()).count(), 99);
-        let much_later = start + Duration::from_secs(3_600);
-        assert_eq!((0..50_000).filter(|_| lines.take(much_later).is_some()).count(), 1_000);
+    fn who_brings_nothing_causes_a_bounded_number_of_lines() {
+        let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: true };
+        let (heard, _guard) = crate::runtime::heard_log(&log);
+        let events = || {
+            let text = String::from_utf8(std::mem::take(&mut *heard.lock().unwrap())).unwrap();
+            let of = |event: &str| text.matches(&format!(" event={event} ")).count();
+            [of("recipient"), of("message"), of("login"), of("session")]
+        };
+        let limits = Arc::new(Limits::default());
+        let peer = Peer {
+            client: "192.0.2.1:4".parse().unwrap(),
+            destination: "192.0.2.2:25".parse().unwrap(),
+            destination_is_ours: true,
+            zone: 0,
+        };
+        let begin = || SessionLog::begin(QueueId(1), peer, ("red", ZoneKind::Red), limits.clone());
+        let refused = || TransactionResult::Refused(Refusal::RelayDenied.reply(QueueId(2), ENGLISH));
+        for _ in 0..1_100 {
+            let mut session = begin();
+            session.message(&record(3, refused()));
+            session.failed_login("alice", LoginRefused::Wrong);
+        }
+        let [recipients, messages, logins, sessions] = events();
+        assert!((400..500).contains(&recipients), "{recipients}");
+        assert!((500..600).contains(&messages) && (500..600).contains(&logins), "{messages} {logins}");
+        assert!((1_000..1_100).contains(&sessions), "{sessions}");
+        // One that brought a message isn't among them.
+        let mut session = begin();
+        session
+            .message(&record(50, TransactionResult::Accepted { dispositions: vec![Disposition::Deliver] }));
+        session.message(&record(50, refused()));
+        drop(session);
+        assert_eq!(events(), [100, 2, 0, 1]);
     }
 }

@@ -151,6 +151,13 @@ impl<S: Services> Transactions<S> {
         verdict
     }
 
+    /// What the client is told that says it is `user` and would act for somebody else.
+    pub(super) fn login_for_another(&mut self, user: &str) -> LoginRefused {
+        let why = self.services.login_for_another(self.peer.client.ip());
+        self.log.failed_login(user, why);
+        why
+    }
+
     /// Begins a transaction, unless it is over the limits.
     pub(super) async fn mail(
         &mut self,

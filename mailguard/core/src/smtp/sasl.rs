@@ -33,7 +33,10 @@ pub enum Step {
     /// The client gave up.
     Cancelled,
     /// The client would act for somebody else (RFC 4616 §2), which nobody may here.
-    ForAnother,
+    ForAnother {
+        /// Who it says it is.
+        user: String,
+    },
     /// No base64, or not what the mechanism wants.
     Malformed,
 }
@@ -96,7 +99,7 @@ fn plain(message: &str) -> Step {
     } else if acts_for.is_empty() || acts_for == user {
         Step::Complete(Credentials { user: user.to_owned(), password: password.to_owned() })
     } else {
-        Step::ForAnother
+        Step::ForAnother { user: user.to_owned() }
     }
 }
 
@@ -125,7 +128,7 @@ mod tests {
         check("PLAIN", &["\0alice\0secret"], "alice secret");
         check("PLAIN", &["alice\0alice\0secret"], "alice secret");
         check("PLAIN", &["\0älice\0geheim ß"], "älice geheim ß");
-        check("PLAIN", &["bob\0alice\0secret"], "ForAnother");
+        check("PLAIN", &["bob\0alice\0secret"], "ForAnother { user: \"alice\" }");
         check("PLAIN", &["bob\0\0secret"], "Malformed");
         check("PLAIN", &["alice\0secret"], "Malformed");
         check("PLAIN", &["\0alice\0secret\0"], "Malformed");

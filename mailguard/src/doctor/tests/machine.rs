@@ -108,6 +108,15 @@ fn daemons() {
             },
             Some(Severity::Error),
         ),
+        (
+            Daemon::Runs {
+                alive: true,
+                problems: vec!["a full queue".to_owned(), "system: too few files".to_owned()],
+                serves: Vec::new(),
+                stand_in: None,
+            },
+            Some(Severity::Warning),
+        ),
         (Daemon::Down { attached: 0 }, None),
         (Daemon::Down { attached: 3 }, Some(Severity::Warning)),
         (Daemon::Odd("it closed the connection".to_owned()), Some(Severity::Warning)),

@@ -92,7 +92,9 @@ impl Supervisor {
             .map_err(fail("start the mail process"))?;
         info!(pid = child.id(), "the mail process is started");
         let said = child.stderr.take().ok_or_else(|| io::Error::other("it has no standard error"));
-        let words = said.and_then(LastWords::hear).map_err(fail("hear the mail process"))?;
+        let logging = self.logging.clone();
+        let words = said.and_then(|said| LastWords::hear(said, move |line| logging.pass_on(line)));
+        let words = words.map_err(fail("hear the mail process"))?;
         self.vigil.begin(self.generation, child.id(), &descriptors).map_err(fail("hear the mail process"))?;
         let mut mail = Mail {
             child,
@@ -207,6 +209,8 @@ impl Supervisor {
         }
         let _ = mail.child.kill();
         let status = mail.child.wait();
+        // They are in the log before we end, too.
+        mail.words.all();
         info!(?status, "the mail process has ended");
     }
 }

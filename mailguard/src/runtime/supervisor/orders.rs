@@ -11,10 +11,10 @@ use tracing::{error, info, warn};
 use super::super::asked::{self, is_whitelisted};
 use super::super::changes::{Change, Order, Taken};
 use super::super::ipc::{Answer, Request, ToMail};
-use super::super::names;
+use super::super::{names, open_files};
 use super::{Mail, Supervisor, known, log_warnings};
 use crate::config;
-use crate::control::{ControlError, ErrorKind};
+use crate::control::{ControlError, ErrorKind, SYSTEM_PROBLEM};
 use crate::datapath::DatapathError;
 
 /// Somebody who waits for the mail process.
@@ -97,11 +97,13 @@ impl Supervisor {
         }
     }
 
-    /// What is the matter with the kernel side, with names that bypass, and with the firewall's rules.
+    /// What is the matter with the kernel side, with names that bypass, with the firewall's rules, with the log and open files.
     fn problems(&self) -> Vec<String> {
         let mut problems = self.datapath.problems();
         problems.extend(names::problems(&self.names.status()));
         problems.extend(self.firewall.problems());
+        problems.extend(self.logging.problem());
+        problems.extend(open_files::shortage(&self.config).map(|what| format!("{SYSTEM_PROBLEM}{what}")));
         problems
     }
 

@@ -23,15 +23,20 @@ fn server_of(zone: usize, auth: bool) -> (Running, String) {
     let pem = std::fs::read_to_string(folder.path().join("self-signed-mailguard.test.pem")).unwrap();
     let server = server_with(zone, |config, house| {
         house.identity = identity;
-        config.imap_auth = auth.then(|| ImapAuth {
-            server: SmarthostAddress::Ip("127.0.0.1".parse().unwrap()),
-            port: 143,
-            tls: ImapTls::Off,
-            ca: None,
-            daemons: 1,
-        });
+        config.imap_auth = auth.then(imap_auth);
     });
     (server, pem)
+}
+
+/// Nobody is asked there: what `Services` of these tests say counts.
+pub(super) fn imap_auth() -> ImapAuth {
+    ImapAuth {
+        server: SmarthostAddress::Ip("127.0.0.1".parse().unwrap()),
+        port: 143,
+        tls: ImapTls::Off,
+        ca: None,
+        daemons: 1,
+    }
 }
 
 /// Says EHLO and STARTTLS; `ahead` is sent in the same write as STARTTLS.

@@ -86,6 +86,25 @@ async fn a_name_that_looks_like_keys_stays_in_its_own() {
 }
 
 #[tokio::test]
+async fn who_would_act_for_somebody_else_has_a_line_and_is_counted() {
+    let heard = listen();
+    let server = server_with(GREEN, |config, _| config.imap_auth = Some(encryption::imap_auth()));
+    let mut client = server.connect(b"").await;
+    client
+        .play(
+            "S: 220 mailguard.test ESMTP
+            C: HELO client.test
+            S: 250 mailguard.test greets client.test
+            C: AUTH PLAIN Ym9iAGFsaWNlAHNlY3JldA==
+            S: 535 5.7.8 Authentication credentials invalid",
+        )
+        .await;
+    client.quit().await;
+    heard.one(&["event=login result=refused reason=for-another client=127.0.0.1", "user=alice"]);
+    heard.one(&["event=session", "failed_logins=1"]);
+}
+
+#[tokio::test]
 async fn sessions_have_their_line_however_they_end() {
     let heard = listen();
     let server = server(GREEN);

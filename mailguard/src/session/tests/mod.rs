@@ -122,6 +122,10 @@ impl Services for House {
         }
     }
 
+    fn login_for_another(&self, _: IpAddr) -> LoginRefused {
+        LoginRefused::ForAnother
+    }
+
     async fn abused(&self, client: IpAddr, reason: String) {
         self.abusers.lock().unwrap().push((client, reason));
     }

@@ -36,6 +36,12 @@ pub enum Question {
     Rcpt(Recipient),
     /// Is the client who it says it is? [`super::Server::answer_auth`]
     Auth(Credentials),
+    /// The client would act for somebody else, which nobody may: what is it told, as one that was wrong?
+    /// [`super::Server::refuse_auth`]
+    AuthForAnother {
+        /// Who it says it is.
+        user: String,
+    },
     /// The body is complete: what becomes of it? [`super::Server::answer_data`]
     Data,
 }

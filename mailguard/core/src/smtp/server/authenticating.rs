@@ -16,6 +16,8 @@ use super::{Action, AuthOffer, Emit, Progress, Question, Server, State};
 pub enum LoginRefused {
     /// Name or password is wrong.
     Wrong,
+    /// The client would act for somebody else. It is told what one that is wrong is.
+    ForAnother,
     /// Nobody could be asked.
     Unavailable,
     /// The client was wrong too often.
@@ -27,7 +29,7 @@ impl LoginRefused {
     pub fn reply(self) -> Reply {
         let unavailable = ReplyCode::AUTHENTICATION_UNAVAILABLE;
         match self {
-            LoginRefused::Wrong => {
+            LoginRefused::Wrong | LoginRefused::ForAnother => {
                 let status = EnhancedStatus::new(5, 7, 8);
                 Reply::new(ReplyCode::AUTHENTICATION_FAILED, status, "Authentication credentials invalid")
             }
@@ -109,8 +111,11 @@ impl<R> Server<R> {
                 self.state = State::JudgingAuth { user: credentials.user.clone() };
                 return Progress::Emit(Emit::Plain(Action::Judge(Question::Auth(credentials))));
             }
-            // Whether the password is right isn't asked: the answer is the same.
-            Step::ForAnother => self.refuse(&LoginRefused::Wrong.reply()),
+            // Whether the password is right isn't asked: nobody may.
+            Step::ForAnother { user } => {
+                self.state = State::RefusingAuth;
+                return Progress::Emit(Emit::Plain(Action::Judge(Question::AuthForAnother { user })));
+            }
             Step::Cancelled => {
                 self.refuse(&Reply::new(malformed, EnhancedStatus::new(5, 7, 0), "Authentication cancelled"));
             }
@@ -145,11 +150,23 @@ impl<R> Server<R> {
                 let status = EnhancedStatus::new(2, 7, 0);
                 self.say(&Reply::new(ReplyCode::AUTHENTICATED, status, "Authentication successful"));
             }
-            Err(refused) => {
-                // It was told to wait.
-                self.errors += u32::from(refused == LoginRefused::TooMany);
-                self.idle(&refused.reply());
-            }
+            Err(refused) => self.refuse_login(refused),
         }
+    }
+
+    /// Answers [`Question::AuthForAnother`]. Without effect unless that was asked.
+    pub fn refuse_auth(&mut self, now: Instant, refused: LoginRefused) {
+        self.now = now;
+        if matches!(self.state, State::RefusingAuth) {
+            self.state = State::Ready;
+            self.flush = true;
+            self.refuse_login(refused);
+        }
+    }
+
+    fn refuse_login(&mut self, refused: LoginRefused) {
+        // It was told to wait.
+        self.errors += u32::from(refused == LoginRefused::TooMany);
+        self.idle(&refused.reply());
     }
 }

@@ -79,6 +79,8 @@ enum State {
     Authenticating(Exchange),
     /// The client said who it is, and waits for the answer.
     JudgingAuth { user: String },
+    /// The client would be somebody else, and waits for the refusal.
+    RefusingAuth,
     /// STARTTLS was given; once the reply is written, the driver is told.
     TlsDue,
     /// The driver does the handshake.
@@ -373,6 +375,7 @@ impl<R> Server<R> {
             | State::JudgingMail
             | State::JudgingRcpt(_)
             | State::JudgingAuth { .. }
+            | State::RefusingAuth
             | State::StartingTls
             | State::JudgingData(_)
             | State::Closed => Progress::Blocked,

@@ -98,6 +98,10 @@ impl Session {
                     };
                     self.server.answer_auth(self.now, verdict);
                 }
+                Action::Judge(Question::AuthForAnother { user }) => {
+                    self.seen.push(format!("= {user} for another"));
+                    self.server.refuse_auth(self.now, LoginRefused::ForAnother);
+                }
                 Action::StartTls => {
                     self.seen.push("= handshake".into());
                     self.server.tls_established(self.now);

@@ -139,10 +139,12 @@ fn to_act_for_somebody_else_is_a_wrong_login() {
             C: HELO client.example
             S: 250 mx.example greets client.example
             C: AUTH PLAIN {right}
+            = alice for another
             S: 535 5.7.8 Authentication credentials invalid
             C: AUTH PLAIN
             S: 334
             C: {wrong}
+            = alice for another
             S: 535 5.7.8 Authentication credentials invalid
             C: AUTH PLAIN {same}
             S: 235 2.7.0 Authentication successful"
