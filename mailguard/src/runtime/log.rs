@@ -81,7 +81,7 @@ impl Logging {
 
     /// Takes a whole line that is in the log's form already.
     pub(super) fn pass_on(&self, line: &[u8]) {
-        self.lines.push(line);
+        self.lines.pass_on(line);
     }
 
     /// What `status` says while the log isn't read as fast as it is written.

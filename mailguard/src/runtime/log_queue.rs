@@ -13,6 +13,8 @@ use crate::control::SYSTEM_PROBLEM;
 
 /// Most octets that wait: some ten thousand lines. As many more may be under way.
 const MAX_WAITING_OCTETS: usize = 4 << 20;
+/// Beyond it only lines of this process find room: a mail process that was taken over leaves no line out that root has to say.
+const MAX_PASSED_ON_OCTETS: usize = MAX_WAITING_OCTETS / 2;
 /// Most octets of one write, in whole lines: others may write to the same place, in between.
 const WRITE_OCTETS: usize = 64 << 10;
 /// How long the end of the process, or a thread that panics, waits for what is left.
@@ -67,8 +69,17 @@ impl LogQueue {
 
     /// Takes a line, if there is room for it. Never waits for its reader.
     pub(super) fn push(&self, line: &[u8]) {
+        self.push_within(line, MAX_WAITING_OCTETS);
+    }
+
+    /// Takes a line of another process in the same way.
+    pub(super) fn pass_on(&self, line: &[u8]) {
+        self.push_within(line, MAX_PASSED_ON_OCTETS);
+    }
+
+    fn push_within(&self, line: &[u8], octets: usize) {
         let mut waiting = self.lock();
-        if waiting.lines.len() + line.len() > MAX_WAITING_OCTETS {
+        if waiting.lines.len() + line.len() > octets {
             waiting.lose(1);
         } else {
             waiting.lines.extend_from_slice(line);
@@ -213,6 +224,15 @@ mod tests {
         assert_eq!(queue.untold(), 0, "and once only");
         queue.push(&line);
         assert_eq!(queue.lock().lines.len(), 1024, "there is room again");
+    }
+
+    #[test]
+    fn what_a_mail_process_says_takes_no_room_from_what_root_says() {
+        let queue = LogQueue::default();
+        let line = vec![b'x'; 1024];
+        (0..2 * MAX_WAITING_OCTETS / line.len()).for_each(|_| queue.pass_on(&line));
+        queue.push(b"audit: who opened what\n");
+        assert!(queue.waiting().ends_with(b"audit: who opened what\n"));
     }
 
     #[test]
