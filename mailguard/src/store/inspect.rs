@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use mailguard_core::mail::QueueId;
 use redb::{Database, ReadableDatabase, TableHandle};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::body::BodyDirectory;
-use super::record::{DamagedRecord, MessageRecord, QuarantineRecord, StoredBody};
+use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
 use super::rows::is_spool_table;
 use super::schema::SPOOL;
 use super::spool_db::{BODIES_NAME, CACHE_OCTETS, FILE_NAME};
@@ -120,7 +121,7 @@ pub fn check(directory: &Path) -> Result<Inspection, OpenError> {
     let mut stocks = (Stock::default(), Stock::default());
     opened.each(problems, |id, known, problems| {
         for record in &known.damaged {
-            problems.push(format!("{id}: kept aside: {}", record.cause));
+            problems.push(format!("{id}: can't be used: {}", record.cause));
         }
         if let Some(record) = &known.queue {
             stocks.0.add(record.body.octets());
@@ -258,12 +259,12 @@ impl Opened {
     }
 
     fn known(&self, view: &View, id: QueueId, problems: &mut Vec<String>) -> Known {
-        let mut known = Known {
-            queue: self.look(id, problems, || view.message(id)),
-            quarantine: self.look(id, problems, || view.withheld(id)),
-            damaged: self.look(id, problems, || view.damaged_of(id)),
-            octets: None,
-        };
+        let mut damaged = self.look(id, problems, || view.damaged_of(id));
+        let mut row = |table| self.look(id, problems, || view.row(table, id));
+        let (queue, quarantine) = (row(DamagedTable::Messages), row(DamagedTable::Quarantine));
+        let queue = record(DamagedTable::Messages, queue, &mut damaged);
+        let quarantine = record(DamagedTable::Quarantine, quarantine, &mut damaged);
+        let mut known = Known { queue, quarantine, damaged, octets: None };
         known.octets = match known.body() {
             None => None,
             Some(StoredBody::File { number, octets }) => {
@@ -319,6 +320,17 @@ impl Opened {
         outcome?;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// The record in a row; one that can't be read is put to the `damaged` ones, as the next start will do.
+fn record<T: DeserializeOwned>(
+    table: DamagedTable,
+    row: Option<Vec<u8>>,
+    damaged: &mut Vec<DamagedRecord>,
+) -> Option<T> {
+    let row = row?;
+    let read = serde_json::from_slice(&row);
+    read.map_err(|error| damaged.push(DamagedRecord::unreadable(table, &row, &error))).ok()
 }
 
 fn write_message(to: &Path, id: QueueId, known: &Known) -> Result<(), ExportError> {
@@ -443,6 +455,48 @@ mod tests {
         assert_eq!((exported.messages, exported.problems.len()), (3, 2), "{exported:?}");
         assert!(out.join(format!("{}.json", ids[1])).exists(), "its envelope is left");
         assert!(orphan.exists(), "looking removes nothing");
+    }
+
+    /// Who goes back to an older version can take such messages along.
+    #[tokio::test]
+    async fn messages_of_another_version_are_exported_whole_before_and_after_a_start() {
+        const MESSAGES: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("messages");
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, out) = (folder.path().join("spool"), folder.path().join("out"));
+        let [small, large, _] = filled(&spool).await;
+        {
+            let database = Database::open(spool.join(FILE_NAME)).unwrap();
+            let writing = database.begin_write().unwrap();
+            for id in [small, large] {
+                let mut messages = writing.open_table(MESSAGES).unwrap();
+                let row = messages.remove(id.0).unwrap().unwrap().value().to_vec();
+                let row = String::from_utf8(row).unwrap().replacen("\"Client\"", "\"Satellite\"", 1);
+                messages.insert(id.0, row.as_bytes()).unwrap();
+            }
+            writing.commit().unwrap();
+        }
+        for round in ["before", "after"] {
+            let inspection = check(&spool).unwrap();
+            assert_eq!((inspection.problems.len(), inspection.orphans.len()), (2, 0), "{inspection:?}");
+            for problem in &inspection.problems {
+                assert!(problem.contains("another version of mailguard wrote it"), "{round}: {problem}");
+                assert!(!problem.contains("damaged"), "{round}: {problem}");
+            }
+            let out = out.join(round);
+            assert_eq!(
+                export(&spool, &out).unwrap(),
+                Exported { messages: 3, problems: Vec::new() },
+                "{round}"
+            );
+            for (id, octet, octets) in [(small, b'a', 10), (large, b'b', SPILL_OCTETS + 1)] {
+                assert_eq!(fs::read(out.join(format!("{id}.eml"))).unwrap(), vec![octet; octets], "{round}");
+                let json = fs::read_to_string(out.join(format!("{id}.json"))).unwrap();
+                assert!(json.contains("Satellite") && json.contains("sender@green.test"), "{round}: {json}");
+            }
+            let (db, recovered) = SpoolDb::open(&spool).unwrap();
+            assert_eq!((recovered.queued.len(), recovered.damaged.len()), (0, 2));
+            db.close().await;
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use mailguard_core::route::{NoRoute, Route, route};
 use serde::{Deserialize, Serialize};
 
 use super::body::Body;
+use super::schema::UnreadableRow;
 
 /// A message of which at least one recipient still waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,7 +330,44 @@ struct Kept {
     row: String,
 }
 
+/// What every version's rows say of the body.
+#[derive(Deserialize)]
+struct Named {
+    body: StoredBody,
+}
+
 impl DamagedRecord {
+    /// A row of `table` that can't be used for this reason.
+    pub(super) fn of(table: DamagedTable, row: &[u8], cause: String) -> Self {
+        Self { cause, table, row: String::from_utf8_lossy(row).into_owned() }
+    }
+
+    /// A row of `table` at which there was this `error`.
+    pub(super) fn unreadable(table: DamagedTable, row: &[u8], error: &serde_json::Error) -> Self {
+        let why = UnreadableRow::of(row, error);
+        let cause = match why {
+            UnreadableRow::OtherVersion(_) => format!(
+                "{why}: it is kept as it is and used again once that version, or a newer one, is started; mailguard store export \
+                 writes it out"
+            ),
+            UnreadableRow::Damaged(_) => format!("the row can't be read: {why}"),
+        };
+        Self::of(table, row, cause)
+    }
+
+    /// The body that the row names, where so much can be read, whatever version wrote it.
+    pub(super) fn body(&self) -> Option<StoredBody> {
+        serde_json::from_str(&self.row).ok().map(|Named { body }| body)
+    }
+
+    /// Whether this version can read the row.
+    pub(super) fn is_readable(&self) -> bool {
+        match self.table {
+            DamagedTable::Messages => serde_json::from_str::<MessageRecord>(&self.row).is_ok(),
+            DamagedTable::Quarantine => serde_json::from_str::<QuarantineRecord>(&self.row).is_ok(),
+        }
+    }
+
     /// What is kept under a key of this `table`. Never fails: one that can't be read is a damaged row as well.
     pub(super) fn stored(table: u8, octets: &[u8]) -> Self {
         serde_json::from_slice(octets).unwrap_or_else(|error| {

@@ -10,14 +10,12 @@ use std::path::Path;
 
 use mailguard_core::mail::{QueueId, UnixTime};
 use redb::{Database, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::OpenError;
 use super::body::BodyDirectory;
 use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
 use super::rows::{BODIES, DAMAGED, MESSAGES, PAUSED, QUARANTINE, RECORD_OCTETS, spool_tables};
-use super::schema::UnreadableRow;
 use super::stock::Stock;
 
 /// What was found at the start.
@@ -77,12 +75,6 @@ pub(super) fn recover(
     Ok(search.recovered)
 }
 
-/// What must be known of a row, whatever version wrote it, for its body to stay.
-#[derive(Deserialize)]
-struct Named {
-    body: StoredBody,
-}
-
 #[derive(Default)]
 struct Search {
     /// Number and length of each body file.
@@ -132,7 +124,7 @@ impl Search {
             let (id, table) = key.value();
             self.recovered.greatest = self.recovered.greatest.max(id);
             let record = DamagedRecord::stored(table, row.value());
-            if let Ok(Named { body }) = serde_json::from_str(&record.row) {
+            if let Some(body) = record.body() {
                 self.name(body);
             }
             self.recovered.damaged.push((QueueId(id), record));
@@ -151,7 +143,7 @@ impl Search {
             let (key, row) = row?;
             let (id, table) = key.value();
             let record = DamagedRecord::stored(table, row.value());
-            if record.body().is_some_and(|body| self.is_there(body)) {
+            if record.is_readable() && record.body().is_some_and(|body| self.is_there(body)) {
                 back.push(((id, table), record));
             }
         }
@@ -181,16 +173,17 @@ impl Search {
             let (key, value) = row?;
             let id = key.value();
             self.recovered.greatest = self.recovered.greatest.max(id);
-            let cause = match serde_json::from_slice::<T>(value.value()) {
+            let record = match serde_json::from_slice::<T>(value.value()) {
                 Err(error) => {
-                    if let Ok(Named { body }) = serde_json::from_slice(value.value()) {
+                    let record = DamagedRecord::unreadable(table, value.value(), &error);
+                    if let Some(body) = record.body() {
                         self.name(body);
                     }
-                    unreadable_cause(&UnreadableRow::of(value.value(), &error))
+                    record
                 }
                 Ok(record) if !self.is_there(record.body()) => {
                     self.name(record.body());
-                    missing_cause(record.body())
+                    DamagedRecord::of(table, value.value(), missing_cause(record.body()))
                 }
                 Ok(record) => {
                     self.name(record.body());
@@ -198,8 +191,7 @@ impl Search {
                     continue;
                 }
             };
-            let row = String::from_utf8_lossy(value.value()).into_owned();
-            bad.push((id, DamagedRecord { cause, table, row }));
+            bad.push((id, record));
         }
         for (id, _) in &bad[before..] {
             rows.remove(id)?;
@@ -222,18 +214,6 @@ impl Search {
                 self.files.get(&number).or_else(|| self.lost.get(&number)) == Some(&octets)
             }
         }
-    }
-}
-
-fn unreadable_cause(why: &UnreadableRow) -> String {
-    match why {
-        UnreadableRow::OtherVersion(_) => {
-            format!(
-                "{why}: it is kept as it is and used again once that version, or a newer one, is started; mailguard store export \
-                 writes it out"
-            )
-        }
-        UnreadableRow::Damaged(_) => format!("the row can't be read: {why}"),
     }
 }
 
@@ -285,19 +265,5 @@ impl Row for QuarantineRecord {
             recovered.row_octets += weight(self.body);
         }
         recovered.quarantine_stock.add(self.body.octets());
-    }
-}
-
-impl DamagedRecord {
-    /// The body that the row names, where the row can be read.
-    pub(super) fn body(&self) -> Option<StoredBody> {
-        match self.table {
-            DamagedTable::Messages => {
-                serde_json::from_str::<MessageRecord>(&self.row).ok().map(|row| row.body)
-            }
-            DamagedTable::Quarantine => {
-                serde_json::from_str::<QuarantineRecord>(&self.row).ok().map(|row| row.body)
-            }
-        }
     }
 }

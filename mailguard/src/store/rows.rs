@@ -330,6 +330,10 @@ impl Tables<'_, '_> {
             damaged = true;
             false
         })?;
+        if damaged {
+            // A file stays, for the next start to put aside: which one it is only a row that can be read says for certain.
+            self.remove_body(id, StoredBody::Row { octets: 0 })?;
+        }
         let Some(message) = read::<MessageRecord>(&self.messages, id)? else {
             return Ok(if damaged { Answer::Done } else { Answer::Absent });
         };

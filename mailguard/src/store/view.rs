@@ -7,7 +7,7 @@ use mailguard_core::mail::QueueId;
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 use serde::de::DeserializeOwned;
 
-use super::record::{DamagedRecord, MessageRecord, QuarantineRecord};
+use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord};
 use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE};
 
 /// One consistent view of the tables.
@@ -32,6 +32,15 @@ impl View {
     /// The record of a message that waits.
     pub fn message(&self, id: QueueId) -> Result<Option<MessageRecord>, redb::Error> {
         self.messages.get(id.0)?.map(|row| decode(id, row.value())).transpose()
+    }
+
+    /// The row of this id in `table`, as it is.
+    pub(super) fn row(&self, table: DamagedTable, id: QueueId) -> Result<Option<Vec<u8>>, redb::Error> {
+        let table = match table {
+            DamagedTable::Messages => &self.messages,
+            DamagedTable::Quarantine => &self.quarantine,
+        };
+        Ok(table.get(id.0)?.map(|row| row.value().to_vec()))
     }
 
     /// The octets of a body that isn't a file.

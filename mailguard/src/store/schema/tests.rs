@@ -13,9 +13,11 @@ use crate::store::facts::FactsDb;
 use crate::store::inspect;
 use crate::store::open_backend;
 use crate::store::record::DamagedRecord;
+use crate::store::rows::Job;
 use crate::store::spool_db::SpoolDb;
 
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
+const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
 const WORDS: TableDefinition<'_, &str, u64> = TableDefinition::new("words");
 
 /// Changes a closed database behind our back.
@@ -30,8 +32,11 @@ fn set_version(writing: &WriteTransaction, version: u64) {
     writing.open_table(META).unwrap().insert(VERSION_KEY, version).unwrap();
 }
 
-fn open_spool(directory: &Path) -> Result<Vec<(QueueId, DamagedRecord)>, OpenError> {
-    SpoolDb::open(directory).map(|(_, recovered)| recovered.damaged)
+/// Opens the spool and closes it again: the rows that can't be used.
+async fn open_spool(directory: &Path) -> Result<Vec<(QueueId, DamagedRecord)>, OpenError> {
+    let (db, recovered) = SpoolDb::open(directory)?;
+    db.close().await;
+    Ok(recovered.damaged)
 }
 
 /// A folder with both databases, closed.
@@ -45,15 +50,15 @@ async fn both() -> TempDir {
 #[tokio::test]
 async fn a_newer_database_is_refused_with_both_versions_and_its_file_stays_as_it_is() {
     let directory = both().await;
-    let open = |name: &str| match name {
-        "spool.redb" => open_spool(directory.path()).map(drop),
+    let open = async |name: &str| match name {
+        "spool.redb" => open_spool(directory.path()).await.map(drop),
         _ => FactsDb::open(directory.path()).map(drop),
     };
     for name in ["spool.redb", "facts.redb"] {
         let path = directory.path().join(name);
         change(&path, |writing| set_version(writing, 7));
         let before = fs::read(&path).unwrap();
-        let error = open(name).expect_err(name);
+        let error = open(name).await.expect_err(name);
         assert!(matches!(error, OpenError::Newer { found: 7, expected: 1, .. }), "{error:?}");
         let text = error.to_string();
         for part in [name, "version 7", "up to 1", "install the version that wrote it, or a newer one"] {
@@ -71,7 +76,7 @@ async fn a_newer_database_is_refused_with_both_versions_and_its_file_stays_as_it
     }
     assert!(!out.exists());
     change(&directory.path().join("spool.redb"), |writing| set_version(writing, 1));
-    open("spool.redb").expect("the version that wrote it opens it again");
+    open("spool.redb").await.expect("the version that wrote it opens it again");
 }
 
 /// Where the last process was killed the file must be repaired to be read.
@@ -175,14 +180,14 @@ async fn tables_of_other_types_are_another_version_and_not_damage() {
         writing.delete_table(MESSAGES).unwrap();
         writing.open_table(TableDefinition::<&str, u64>::new("messages")).unwrap();
     });
-    let error = open_spool(directory.path()).unwrap_err();
+    let error = open_spool(directory.path()).await.unwrap_err();
     assert!(matches!(error, OpenError::OtherVersion { .. }), "{error:?}");
     assert!(error.to_string().contains("install the version that wrote it"), "{error}");
     change(&path, |writing| {
         writing.delete_table(TableDefinition::<&str, u64>::new("messages")).unwrap();
         writing.open_multimap_table(MultimapTableDefinition::<u64, &[u8]>::new("messages")).unwrap();
     });
-    assert!(matches!(open_spool(directory.path()), Err(OpenError::OtherVersion { .. })));
+    assert!(matches!(open_spool(directory.path()).await, Err(OpenError::OtherVersion { .. })));
     let newer = redb::Error::Corrupted("Expected file format version <= 3, found 4".to_owned());
     assert!(matches!(OpenError::redb(&path, newer), OpenError::OtherVersion { .. }));
     let damage = redb::Error::Corrupted("checksum".to_owned());
@@ -207,6 +212,16 @@ async fn a_table_that_is_not_there_is_made_however_many_others_are() {
     assert!(tables.contains(&"damaged".to_owned()) && tables.contains(&"words".to_owned()), "{tables:?}");
 }
 
+/// Who removes such a message gets the room back that it took.
+async fn remove_with_its_body(directory: &Path, id: u64) {
+    let id = QueueId(id);
+    let (db, _) = SpoolDb::open(directory).unwrap();
+    assert!(db.read(move |view| view.body(id)).await.unwrap().is_some());
+    db.submit(Job::Remove(id)).await.unwrap();
+    assert!(db.read(move |view| view.body(id)).await.unwrap().is_none());
+    db.close().await;
+}
+
 #[tokio::test]
 async fn recovery_tells_a_row_of_another_version_from_a_damaged_one_and_keeps_both() {
     let directory = both().await;
@@ -221,9 +236,11 @@ async fn recovery_tells_a_row_of_another_version_from_a_damaged_one_and_keeps_bo
         for (id, row, _) in rows {
             messages.insert(id, row.as_bytes()).unwrap();
         }
+        writing.open_table(BODIES).unwrap().insert(1, b"x".as_slice()).unwrap();
     });
-    let damaged = open_spool(directory.path()).unwrap();
+    let damaged = open_spool(directory.path()).await.unwrap();
     assert_eq!(damaged.len(), rows.len());
+    remove_with_its_body(directory.path(), rows[0].0).await;
     for ((id, row, cause), (found, record)) in rows.into_iter().zip(damaged) {
         assert_eq!((found, record.row.as_str()), (QueueId(id), row));
         assert!(record.cause.contains(cause), "{}", record.cause);
