@@ -372,7 +372,7 @@ fn the_status_of_a_hung_mail_process_comes_within_three_seconds() {
 #[test]
 fn what_can_not_start_ends_with_its_cause_and_an_exit_code() {
     type Spoil = fn(&Path);
-    let cases: [(&str, Spoil, &str, i32); 7] = [
+    let cases: [(&str, Spoil, &str, i32); 8] = [
         (
             "a damaged database",
             |folder| own_file(folder, "state/spool.redb", b"rubbish, long enough"),
@@ -395,6 +395,19 @@ fn what_can_not_start_ends_with_its_cause_and_an_exit_code() {
                 )
             },
             "the mail process can't serve",
+            1,
+        ),
+        (
+            "a database of a newer version",
+            |folder| {
+                own_file(folder, "state/spool.redb", b"");
+                let database = redb::Database::create(folder.join("state/spool.redb")).unwrap();
+                let writing = database.begin_write().unwrap();
+                let meta = redb::TableDefinition::<&str, u64>::new("meta");
+                writing.open_table(meta).unwrap().insert("schema", 1_000).unwrap();
+                writing.commit().unwrap();
+            },
+            "spool.redb: a newer mailguard wrote it: its stored format is version 1000",
             1,
         ),
         (
