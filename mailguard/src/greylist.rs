@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
-use crate::store::facts::{FactsDb, Job, ReadError, View};
+use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError};
 
 /// Triplets remembered at most: about 40 MiB with usual addresses, 200 MiB with none but the longest.
 pub const MAX_TRIPLETS: usize = 200_000;
@@ -71,7 +71,7 @@ impl Greylist {
 
     async fn open_within(facts: FactsDb, triplets: usize, clients: usize) -> Result<Self, ReadError> {
         let mut lists = Lists { triplets: Table::new(triplets), clients: Table::new(clients) };
-        let rows = facts.read(View::greylist).await?.into_iter();
+        let rows = facts.read(FactsSnapshot::greylist).await?.into_iter();
         let strays = rows.filter(|(key, row)| !lists.load(key, row)).map(|(key, _)| (key, None));
         let strays: Vec<Change> = strays.collect();
         if !strays.is_empty() {
@@ -138,7 +138,7 @@ impl Greylist {
     async fn post(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
             // The writer has said in the log why it takes nothing more; memory still knows.
-            let _lost = self.0.facts.post(Job::Greylist(changes)).await.is_err();
+            let _lost = self.0.facts.post(FactsOp::Greylist(changes)).await.is_err();
         }
     }
 }
@@ -411,8 +411,8 @@ mod tests {
 
         /// How many triplets and clients there are: in memory, and as many in the store.
         async fn count(&self) -> (usize, usize) {
-            self.facts.submit(Job::Flush).await.unwrap();
-            let stored = self.facts.read(View::greylist).await.unwrap().len();
+            self.facts.submit(FactsOp::Flush).await.unwrap();
+            let stored = self.facts.read(FactsSnapshot::greylist).await.unwrap().len();
             let lists = self.greylist.0.lists.lock().await;
             let (triplets, clients) = (lists.triplets.rows.len(), lists.clients.rows.len());
             assert_eq!(triplets + clients, stored);
@@ -517,7 +517,7 @@ mod tests {
         }
         let strange =
             [vec![], vec![TRIPLET], vec![CLIENT, 1], vec![7]].map(|key| (key, Some(b"{}".to_vec())));
-        house.facts.submit(Job::Greylist(strange.to_vec())).await.unwrap();
+        house.facts.submit(FactsOp::Greylist(strange.to_vec())).await.unwrap();
         let house = house.reopen(directory.path(), 2, 3).await;
         assert_eq!(house.count().await, (2, 0));
     }

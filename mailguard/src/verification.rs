@@ -11,7 +11,7 @@ use mailguard_core::config::Config;
 use mailguard_core::finding::{Finding, Outcome};
 use mailguard_core::mail::ForwardPath;
 use mailguard_core::outcome::Report;
-use mailguard_core::policy::verification::{Word, judge};
+use mailguard_core::policy::verification::{ProbeResult, judge};
 use mailguard_core::route::{NextHop, Route};
 use mailguard_core::smtp::{EnhancedStatus, Severity};
 use moka::Expiry;
@@ -73,7 +73,7 @@ impl Verification {
         let server = &route.next_hop;
         let asked = async {
             let word = self.ask(config, route, forward_path).await;
-            if let Word::Gone(report) = &word {
+            if let ProbeResult::Unreachable(report) = &word {
                 self.gone.insert(server.clone(), report.clone()).await;
             }
             let finding = judge(forward_path, &word);
@@ -92,17 +92,17 @@ impl Verification {
         self.gone.invalidate_all();
     }
 
-    async fn ask(&self, config: &Config, route: &Route, forward_path: &ForwardPath) -> Word {
+    async fn ask(&self, config: &Config, route: &Route, forward_path: &ForwardPath) -> ProbeResult {
         let server = &route.next_hop;
         if let Some(report) = self.gone.get(server).await {
-            return Word::Nothing(report);
+            return ProbeResult::Unknown(report);
         }
         // A crowd before a server's door says nothing of the server.
         let Ok(_turn) = timeout(TURN_TIME, self.turn(server)).await else {
-            return Word::Nothing(crowded(server));
+            return ProbeResult::Unknown(crowded(server));
         };
         if let Some(report) = self.gone.get(server).await {
-            return Word::Nothing(report);
+            return ProbeResult::Unknown(report);
         }
         self.delivery.verify(config, route, forward_path).await
     }
@@ -135,8 +135,11 @@ impl Expiry<(NextHop, ForwardPath), Finding> for AsLongAsItHolds {
 }
 
 /// Whether the server refuses for good, and for something else than the recipient: that needs somebody's hand.
-fn objects(word: &Word, finding: &Finding) -> bool {
-    let (Word::Taken(report) | Word::Refused(report) | Word::Nothing(report) | Word::Gone(report)) = word;
+fn objects(word: &ProbeResult, finding: &Finding) -> bool {
+    let (ProbeResult::Accepted(report)
+    | ProbeResult::Rejected(report)
+    | ProbeResult::Unknown(report)
+    | ProbeResult::Unreachable(report)) = word;
     let permanent = report.reply.as_ref().is_some_and(|reply| reply.code.severity() == Severity::Permanent);
     permanent && matches!(finding.outcome, Outcome::Defer(_))
 }
@@ -282,14 +285,18 @@ mod tests {
 
     #[test]
     fn a_refusal_holds_shorter_than_a_welcome_and_an_outage_shortest() {
-        let holds = |word: Word| holds_for(&judge(&user(0), &word));
+        let holds = |word: ProbeResult| holds_for(&judge(&user(0), &word));
         let report = crowded(&NextHop::Address("127.0.0.1:25".parse().unwrap()));
         let no_such_user =
             Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, EnhancedStatus::new(5, 1, 1), "no such user");
         let refused =
             Report { status: EnhancedStatus::new(5, 1, 1), reply: Some(no_such_user), ..report.clone() };
         assert_eq!(
-            [holds(Word::Taken(report.clone())), holds(Word::Refused(refused)), holds(Word::Gone(report))],
+            [
+                holds(ProbeResult::Accepted(report.clone())),
+                holds(ProbeResult::Rejected(refused)),
+                holds(ProbeResult::Unreachable(report))
+            ],
             [TAKEN_TIME, REFUSED_TIME, UNANSWERED_TIME]
         );
     }

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use mailguard::config::{Source, parse};
-use mailguard::queue::{Attempted, Deliver, Outgoing, Queue, Reached, Surroundings, Witness};
+use mailguard::queue::{AttemptObserver, Attempted, Deliver, Outgoing, Queue, QueueContext, Reached};
 use mailguard::routing::Names;
 use mailguard::spool::{Body, IdMint, NewMessage, Spool};
 use mailguard::store::record::{MessageRecord, Queued, RecipientState, StoredBody};
-use mailguard::store::rows::{Accept, Job};
+use mailguard::store::rows::{Accept, SpoolOp};
 use mailguard::store::spool_db::SpoolDb;
 use mailguard_core::config::Config;
 use mailguard_core::disposition::Disposition;
@@ -115,7 +115,7 @@ async fn fill(folder: &Path, waiting: usize) -> Result<()> {
                 body: body.clone(),
                 handover: None,
             };
-            jobs.push(db.submit(Job::Accept(Box::new(accept))));
+            jobs.push(db.submit(SpoolOp::Accept(Box::new(accept))));
         }
         for done in join_all(jobs).await {
             done?;
@@ -155,7 +155,7 @@ impl Reached for Taker {
 
 struct Nobody;
 
-impl Witness for Nobody {
+impl AttemptObserver for Nobody {
     fn attempted(&self, _: Vec<Attempted>) -> BoxFuture<'_, ()> {
         async {}.boxed()
     }
@@ -174,12 +174,12 @@ impl House {
     fn open(db: SpoolDb, recovered: &mailguard::store::recover::Recovered, config: Config) -> Self {
         let config = Arc::new(ArcSwap::from_pointee(config));
         let ids = Arc::new(IdMint::above(recovered.greatest));
-        let surroundings = Surroundings {
+        let surroundings = QueueContext {
             db: db.clone(),
             config: config.clone(),
             ids: ids.clone(),
             deliver: Arc::new(Taker),
-            witness: Arc::new(Nobody),
+            observer: Arc::new(Nobody),
         };
         let queue = Queue::start(surroundings, recovered);
         let spool = Spool::new(db.clone(), config, ids.clone());

@@ -79,7 +79,7 @@ pub enum Placed<T> {
     /// In line.
     Waiting,
     /// The next hop rests until then: it comes back.
-    Resting(UnixTime, T),
+    BackingOff(UnixTime, T),
 }
 
 /// An attempt to be started.
@@ -171,11 +171,11 @@ impl<T, N: Clone> Schedule<T, N> {
     /// Puts work in line for its next hop, unless that rests.
     pub fn enqueue(&mut self, now: UnixTime, route: &Route, work: T) -> Placed<T> {
         if self.hops.len() >= MAX_REMEMBERED_HOPS {
-            self.hops.retain(|_, hop| !hop.is_idle() || now < hop.rests_until);
+            self.hops.retain(|_, hop| !hop.is_idle() || now < hop.backoff_until);
         }
         let hop = self.hops.entry(route.clone()).or_insert_with(|| Hop::new(route, self.limits));
-        if now < hop.rests_until {
-            return Placed::Resting(hop.rests_until, work);
+        if now < hop.backoff_until {
+            return Placed::BackingOff(hop.backoff_until, work);
         }
         hop.waiting.push_back(work);
         self.look_at(now, route);
@@ -268,14 +268,14 @@ impl<T, N: Clone> Schedule<T, N> {
         match health {
             Health::Answers => hop.answered(now, self.limits),
             // Attempts that began before the rest say nothing new.
-            Health::Fails if now < hop.rests_until => {}
+            Health::Fails if now < hop.backoff_until => {}
             Health::Fails if hop.failures == 0 && hop.in_flight > 0 => hop.shrink(),
             Health::Fails => {
                 hop.failures = hop.failures.saturating_add(1);
                 // Of how many it serves at once this says nothing.
                 (hop.allowed, hop.answers) = (self.limits.per_hop, 0);
-                hop.rests_until = now.plus(policy.interval(hop.failures));
-                sent_back = Some((hop.rests_until, std::mem::take(&mut hop.waiting)));
+                hop.backoff_until = now.plus(policy.interval(hop.failures));
+                sent_back = Some((hop.backoff_until, std::mem::take(&mut hop.waiting)));
             }
         }
         self.look_at(now, route);
@@ -293,13 +293,13 @@ impl<T, N: Clone> Schedule<T, N> {
     /// Ends the rest of a next hop, at an administrator's word.
     pub fn wake(&mut self, route: &Route) {
         if let Some(hop) = self.hops.get_mut(route) {
-            hop.rests_until = UnixTime(0);
+            hop.backoff_until = UnixTime(0);
         }
     }
 
     /// Whether the next hop failed, and no attempt at it is due yet.
-    pub fn rests(&self, route: &Route, now: UnixTime) -> bool {
-        self.hops.get(route).is_some_and(|hop| now < hop.rests_until)
+    pub fn backs_off(&self, route: &Route, now: UnixTime) -> bool {
+        self.hops.get(route).is_some_and(|hop| now < hop.backoff_until)
     }
 
     /// Attempts that run.

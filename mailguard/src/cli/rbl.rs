@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use mailguard_core::config::Config;
 use mailguard_core::mail::{Domain, ReversePath};
-use mailguard_core::policy::rbl::{Inquiry, inquiries};
+use mailguard_core::policy::rbl::{RblQuery, queries};
 use mailguard_core::rbl::{CATALOGUE, Kind, List, Listing, query_for_domain};
 use serde::Serialize;
 
@@ -165,13 +165,13 @@ fn check(config: &Config, subject: &str) -> anyhow::Result<Vec<AnswerRow>> {
     let Some(rbl) = &config.rbl else {
         bail!("no list is asked: set rbl.enabled = true in the configuration")
     };
-    let asked: Vec<Inquiry> = match subject.parse::<IpAddr>() {
-        Ok(client) => inquiries(rbl, client, &ReversePath::Null, None, &[]),
+    let asked: Vec<RblQuery> = match subject.parse::<IpAddr>() {
+        Ok(client) => queries(rbl, client, &ReversePath::Null, None, &[]),
         Err(_) => {
             let domain = Domain::parse(subject)
                 .with_context(|| format!("{subject} is neither an address nor a domain"))?;
             let of = |zone: &String| {
-                Some(Inquiry {
+                Some(RblQuery {
                     zone: zone.clone(),
                     subject: subject.to_owned(),
                     query: query_for_domain(&domain, zone)?,
@@ -185,7 +185,7 @@ fn check(config: &Config, subject: &str) -> anyhow::Result<Vec<AnswerRow>> {
     let listings = runtime.block_on(futures::future::join_all(
         asked.iter().map(|inquiry| ask_list(&dns, &inquiry.zone, &inquiry.query, rbl.timeout)),
     ));
-    let rows = asked.into_iter().zip(listings).map(|(Inquiry { zone, .. }, listing)| match listing {
+    let rows = asked.into_iter().zip(listings).map(|(RblQuery { zone, .. }, listing)| match listing {
         Listing::NotListed => AnswerRow { list: zone, listed: None, unusable: None },
         Listing::Listed(meaning) => AnswerRow { list: zone, listed: Some(meaning), unusable: None },
         Listing::Unusable(why) => AnswerRow { list: zone, listed: None, unusable: Some(why) },

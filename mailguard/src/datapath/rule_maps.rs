@@ -54,7 +54,7 @@ enum Entry {
 
 /// Which map an entry is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Home {
+enum MapSlot {
     BlacklistHosts4,
     BlacklistHosts6,
     Blacklist4,
@@ -75,7 +75,7 @@ type Trie6 = LpmTrie<MapData, [u8; 16], RuleValue>;
 pub(super) struct RuleMaps {
     hosts: (Hosts, HashMap<MapData, [u8; 16], RuleValue>),
     /// IPv4 addresses whose bucket was full: they are among the networks.
-    homeless: BTreeSet<Ipv4Addr>,
+    bucket_overflow: BTreeSet<Ipv4Addr>,
     clients: (Trie4, Trie6),
     from: (Trie4, Trie6),
     to: (Trie4, Trie6),
@@ -92,52 +92,52 @@ pub(super) struct RuleMaps {
     free: BTreeSet<u32>,
 }
 
-impl Home {
-    const ALL: [Home; 11] = [
-        Home::BlacklistHosts4,
-        Home::BlacklistHosts6,
-        Home::Blacklist4,
-        Home::Blacklist6,
-        Home::BypassFrom4,
-        Home::BypassFrom6,
-        Home::BypassTo4,
-        Home::BypassTo6,
-        Home::BypassMac,
-        Home::Senders4,
-        Home::Senders6,
+impl MapSlot {
+    const ALL: [MapSlot; 11] = [
+        MapSlot::BlacklistHosts4,
+        MapSlot::BlacklistHosts6,
+        MapSlot::Blacklist4,
+        MapSlot::Blacklist6,
+        MapSlot::BypassFrom4,
+        MapSlot::BypassFrom6,
+        MapSlot::BypassTo4,
+        MapSlot::BypassTo6,
+        MapSlot::BypassMac,
+        MapSlot::Senders4,
+        MapSlot::Senders6,
     ];
 
     /// What an administrator calls the entries that it holds.
     const fn list(self) -> &'static str {
         match self {
-            Home::BlacklistHosts4 => "access.blacklist_clients (IPv4 addresses)",
-            Home::BlacklistHosts6 => "access.blacklist_clients (IPv6 addresses)",
-            Home::Blacklist4 => "access.blacklist_clients (IPv4 networks)",
-            Home::Blacklist6 => "access.blacklist_clients (IPv6 networks)",
-            Home::BypassFrom4 => "bypass.from_ips and bypass.from_subnets (IPv4)",
-            Home::BypassFrom6 => "bypass.from_ips and bypass.from_subnets (IPv6)",
-            Home::BypassTo4 => "bypass.to_ips and bypass.to_subnets (IPv4)",
-            Home::BypassTo6 => "bypass.to_ips and bypass.to_subnets (IPv6)",
-            Home::BypassMac => "bypass.from_macs",
-            Home::Senders4 => "zone.allow_clients (IPv4)",
-            Home::Senders6 => "zone.allow_clients (IPv6)",
+            MapSlot::BlacklistHosts4 => "access.blacklist_clients (IPv4 addresses)",
+            MapSlot::BlacklistHosts6 => "access.blacklist_clients (IPv6 addresses)",
+            MapSlot::Blacklist4 => "access.blacklist_clients (IPv4 networks)",
+            MapSlot::Blacklist6 => "access.blacklist_clients (IPv6 networks)",
+            MapSlot::BypassFrom4 => "bypass.from_ips and bypass.from_subnets (IPv4)",
+            MapSlot::BypassFrom6 => "bypass.from_ips and bypass.from_subnets (IPv6)",
+            MapSlot::BypassTo4 => "bypass.to_ips and bypass.to_subnets (IPv4)",
+            MapSlot::BypassTo6 => "bypass.to_ips and bypass.to_subnets (IPv6)",
+            MapSlot::BypassMac => "bypass.from_macs",
+            MapSlot::Senders4 => "zone.allow_clients (IPv4)",
+            MapSlot::Senders6 => "zone.allow_clients (IPv6)",
         }
     }
 
     /// Name of the map, entries it can hold, its `HAS_` bit.
     const fn facts(self) -> (&'static str, u32, u32) {
         match self {
-            Home::BlacklistHosts4 => (map::BLACKLIST_HOSTS4, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS4),
-            Home::BlacklistHosts6 => (map::BLACKLIST_HOSTS6, MAX_BLACKLIST6, HAS_BLACKLIST_HOSTS6),
-            Home::Blacklist4 => (map::BLACKLIST4, MAX_BLACKLIST, HAS_BLACKLIST4),
-            Home::Blacklist6 => (map::BLACKLIST6, MAX_BLACKLIST6, HAS_BLACKLIST6),
-            Home::BypassFrom4 => (map::BYPASS_SRC4, MAX_BYPASS, HAS_BYPASS_SRC4),
-            Home::BypassFrom6 => (map::BYPASS_SRC6, MAX_BYPASS, HAS_BYPASS_SRC6),
-            Home::BypassTo4 => (map::BYPASS_DST4, MAX_BYPASS, HAS_BYPASS_DST4),
-            Home::BypassTo6 => (map::BYPASS_DST6, MAX_BYPASS, HAS_BYPASS_DST6),
-            Home::BypassMac => (map::BYPASS_MAC, MAX_BYPASS, HAS_BYPASS_MAC),
-            Home::Senders4 => (map::ALLOW4, MAX_ALLOW, HAS_ALLOW4),
-            Home::Senders6 => (map::ALLOW6, MAX_ALLOW, HAS_ALLOW6),
+            MapSlot::BlacklistHosts4 => (map::BLACKLIST_HOSTS4, MAX_BLACKLIST, HAS_BLACKLIST_HOSTS4),
+            MapSlot::BlacklistHosts6 => (map::BLACKLIST_HOSTS6, MAX_BLACKLIST6, HAS_BLACKLIST_HOSTS6),
+            MapSlot::Blacklist4 => (map::BLACKLIST4, MAX_BLACKLIST, HAS_BLACKLIST4),
+            MapSlot::Blacklist6 => (map::BLACKLIST6, MAX_BLACKLIST6, HAS_BLACKLIST6),
+            MapSlot::BypassFrom4 => (map::BYPASS_SRC4, MAX_BYPASS, HAS_BYPASS_SRC4),
+            MapSlot::BypassFrom6 => (map::BYPASS_SRC6, MAX_BYPASS, HAS_BYPASS_SRC6),
+            MapSlot::BypassTo4 => (map::BYPASS_DST4, MAX_BYPASS, HAS_BYPASS_DST4),
+            MapSlot::BypassTo6 => (map::BYPASS_DST6, MAX_BYPASS, HAS_BYPASS_DST6),
+            MapSlot::BypassMac => (map::BYPASS_MAC, MAX_BYPASS, HAS_BYPASS_MAC),
+            MapSlot::Senders4 => (map::ALLOW4, MAX_ALLOW, HAS_ALLOW4),
+            MapSlot::Senders6 => (map::ALLOW6, MAX_ALLOW, HAS_ALLOW6),
         }
     }
 }
@@ -173,20 +173,20 @@ impl Entry {
         }
     }
 
-    fn home(&self) -> Home {
+    fn home(&self) -> MapSlot {
         match self {
             // A single address goes where it is found quickest.
-            Entry::Client(IpNet::V4(_)) if self.host4().is_some() => Home::BlacklistHosts4,
-            Entry::Client(IpNet::V6(net)) if net.prefix_len() == 128 => Home::BlacklistHosts6,
-            Entry::Client(IpNet::V4(_)) => Home::Blacklist4,
-            Entry::Client(IpNet::V6(_)) => Home::Blacklist6,
-            Entry::BypassFrom(IpNet::V4(_)) => Home::BypassFrom4,
-            Entry::BypassFrom(IpNet::V6(_)) => Home::BypassFrom6,
-            Entry::BypassTo(IpNet::V4(_)) => Home::BypassTo4,
-            Entry::BypassTo(IpNet::V6(_)) => Home::BypassTo6,
-            Entry::BypassMac(_) => Home::BypassMac,
-            Entry::Sender(_, IpNet::V4(_)) => Home::Senders4,
-            Entry::Sender(_, IpNet::V6(_)) => Home::Senders6,
+            Entry::Client(IpNet::V4(_)) if self.host4().is_some() => MapSlot::BlacklistHosts4,
+            Entry::Client(IpNet::V6(net)) if net.prefix_len() == 128 => MapSlot::BlacklistHosts6,
+            Entry::Client(IpNet::V4(_)) => MapSlot::Blacklist4,
+            Entry::Client(IpNet::V6(_)) => MapSlot::Blacklist6,
+            Entry::BypassFrom(IpNet::V4(_)) => MapSlot::BypassFrom4,
+            Entry::BypassFrom(IpNet::V6(_)) => MapSlot::BypassFrom6,
+            Entry::BypassTo(IpNet::V4(_)) => MapSlot::BypassTo4,
+            Entry::BypassTo(IpNet::V6(_)) => MapSlot::BypassTo6,
+            Entry::BypassMac(_) => MapSlot::BypassMac,
+            Entry::Sender(_, IpNet::V4(_)) => MapSlot::Senders4,
+            Entry::Sender(_, IpNet::V6(_)) => MapSlot::Senders6,
         }
     }
 
@@ -237,7 +237,7 @@ fn entries(rules: &Rules) -> BTreeMap<Entry, u32> {
 
 /// Whether the maps can hold these entries at one time, with so many bans.
 fn check_limits<'a>(entries: impl Iterator<Item = &'a Entry>, bans: usize) -> Result<(), DatapathError> {
-    let mut counts: BTreeMap<Home, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<MapSlot, usize> = BTreeMap::new();
     for entry in entries {
         *counts.entry(entry.home()).or_default() += 1;
     }
@@ -263,7 +263,7 @@ impl RuleMaps {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         let mut maps = Self {
             hosts: (Hosts::new(ebpf)?, take_map(ebpf, map::BLACKLIST_HOSTS6)?),
-            homeless: BTreeSet::new(),
+            bucket_overflow: BTreeSet::new(),
             clients: (take_map(ebpf, map::BLACKLIST4)?, take_map(ebpf, map::BLACKLIST6)?),
             from: (take_map(ebpf, map::BYPASS_SRC4)?, take_map(ebpf, map::BYPASS_SRC6)?),
             to: (take_map(ebpf, map::BYPASS_DST4)?, take_map(ebpf, map::BYPASS_DST6)?),
@@ -296,11 +296,11 @@ impl RuleMaps {
     /// How full the maps are.
     pub(super) fn usage(&self) -> Vec<MapUse> {
         let entries = |home| self.installed.keys().filter(|entry| entry.home() == home).count();
-        let usage = |home: &Home| {
+        let usage = |home: &MapSlot| {
             let (name, limit, _) = home.facts();
             MapUse { name, entries: entries(*home), limit: limit as usize }
         };
-        Home::ALL.iter().map(usage).chain([self.bans.usage()]).collect()
+        MapSlot::ALL.iter().map(usage).chain([self.bans.usage()]).collect()
     }
 
     /// Makes the maps hold `rules` and no others, but for those of zones, of which [`RuleMaps::remove_old_zones`] removes what
@@ -358,8 +358,8 @@ impl RuleMaps {
 
     /// Tells the programs which maps they need look into.
     fn say_populated(&self, settings: &KernelSettings) -> Result<(), DatapathError> {
-        let homeless = if self.homeless.is_empty() { 0 } else { HAS_BLACKLIST4 };
-        let populated = populated(self.installed.keys()) | self.bans.populated() | homeless;
+        let bucket_overflow = if self.bucket_overflow.is_empty() { 0 } else { HAS_BLACKLIST4 };
+        let populated = populated(self.installed.keys()) | self.bans.populated() | bucket_overflow;
         settings.change(|settings| settings.populated = populated)
     }
 
@@ -420,7 +420,7 @@ impl RuleMaps {
             return self.insert_host4(address, value);
         }
         let inserted = match entry {
-            Entry::Client(net) if entry.home() == Home::BlacklistHosts6 => {
+            Entry::Client(net) if entry.home() == MapSlot::BlacklistHosts6 => {
                 self.hosts.1.insert(host_key(net.addr()), value, 0)
             }
             Entry::Client(net) => insert_net(&mut self.clients, net, value),
@@ -433,23 +433,23 @@ impl RuleMaps {
     }
 
     fn insert_host4(&mut self, address: Ipv4Addr, value: RuleValue) -> Result<(), DatapathError> {
-        if !self.homeless.contains(&address) && self.hosts.0.insert(address, value)? {
+        if !self.bucket_overflow.contains(&address) && self.hosts.0.insert(address, value)? {
             return Ok(());
         }
         let net = IpNet::from(IpAddr::from(address));
         insert_net(&mut self.clients, &net, value).map_err(DatapathError::map(map::BLACKLIST4))?;
-        self.homeless.insert(address);
+        self.bucket_overflow.insert(address);
         Ok(())
     }
 
     fn delete(&mut self, entry: &Entry) -> Result<(), DatapathError> {
         if let Some(address) = entry.host4()
-            && !self.homeless.contains(&address)
+            && !self.bucket_overflow.contains(&address)
         {
             return self.hosts.0.remove(address);
         }
         let deleted = match entry {
-            Entry::Client(net) if entry.home() == Home::BlacklistHosts6 => {
+            Entry::Client(net) if entry.home() == MapSlot::BlacklistHosts6 => {
                 self.hosts.1.remove(&host_key(net.addr()))
             }
             Entry::Client(net) => remove_net(&mut self.clients, net),
@@ -460,7 +460,7 @@ impl RuleMaps {
         };
         deleted.map_err(DatapathError::map(entry.home().facts().0))?;
         if let Some(address) = entry.host4() {
-            self.homeless.remove(&address);
+            self.bucket_overflow.remove(&address);
         }
         Ok(())
     }
@@ -481,7 +481,7 @@ impl RuleMaps {
         let mut networks = Vec::new();
         read_nets(&self.clients, Entry::Client, &mut networks)
             .map_err(DatapathError::map(map::BLACKLIST4))?;
-        self.homeless = networks.iter().filter_map(|(entry, _)| entry.host4()).collect();
+        self.bucket_overflow = networks.iter().filter_map(|(entry, _)| entry.host4()).collect();
         found.append(&mut networks);
         read_nets(&self.from, Entry::BypassFrom, &mut found).map_err(DatapathError::map(map::BYPASS_SRC4))?;
         read_nets(&self.to, Entry::BypassTo, &mut found).map_err(DatapathError::map(map::BYPASS_DST4))?;

@@ -92,7 +92,7 @@ pub struct Delivery {
     pool: Pool,
     /// Sessions that wait for the next question about a recipient. No message goes by them: what servers hold against
     /// those who try out names must not be held against mail.
-    asking: Pool,
+    probe_pool: Pool,
     trusts: Trusts,
     dns: CurrentDns,
     listeners: ArcSwap<OwnListeners>,
@@ -235,11 +235,11 @@ impl Delivery {
     }
 
     /// Ends sessions that have waited too long. Never returns; run it beside the queue.
-    pub async fn keep_house(&self) {
+    pub async fn run_maintenance(&self) {
         loop {
             sleep(HOUSEKEEPING_INTERVAL).await;
             if let Some(since) = Instant::now().checked_sub(IDLE_TIME) {
-                for pool in [&self.pool, &self.asking] {
+                for pool in [&self.pool, &self.probe_pool] {
                     pool.take_idle_since(since)
                         .into_iter()
                         .for_each(|session| drop(tokio::spawn(session.quit())));
@@ -250,7 +250,7 @@ impl Delivery {
 
     /// Takes leave of every server that a waiting session is open to.
     pub async fn close(&self) {
-        let waiting = [&self.pool, &self.asking].map(|pool| pool.take_idle_since(Instant::now()));
+        let waiting = [&self.pool, &self.probe_pool].map(|pool| pool.take_idle_since(Instant::now()));
         join_all(waiting.into_iter().flatten().map(Session::quit)).await;
     }
 }

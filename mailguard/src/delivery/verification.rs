@@ -5,7 +5,7 @@ use std::time::Duration;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePath};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::policy::verification::Word;
+use mailguard_core::policy::verification::ProbeResult;
 use mailguard_core::route::Route;
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Ending, Transaction};
@@ -26,7 +26,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 impl Delivery {
     /// Asks the servers of `route` about `recipient`, the next one where one is away. The reverse-path is null, as that of a message that must not be answered (RFC 5321
     /// §4.5.5).
-    pub async fn verify(&self, config: &Config, route: &Route, recipient: &ForwardPath) -> Word {
+    pub async fn verify(&self, config: &Config, route: &Route, recipient: &ForwardPath) -> ProbeResult {
         let terms = Self::terms(config);
         let envelope = Envelope {
             reverse_path: ReversePath::Null,
@@ -36,17 +36,17 @@ impl Delivery {
             dsn_return: None,
             envelope_id: None,
         };
-        if let Some(session) = waiting_session(&self.asking, route, None)
+        if let Some(session) = waiting_session(&self.probe_pool, route, None)
             && let Some(word) = self.ask(route, session, &envelope, true).await
         {
             return word;
         }
         match self.open(config, &terms, route).await {
-            Err(report) => Word::Gone(report),
+            Err(report) => ProbeResult::Unreachable(report),
             Ok(session) => self
                 .ask(route, session, &envelope, false)
                 .await
-                .unwrap_or_else(|| Word::Nothing(silent(&route.next_hop))),
+                .unwrap_or_else(|| ProbeResult::Unknown(silent(&route.next_hop))),
         }
     }
 
@@ -83,20 +83,20 @@ impl Delivery {
         mut session: Session,
         envelope: &Envelope,
         waiting: bool,
-    ) -> Option<Word> {
+    ) -> Option<ProbeResult> {
         let question = Transaction { envelope, recipients: &envelope.recipients, content: None };
         let conclusion = timeout(ANSWER_TIME, session.send(&question, None)).await.ok()?;
         if waiting && conclusion.ending != Ending::Settled {
             return None;
         }
         let word = match conclusion.outcomes.into_iter().next()? {
-            Outcome::Delivered(report) | Outcome::Relayed(report) => Word::Taken(report),
-            Outcome::Failed(report) => Word::Refused(report),
-            Outcome::Deferred(report) => Word::Nothing(report),
+            Outcome::Delivered(report) | Outcome::Relayed(report) => ProbeResult::Accepted(report),
+            Outcome::Failed(report) => ProbeResult::Rejected(report),
+            Outcome::Deferred(report) => ProbeResult::Unknown(report),
         };
         // A server that has refused counts: the next one in this session might not be heard.
-        let kept = matches!(word, Word::Taken(_)) && session.is_ready();
-        let over = if kept { self.asking.put(route, session) } else { Some(session) };
+        let kept = matches!(word, ProbeResult::Accepted(_)) && session.is_ready();
+        let over = if kept { self.probe_pool.put(route, session) } else { Some(session) };
         if let Some(mut session) = over {
             session.say_goodbye();
         }

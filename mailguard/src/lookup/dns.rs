@@ -21,7 +21,7 @@ use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
 use mailguard_core::mx::{self, MxRecord};
 use mailguard_core::names::{Addresses, Family};
-use mailguard_core::policy::domain::Standing;
+use mailguard_core::policy::domain::MailDomainStatus;
 use tokio::sync::Semaphore;
 
 /// Most queries of sessions under way at once, and of those to block lists; more wait.
@@ -139,15 +139,15 @@ impl Dns {
     }
 
     /// Whether mail could go to `domain`.
-    pub async fn standing(&self, domain: &Domain) -> Standing {
+    pub async fn standing(&self, domain: &Domain) -> MailDomainStatus {
         match self.mx(Asker::Session, domain).await {
-            Lookup::Found(records) if mx::is_null(&records) => Standing::NullMx,
-            Lookup::Found(_) => Standing::TakesMail,
-            Lookup::Unavailable(cause) => Standing::Unavailable(cause),
+            Lookup::Found(records) if mx::is_null(&records) => MailDomainStatus::NullMx,
+            Lookup::Found(_) => MailDomainStatus::TakesMail,
+            Lookup::Unavailable(cause) => MailDomainStatus::Unavailable(cause),
             Lookup::Absent => match self.addresses(Asker::Session, domain).await {
-                Lookup::Found(_) => Standing::TakesMail,
-                Lookup::Absent => Standing::Unknown,
-                Lookup::Unavailable(cause) => Standing::Unavailable(cause),
+                Lookup::Found(_) => MailDomainStatus::TakesMail,
+                Lookup::Absent => MailDomainStatus::Unknown,
+                Lookup::Unavailable(cause) => MailDomainStatus::Unavailable(cause),
             },
         }
     }
@@ -399,8 +399,8 @@ mod tests {
         let records = dns.mx(Asker::Mail, &domain("my_firm.test")).await;
         let exchange = "mail_1.my_firm.test.".to_owned();
         assert_eq!(records, Lookup::Found(vec![MxRecord { preference: 10, exchange }]));
-        assert_eq!(dns.standing(&domain("my_firm.test")).await, Standing::TakesMail);
-        assert_eq!(dns.standing(&domain("no_firm.test")).await, Standing::Unknown);
+        assert_eq!(dns.standing(&domain("my_firm.test")).await, MailDomainStatus::TakesMail);
+        assert_eq!(dns.standing(&domain("no_firm.test")).await, MailDomainStatus::Unknown);
         let host = domain("mail_1.my_firm.test");
         assert_eq!(dns.addresses(Asker::Mail, &host).await, Lookup::Found(vec![address]));
         assert!(matches!(dns.addresses_for_a_time(&host, Family::V4).await, Lookup::Found(_)));
@@ -419,7 +419,7 @@ mod tests {
         let server = DnsServer::start(&zone).await;
         let dns = Dns::new(&server.config());
         assert!(matches!(dns.mx(Asker::Mail, &domain("lame.test")).await, Lookup::Unavailable(_)));
-        assert!(matches!(dns.standing(&domain("lame.test")).await, Standing::Unavailable(_)));
+        assert!(matches!(dns.standing(&domain("lame.test")).await, MailDomainStatus::Unavailable(_)));
         assert!(matches!(dns.codes("lame.test").await, Lookup::Unavailable(_)));
         assert!(matches!(dns.codes("refused.test").await, Lookup::Unavailable(_)));
         // An answer that fits no datagram is asked for again.

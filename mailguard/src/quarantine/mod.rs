@@ -19,7 +19,7 @@ use mailguard_core::mime::subject;
 
 use crate::store::body::Body;
 use crate::store::record::{QuarantineRecord, Reason};
-use crate::store::rows::{Answer, Job, Release};
+use crate::store::rows::{Release, SpoolOp, SpoolOpResult};
 use crate::store::spool_db::{ReadError, SpoolDb};
 use crate::store::stock::Stock;
 use crate::store::view::{Listing, page};
@@ -170,16 +170,16 @@ impl QuarantineHandle {
         };
         let to = to.map(|mailbox| vec![Recipient::new(ForwardPath::Mailbox(mailbox.clone()))]);
         let release = Release { id, to, copies, at: SystemTime::now().into() };
-        match self.db.submit(Job::Release(Box::new(release))).await? {
-            Answer::Absent => Ok(Released::Absent),
+        match self.db.submit(SpoolOp::Release(Box::new(release))).await? {
+            SpoolOpResult::Absent => Ok(Released::Absent),
             _ => Ok(Released::Queued),
         }
     }
 
     /// Deletes entries for good and says how many there were.
     pub async fn delete(&self, ids: Vec<QueueId>) -> Result<usize, WriteError> {
-        match self.db.submit(Job::Expunge(ids)).await? {
-            Answer::Removed(removed) => Ok(removed),
+        match self.db.submit(SpoolOp::Expunge(ids)).await? {
+            SpoolOpResult::Removed(removed) => Ok(removed),
             _ => Ok(0),
         }
     }

@@ -92,7 +92,7 @@ pub enum Consequence {
 }
 
 /// Is told of every attempt.
-pub trait Witness: Send + Sync + 'static {
+pub trait AttemptObserver: Send + Sync + 'static {
     /// Takes note. The queue waits for it, so that a full trace slows deliveries and doesn't grow.
     fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()>;
 

@@ -8,10 +8,10 @@ use mailguard_core::mail::{QueueId, shown};
 
 use super::{Live, MAX_PAUSED, Shared, State};
 use crate::store::record::{DamagedRecord, MessageRecord};
-use crate::store::rows::{Answer, Job};
+use crate::store::rows::{SpoolOp, SpoolOpResult};
 use crate::store::spool_db::ReadError;
 use crate::store::stock::Stock;
-use crate::store::view::{Listing, View, page};
+use crate::store::view::{Listing, SpoolSnapshot, page};
 use crate::store::writer::WriteError;
 
 /// How much of a message is shown, octets.
@@ -91,7 +91,7 @@ impl QueueHandle {
     /// Makes no attempt at a message from now on, or makes attempts again; false if it isn't in the queue. An attempt that
     /// runs goes on.
     pub async fn hold(&self, id: QueueId, held: bool) -> Result<bool, WriteError> {
-        if self.shared.around.db.submit(Job::Hold(id, held)).await? != Answer::Done {
+        if self.shared.around.db.submit(SpoolOp::Hold(id, held)).await? != SpoolOpResult::Done {
             return Ok(false);
         }
         if let Some(live) = self.shared.lock().live.get_mut(&id) {
@@ -105,7 +105,7 @@ impl QueueHandle {
     }
 
     /// What is paused may go by other ways now: each message that waits is looked at once.
-    pub fn reconsider(&self) {
+    pub fn config_changed(&self) {
         if !self.shared.lock().paused.is_empty() {
             self.shared.make_due(None, false);
         }
@@ -117,7 +117,7 @@ impl QueueHandle {
         if paused.len() >= MAX_PAUSED && destination != Destination::All && !paused.contains(&destination) {
             return Err(PauseError::TooMany);
         }
-        self.shared.around.db.submit(Job::Pause(destination.to_string(), true)).await?;
+        self.shared.around.db.submit(SpoolOp::Pause(destination.to_string(), true)).await?;
         let mut state = self.shared.lock();
         if !state.paused.contains(&destination) {
             state.paused.push(destination);
@@ -127,11 +127,11 @@ impl QueueHandle {
 
     /// Makes attempts at a destination again; false if it wasn't paused.
     pub async fn resume(&self, destination: &Destination) -> Result<bool, WriteError> {
-        let answer = self.shared.around.db.submit(Job::Pause(destination.to_string(), false)).await?;
+        let answer = self.shared.around.db.submit(SpoolOp::Pause(destination.to_string(), false)).await?;
         self.shared.lock().paused.retain(|paused| paused != destination);
         // Nobody noted whom it concerns: each is looked at once.
         self.shared.make_due(None, false);
-        Ok(answer == Answer::Done)
+        Ok(answer == SpoolOpResult::Done)
     }
 
     /// Where no attempt is made.
@@ -148,7 +148,7 @@ impl QueueHandle {
                 route.is_ok_and(|route| destination.covers(&record.destination(index), &route))
             })
         };
-        let look = move |view: &View| {
+        let look = move |view: &SpoolSnapshot| {
             let mut found = Vec::new();
             for row in view.messages(None)? {
                 let (id, record) = row?;
@@ -164,9 +164,9 @@ impl QueueHandle {
     /// Removes a message, also one that is kept aside, without telling anybody; false if there is none. An attempt
     /// that runs goes on.
     pub async fn remove(&self, id: QueueId) -> Result<bool, WriteError> {
-        let answer = self.shared.around.db.submit(Job::Remove(id)).await?;
+        let answer = self.shared.around.db.submit(SpoolOp::Remove(id)).await?;
         self.shared.forget_unless_released(id).await;
-        Ok(answer == Answer::Done)
+        Ok(answer == SpoolOpResult::Done)
     }
 }
 

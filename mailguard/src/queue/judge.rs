@@ -106,11 +106,12 @@ impl Judgement {
         index: usize,
         report: &Report,
     ) -> Consequence {
-        let is_told = is_told(config, record, index) && record.envelope.reverse_path != ReversePath::Null;
-        if is_told {
+        let sender_gets_reports =
+            sender_gets_reports(config, record, index) && record.envelope.reverse_path != ReversePath::Null;
+        if sender_gets_reports {
             self.reported.push((index, Action::Relayed, report.clone()));
         }
-        let consequence = if is_told { Consequence::Report } else { Consequence::Done };
+        let consequence = if sender_gets_reports { Consequence::Report } else { Consequence::Done };
         self.ended(index, Ending::Delivered, consequence)
     }
 
@@ -140,7 +141,7 @@ fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Conseque
     if record.is_copy(index) {
         return Consequence::Drop;
     }
-    if !is_told(config, record, index) {
+    if !sender_gets_reports(config, record, index) {
         return Consequence::Quarantine;
     }
     if record.envelope.reverse_path == ReversePath::Null || !wants_failure(&record.envelope.recipients[index])
@@ -159,11 +160,11 @@ fn warning_is_due(config: &Config, record: &MessageRecord, index: usize, now: Un
         && now >= record.received_at.plus(after)
         && record.envelope.reverse_path != ReversePath::Null
         && wants_delay(&record.envelope.recipients[index])
-        && is_told(config, record, index)
+        && sender_gets_reports(config, record, index)
 }
 
 /// When somebody is told if a message still waits for these recipients: its time is up, or its sender is warned.
-pub(super) fn told_at(config: &Config, record: &MessageRecord, recipients: &[usize]) -> UnixTime {
+pub(super) fn notify_at(config: &Config, record: &MessageRecord, recipients: &[usize]) -> UnixTime {
     let warned_at = record.received_at.plus(config.delivery.delay_warning);
     let expires = record.received_at.plus(config.delivery.max_queue_time);
     match recipients.iter().any(|&index| warning_is_due(config, record, index, warned_at)) {
@@ -173,7 +174,7 @@ pub(super) fn told_at(config: &Config, record: &MessageRecord, recipients: &[usi
 }
 
 /// Whether the sender is one to whom reports go. What was redirected to somebody else is not the sender's to hear of.
-fn is_told(config: &Config, record: &MessageRecord, index: usize) -> bool {
+fn sender_gets_reports(config: &Config, record: &MessageRecord, index: usize) -> bool {
     let Origin::Client(client) = &record.origin else { return false };
     let redirected =
         matches!(&record.states[index], RecipientState::Queued(Queued { redirected_to: Some(_), .. }));

@@ -28,7 +28,7 @@ use mailguard_core::schedule::{Limits, STANDINGS, Schedule};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-pub use self::attempt::{Attempted, Consequence, Deliver, Outgoing, Reached, Witness};
+pub use self::attempt::{AttemptObserver, Attempted, Consequence, Deliver, Outgoing, Reached};
 pub use self::handle::{PauseError, QueueHandle};
 
 use self::notice::AdministratorNotices;
@@ -83,7 +83,7 @@ const STORE_RETRY: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(20);
 
 /// What the queue works with.
-pub struct Surroundings {
+pub struct QueueContext {
     /// The store.
     pub db: SpoolDb,
     /// The configuration of the moment.
@@ -93,7 +93,7 @@ pub struct Surroundings {
     /// Who makes the attempts.
     pub deliver: Arc<dyn Deliver>,
     /// Who is told of them.
-    pub witness: Arc<dyn Witness>,
+    pub observer: Arc<dyn AttemptObserver>,
 }
 
 /// The running queue.
@@ -104,11 +104,11 @@ pub struct Queue {
 
 impl Queue {
     /// Starts with what recovery found.
-    pub fn start(surroundings: Surroundings, recovered: &Recovered) -> Self {
+    pub fn start(surroundings: QueueContext, recovered: &Recovered) -> Self {
         Self::start_with(surroundings, recovered, Arc::new(|| SystemTime::now().into()))
     }
 
-    fn start_with(surroundings: Surroundings, recovered: &Recovered, clock: Clock) -> Self {
+    fn start_with(surroundings: QueueContext, recovered: &Recovered, clock: Clock) -> Self {
         let limits = Limits {
             places: MAX_ATTEMPTS_A_STANDING,
             per_hop: MAX_ATTEMPTS_PER_HOP,
@@ -168,7 +168,7 @@ impl Queue {
 type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
 
 struct Shared {
-    around: Surroundings,
+    around: QueueContext,
     clock: Clock,
     state: Mutex<State>,
     /// The room for messages on their way to a server, by the standing of their next hops.
@@ -243,7 +243,7 @@ struct Work {
     /// Record and body, if they are in memory.
     held: Option<Arc<Held>>,
     /// From then on a next hop that doesn't answer is told of: the time is up, or a warning is due.
-    told_at: UnixTime,
+    notify_at: UnixTime,
 }
 
 impl State {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mailguard_core::config::Config;
 use mailguard_core::dsn::{
-    self, Action, DsnRequest, MAX_RETURNED_HEADER_OCTETS, MAX_RETURNED_OCTETS, Reader, Told,
+    self, Action, DsnRequest, MAX_RETURNED_HEADER_OCTETS, MAX_RETURNED_OCTETS, Reader, ReportedRecipient,
 };
 use mailguard_core::mail::{DsnReturn, Mailbox, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::Origin;
@@ -84,7 +84,8 @@ pub(super) async fn notice(
         })
         .collect();
     let told = message.told.iter().zip(&recipients);
-    let told = told.map(|((_, action, report), recipient)| Told { recipient, action: *action, report });
+    let told =
+        told.map(|((_, action, report), recipient)| ReportedRecipient { recipient, action: *action, report });
     let content = dsn::compose(&DsnRequest {
         reporting_mta: &config.hostname,
         sender: &sender(config)?,

@@ -14,16 +14,16 @@ use mailguard_core::route::{Dialled, NoRoute, Route};
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::EnhancedStatus;
 
-use super::judge::told_at;
+use super::judge::notify_at;
 use super::plan::{Group, Orders, plan};
 use super::worker::{Settling, work};
 use super::{LOAD_BATCH, Live, NAMES_TIME, STORE_RETRY, Shared, Work, Worker};
 use crate::routing::Names;
 use crate::store::intake::{Committed, Held};
 use crate::store::record::{MessageRecord, RecipientState};
-use crate::store::rows::Job;
+use crate::store::rows::SpoolOp;
 use crate::store::spool_db::ReadError;
-use crate::store::view::View;
+use crate::store::view::SpoolSnapshot;
 
 /// No answer from host (RFC 3463 §3.5).
 const NO_ANSWER: EnhancedStatus = EnhancedStatus::new(4, 4, 1);
@@ -97,16 +97,16 @@ impl Shared {
             if forced {
                 state.schedule.wake(&route);
             }
-            let told_at = told_at(&config, record, &recipients);
-            let has_come_to_it = now >= told_at || is_left_after_a_deferral(&route);
-            if !forced && has_come_to_it && state.schedule.rests(&route, now) {
+            let notify_at = notify_at(&config, record, &recipients);
+            let has_come_to_it = now >= notify_at || is_left_after_a_deferral(&route);
+            if !forced && has_come_to_it && state.schedule.backs_off(&route, now) {
                 // Others were tried in its place just now; it would wait behind them for ever.
                 let outcomes = recipients.into_iter().map(|index| (index, unanswered(record, index)));
                 settle(Some(route.next_hop), outcomes.collect());
                 continue;
             }
-            let work = Work { id, recipients, config: config.clone(), held: held.cloned(), told_at };
-            if let Placed::Resting(until, work) = state.schedule.enqueue(now, &route, work) {
+            let work = Work { id, recipients, config: config.clone(), held: held.cloned(), notify_at };
+            if let Placed::BackingOff(until, work) = state.schedule.enqueue(now, &route, work) {
                 send_back(live, &work);
                 state.schedule.set_due(id, until);
             }
@@ -150,7 +150,7 @@ impl Shared {
     }
 
     async fn load(&self, ids: Vec<QueueId>) -> Result<Vec<(QueueId, Row)>, ReadError> {
-        let read = move |view: &View| {
+        let read = move |view: &SpoolSnapshot| {
             ids.into_iter()
                 .map(|id| match view.message(id) {
                     Ok(row) => Ok((id, Ok(row))),
@@ -176,7 +176,7 @@ impl Shared {
     pub(super) async fn put_aside(&self, id: QueueId, cause: String) {
         tracing::error!(%id, cause, "a queued message can't be used and is kept aside");
         self.lock().forget(id);
-        if let Err(error) = self.around.db.submit(Job::PutAside(id, cause)).await {
+        if let Err(error) = self.around.db.submit(SpoolOp::PutAside(id, cause)).await {
             tracing::error!(%id, %error, "and can't even be put aside");
         }
     }
@@ -214,7 +214,7 @@ impl Shared {
         for work in works {
             if let Some(live) = state.live.get_mut(&work.id) {
                 send_back(live, &work);
-                let is_due = now >= work.told_at || is_left_after_a_deferral(route);
+                let is_due = now >= work.notify_at || is_left_after_a_deferral(route);
                 state.schedule.set_due(work.id, if is_due { now } else { until });
             }
         }

@@ -20,7 +20,7 @@ use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::routing::Names;
 use crate::store::body::Body;
 use crate::store::record::{MessageRecord, Reason};
-use crate::store::rows::{Accept, Answer, Job, Record};
+use crate::store::rows::{Accept, RecordAttempt, SpoolOp, SpoolOpResult};
 use crate::store::spool_db::ReadError;
 use crate::store::writer::WriteError;
 
@@ -227,14 +227,14 @@ impl Shared {
             // Nobody waits for this one: lost in a crash, the message goes out once more, as RFC 5321
             // §4.5.4.1 and §6.1 have it.
             self.lock().forget(settling.id);
-            self.around.db.post(Job::Finish(settling.id, settling.record.body)).await
+            self.around.db.post(SpoolOp::Finish(settling.id, settling.record.body)).await
         } else {
             self.note(&config, &settling, judgement, now).await
         };
         if let Err(error) = written {
             tracing::error!(id = %settling.id, %error, "an outcome can't be noted: the message will go out again");
         }
-        self.around.witness.attempted(attempted).await;
+        self.around.observer.attempted(attempted).await;
     }
 
     /// The message is gone from memory, unless a release has just put it back into the store: its arrival and our
@@ -262,14 +262,20 @@ impl Shared {
         let Judgement { states, withhold, reported, next_due, .. } = judgement;
         let notices = self.notices(config, settling, &reported, &withhold, now).await;
         let named: Vec<_> = notices.iter().map(|notice| notice.id).collect();
-        let record =
-            Record { id, recipients: settling.record.states.len(), states, withhold, at: now, notices };
-        let answer = self.around.db.submit(Job::Record(Box::new(record))).await?;
-        if matches!(answer, Answer::Recorded(_)) {
-            named.into_iter().for_each(|notice| self.around.witness.noticed(notice, id));
+        let record = RecordAttempt {
+            id,
+            recipients: settling.record.states.len(),
+            states,
+            withhold,
+            at: now,
+            notices,
+        };
+        let answer = self.around.db.submit(SpoolOp::Record(Box::new(record))).await?;
+        if matches!(answer, SpoolOpResult::Recorded(_)) {
+            named.into_iter().for_each(|notice| self.around.observer.noticed(notice, id));
         }
         match answer {
-            Answer::Recorded(Some(_)) => {
+            SpoolOpResult::Recorded(Some(_)) => {
                 let mut state = self.lock();
                 state.not_busy(id, &recipients);
                 if let Some(due) = next_due.filter(|_| state.live.contains_key(&id)) {

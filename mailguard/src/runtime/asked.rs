@@ -15,7 +15,7 @@ use nix::ifaddrs::getifaddrs;
 
 use super::ipc::MAX_CLIENTS;
 
-/// Why a ban isn't made.
+/// Why a ban isn't compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BanRefused {
     /// More than a request may name.

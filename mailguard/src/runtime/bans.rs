@@ -26,7 +26,7 @@ use super::ipc::{Answer, MAX_CLIENTS, Request, ToDatapath};
 use super::privileged::Privileged;
 use crate::control::{BanRow, ControlError};
 use crate::datapath::BanStatus;
-use crate::store::facts::{FactsDb, Job, ReadError, View};
+use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError};
 use crate::store::schema::UnreadableRow;
 use late::Late;
 
@@ -113,8 +113,8 @@ fn read(rows: Vec<([u8; 16], Vec<u8>)>) -> (Records, Vec<[u8; 16]>) {
 /// Rows of single IPv6 addresses, which earlier versions banned, become those of their networks.
 async fn rename(facts: &FactsDb, records: &Records, old: Vec<[u8; 16]>) {
     let renamed = async {
-        facts.submit(Job::Ban(rows(records)?)).await.map_err(failed)?;
-        facts.submit(Job::Lift(old)).await.map_err(failed)
+        facts.submit(FactsOp::Ban(rows(records)?)).await.map_err(failed)?;
+        facts.submit(FactsOp::Lift(old)).await.map_err(failed)
     };
     if let Err(error) = renamed.await {
         warn!(%error, "bans of single IPv6 addresses can't be stored as those of their networks");
@@ -136,7 +136,7 @@ impl Bans {
         privileged: Privileged,
         config: Arc<ArcSwap<Config>>,
     ) -> std::result::Result<Self, ReadError> {
-        let (records, old) = read(facts.read(View::bans).await?);
+        let (records, old) = read(facts.read(FactsSnapshot::bans).await?);
         if !old.is_empty() {
             rename(&facts, &records, old).await;
         }
@@ -156,7 +156,7 @@ impl Bans {
                     || Record { reason: ONLY_IN_KERNEL.to_owned(), since: now, until: now.plus(ban.left) };
                 records.entry(ban.client).or_insert_with(record);
             }
-            self.put_in_force(&records).await
+            self.install_in_kernel(&records).await
         };
         match restored.await {
             Ok(()) => info!(bans = records.len(), "bans are in force"),
@@ -182,7 +182,7 @@ impl Bans {
     }
 
     /// The configuration is another one.
-    pub(super) fn look_again(&self) {
+    pub(super) fn config_changed(&self) {
         self.0.changed.notify_one();
     }
 
@@ -217,7 +217,7 @@ impl Bans {
     }
 
     /// Bans clients as an administrator wishes: all of them, or none.
-    pub(super) async fn by_hand(
+    pub(super) async fn add_by_admin(
         &self,
         clients: Vec<IpAddr>,
         seconds: Option<u64>,
@@ -274,7 +274,7 @@ impl Bans {
         if records.len() + added > MAX_BANS as usize {
             return Err(refused(format!("{MAX_BANS} clients are banned, more is not possible")));
         }
-        self.put_in_force(&new).await?;
+        self.install_in_kernel(&new).await?;
         // The kernel keeps them: whoever is banned stays out.
         let stored = self.store(&new).await;
         self.0.late.lock().await.banned(&clients, stored.is_ok());
@@ -321,7 +321,7 @@ impl Bans {
             return Ok(());
         }
         let keys = clients.iter().map(|client| key(*client)).collect();
-        self.0.facts.submit(Job::Lift(keys)).await.map_err(failed)?;
+        self.0.facts.submit(FactsOp::Lift(keys)).await.map_err(failed)?;
         forget(records, clients);
         Ok(())
     }
@@ -332,7 +332,7 @@ impl Bans {
         let lifts = late.lifts();
         if !lifts.is_empty() {
             let keys = lifts.iter().map(|client| key(*client)).collect();
-            if self.0.facts.submit(Job::Lift(keys)).await.is_err() {
+            if self.0.facts.submit(FactsOp::Lift(keys)).await.is_err() {
                 return;
             }
             late.lifts_are_stored();
@@ -349,10 +349,10 @@ impl Bans {
     }
 
     async fn store(&self, records: &Records) -> Result<()> {
-        self.0.facts.submit(Job::Ban(rows(records)?)).await.map_err(failed).map(|_| ())
+        self.0.facts.submit(FactsOp::Ban(rows(records)?)).await.map_err(failed).map(|_| ())
     }
 
-    async fn put_in_force(&self, records: &Records) -> Result<()> {
+    async fn install_in_kernel(&self, records: &Records) -> Result<()> {
         let now = now();
         let bans: Vec<(IpAddr, Duration)> =
             records.iter().map(|(client, record)| (client.first(), record.until.since(now))).collect();

@@ -16,7 +16,7 @@ use super::ipc::{self, Current};
 use super::log::Logging;
 use super::privileged::Privileged;
 use super::rows;
-use super::services::{Made, MailServices};
+use super::services::{CompiledConfig, MailServices};
 use crate::config::{self, EditList, Source, entries};
 use crate::control::{
     Answer, ControlError, Done, ErrorKind, Handler, Listing, MAX_ROWS, Page, Request, StatusReport, Stock,
@@ -112,13 +112,14 @@ impl ControlHandler {
             return Ok(());
         }
         let config = config::parse(&source).map_err(|errors| errors.to_string())?;
-        let (before, old) = (self.parts.services.made(), self.parts.config.load_full());
-        let made = Made::of(&config, Some((&before, &old))).map_err(|error| error.to_string())?;
+        let (before, old) = (self.parts.services.compiled(), self.parts.config.load_full());
+        let compiled =
+            CompiledConfig::of(&config, Some((&before, &old))).map_err(|error| error.to_string())?;
         self.parts.logging.set(&config.log);
-        self.parts.services.set_made(made);
+        self.parts.services.set_compiled(compiled);
         self.parts.config.store(Arc::new(config));
-        self.parts.bans.look_again();
-        self.parts.queue.reconsider();
+        self.parts.bans.config_changed();
+        self.parts.queue.config_changed();
         *loaded = Loaded { source, revision, at: now() };
         Ok(())
     }
@@ -389,7 +390,7 @@ impl Handler for ControlHandler {
             Request::Route { recipient, sender } => self.route(recipient, sender).await,
             Request::Bans => self.parts.bans.list().await.map(Answer::Bans),
             Request::BanAdd { clients, seconds, reason } => {
-                self.parts.bans.by_hand(clients, seconds, reason).await.map(Answer::Bans)
+                self.parts.bans.add_by_admin(clients, seconds, reason).await.map(Answer::Bans)
             }
             Request::Reload | Request::Edit(_) | Request::BanLift { .. } | Request::Processes => {
                 Err(ControlError::new(ErrorKind::Invalid, "this is asked of the datapath process"))

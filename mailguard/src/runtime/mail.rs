@@ -18,13 +18,13 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
 
+use super::acceptors::{self, AcceptContext, Acceptors};
 use super::bans::Bans;
 use super::handler::{ControlHandler, Parts};
 use super::ipc::{self, Current, HandedListener, ToDatapath, ToMail};
 use super::log::{self, Logging};
 use super::privileged::{Notice, Notices, Privileged};
-use super::reception::{self, Doorman, Reception};
-use super::services::{Made, MailServices, Memory};
+use super::services::{CompiledConfig, MailServices, Memory};
 use crate::config;
 use crate::control;
 use crate::datapath;
@@ -32,7 +32,7 @@ use crate::delivery::Delivery;
 use crate::greylist::Greylist;
 use crate::intercept::OwnAddresses;
 use crate::quarantine::QuarantineHandle;
-use crate::queue::{Queue, Surroundings};
+use crate::queue::{Queue, QueueContext};
 use crate::routing::OwnListeners;
 use crate::session::Limits;
 use crate::spool::{IdMint, Spool};
@@ -63,8 +63,8 @@ pub fn run(channel: RawFd) -> Result<()> {
     let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     let (logging, _finish) = log::start(&config.log).context("the thread that writes the log")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
-    let wires = Wires { channel, descriptors, told, logging, lifted };
-    runtime.block_on(serve(current, config, wires, listeners))
+    let channels = Channels { channel, descriptors, told, logging, lifted };
+    runtime.block_on(serve(current, config, channels, listeners))
 }
 
 /// Waits for SIGTERM, which by itself would end us in the middle of everything. SIGINT and SIGHUP, which a terminal sends to all
@@ -91,7 +91,7 @@ fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// What connects the process with the outside.
-struct Wires {
+struct Channels {
     /// To the datapath process.
     channel: UnixStream,
     /// By which listeners come from it.
@@ -103,50 +103,55 @@ struct Wires {
     lifted: Vec<Subscriber>,
 }
 
-async fn serve(current: Current, config: Config, wires: Wires, listeners: Vec<HandedListener>) -> Result<()> {
-    let Wires { channel, descriptors, told, logging, lifted } = wires;
+async fn serve(
+    current: Current,
+    config: Config,
+    channels: Channels,
+    listeners: Vec<HandedListener>,
+) -> Result<()> {
+    let Channels { channel, descriptors, told, logging, lifted } = channels;
     channel.set_nonblocking(true)?;
     let (privileged, notices) = Privileged::new(tokio::net::UnixStream::from_std(channel)?);
     let runtime_dir = config.runtime_dir.clone();
-    let listeners = reception::receive(&descriptors, listeners).context("the listeners")?;
+    let listeners = acceptors::receive(&descriptors, listeners).context("the listeners")?;
     let own = listeners.iter().map(|(_, listener)| listener.address()).collect();
-    let house = House::build(current, config, privileged.clone(), own, logging).await?;
+    let process = MailProcess::build(current, config, privileged.clone(), own, logging).await?;
     // The kernel has forgotten them if the machine was started anew.
-    house.bans.forget_lifted(lifted).await;
-    house.bans.restore().await;
-    tokio::spawn(house.bans.clone().keep());
+    process.bans.forget_lifted(lifted).await;
+    process.bans.restore().await;
+    tokio::spawn(process.bans.clone().keep());
     let control = control::bind(&control::mail_socket(&runtime_dir), control::MAIL_MODE)?;
-    let control = tokio::spawn(control::serve(control, house.handler.clone()));
+    let control = tokio::spawn(control::serve(control, process.handler.clone()));
     let (stop, stopped) = watch::channel(false);
     let pulse = descriptors.try_clone().context("the socket for signs of life")?;
     let own_addresses = OwnAddresses::default();
     tokio::task::block_in_place(|| datapath::keep_own_addresses(&own_addresses));
-    let mut reception = Reception::new(house.doorman(own_addresses, stopped), descriptors);
-    reception.open(listeners);
-    let limits = house.limits.clone();
+    let mut acceptors = Acceptors::new(process.context(own_addresses, stopped), descriptors);
+    acceptors.open(listeners);
+    let limits = process.limits.clone();
     let heartbeat = tokio::spawn(async move { privileged.keep_alive(&limits, &pulse).await });
-    info!(listeners = reception.addresses().len(), "mail is served");
+    info!(listeners = acceptors.addresses().len(), "mail is served");
     // The datapath process starts the next one, which recovers; connections wait in the listeners meanwhile.
     let signal = tokio::select! {
-        ended = house.obey(&notices, &mut reception) => ended.map(|()| None)?,
-        cause = house.spool_failed() => bail!("the spool can't be written any more: {cause}"),
+        ended = process.run_until_stopped(&notices, &mut acceptors) => ended.map(|()| None)?,
+        cause = process.spool_failed() => bail!("the spool can't be written any more: {cause}"),
         Ok(signal) = told => Some(signal),
     };
     info!("stopping: sessions end at their next command, deliveries under way are finished");
     match signal {
         // The next one takes what waits in the listeners: until then we count as alive, or the kernel would let nobody wait.
-        Some(signal) => drop(house.privileged.say(ToDatapath::Leaving(signal as i32)).await),
+        Some(signal) => drop(process.privileged.say(ToDatapath::Leaving(signal as i32)).await),
         None => heartbeat.abort(),
     }
     stop.send_replace(true);
-    reception.finish().await;
-    house.close().await;
+    acceptors.finish().await;
+    process.close().await;
     control.abort();
     Ok(())
 }
 
 /// Everything that lives as long as the process.
-struct House {
+struct MailProcess {
     config: Arc<ArcSwap<Config>>,
     handler: Arc<ControlHandler>,
     services: Arc<MailServices>,
@@ -159,7 +164,7 @@ struct House {
     privileged: Privileged,
 }
 
-impl House {
+impl MailProcess {
     /// Opens the stores, recovers what a crash left, and starts what delivers it.
     async fn build(
         current: Current,
@@ -169,7 +174,7 @@ impl House {
         logging: Logging,
     ) -> Result<Self> {
         let state_dir = config.state_dir.clone();
-        let made = Made::of(&config, None)?;
+        let compiled = CompiledConfig::of(&config, None)?;
         let config = Arc::new(ArcSwap::from_pointee(config));
         // Both look at everything that they hold.
         let (db, recovered) = tokio::task::block_in_place(|| SpoolDb::open(&state_dir))?;
@@ -187,25 +192,25 @@ impl House {
         let services = Arc::new(MailServices::new(
             spool,
             ids.clone(),
-            made,
+            compiled,
             traces.clone(),
             Memory { bans: bans.clone(), greylist, verification: Verification::new(delivery.clone()) },
             config.clone(),
         ));
-        let surroundings = Surroundings {
+        let surroundings = QueueContext {
             db: db.clone(),
             config: config.clone(),
             ids,
             deliver: delivery.clone(),
-            witness: Arc::new(traces.clone()),
+            observer: Arc::new(traces.clone()),
         };
         let queue = Queue::start(surroundings, &recovered);
         let quarantine = QuarantineHandle::new(db.clone(), config.clone());
         let limits = Arc::new(Limits::default());
         tokio::spawn(quarantine.clone().sweep());
-        tokio::spawn(traces.clone().keep_within_bounds());
+        tokio::spawn(traces.clone().run_maintenance());
         let housekeeper = delivery.clone();
-        tokio::spawn(async move { housekeeper.keep_house().await });
+        tokio::spawn(async move { housekeeper.run_maintenance().await });
         let handler = Arc::new(ControlHandler::new(
             current,
             Parts {
@@ -224,8 +229,8 @@ impl House {
         Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans, privileged })
     }
 
-    fn doorman(&self, own_addresses: OwnAddresses, stop: watch::Receiver<bool>) -> Doorman {
-        Doorman {
+    fn context(&self, own_addresses: OwnAddresses, stop: watch::Receiver<bool>) -> AcceptContext {
+        AcceptContext {
             config: self.config.clone(),
             services: self.services.clone(),
             limits: self.limits.clone(),
@@ -235,11 +240,11 @@ impl House {
     }
 
     /// Follows what the datapath process says until that is to stop.
-    async fn obey(&self, notices: &Notices, reception: &mut Reception) -> Result<()> {
+    async fn run_until_stopped(&self, notices: &Notices, acceptors: &mut Acceptors) -> Result<()> {
         loop {
             let notice = tokio::select! {
                 notice = notices.next() => notice,
-                () = reception.failed() => bail!("a task that accepts connections ended"),
+                () = acceptors.failed() => bail!("a task that accepts connections ended"),
             };
             let (current, opened, closed) = match notice {
                 Notice::Changed { current, opened, closed } => (current, opened, closed),
@@ -255,9 +260,9 @@ impl House {
             let result = tokio::task::block_in_place(|| self.handler.adopt(current));
             self.privileged.say(ToDatapath::Adopted { revision, result }).await;
             if !(opened.is_empty() && closed.is_empty()) {
-                reception.take(opened).context("the listeners that came")?;
-                reception.close(&closed, &before);
-                self.delivery.set_listeners(OwnListeners::new(reception.addresses()));
+                acceptors.take(opened).context("the listeners that came")?;
+                acceptors.close(&closed, &before);
+                self.delivery.set_listeners(OwnListeners::new(acceptors.addresses()));
             }
         }
     }

@@ -24,7 +24,7 @@ mod notify;
 mod open_files;
 mod privileged;
 mod pulse;
-mod reception;
+mod acceptors;
 mod rows;
 mod services;
 mod spawn;
@@ -150,13 +150,13 @@ pub fn warnings(source: &Source, config: &Config) -> Vec<Located> {
 /// root, the mail user can work in its folders. Returns what couldn't be tried, a line each.
 pub fn examine(source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
     if !nix::unistd::geteuid().is_root() {
-        services::Made::examine(config)?;
+        services::CompiledConfig::examine(config)?;
         return Ok(vec!["not root: whether the mail user can do its work wasn't tried".to_owned()]);
     }
     let user = match MailUser::find(&config.user) {
         Ok(user) => user,
         Err(error @ RunError::NoUser(_)) => {
-            services::Made::examine(config)?;
+            services::CompiledConfig::examine(config)?;
             return Ok(vec![format!("{error}: what that user can do wasn't tried")]);
         }
         Err(error) => return Err(error.into()),

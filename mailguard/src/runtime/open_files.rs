@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::delivery::MAX_IDLE_SESSIONS;
 use crate::lookup::dns::{MAX_MAIL_QUERIES, MAX_QUERIES};
 use crate::queue::{MAX_ATTEMPTS_IN_FLIGHT, MAX_TRANSFERS};
-use crate::session::limits::{MAX_LEAVING, MAX_TURNED_AWAY};
+use crate::session::limits::{MAX_LEAVING, MAX_REJECTING};
 use crate::verification::MAX_QUESTIONS_A_SERVER;
 
 /// Most that we ask for, where the system sets no lower limit: more than any configuration needs.
@@ -49,7 +49,7 @@ fn needed(config: &Config) -> u64 {
     let files = [
         // Each with a message in a file.
         2 * sessions,
-        MAX_TURNED_AWAY,
+        MAX_REJECTING,
         verifying,
         logins,
         MAX_ATTEMPTS_IN_FLIGHT,

@@ -38,7 +38,7 @@ pub(super) struct MailServices {
     traces: Recorder,
     memory: Memory,
     config: Arc<ArcSwap<Config>>,
-    made: ArcSwap<Made>,
+    compiled: ArcSwap<CompiledConfig>,
     dns: CurrentDns,
     failures: Failures,
 }
@@ -51,7 +51,7 @@ pub(super) struct Memory {
 }
 
 /// What is made of a configuration once, for all sessions.
-pub(super) struct Made {
+pub(super) struct CompiledConfig {
     scanner: Scanner,
     identity: Identity,
     /// The name in a certificate of our own making.
@@ -59,11 +59,11 @@ pub(super) struct Made {
     authenticator: Option<Arc<Authenticator>>,
 }
 
-impl Made {
+impl CompiledConfig {
     /// An error says what of the configuration can't be used, though it is written rightly.
     /// What the one before has and the configuration doesn't change goes on: a certificate that couldn't be kept, logins that
     /// wait for their turn, compiled rules.
-    pub(super) fn of(config: &Config, before: Option<(&Made, &Config)>) -> anyhow::Result<Self> {
+    pub(super) fn of(config: &Config, before: Option<(&CompiledConfig, &Config)>) -> anyhow::Result<Self> {
         let scanner = match before {
             Some((before, old)) => Scanner::renewed(config, (&before.scanner, old))?,
             None => Scanner::new(config)?,
@@ -88,7 +88,7 @@ impl Made {
         Ok(Self { scanner, identity, own_name, authenticator })
     }
 
-    /// Whether [`Made::of`] can be made, without a trace of it. The keeper of our own certificate is another user.
+    /// Whether [`CompiledConfig::of`] can be made, without a trace of it. The keeper of our own certificate is another user.
     pub(super) fn examine(config: &Config) -> anyhow::Result<()> {
         Scanner::new(config)?;
         Identity::configured(config)?;
@@ -102,24 +102,24 @@ impl MailServices {
     pub(super) fn new(
         spool: Spool,
         ids: Arc<IdMint>,
-        made: Made,
+        compiled: CompiledConfig,
         traces: Recorder,
         memory: Memory,
         config: Arc<ArcSwap<Config>>,
     ) -> Self {
-        let made = ArcSwap::from_pointee(made);
+        let compiled = ArcSwap::from_pointee(compiled);
         let (dns, failures) = (CurrentDns::default(), Failures::default());
-        Self { spool, ids, traces, memory, config, made, dns, failures }
+        Self { spool, ids, traces, memory, config, compiled, dns, failures }
     }
 
     /// What serves sessions and messages.
-    pub(super) fn made(&self) -> Arc<Made> {
-        self.made.load_full()
+    pub(super) fn compiled(&self) -> Arc<CompiledConfig> {
+        self.compiled.load_full()
     }
 
     /// From now on it is this.
-    pub(super) fn set_made(&self, made: Made) {
-        self.made.store(Arc::new(made));
+    pub(super) fn set_compiled(&self, compiled: CompiledConfig) {
+        self.compiled.store(Arc::new(compiled));
         self.memory.verification.forget();
     }
 
@@ -149,7 +149,7 @@ impl Services for MailServices {
     }
 
     async fn scan(&self, body: &Body) -> Vec<Finding> {
-        self.made.load_full().scanner.scan(body).await
+        self.compiled.load_full().scanner.scan(body).await
     }
 
     async fn commit(&self, message: NewMessage) -> Result<Durable<QueueId>, Refusal> {
@@ -165,7 +165,7 @@ impl Services for MailServices {
     }
 
     fn tls(&self) -> Option<Arc<ServerConfig>> {
-        Some(self.made.load().identity.server_config())
+        Some(self.compiled.load().identity.server_config())
     }
 
     fn dns(&self) -> Arc<Dns> {
@@ -199,7 +199,7 @@ impl Services for MailServices {
 
     async fn login(&self, client: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {
         // Taken out of the configuration while the session went on.
-        let Some(authenticator) = self.made.load_full().authenticator.clone() else {
+        let Some(authenticator) = self.compiled.load_full().authenticator.clone() else {
             return Err(LoginRefused::Unavailable);
         };
         self.failures.begin(client, Instant::now())?;
@@ -209,7 +209,7 @@ impl Services for MailServices {
     }
 
     fn login_for_another(&self, client: IpAddr) -> LoginRefused {
-        if self.made.load().authenticator.is_none() {
+        if self.compiled.load().authenticator.is_none() {
             return LoginRefused::Unavailable;
         }
         self.failures.note_wrong(client, Instant::now()).err().unwrap_or(LoginRefused::ForAnother)

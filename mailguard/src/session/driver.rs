@@ -96,7 +96,7 @@ pub(super) async fn run<S: Services>(
 }
 
 /// Refuses a connection for which there is no session.
-pub(super) async fn turn_away(stream: TcpStream, reply: &Reply) {
+pub(super) async fn reject_connection(stream: TcpStream, reply: &Reply) {
     let mut stream = Stream::Plain(stream);
     if let Ok(Ok(())) = timeout(LINGER, say(&mut stream, reply)).await {
         linger(stream).await;

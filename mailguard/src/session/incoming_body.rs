@@ -9,7 +9,7 @@ use mailguard_core::mail::header::{self, BYTE_ORDER_MARK, MAX_HEADER_OCTETS, Sum
 use mailguard_core::mime;
 use mailguard_core::policy::end_of_data::Header;
 
-use super::trace_fields::TraceFields;
+use super::received_header::TraceFields;
 use crate::spool::{Body, BodyWriter};
 
 /// A body that is being received.

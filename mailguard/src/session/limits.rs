@@ -27,7 +27,7 @@ const SCARCE_PERCENT: usize = 75;
 pub const MAX_LEAVING: usize = 256;
 
 /// Connections that are told at one time that there is no session for them; further ones are closed without a word.
-pub const MAX_TURNED_AWAY: usize = 256;
+pub const MAX_REJECTING: usize = 256;
 
 /// How long after the last client without a place `status` calls that a problem, and the least time between two lines of
 /// the log about it.
@@ -43,7 +43,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
+        let turned_away = Arc::new(Semaphore::new(MAX_REJECTING));
         Self { counts: Mutex::default(), turned_away, cheap_lines: Mutex::default() }
     }
 }
@@ -203,7 +203,7 @@ impl Limits {
     }
 
     /// A place among those that are told that they are refused, as long as it is held.
-    pub fn turn_away(&self) -> Option<OwnedSemaphorePermit> {
+    pub fn may_reject(&self) -> Option<OwnedSemaphorePermit> {
         self.turned_away.clone().try_acquire_owned().ok()
     }
 

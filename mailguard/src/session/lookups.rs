@@ -11,8 +11,8 @@ use mailguard_core::config::model::Rbl;
 use mailguard_core::finding::{Finding, Outcome};
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{Domain, ForwardPath, ReversePath};
-use mailguard_core::policy::domain::Standing;
-use mailguard_core::policy::rcpt::Inquiry;
+use mailguard_core::policy::domain::MailDomainStatus;
+use mailguard_core::policy::rcpt::Need;
 use mailguard_core::policy::{self, Trust};
 use mailguard_core::rbl::{Listing, interpret};
 use tokio::time::{Instant, timeout};
@@ -37,7 +37,7 @@ pub(super) struct Lookups {
     asked_sender: bool,
     asked_lists: bool,
     /// Standings of recipients' domains.
-    known: Vec<(Domain, Standing)>,
+    known: Vec<(Domain, MailDomainStatus)>,
     time_left: Duration,
 }
 
@@ -76,13 +76,13 @@ impl Lookups {
     }
 
     /// What can still be asked.
-    pub(super) fn unasked(&self, config: &Config, subject: &Subject<'_>) -> Vec<Inquiry> {
+    pub(super) fn unasked(&self, config: &Config, subject: &Subject<'_>) -> Vec<Need> {
         let name = config.access.asks_for_names() && !self.asked_name;
         let dns = self.sender(config, subject).is_some()
             || self.recipient(config, subject).is_some_and(|domain| self.standing(domain).is_none())
             || self.lists(config).is_some();
-        let inquiries = [(name, Inquiry::ClientName), (dns, Inquiry::Dns)];
-        inquiries.into_iter().filter(|(unasked, _)| *unasked).map(|(_, inquiry)| inquiry).collect()
+        let needs = [(name, Need::ClientName), (dns, Need::Dns)];
+        needs.into_iter().filter(|(unasked, _)| *unasked).map(|(_, need)| need).collect()
     }
 
     /// What is known of the recipient's domain from another recipient of the transaction.
@@ -102,7 +102,7 @@ impl Lookups {
         policy::domain::recipient_in_question(spam_prevention, incoming_domains, subject.forward_path)
     }
 
-    fn standing(&self, domain: &Domain) -> Option<&Standing> {
+    fn standing(&self, domain: &Domain) -> Option<&MailDomainStatus> {
         self.known.iter().find(|(known, _)| known == domain).map(|(_, standing)| standing)
     }
 
@@ -183,8 +183,8 @@ impl ClientNames {
     }
 }
 
-async fn standing(dns: &Dns, domain: &Domain, time: Duration) -> Standing {
-    let late = |_| Standing::Unavailable(too_late());
+async fn standing(dns: &Dns, domain: &Domain, time: Duration) -> MailDomainStatus {
+    let late = |_| MailDomainStatus::Unavailable(too_late());
     timeout(time, dns.standing(domain)).await.unwrap_or_else(late)
 }
 
@@ -206,10 +206,10 @@ async fn ask_lists(
         }
     };
     let Subject { client, helo, reverse_path, .. } = subject;
-    let inquiries = policy::rbl::inquiries(rbl, *client, reverse_path, helo.as_ref(), names);
-    let asked = inquiries.into_iter().map(|inquiry| async {
-        let listing = ask_list(dns, &inquiry.zone, &inquiry.query, time).await;
-        (inquiry, listing)
+    let queries = policy::rbl::queries(rbl, *client, reverse_path, helo.as_ref(), names);
+    let asked = queries.into_iter().map(|query| async {
+        let listing = ask_list(dns, &query.zone, &query.query, time).await;
+        (query, listing)
     });
     policy::rbl::judge(&join_all(asked).await)
 }

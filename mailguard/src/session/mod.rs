@@ -15,7 +15,7 @@ pub(crate) mod lookups;
 mod session_log;
 #[cfg(test)]
 mod tests;
-mod trace_fields;
+mod received_header;
 mod transaction;
 
 use std::net::{IpAddr, SocketAddr};
@@ -160,8 +160,8 @@ pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionC
     log.end = refused.word();
     drop(log);
     // With too many who are being told so already, one hears nothing.
-    if let Some(_place) = context.limits.turn_away() {
-        driver::turn_away(stream, &refused.reply()).await;
+    if let Some(_place) = context.limits.may_reject() {
+        driver::reject_connection(stream, &refused.reply()).await;
     }
 }
 
@@ -170,8 +170,8 @@ pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionC
 async fn refuse_sender<S>(stream: TcpStream, context: &SessionContext<S>) {
     let text = "Your address may not send mail here";
     let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, EnhancedStatus::new(5, 7, 1), text.to_owned());
-    if let Some(_place) = context.limits.turn_away() {
-        driver::turn_away(stream, &reply).await;
+    if let Some(_place) = context.limits.may_reject() {
+        driver::reject_connection(stream, &reply).await;
     }
 }
 

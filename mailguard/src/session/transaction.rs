@@ -15,7 +15,7 @@ use mailguard_core::finding::{Check, Finding, Outcome};
 use mailguard_core::language::Wording;
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
-use mailguard_core::policy::rcpt::{Inquiry, Next, Verdict};
+use mailguard_core::policy::rcpt::{Need, Next, Verdict};
 use mailguard_core::policy::{self, Trust};
 use mailguard_core::route::Route;
 use mailguard_core::smtp::server::{LoginRefused, Settings};
@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use super::incoming_body::{IncomingBody, Received};
 use super::lookups::{ClientNames, Found, Lookups, Subject};
-use super::trace_fields::TraceFields;
+use super::received_header::TraceFields;
 use super::{Introduction, Peer, Services, SessionLog};
 use crate::spool::{CommitError, NewMessage};
 use crate::trace::{Record, RefusedRecipient, TransactionResult};
@@ -255,32 +255,32 @@ impl<S: Services> Transactions<S> {
         let config = &*self.config;
         let route = policy::verification::servers_in_question(config, forward_path);
         // Each at most once a recipient.
-        let mut open = vec![Inquiry::ClientName, Inquiry::Dns];
-        open.extend(route.as_ref().map(|_| Inquiry::Verification));
-        open.extend((config.greylist.enabled && trust == Trust::Untrusted).then_some(Inquiry::Greylist));
+        let mut open = vec![Need::ClientName, Need::Dns];
+        open.extend(route.as_ref().map(|_| Need::Verification));
+        open.extend((config.greylist.enabled && trust == Trust::Untrusted).then_some(Need::Greylist));
         loop {
             let mut unasked = lookups.unasked(config, &subject);
-            unasked.extend([Inquiry::Verification, Inquiry::Greylist]);
-            unasked.retain(|inquiry| open.contains(inquiry));
-            let inquiry = match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
+            unasked.extend([Need::Verification, Need::Greylist]);
+            unasked.retain(|need| open.contains(need));
+            let need = match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
                 Next::Answer(verdict) => return (verdict, findings),
-                Next::Ask(inquiry) => inquiry,
+                Next::Ask(need) => need,
             };
-            open.retain(|other| *other != inquiry);
+            open.retain(|other| *other != need);
             // Each by itself: a session that asks nothing needn't hold what they need.
-            let found = match inquiry {
-                Inquiry::ClientName => {
+            let found = match need {
+                Need::ClientName => {
                     Box::pin(lookups.ask_name(config, &self.services.dns(), &mut self.names, &subject)).await
                 }
-                Inquiry::Dns => {
+                Need::Dns => {
                     Box::pin(lookups.ask_dns(config, &self.services.dns(), &mut self.names, &subject)).await
                 }
-                Inquiry::Verification => {
+                Need::Verification => {
                     let asked =
                         route.as_ref().map(|route| self.ask_server(route, forward_path, verification_left));
                     Found::of_recipient(OptionFuture::from(asked).await)
                 }
-                Inquiry::Greylist => {
+                Need::Greylist => {
                     let Subject { client, reverse_path, forward_path, .. } = subject;
                     let seen = self.services.greylist(&config.greylist, client, reverse_path, forward_path);
                     Found::of_recipient(Some(seen.await))

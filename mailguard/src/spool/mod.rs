@@ -31,7 +31,7 @@ use crate::store::intake::{Budget, Committed, Held};
 use crate::store::record::{
     MessageRecord, QuarantineRecord, Reason, RecipientState, StoredBody, first_states,
 };
-use crate::store::rows::{Accept, Answer, Job};
+use crate::store::rows::{Accept, SpoolOp, SpoolOpResult};
 use crate::store::spool_db::SpoolDb;
 use crate::store::writer::WriteError;
 
@@ -152,8 +152,8 @@ impl Spool {
             return Ok(Durable(id));
         };
         accept.body.settle().await?;
-        match self.db.submit(Job::Accept(Box::new(accept))).await? {
-            Answer::Done => Ok(Durable(id)),
+        match self.db.submit(SpoolOp::Accept(Box::new(accept))).await? {
+            SpoolOpResult::Done => Ok(Durable(id)),
             other => Err(CommitError::Failed(format!("the store answered {other:?}").into())),
         }
     }

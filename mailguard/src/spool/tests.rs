@@ -195,7 +195,7 @@ async fn a_big_body_is_a_file_that_lives_as_long_as_its_row() {
     let record = spool.db.message(id).await.unwrap().unwrap();
     assert_eq!(record.body.octets(), octets.len() as u64);
     assert_eq!(spool.db.body(id, record.body).await.unwrap().head(usize::MAX).await.unwrap(), octets);
-    spool.db.submit(Job::Finish(id, record.body)).await.unwrap();
+    spool.db.submit(SpoolOp::Finish(id, record.body)).await.unwrap();
     spool.db.close().await;
     assert_eq!(body_files(directory.path()), 0);
 }
@@ -302,8 +302,8 @@ async fn a_damaged_row_that_can_not_be_read_itself_stops_no_start_and_stays() {
     }
     let (spool, _) = on_files(directory.path());
     for id in [7_000, 7_001] {
-        let removed = spool.db.submit(Job::Remove(QueueId(id))).await.unwrap();
-        assert!(matches!(removed, Answer::Done), "{removed:?}");
+        let removed = spool.db.submit(SpoolOp::Remove(QueueId(id))).await.unwrap();
+        assert!(matches!(removed, SpoolOpResult::Done), "{removed:?}");
     }
     spool.db.close().await;
     drop(spool);
@@ -433,11 +433,11 @@ async fn what_a_start_after_a_kill_would_read_is_counted_once_a_body() {
     spool.commit(message(spool.ids.mint(), &["a@b.test"], big_body(&spool).await.0)).await.unwrap();
     let read = || open(directory.path(), &disk.after_power_cut(|| false)).unwrap().1.row_octets;
     assert_eq!(read(), 3000 + 1024 + 500 + 1024);
-    spool.db.submit(Job::Remove(plain)).await.unwrap();
+    spool.db.submit(SpoolOp::Remove(plain)).await.unwrap();
     assert_eq!(read(), 3000 + 1024);
-    spool.db.submit(Job::Expunge(vec![mixed])).await.unwrap();
+    spool.db.submit(SpoolOp::Expunge(vec![mixed])).await.unwrap();
     assert_eq!(read(), 3000 + 1024);
-    spool.db.submit(Job::Remove(mixed)).await.unwrap();
+    spool.db.submit(SpoolOp::Remove(mixed)).await.unwrap();
     assert_eq!(read(), 0);
 }
 

@@ -18,7 +18,7 @@ use redb::{
 use super::reopening::Reopening;
 use super::schema::FACTS;
 use super::writer::{Rows, WriteError, Writer};
-use super::{OpenError, create_directory, look_aside, open_backend, open_file};
+use super::{OpenError, create_directory, open_backend, open_file, read_blocking};
 
 /// Memory for redb's page cache, octets.
 const CACHE_OCTETS: usize = 16 * 1024 * 1024;
@@ -59,7 +59,7 @@ pub type GreylistRow = (Vec<u8>, Vec<u8>);
 
 /// One change.
 #[derive(Debug)]
-pub enum Job {
+pub enum FactsOp {
     /// A trace begins.
     Trace(QueueId, Vec<u8>),
     /// Attempts were made: a message each, in the order in which they ended.
@@ -131,13 +131,13 @@ impl FactsDb {
     }
 
     /// Hands a job in; waits only while too much is waiting.
-    pub async fn post(&self, job: Job) -> Result<(), WriteError> {
+    pub async fn post(&self, job: FactsOp) -> Result<(), WriteError> {
         let octets = job.octets();
         self.open.writer().post(job, octets).await
     }
 
     /// Hands a job in and waits for its commit.
-    pub async fn submit(&self, job: Job) -> Result<Removed, WriteError> {
+    pub async fn submit(&self, job: FactsOp) -> Result<Removed, WriteError> {
         let octets = job.octets();
         self.open.writer().submit(job, octets).await
     }
@@ -155,12 +155,12 @@ impl FactsDb {
     /// Runs `look` on one consistent view, on a thread that may block.
     pub async fn read<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&View) -> Result<T, redb::Error> + Send + 'static,
+        look: impl FnOnce(&FactsSnapshot) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, ReadError> {
         let failed = |cause| ReadError { path: self.path.to_path_buf(), cause };
         let database = self.open.database();
         let database = database.ok_or_else(|| failed("it waits to be opened again".to_owned()))?;
-        look_aside(move || View::of(&database).and_then(|view| look(&view))).await.map_err(failed)
+        read_blocking(move || FactsSnapshot::of(&database).and_then(|view| look(&view))).await.map_err(failed)
     }
 }
 
@@ -174,23 +174,23 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     Ok(transaction.commit()?)
 }
 
-impl Job {
+impl FactsOp {
     fn octets(&self) -> usize {
         match self {
-            Job::Trace(_, row) => row.len(),
-            Job::Attempts(rows) => rows.iter().map(|(_, row)| row.len()).sum(),
-            Job::Ban(rows) => rows.iter().map(|(client, row)| client.len() + row.len()).sum(),
-            Job::Lift(clients) => clients.len() * size_of::<[u8; 16]>(),
-            Job::Greylist(rows) => {
+            FactsOp::Trace(_, row) => row.len(),
+            FactsOp::Attempts(rows) => rows.iter().map(|(_, row)| row.len()).sum(),
+            FactsOp::Ban(rows) => rows.iter().map(|(client, row)| client.len() + row.len()).sum(),
+            FactsOp::Lift(clients) => clients.len() * size_of::<[u8; 16]>(),
+            FactsOp::Greylist(rows) => {
                 rows.iter().map(|(key, row)| key.len() + row.as_ref().map_or(0, Vec::len)).sum()
             }
-            Job::Sweep { .. } | Job::Flush => 0,
+            FactsOp::Sweep { .. } | FactsOp::Flush => 0,
         }
     }
 }
 
 /// One consistent view.
-pub struct View {
+pub struct FactsSnapshot {
     traces: ReadOnlyTable<u64, &'static [u8]>,
     attempts: ReadOnlyTable<(u64, u32), &'static [u8]>,
     bans: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
@@ -198,7 +198,7 @@ pub struct View {
     totals: ReadOnlyTable<&'static str, u64>,
 }
 
-impl View {
+impl FactsSnapshot {
     fn of(database: &Database) -> Result<Self, redb::Error> {
         let reading = database.begin_read()?;
         Ok(Self {
@@ -273,10 +273,14 @@ struct Open<'t> {
 }
 
 impl Rows for FactRows {
-    type Job = Job;
+    type Job = FactsOp;
     type Answer = Removed;
 
-    fn apply(&mut self, transaction: &WriteTransaction, jobs: Vec<Job>) -> Result<Vec<Removed>, redb::Error> {
+    fn apply(
+        &mut self,
+        transaction: &WriteTransaction,
+        jobs: Vec<FactsOp>,
+    ) -> Result<Vec<Removed>, redb::Error> {
         let mut totals = transaction.open_table(TOTALS)?;
         let octets = totals.get(OCTETS_KEY)?.map_or(0, |total| total.value());
         let mut open = Open {
@@ -307,30 +311,30 @@ fn size(row: &[u8]) -> u64 {
 }
 
 impl Open<'_> {
-    fn apply(&mut self, job: Job) -> Result<Removed, redb::Error> {
+    fn apply(&mut self, job: FactsOp) -> Result<Removed, redb::Error> {
         match job {
-            Job::Trace(id, row) => {
+            FactsOp::Trace(id, row) => {
                 self.octets += size(&row);
                 let replaced = self.traces.insert(id.0, row.as_slice())?.map_or(0, |old| size(old.value()));
                 self.octets -= replaced;
             }
-            Job::Attempts(rows) => {
+            FactsOp::Attempts(rows) => {
                 for (id, row) in rows {
                     self.attempt(id, &row)?;
                 }
             }
-            Job::Sweep { keep_from, max_octets } => return self.sweep(keep_from, max_octets),
-            Job::Ban(rows) => {
+            FactsOp::Sweep { keep_from, max_octets } => return self.sweep(keep_from, max_octets),
+            FactsOp::Ban(rows) => {
                 for (client, row) in rows {
                     self.bans.insert(&client, row.as_slice())?;
                 }
             }
-            Job::Lift(clients) => {
+            FactsOp::Lift(clients) => {
                 for client in clients {
                     self.bans.remove(&client)?;
                 }
             }
-            Job::Greylist(rows) => {
+            FactsOp::Greylist(rows) => {
                 for (key, row) in rows {
                     match row {
                         Some(row) => drop(self.greylist.insert(key.as_slice(), row.as_slice())?),
@@ -338,7 +342,7 @@ impl Open<'_> {
                     }
                 }
             }
-            Job::Flush => {}
+            FactsOp::Flush => {}
         }
         Ok(Removed(0))
     }
@@ -395,8 +399,8 @@ mod tests {
 
     /// Ids of the traces, newest first.
     async fn ids(facts: &FactsDb, oldest: u64) -> Vec<u64> {
-        facts.submit(Job::Flush).await.unwrap();
-        let look = move |view: &View| {
+        facts.submit(FactsOp::Flush).await.unwrap();
+        let look = move |view: &FactsSnapshot| {
             let mut ids = Vec::new();
             view.newest_first(QueueId(oldest), |id, _| {
                 ids.push(id.0);
@@ -411,10 +415,10 @@ mod tests {
     async fn traces_come_newest_first_with_their_attempts_in_order() {
         let facts = facts();
         for id in [5, 7, 6] {
-            facts.post(Job::Trace(QueueId(id), row("x"))).await.unwrap();
+            facts.post(FactsOp::Trace(QueueId(id), row("x"))).await.unwrap();
         }
         let attempts = [(6, "a"), (7, "b"), (6, "c")].map(|(id, text)| (QueueId(id), row(text)));
-        facts.post(Job::Attempts(attempts.to_vec())).await.unwrap();
+        facts.post(FactsOp::Attempts(attempts.to_vec())).await.unwrap();
         assert_eq!(ids(&facts, 6).await, [7, 6]);
         let six = facts.read(|view| view.attempts(QueueId(6))).await.unwrap();
         assert_eq!(six, [row("a"), row("c")]);
@@ -424,11 +428,11 @@ mod tests {
     async fn sweeps_remove_the_oldest_and_no_more_than_allowed() {
         let facts = facts();
         for id in 0..10 {
-            facts.post(Job::Trace(QueueId(id), row("0123456789"))).await.unwrap();
-            facts.post(Job::Attempts(vec![(QueueId(id), row("0123456789"))])).await.unwrap();
+            facts.post(FactsOp::Trace(QueueId(id), row("0123456789"))).await.unwrap();
+            facts.post(FactsOp::Attempts(vec![(QueueId(id), row("0123456789"))])).await.unwrap();
         }
         let sweep = async |keep_from, max_octets| {
-            facts.submit(Job::Sweep { keep_from: QueueId(keep_from), max_octets }).await.unwrap()
+            facts.submit(FactsOp::Sweep { keep_from: QueueId(keep_from), max_octets }).await.unwrap()
         };
         assert_eq!(sweep(0, u64::MAX).await, Removed(0));
         assert_eq!(sweep(3, u64::MAX).await, Removed(6));
@@ -436,33 +440,33 @@ mod tests {
         let two = 4 * (10 + ROW_OCTETS);
         assert_eq!(sweep(0, two).await, Removed(10));
         assert_eq!(ids(&facts, 0).await, [9, 8]);
-        assert_eq!(facts.read(View::octets).await.unwrap(), two);
+        assert_eq!(facts.read(FactsSnapshot::octets).await.unwrap(), two);
         // An attempt without a trace doesn't stay for ever.
-        facts.post(Job::Attempts(vec![(QueueId(1), row("late"))])).await.unwrap();
+        facts.post(FactsOp::Attempts(vec![(QueueId(1), row("late"))])).await.unwrap();
         assert_eq!(sweep(8, u64::MAX).await, Removed(1));
         assert_eq!(sweep(u64::MAX, 0).await, Removed(4));
-        assert_eq!(facts.read(View::octets).await.unwrap(), 0);
+        assert_eq!(facts.read(FactsSnapshot::octets).await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn bans_are_there_when_the_answer_is() {
         let facts = facts();
         let (one, other) = ([1; 16], [2; 16]);
-        facts.submit(Job::Ban(vec![(other, row("b")), (one, row("a"))])).await.unwrap();
-        facts.submit(Job::Ban(vec![(one, row("c"))])).await.unwrap();
-        assert_eq!(facts.read(View::bans).await.unwrap(), [(one, row("c")), (other, row("b"))]);
-        facts.submit(Job::Lift(vec![one, [3; 16]])).await.unwrap();
-        assert_eq!(facts.read(View::bans).await.unwrap(), [(other, row("b"))]);
+        facts.submit(FactsOp::Ban(vec![(other, row("b")), (one, row("a"))])).await.unwrap();
+        facts.submit(FactsOp::Ban(vec![(one, row("c"))])).await.unwrap();
+        assert_eq!(facts.read(FactsSnapshot::bans).await.unwrap(), [(one, row("c")), (other, row("b"))]);
+        facts.submit(FactsOp::Lift(vec![one, [3; 16]])).await.unwrap();
+        assert_eq!(facts.read(FactsSnapshot::bans).await.unwrap(), [(other, row("b"))]);
     }
 
     #[tokio::test]
     async fn replaced_rows_count_once() {
         let facts = facts();
         for text in ["long long", "short"] {
-            facts.post(Job::Trace(QueueId(1), row(text))).await.unwrap();
+            facts.post(FactsOp::Trace(QueueId(1), row(text))).await.unwrap();
         }
-        facts.submit(Job::Flush).await.unwrap();
-        assert_eq!(facts.read(View::octets).await.unwrap(), 5 + ROW_OCTETS);
+        facts.submit(FactsOp::Flush).await.unwrap();
+        assert_eq!(facts.read(FactsSnapshot::octets).await.unwrap(), 5 + ROW_OCTETS);
     }
 
     #[tokio::test]
@@ -470,9 +474,9 @@ mod tests {
         let disk = LossyDisk::default();
         let opened = disk.clone();
         let facts = FactsDb::open_on(move || opened.backend()).unwrap();
-        facts.submit(Job::Ban(vec![([1; 16], row("a"))])).await.unwrap();
+        facts.submit(FactsOp::Ban(vec![([1; 16], row("a"))])).await.unwrap();
         disk.fail_in(1, ENOSPC);
-        assert!(facts.submit(Job::Ban(vec![([2; 16], row("b"))])).await.is_err());
+        assert!(facts.submit(FactsOp::Ban(vec![([2; 16], row("b"))])).await.is_err());
         assert!(facts.failure().is_some(), "said while it lasts");
         let again = async {
             while facts.failure().is_some() {
@@ -480,7 +484,10 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(60), again).await.expect("opened again by itself");
-        facts.submit(Job::Ban(vec![([3; 16], row("c"))])).await.unwrap();
-        assert_eq!(facts.read(View::bans).await.unwrap(), [([1; 16], row("a")), ([3; 16], row("c"))]);
+        facts.submit(FactsOp::Ban(vec![([3; 16], row("c"))])).await.unwrap();
+        assert_eq!(
+            facts.read(FactsSnapshot::bans).await.unwrap(),
+            [([1; 16], row("a")), ([3; 16], row("c"))]
+        );
     }
 }

@@ -23,7 +23,7 @@ use super::rows::is_spool_table;
 use super::schema::SPOOL;
 use super::spool_db::{BODIES_NAME, CACHE_OCTETS, FILE_NAME};
 use super::stock::Stock;
-use super::view::View;
+use super::view::SpoolSnapshot;
 use super::{OpenError, open_file, sync_directory};
 
 /// What a spool holds, and what is wrong with it.
@@ -238,7 +238,7 @@ impl Opened {
         problems: &mut Vec<String>,
         mut visit: impl FnMut(QueueId, Known, &mut Vec<String>),
     ) -> Result<(), OpenError> {
-        let view = match guarded(&self.path, || View::of(&self.database)) {
+        let view = match guarded(&self.path, || SpoolSnapshot::of(&self.database)) {
             Ok(view) => view,
             // It came to its end before anything was stored.
             Err(_) if self.is_new() => return Ok(()),
@@ -258,7 +258,7 @@ impl Opened {
         guarded(&self.path, begun).is_ok_and(|begun| !begun)
     }
 
-    fn known(&self, view: &View, id: QueueId, problems: &mut Vec<String>) -> Known {
+    fn known(&self, view: &SpoolSnapshot, id: QueueId, problems: &mut Vec<String>) -> Known {
         let mut damaged = self.look(id, problems, || view.damaged_of(id));
         let mut row = |table| self.look(id, problems, || view.row(table, id));
         let (queue, quarantine) = (row(DamagedTable::Messages), row(DamagedTable::Quarantine));

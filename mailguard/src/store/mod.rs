@@ -152,7 +152,7 @@ pub fn sync_directory(path: &Path) -> std::io::Result<()> {
 
 /// Runs `look` at a database on a thread that may block. The error is a cause for people; a file so damaged that redb
 /// panics is one, too.
-async fn look_aside<T: Send + 'static>(
+async fn read_blocking<T: Send + 'static>(
     look: impl FnOnce() -> Result<T, redb::Error> + Send + 'static,
 ) -> Result<T, String> {
     match tokio::task::spawn_blocking(look).await {

@@ -46,13 +46,13 @@ pub(super) const RECORD_OCTETS: u64 = 1024;
 
 /// One change of the spool, whole or not at all.
 #[derive(Debug)]
-pub enum Job {
+pub enum SpoolOp {
     /// A new message.
     Accept(Box<Accept>),
     /// Every recipient of a message that was never withheld is ended.
     Finish(QueueId, StoredBody),
     /// What an attempt came to.
-    Record(Box<Record>),
+    Record(Box<RecordAttempt>),
     /// A message is no longer to be delivered, at an administrator's word. Damaged rows go, too.
     Remove(QueueId),
     /// Quarantine entries are no longer needed.
@@ -84,7 +84,7 @@ pub struct Accept {
 
 /// What an attempt came to.
 #[derive(Debug)]
-pub struct Record {
+pub struct RecordAttempt {
     /// Which message.
     pub id: QueueId,
     /// How many recipients the message had for whom these are the outcomes. A row that was made anew under the same
@@ -115,7 +115,7 @@ pub struct Release {
 
 /// What became of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum SpoolOpResult {
     /// Done.
     Done,
     /// There is no such row (any more): nothing was done.
@@ -179,10 +179,14 @@ struct After {
 }
 
 impl Rows for SpoolRows {
-    type Job = Job;
-    type Answer = Answer;
+    type Job = SpoolOp;
+    type Answer = SpoolOpResult;
 
-    fn apply(&mut self, transaction: &WriteTransaction, jobs: Vec<Job>) -> Result<Vec<Answer>, redb::Error> {
+    fn apply(
+        &mut self,
+        transaction: &WriteTransaction,
+        jobs: Vec<SpoolOp>,
+    ) -> Result<Vec<SpoolOpResult>, redb::Error> {
         let mut tables = Tables {
             messages: transaction.open_table(MESSAGES)?,
             bodies: transaction.open_table(BODIES)?,
@@ -223,37 +227,37 @@ struct Tables<'a, 't> {
 }
 
 impl Tables<'_, '_> {
-    fn apply(&mut self, job: Job) -> Result<Answer, StorageError> {
+    fn apply(&mut self, job: SpoolOp) -> Result<SpoolOpResult, StorageError> {
         match job {
-            Job::Accept(accept) => self.accept(*accept),
-            Job::Finish(id, body) => {
+            SpoolOp::Accept(accept) => self.accept(*accept),
+            SpoolOp::Finish(id, body) => {
                 self.remove_message(id, body)?;
-                Ok(Answer::Done)
+                Ok(SpoolOpResult::Done)
             }
-            Job::Record(record) => self.record(*record),
-            Job::Remove(id) => self.remove(id),
-            Job::Expunge(ids) => {
+            SpoolOp::Record(record) => self.record(*record),
+            SpoolOp::Remove(id) => self.remove(id),
+            SpoolOp::Expunge(ids) => {
                 let mut removed = 0;
                 for id in ids {
                     removed += usize::from(self.expunge(id)?);
                 }
-                Ok(Answer::Removed(removed))
+                Ok(SpoolOpResult::Removed(removed))
             }
-            Job::Release(release) => self.release(*release),
-            Job::PutAside(id, cause) => self.put_aside(id, cause),
-            Job::Hold(id, held) => self.hold(id, held),
-            Job::Pause(destination, true) => {
+            SpoolOp::Release(release) => self.release(*release),
+            SpoolOp::PutAside(id, cause) => self.put_aside(id, cause),
+            SpoolOp::Hold(id, held) => self.hold(id, held),
+            SpoolOp::Pause(destination, true) => {
                 self.paused.insert(&*destination, 0)?;
-                Ok(Answer::Done)
+                Ok(SpoolOpResult::Done)
             }
-            Job::Pause(destination, false) => {
+            SpoolOp::Pause(destination, false) => {
                 let was = self.paused.remove(&*destination)?.is_some();
-                Ok(if was { Answer::Done } else { Answer::Absent })
+                Ok(if was { SpoolOpResult::Done } else { SpoolOpResult::Absent })
             }
         }
     }
 
-    fn accept(&mut self, accept: Accept) -> Result<Answer, StorageError> {
+    fn accept(&mut self, accept: Accept) -> Result<SpoolOpResult, StorageError> {
         let id = accept.id.0;
         match &accept.body {
             Body::Memory(octets) => {
@@ -271,15 +275,15 @@ impl Tables<'_, '_> {
             self.after.withheld.add(accept.body.octets());
         }
         self.after.handover.extend(accept.handover);
-        Ok(Answer::Done)
+        Ok(SpoolOpResult::Done)
     }
 
-    fn record(&mut self, record: Record) -> Result<Answer, StorageError> {
+    fn record(&mut self, record: RecordAttempt) -> Result<SpoolOpResult, StorageError> {
         let Some(mut message) = read::<MessageRecord>(&self.messages, record.id)? else {
-            return Ok(Answer::Absent);
+            return Ok(SpoolOpResult::Absent);
         };
         if message.states.len() < record.recipients {
-            return Ok(Answer::Absent);
+            return Ok(SpoolOpResult::Absent);
         }
         for (index, state) in record.states {
             if let Some(place) = message.states.get_mut(index) {
@@ -298,7 +302,7 @@ impl Tables<'_, '_> {
         } else {
             self.remove_message(record.id, message.body)?;
         }
-        Ok(Answer::Recorded(due))
+        Ok(SpoolOpResult::Recorded(due))
     }
 
     fn withhold(
@@ -324,7 +328,7 @@ impl Tables<'_, '_> {
         write(&mut self.quarantine, id, &entry)
     }
 
-    fn remove(&mut self, id: QueueId) -> Result<Answer, StorageError> {
+    fn remove(&mut self, id: QueueId) -> Result<SpoolOpResult, StorageError> {
         let mut damaged = false;
         self.damaged.retain_in((id.0, u8::MIN)..=(id.0, u8::MAX), |_, _| {
             damaged = true;
@@ -335,10 +339,10 @@ impl Tables<'_, '_> {
             self.remove_body(id, StoredBody::Row { octets: 0 })?;
         }
         let Some(message) = read::<MessageRecord>(&self.messages, id)? else {
-            return Ok(if damaged { Answer::Done } else { Answer::Absent });
+            return Ok(if damaged { SpoolOpResult::Done } else { SpoolOpResult::Absent });
         };
         self.remove_message(id, message.body)?;
-        Ok(Answer::Done)
+        Ok(SpoolOpResult::Done)
     }
 
     fn expunge(&mut self, id: QueueId) -> Result<bool, StorageError> {
@@ -350,9 +354,11 @@ impl Tables<'_, '_> {
     }
 
     /// The recipients join those who still wait for the same message, if there are any.
-    fn release(&mut self, release: Release) -> Result<Answer, StorageError> {
+    fn release(&mut self, release: Release) -> Result<SpoolOpResult, StorageError> {
         let Release { id, to, copies, at } = release;
-        let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(Answer::Absent) };
+        let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else {
+            return Ok(SpoolOpResult::Absent);
+        };
         let body = entry.body;
         let elsewhere = to.is_some();
         let recipients = to.unwrap_or_else(|| entry.envelope.recipients.clone());
@@ -374,27 +380,29 @@ impl Tables<'_, '_> {
         self.quarantine.remove(id.0)?;
         self.after.withheld.remove(body.octets());
         self.after.handover.push(Committed { id, held: None });
-        Ok(Answer::Recorded(message.due()))
+        Ok(SpoolOpResult::Recorded(message.due()))
     }
 
-    fn hold(&mut self, id: QueueId, held: bool) -> Result<Answer, StorageError> {
-        let Some(mut message) = read::<MessageRecord>(&self.messages, id)? else { return Ok(Answer::Absent) };
+    fn hold(&mut self, id: QueueId, held: bool) -> Result<SpoolOpResult, StorageError> {
+        let Some(mut message) = read::<MessageRecord>(&self.messages, id)? else {
+            return Ok(SpoolOpResult::Absent);
+        };
         message.held = held;
         write(&mut self.messages, id, &message)?;
-        Ok(Answer::Done)
+        Ok(SpoolOpResult::Done)
     }
 
-    fn put_aside(&mut self, id: QueueId, cause: String) -> Result<Answer, StorageError> {
+    fn put_aside(&mut self, id: QueueId, cause: String) -> Result<SpoolOpResult, StorageError> {
         let row = match self.messages.remove(id.0)? {
             Some(row) => String::from_utf8_lossy(row.value()).into_owned(),
-            None => return Ok(Answer::Absent),
+            None => return Ok(SpoolOpResult::Absent),
         };
         let octets = serde_json::from_str::<MessageRecord>(&row).map_or(0, |message| message.body.octets());
         self.after.queued.remove(octets);
         let record = DamagedRecord { cause, table: DamagedTable::Messages, row };
         let row = encode(id, &record)?;
         self.damaged.insert((id.0, record.table as u8), &row[..])?;
-        Ok(Answer::Done)
+        Ok(SpoolOpResult::Done)
     }
 
     fn remove_message(&mut self, id: QueueId, body: StoredBody) -> Result<(), StorageError> {

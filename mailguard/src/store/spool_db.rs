@@ -18,12 +18,12 @@ use super::body::{Body, BodyDirectory};
 use super::intake::Intake;
 use super::record::{MessageRecord, QuarantineRecord, StoredBody};
 use super::recover::{Recovered, recover};
-use super::rows::{Answer, Job, SpoolRows};
+use super::rows::{SpoolOp, SpoolOpResult, SpoolRows};
 use super::schema::SPOOL;
 use super::stock::{SharedStock, Stock};
-use super::view::View;
+use super::view::SpoolSnapshot;
 use super::writer::{WriteError, Writer};
-use super::{OpenError, create_directory, look_aside, open_file};
+use super::{OpenError, create_directory, open_file, read_blocking};
 #[cfg(test)]
 use super::{files::Files, open_backend};
 
@@ -135,13 +135,13 @@ impl SpoolDb {
     }
 
     /// Does `job` and returns once it is on disk.
-    pub async fn submit(&self, job: Job) -> Result<Answer, WriteError> {
+    pub async fn submit(&self, job: SpoolOp) -> Result<SpoolOpResult, WriteError> {
         let octets = job.octets();
         self.writer.submit(job, octets).await
     }
 
     /// Hands `job` in and doesn't wait: for what may be repeated after a crash.
-    pub async fn post(&self, job: Job) -> Result<(), WriteError> {
+    pub async fn post(&self, job: SpoolOp) -> Result<(), WriteError> {
         let octets = job.octets();
         self.writer.post(job, octets).await
     }
@@ -179,10 +179,10 @@ impl SpoolDb {
     /// Runs `look` on one consistent view of the tables, on a thread that may block.
     pub async fn read<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&View) -> Result<T, redb::Error> + Send + 'static,
+        look: impl FnOnce(&SpoolSnapshot) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, ReadError> {
         let database = self.database.clone();
-        look_aside(move || View::of(&database).and_then(|view| look(&view)))
+        read_blocking(move || SpoolSnapshot::of(&database).and_then(|view| look(&view)))
             .await
             .map_err(|cause| ReadError::Store { path: self.path.to_path_buf(), cause })
     }
@@ -216,7 +216,7 @@ impl SpoolDb {
     }
 }
 
-impl Job {
+impl SpoolOp {
     /// What it holds in memory, roughly.
     fn octets(&self) -> usize {
         let body = |accept: &super::rows::Accept| match &accept.body {
@@ -225,8 +225,8 @@ impl Job {
         };
         ROW_OCTETS
             + match self {
-                Job::Accept(accept) => body(accept),
-                Job::Record(record) => record.notices.iter().map(body).sum(),
+                SpoolOp::Accept(accept) => body(accept),
+                SpoolOp::Record(record) => record.notices.iter().map(body).sum(),
                 _ => 0,
             }
     }

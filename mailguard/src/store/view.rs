@@ -11,14 +11,14 @@ use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord
 use super::rows::{BODIES, DAMAGED, MESSAGES, QUARANTINE};
 
 /// One consistent view of the tables.
-pub struct View {
+pub struct SpoolSnapshot {
     messages: ReadOnlyTable<u64, &'static [u8]>,
     bodies: ReadOnlyTable<u64, &'static [u8]>,
     quarantine: ReadOnlyTable<u64, &'static [u8]>,
     damaged: ReadOnlyTable<(u64, u8), &'static [u8]>,
 }
 
-impl View {
+impl SpoolSnapshot {
     pub(super) fn of(database: &Database) -> Result<Self, redb::Error> {
         let reading = database.begin_read()?;
         Ok(Self {

@@ -18,8 +18,8 @@ use tokio::time::MissedTickBehavior;
 use super::query::{MAX_LIMIT, Query};
 use super::record::{AttemptRecord, Record};
 use crate::mail_log;
-use crate::queue::{Attempted, Witness};
-use crate::store::facts::{FactsDb, Job, ReadError, SWEEP_ROWS, View};
+use crate::queue::{AttemptObserver, Attempted};
+use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError, SWEEP_ROWS};
 use crate::store::writer::WriteError;
 
 /// Queries that are answered at one time.
@@ -59,7 +59,7 @@ impl Recorder {
     /// Records how a transaction ended. Returns when it is queued, not when it is on disk.
     pub async fn transaction(&self, record: &Record) {
         if let Some(row) = encode(record) {
-            self.post(Job::Trace(record.id, row)).await;
+            self.post(FactsOp::Trace(record.id, row)).await;
         }
     }
 
@@ -69,10 +69,10 @@ impl Recorder {
             let id = attempted.id;
             encode(&AttemptRecord::from(attempted)).map(|row| (id, row))
         });
-        self.post(Job::Attempts(encoded.collect())).await;
+        self.post(FactsOp::Attempts(encoded.collect())).await;
     }
 
-    async fn post(&self, job: Job) {
+    async fn post(&self, job: FactsOp) {
         // The writer has said in the log why it takes nothing more.
         let _lost = self.facts.post(job).await.is_err();
     }
@@ -80,7 +80,7 @@ impl Recorder {
     /// Answers a query; what was recorded before it is in the answer.
     pub async fn query(&self, query: Query) -> Result<Traces, ReadError> {
         // A store that no longer writes can still be read.
-        let _stale = self.facts.submit(Job::Flush).await.is_err();
+        let _stale = self.facts.submit(FactsOp::Flush).await.is_err();
         // The semaphore is never closed; without a permit the answer is the same, only dearer.
         let _turn = self.queries.acquire().await.ok();
         self.facts.read(move |view| answer(view, &query)).await
@@ -93,11 +93,11 @@ impl Recorder {
 
     /// Octets of all traces.
     pub async fn octets(&self) -> Result<u64, ReadError> {
-        self.facts.read(View::octets).await
+        self.facts.read(FactsSnapshot::octets).await
     }
 
     /// Removes what is too old or too much, until the store is closed. A task of its own.
-    pub async fn keep_within_bounds(self) {
+    pub async fn run_maintenance(self) {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -116,7 +116,7 @@ impl Recorder {
                 let trace = &self.config.load().trace;
                 (QueueId(now.minus(trace.retention).0), trace.max_size)
             };
-            if self.facts.submit(Job::Sweep { keep_from, max_octets }).await?.0 < SWEEP_ROWS {
+            if self.facts.submit(FactsOp::Sweep { keep_from, max_octets }).await?.0 < SWEEP_ROWS {
                 return Ok(());
             }
         }
@@ -128,7 +128,7 @@ impl Recorder {
     }
 }
 
-impl Witness for Recorder {
+impl AttemptObserver for Recorder {
     fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()> {
         attempted.iter().for_each(mail_log::attempt);
         Box::pin(self.attempts(attempted))
@@ -153,13 +153,13 @@ fn encode<T: Serialize>(value: &T) -> Option<Vec<u8>> {
 
 /// Collects the answer, newest first.
 struct Collector<'a> {
-    view: &'a View,
+    view: &'a FactsSnapshot,
     query: &'a Query,
     traces: Traces,
     octets: usize,
 }
 
-fn answer(view: &View, query: &Query) -> Result<Traces, redb::Error> {
+fn answer(view: &FactsSnapshot, query: &Query) -> Result<Traces, redb::Error> {
     let mut collector = Collector { view, query, traces: Traces::default(), octets: 0 };
     if let Some(id) = query.id {
         if let Some(row) = view.trace(id)? {

@@ -49,7 +49,7 @@ pub enum Action {
 
 /// What is told of one recipient.
 #[derive(Debug, Clone, Copy)]
-pub struct Told<'a> {
+pub struct ReportedRecipient<'a> {
     /// Who.
     pub recipient: &'a Recipient,
     /// What became of it.
@@ -89,7 +89,7 @@ pub struct DsnRequest<'a> {
     /// Its envelope.
     pub envelope: &'a Envelope,
     /// The recipients of the report; those that [`wants_failure`] and [`wants_success`] exclude left out.
-    pub told: &'a [Told<'a>],
+    pub told: &'a [ReportedRecipient<'a>],
     /// The message, or at least its header with the empty line.
     pub original: &'a [u8],
     /// Whether the whole of `original` is returned or only its header.
@@ -232,7 +232,7 @@ fn explanation(request: &DsnRequest<'_>) -> Vec<u8> {
                 },
             );
         }
-        for Told { recipient, report, .. } in told {
+        for ReportedRecipient { recipient, report, .. } in told {
             let text = match report.remote.as_str() {
                 "" => format!("{}: {}", recipient.forward_path, report.text),
                 remote => format!("{}: {remote}: {}", recipient.forward_path, report.text),
@@ -266,7 +266,7 @@ fn status(request: &DsnRequest<'_>) -> Vec<u8> {
         push_field("Original-Envelope-Id", &xtext::decode(id).unwrap_or_else(|| id.clone()), &mut out);
     }
     push_field("Arrival-Date", &request.arrival.rfc5322().to_string(), &mut out);
-    for Told { recipient, action, report } in request.told {
+    for ReportedRecipient { recipient, action, report } in request.told {
         out.extend_from_slice(b"\r\n");
         if let Some(original) = &recipient.original_recipient {
             push_field("Original-Recipient", &original_recipient(original), &mut out);

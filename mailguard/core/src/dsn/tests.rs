@@ -45,11 +45,20 @@ fn compose_for(
     original: &[u8],
     ret: DsnReturn,
 ) -> Vec<u8> {
-    let failed = failed.iter().map(|(recipient, report)| Told { recipient, action: Action::Failed, report });
+    let failed = failed.iter().map(|(recipient, report)| ReportedRecipient {
+        recipient,
+        action: Action::Failed,
+        report,
+    });
     compose_of(envelope, &failed.collect::<Vec<_>>(), original, ret)
 }
 
-fn compose_of(envelope: &Envelope, told: &[Told<'_>], original: &[u8], ret: DsnReturn) -> Vec<u8> {
+fn compose_of(
+    envelope: &Envelope,
+    told: &[ReportedRecipient<'_>],
+    original: &[u8],
+    ret: DsnReturn,
+) -> Vec<u8> {
     compose(&DsnRequest {
         reporting_mta: &Domain::parse("guard.test").unwrap(),
         sender: &mailbox("postmaster@guard.test"),
@@ -160,9 +169,10 @@ fn a_whole_report() {
 fn what_was_passed_on_is_told_apart_from_what_failed() {
     let (here, there) = (recipient("c@d.test"), recipient("e@d.test"));
     let (no, yes) = (report("no"), Report { status: EnhancedStatus::new(2, 0, 0), ..report("yes") });
-    let relayed = Told { recipient: &there, action: Action::Relayed, report: &yes };
-    let failed = Told { recipient: &here, action: Action::Failed, report: &no };
-    let composed = |told: &[Told<'_>]| compose_of(&sent_by("a@b.test"), told, ORIGINAL, DsnReturn::Headers);
+    let relayed = ReportedRecipient { recipient: &there, action: Action::Relayed, report: &yes };
+    let failed = ReportedRecipient { recipient: &here, action: Action::Failed, report: &no };
+    let composed =
+        |told: &[ReportedRecipient<'_>]| compose_of(&sent_by("a@b.test"), told, ORIGINAL, DsnReturn::Headers);
     let (subject, both) = (composed(&[relayed]), composed(&[failed, relayed]));
     assert!(split(&subject).0.contains(&"Subject: Relayed: your message was passed on".to_owned()));
     assert!(split(&both).0.iter().any(|field| field.starts_with("Subject: Undeliverable")));
@@ -180,7 +190,7 @@ fn what_was_passed_on_is_told_apart_from_what_failed() {
 fn a_delay_says_until_when() {
     let (to, report) =
         (recipient("c@d.test"), Report::ours(EnhancedStatus::new(4, 4, 1), "", "nobody answers"));
-    let told = [Told { recipient: &to, action: Action::Delayed, report: &report }];
+    let told = [ReportedRecipient { recipient: &to, action: Action::Delayed, report: &report }];
     let dsn = compose_of(&sent_by("a@b.test"), &told, ORIGINAL, DsnReturn::Headers);
     assert!(split(&dsn).0.contains(&"Subject: Delayed: your message has not been delivered yet".to_owned()));
     let explanation = text(&parts(&dsn)[0].1).replace("\r\n", " ");
@@ -202,7 +212,7 @@ fn a_delay_says_until_when() {
 #[test]
 fn every_language_for_the_sender_and_the_administrator() {
     let (to, no, boss) = (recipient("c@d.test"), report("no such user"), mailbox("boss@guard.test"));
-    let told = [Action::Failed, Action::Delayed, Action::Relayed].map(|action| Told {
+    let told = [Action::Failed, Action::Delayed, Action::Relayed].map(|action| ReportedRecipient {
         recipient: &to,
         action,
         report: &no,

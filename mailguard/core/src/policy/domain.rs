@@ -1,7 +1,7 @@
 //! The domains of reverse-path and forward-path: whether they are whole names, and whether mail could go there (S4,
 //! `[spam_prevention]`). An incoming domain is what the configuration says it is, and the DNS isn't asked about it.
 //!
-//! What the DNS says comes in as a [`Standing`]; [`sender_in_question`] and [`recipient_in_question`] say whether it is
+//! What the DNS says comes in as a [`MailDomainStatus`]; [`sender_in_question`] and [`recipient_in_question`] say whether it is
 //! needed at all.
 
 use crate::config::model::{IncomingDomain, SpamPrevention};
@@ -11,7 +11,7 @@ use crate::smtp::{DomainFault, Refusal};
 
 /// What the DNS says of a domain as one that mail goes to (RFC 5321 §5.1, RFC 7505).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum MailDomainStatus {
     /// It has a mail exchanger, or an address.
     TakesMail,
     /// It has neither.
@@ -80,32 +80,32 @@ pub fn recipient_in_question<'a>(
 }
 
 /// Judges what the DNS says of the reverse-path's domain.
-pub fn judge_sender_standing(domain: &Domain, standing: &Standing) -> Finding {
+pub fn judge_sender_standing(domain: &Domain, standing: &MailDomainStatus) -> Finding {
     stands(Check::SenderDomain, domain, standing, Refusal::SenderDomain)
 }
 
 /// Judges what the DNS says of the forward-path's domain.
-pub fn judge_recipient_standing(domain: &Domain, standing: &Standing) -> Finding {
+pub fn judge_recipient_standing(domain: &Domain, standing: &MailDomainStatus) -> Finding {
     stands(Check::RecipientDomain, domain, standing, Refusal::RecipientDomain)
 }
 
 fn stands(
     check: Check,
     domain: &Domain,
-    standing: &Standing,
+    standing: &MailDomainStatus,
     refusal: fn(DomainFault) -> Refusal,
 ) -> Finding {
     let (outcome, reason) = match standing {
-        Standing::TakesMail => (Outcome::Pass, format!("{domain} takes mail")),
-        Standing::Unknown => (
+        MailDomainStatus::TakesMail => (Outcome::Pass, format!("{domain} takes mail")),
+        MailDomainStatus::Unknown => (
             Outcome::Refuse(refusal(DomainFault::Unknown)),
             format!("{domain} has neither a mail exchanger nor an address"),
         ),
-        Standing::NullMx => (
+        MailDomainStatus::NullMx => (
             Outcome::Refuse(refusal(DomainFault::NullMx)),
             format!("{domain} has a null MX: it takes no mail"),
         ),
-        Standing::Unavailable(cause) => (
+        MailDomainStatus::Unavailable(cause) => (
             Outcome::Defer(refusal(DomainFault::Unavailable)),
             format!("nobody can tell whether {domain} exists: {cause}"),
         ),
@@ -203,10 +203,10 @@ mod tests {
     fn what_the_dns_says_decides() {
         let domain = Domain::parse("b.example").unwrap();
         for (standing, sender, recipient) in [
-            (Standing::TakesMail, None, None),
-            (Standing::Unknown, Some("550 5.1.8"), Some("550 5.1.2")),
-            (Standing::NullMx, Some("550 5.7.27"), Some("556 5.1.10")),
-            (Standing::Unavailable("timeout".to_owned()), Some("450 4.1.8"), Some("450 4.1.2")),
+            (MailDomainStatus::TakesMail, None, None),
+            (MailDomainStatus::Unknown, Some("550 5.1.8"), Some("550 5.1.2")),
+            (MailDomainStatus::NullMx, Some("550 5.7.27"), Some("556 5.1.10")),
+            (MailDomainStatus::Unavailable("timeout".to_owned()), Some("450 4.1.8"), Some("450 4.1.2")),
         ] {
             let codes = |finding: Finding| {
                 finding.objection().map(Refusal::codes).map(|(code, status)| format!("{code} {status}"))

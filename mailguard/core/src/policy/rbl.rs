@@ -12,7 +12,7 @@ use crate::smtp::Refusal;
 
 /// One question to one list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inquiry {
+pub struct RblQuery {
     /// The list.
     pub zone: String,
     /// Whom it is about, for people.
@@ -23,14 +23,14 @@ pub struct Inquiry {
 
 /// What is asked: the IP lists about the client, the domain lists about the domains of reverse-path, HELO and client, each
 /// domain once.
-pub fn inquiries(
+pub fn queries(
     rbl: &Rbl,
     client: IpAddr,
     reverse_path: &ReversePath,
     helo: Option<&Domain>,
     names: &[Domain],
-) -> Vec<Inquiry> {
-    let by_address = rbl.ip_lists.iter().map(|zone| Inquiry {
+) -> Vec<RblQuery> {
+    let by_address = rbl.ip_lists.iter().map(|zone| RblQuery {
         zone: zone.clone(),
         subject: client.to_string(),
         query: query_for_address(client, zone),
@@ -45,7 +45,7 @@ pub fn inquiries(
     let by_domain = rbl.domain_lists.iter().flat_map(|zone| {
         domains.iter().filter_map(move |domain| {
             let query = query_for_domain(domain, zone)?;
-            Some(Inquiry { zone: zone.clone(), subject: domain.ascii().to_owned(), query })
+            Some(RblQuery { zone: zone.clone(), subject: domain.ascii().to_owned(), query })
         })
     });
     by_address.chain(by_domain).collect()
@@ -53,10 +53,10 @@ pub fn inquiries(
 
 /// What the answers come to: the first list that knows the client or one of the domains refuses. A list that can't be asked never
 /// blocks mail.
-pub fn judge(answers: &[(Inquiry, Listing)]) -> Finding {
+pub fn judge(answers: &[(RblQuery, Listing)]) -> Finding {
     let mut unusable = Vec::new();
-    for (inquiry, listing) in answers {
-        let Inquiry { zone, subject, .. } = inquiry;
+    for (asked, listing) in answers {
+        let RblQuery { zone, subject, .. } = asked;
         match listing {
             Listing::NotListed => {}
             Listing::Listed(meaning) => {
@@ -101,8 +101,8 @@ mod tests {
         let ask = |reverse_path: &ReversePath, helo: &str| {
             let helo = Domain::parse(helo).ok();
             let client = "192.0.2.7".parse().unwrap();
-            let inquiries = inquiries(&rbl(), client, reverse_path, helo.as_ref(), &names);
-            inquiries.into_iter().map(|inquiry| inquiry.query).collect::<Vec<_>>().join(" ")
+            let queries = queries(&rbl(), client, reverse_path, helo.as_ref(), &names);
+            queries.into_iter().map(|asked| asked.query).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(
             ask(&sender, "helo.test"),
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_listing_refuses_and_an_outage_never_does() {
         let client = "192.0.2.7".parse().unwrap();
-        let asked = inquiries(&rbl(), client, &ReversePath::Null, Some(&domain("helo.test")), &[]);
+        let asked = queries(&rbl(), client, &ReversePath::Null, Some(&domain("helo.test")), &[]);
         let check = |listings: [Listing; 2], expect: &str, reason: &str| {
             let answers: Vec<_> = asked.iter().cloned().zip(listings).collect();
             let finding = judge(&answers);

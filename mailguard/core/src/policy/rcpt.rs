@@ -11,7 +11,7 @@ use crate::smtp::Refusal;
 use super::Trust;
 
 /// The checks that a whitelist ends, in the order in which they refuse, and what must be asked before each of them.
-const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 11] = [
+const AFTER_WHITELISTS: [(Check, Option<Need>); 11] = [
     (Check::ClientAccess, None),
     (Check::SenderAccess, None),
     (Check::RecipientAccess, None),
@@ -19,16 +19,16 @@ const AFTER_WHITELISTS: [(Check, Option<Inquiry>); 11] = [
     // What is wrong with the names as they are written needs no look-up.
     (Check::SenderDomain, None),
     (Check::RecipientDomain, None),
-    (Check::SenderDomain, Some(Inquiry::Dns)),
-    (Check::RecipientDomain, Some(Inquiry::Dns)),
-    (Check::Rbl, Some(Inquiry::Dns)),
-    (Check::RecipientVerification, Some(Inquiry::Verification)),
-    (Check::Greylist, Some(Inquiry::Greylist)),
+    (Check::SenderDomain, Some(Need::Dns)),
+    (Check::RecipientDomain, Some(Need::Dns)),
+    (Check::Rbl, Some(Need::Dns)),
+    (Check::RecipientVerification, Some(Need::Verification)),
+    (Check::Greylist, Some(Need::Greylist)),
 ];
 
 /// What can be asked about a recipient's transaction, of others or of what is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inquiry {
+pub enum Need {
     /// The client's names.
     ClientName,
     /// The domains of sender and recipient, and the block lists.
@@ -45,7 +45,7 @@ pub enum Next {
     /// This is the answer.
     Answer(Verdict),
     /// Ask, and come again with what was found.
-    Ask(Inquiry),
+    Ask(Need),
 }
 
 /// The answer to a recipient.
@@ -110,7 +110,7 @@ fn relay_control(incoming: &[IncomingDomain], trust: Trust, forward_path: &Forwa
 /// 7. greylisting.
 ///
 /// `unasked` is what can still be asked: an inquiry is due only where nothing before it in the order decides.
-pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[Inquiry]) -> Next {
+pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[Need]) -> Next {
     let objection = |check| {
         findings.clone().filter(|finding| finding.check == check).find_map(Finding::objection).cloned()
     };
@@ -120,8 +120,8 @@ pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[
     if findings.clone().any(|finding| finding.outcome == Outcome::Allow) {
         return Next::Answer(Verdict::Whitelisted);
     }
-    if unasked.contains(&Inquiry::ClientName) {
-        return Next::Ask(Inquiry::ClientName);
+    if unasked.contains(&Need::ClientName) {
+        return Next::Ask(Need::ClientName);
     }
     for (check, inquiry) in AFTER_WHITELISTS {
         if let Some(inquiry) = inquiry.filter(|inquiry| unasked.contains(inquiry)) {
@@ -264,7 +264,7 @@ pub(super) mod tests {
         ] {
             let words = |text: &'static str| text.split(", ").filter(|word| !word.is_empty());
             let findings: Vec<Finding> = words(found).map(finding).collect();
-            let all = [Inquiry::ClientName, Inquiry::Dns, Inquiry::Verification, Inquiry::Greylist];
+            let all = [Need::ClientName, Need::Dns, Need::Verification, Need::Greylist];
             let unasked: Vec<_> =
                 all.into_iter().filter(|i| words(unasked).any(|word| word == format!("{i:?}"))).collect();
             assert_eq!(in_words(&next(findings.iter(), &unasked)), expect, "{found}; {unasked:?}");

@@ -21,33 +21,33 @@ pub fn servers_in_question(config: &Config, forward_path: &ForwardPath) -> Optio
 
 /// What was learnt about a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Word {
+pub enum ProbeResult {
     /// The server takes mail for it.
-    Taken(Report),
+    Accepted(Report),
     /// The server refused for good, in reply to RCPT.
-    Refused(Report),
+    Rejected(Report),
     /// The server was asked, and nothing was learnt.
-    Nothing(Report),
+    Unknown(Report),
     /// There is no server to ask.
-    Gone(Report),
+    Unreachable(Report),
 }
 
 /// Judges what was learnt. Not every refusal says that there is no such mailbox: many servers keep what they think of the client, or
 /// of the null reverse-path, for RCPT.
-pub fn judge(forward_path: &ForwardPath, word: &Word) -> Finding {
+pub fn judge(forward_path: &ForwardPath, word: &ProbeResult) -> Finding {
     let (outcome, reason) = match word {
-        Word::Taken(report) => {
+        ProbeResult::Accepted(report) => {
             (Outcome::Pass, format!("{} takes {forward_path}: {}", report.remote, said(report)))
         }
-        Word::Refused(report) if is_about_mailbox(report) => (
+        ProbeResult::Rejected(report) if is_about_mailbox(report) => (
             Outcome::Refuse(Refusal::RecipientUnknown),
             format!("{} refuses {forward_path}: {}", report.remote, said(report)),
         ),
-        Word::Refused(report) => (
+        ProbeResult::Rejected(report) => (
             Outcome::Defer(Refusal::RecipientUnverified),
             format!("{} objects to us, not to {forward_path}: {}", report.remote, said(report)),
         ),
-        Word::Nothing(report) | Word::Gone(report) => (
+        ProbeResult::Unknown(report) | ProbeResult::Unreachable(report) => (
             Outcome::Defer(Refusal::RecipientUnverified),
             format!("nobody can tell whether {forward_path} exists: {}", said(report)),
         ),
@@ -96,7 +96,7 @@ mod tests {
         }
     }
 
-    fn check(word: Word, reply: &str, reason: &str) {
+    fn check(word: ProbeResult, reply: &str, reason: &str) {
         let path = ForwardPath::Mailbox(Mailbox::parse("u@here.example").unwrap());
         let finding = judge(&path, &word);
         let said = finding
@@ -111,16 +111,20 @@ mod tests {
 
     #[test]
     fn what_the_server_said_is_what_the_client_hears() {
-        check(Word::Taken(report("250 2.1.5 ok")), "accepted", "[192.0.2.25]:25 takes <u@here.example>: 250");
+        check(
+            ProbeResult::Accepted(report("250 2.1.5 ok")),
+            "accepted",
+            "[192.0.2.25]:25 takes <u@here.example>: 250",
+        );
         for text in
             ["550 5.1.1 no such user", "550 5.1.10 none", "550 5.2.1 disabled", "550 no such user", "553 who"]
         {
             let reason = format!("[192.0.2.25]:25 refuses <u@here.example>: {text}");
-            check(Word::Refused(report(text)), UNKNOWN, &reason);
+            check(ProbeResult::Rejected(report(text)), UNKNOWN, &reason);
         }
         let nothing = "nobody can tell whether <u@here.example> exists: 450 4.2.0 later";
-        check(Word::Nothing(report("450 4.2.0 later")), UNVERIFIED, nothing);
-        check(Word::Gone(report("450 4.2.0 later")), UNVERIFIED, nothing);
+        check(ProbeResult::Unknown(report("450 4.2.0 later")), UNVERIFIED, nothing);
+        check(ProbeResult::Unreachable(report("450 4.2.0 later")), UNVERIFIED, nothing);
     }
 
     #[test]
@@ -134,12 +138,12 @@ mod tests {
             "554 no mail from you",
         ] {
             check(
-                Word::Refused(report(text)),
+                ProbeResult::Rejected(report(text)),
                 UNVERIFIED,
                 "[192.0.2.25]:25 objects to us, not to <u@here.example>",
             );
         }
         let own = Report { reply: None, ..report("550 5.1.1 needs SMTPUTF8") };
-        check(Word::Refused(own), UNVERIFIED, "[192.0.2.25]:25 objects to us");
+        check(ProbeResult::Rejected(own), UNVERIFIED, "[192.0.2.25]:25 objects to us");
     }
 }

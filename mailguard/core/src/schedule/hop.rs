@@ -63,7 +63,7 @@ pub(super) struct Hop<T, N> {
     pub(super) answered_at: Option<UnixTime>,
     /// In a row.
     pub(super) failures: u32,
-    pub(super) rests_until: UnixTime,
+    pub(super) backoff_until: UnixTime,
 }
 
 impl<T, N> Hop<T, N> {
@@ -87,7 +87,7 @@ impl<T, N> Hop<T, N> {
             answers: 0,
             answered_at: None,
             failures: 0,
-            rests_until: UnixTime(0),
+            backoff_until: UnixTime(0),
         }
     }
 
@@ -122,7 +122,7 @@ impl<T, N> Hop<T, N> {
     /// It answered.
     pub(super) fn answered(&mut self, now: UnixTime, limits: Limits) {
         self.failures = 0;
-        self.rests_until = UnixTime(0);
+        self.backoff_until = UnixTime(0);
         self.answered_at = Some(now);
         self.answers += 1;
         if self.allowed < limits.per_hop && self.answers >= ANSWERS_BEFORE_MORE * self.allowed {

@@ -117,7 +117,7 @@ fn a_next_hop_that_fails_rests_and_is_tried_with_one_attempt() {
     assert_eq!(start(&mut schedule, at(1)), None, "and no more are made until it says something");
     let back = schedule.finished(at(1), &dead, Health::Fails, &POLICY);
     assert_eq!(back, Some((at(6), VecDeque::from([2, 3]))));
-    assert_eq!(schedule.enqueue(at(2), &dead, 2), Placed::Resting(at(6), 2));
+    assert_eq!(schedule.enqueue(at(2), &dead, 2), Placed::BackingOff(at(6), 2));
     assert_eq!(schedule.enqueue(at(2), &hop("other.test"), 9), Placed::Waiting);
     assert_eq!(start(&mut schedule, at(2)), Some((hop("other.test"), 9)));
 
@@ -204,7 +204,7 @@ proptest! {
                     if which == 0 {
                         to.named_by = NamedBy::Administrator;
                     }
-                    if let Placed::Resting(until, work) = schedule.enqueue(at(now), &to, works) {
+                    if let Placed::BackingOff(until, work) = schedule.enqueue(at(now), &to, works) {
                         prop_assert!(until > at(now));
                         returned.push((to, work));
                     }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use mailguard_core::config::model::{MailServer, Tls};
 use mailguard_core::mail::{BodyType, ReversePath};
-use mailguard_core::policy::verification::Word;
+use mailguard_core::policy::verification::ProbeResult;
 use mailguard_core::route::{Dialled, NextHop};
 
 use super::scripted::ScriptedServer;
@@ -513,10 +513,10 @@ async fn what_a_server_says_of_a_recipient_is_told_apart_from_what_else_it_says(
         let config = crate::spool::fixture::config(std::path::Path::new("/"));
         let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;
         let (word, report) = match Delivery::default().verify(&config, &to(server.address), recipient).await {
-            Word::Taken(report) => ("taken", report),
-            Word::Refused(report) => ("refused", report),
-            Word::Nothing(report) => ("nothing", report),
-            Word::Gone(report) => ("gone", report),
+            ProbeResult::Accepted(report) => ("taken", report),
+            ProbeResult::Rejected(report) => ("refused", report),
+            ProbeResult::Unknown(report) => ("nothing", report),
+            ProbeResult::Unreachable(report) => ("gone", report),
         };
         assert_eq!(format!("{word} {}", report.status), expect, "{script}");
         assert_eq!((server.seen(), server.scripts_left()), (vec![], 0));
@@ -534,11 +534,11 @@ async fn the_next_server_is_asked_about_a_recipient_when_one_is_away() {
         let second = ScriptedServer::start("127.0.0.1:0", &[&knows]).await;
         let route = listed(&[first.address, second.address], false);
         let word = Delivery::default().verify(&config, &route, recipient).await;
-        assert!(matches!(word, Word::Taken(_)), "{word:?}");
+        assert!(matches!(word, ProbeResult::Accepted(_)), "{word:?}");
         let gone = Delivery::default()
             .verify(&config, &listed(&[first.address, second.address], false), recipient)
             .await;
-        assert!(matches!(gone, Word::Gone(_)), "both are away: {gone:?}");
+        assert!(matches!(gone, ProbeResult::Unreachable(_)), "both are away: {gone:?}");
     }
 }
 
@@ -562,7 +562,7 @@ async fn questions_share_sessions_that_have_refused_nobody() {
     let delivery = Delivery::default();
     for taken in [true, true, false, true, true] {
         let word = delivery.verify(&config, &to(server.address), recipient).await;
-        assert_eq!(matches!(word, Word::Taken(_)), taken, "{word:?}");
+        assert_eq!(matches!(word, ProbeResult::Accepted(_)), taken, "{word:?}");
     }
     assert_eq!((server.seen(), server.scripts_left()), (vec![], 0));
 }

@@ -31,7 +31,7 @@ use crate::spool::fixture::{client, config, mailbox, message, shared};
 use crate::spool::{Body, NewMessage, SPILL_OCTETS, Spool};
 use crate::store::lossy::{EIO, LossyDisk, LossyFiles};
 use crate::store::record::Reason;
-use crate::store::rows::Job;
+use crate::store::rows::SpoolOp;
 
 const MINUTE: u64 = 60_000_000;
 
@@ -71,7 +71,7 @@ struct Notes {
     sentinel: Arc<Notify>,
 }
 
-impl Witness for Notes {
+impl AttemptObserver for Notes {
     fn attempted(&self, attempted: Vec<Attempted>) -> BoxFuture<'_, ()> {
         for one in attempted {
             if one.recipient.to_string().contains(SENTINEL) {
@@ -130,12 +130,12 @@ impl House {
         let (notes, attempts) = mpsc::unbounded_channel();
         let sentinel = Arc::new(Notify::new());
         let notes = Notes { attempts: notes, sentinel: sentinel.clone() };
-        let surroundings = Surroundings {
+        let surroundings = QueueContext {
             db: db.clone(),
             config: config.clone(),
             ids: ids.clone(),
             deliver: deliver.clone(),
-            witness: Arc::new(notes),
+            observer: Arc::new(notes),
         };
         let now = Arc::new(AtomicU64::new(now));
         let clock = now.clone();
@@ -197,7 +197,7 @@ impl House {
                 tokio::task::yield_now().await;
             }
             // What was only posted is on disk when the answer to this comes.
-            self.db.submit(Job::Expunge(Vec::new())).await.unwrap();
+            self.db.submit(SpoolOp::Expunge(Vec::new())).await.unwrap();
         }
     }
 

@@ -106,7 +106,7 @@ async fn paused_mail_goes_when_another_way_leads_past_the_pause() {
     house.commit(&["b@y.test"], |_| {}).await;
     assert_eq!(house.next().await.recipient.to_string(), "<b@y.test>");
     house.reroute("x.test");
-    handle.reconsider();
+    handle.config_changed();
     assert_eq!(house.next().await.next_hop.unwrap().to_string(), "10.0.0.25:25");
     house.close().await;
 }

@@ -13,7 +13,7 @@ use crate::store::facts::FactsDb;
 use crate::store::inspect;
 use crate::store::open_backend;
 use crate::store::record::DamagedRecord;
-use crate::store::rows::Job;
+use crate::store::rows::SpoolOp;
 use crate::store::spool_db::SpoolDb;
 
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
@@ -217,7 +217,7 @@ async fn remove_with_its_body(directory: &Path, id: u64) {
     let id = QueueId(id);
     let (db, _) = SpoolDb::open(directory).unwrap();
     assert!(db.read(move |view| view.body(id)).await.unwrap().is_some());
-    db.submit(Job::Remove(id)).await.unwrap();
+    db.submit(SpoolOp::Remove(id)).await.unwrap();
     assert!(db.read(move |view| view.body(id)).await.unwrap().is_none());
     db.close().await;
 }

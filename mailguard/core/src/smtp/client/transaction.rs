@@ -64,7 +64,7 @@ pub(super) struct Progress {
     /// Nothing follows the recipients.
     asks_only: bool,
     /// Those whose senders want to hear of success, where the server can't be told.
-    unheard: Vec<bool>,
+    success_unreported: Vec<bool>,
 }
 
 impl Progress {
@@ -87,7 +87,11 @@ impl Progress {
             stage: if reset { Stage::Reset } else { Stage::Mail },
             empty: false,
             asks_only: transaction.content.is_none(),
-            unheard: transaction.recipients.iter().map(|r| wants_success(r) && !offers.dsn).collect(),
+            success_unreported: transaction
+                .recipients
+                .iter()
+                .map(|r| wants_success(r) && !offers.dsn)
+                .collect(),
         };
         if let Some(report) = obstacle(transaction, offers, remote) {
             progress.settle_rest(Outcome::Failed(report));
@@ -266,8 +270,8 @@ impl Progress {
 
     /// The server has the message for everyone who has no outcome yet.
     fn settle_delivered(&mut self, report: Report) {
-        for (result, unheard) in self.results.iter_mut().zip(&self.unheard) {
-            let outcome = if *unheard { Outcome::Relayed } else { Outcome::Delivered };
+        for (result, success_unreported) in self.results.iter_mut().zip(&self.success_unreported) {
+            let outcome = if *success_unreported { Outcome::Relayed } else { Outcome::Delivered };
             result.get_or_insert_with(|| outcome(report.clone()));
         }
     }

@@ -31,7 +31,7 @@ const QUEUE_TIME: Duration = Duration::from_millis(100);
 
 /// What accepting a connection needs.
 #[derive(Clone)]
-pub(super) struct Doorman {
+pub(super) struct AcceptContext {
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) services: Arc<MailServices>,
     pub(super) limits: Arc<Limits>,
@@ -42,8 +42,8 @@ pub(super) struct Doorman {
 }
 
 /// The listeners, each with a task that accepts.
-pub(super) struct Reception {
-    doorman: Doorman,
+pub(super) struct Acceptors {
+    context: AcceptContext,
     /// Where listeners come from.
     descriptors: UnixStream,
     tasks: JoinSet<()>,
@@ -53,21 +53,21 @@ pub(super) struct Reception {
 struct Open {
     address: SocketAddr,
     /// Nothing more is expected from it.
-    unwanted: oneshot::Sender<LastOrders>,
+    unwanted: oneshot::Sender<StopAccepting>,
 }
 
 /// What a listener is told that is wanted no more.
-struct LastOrders {
+struct StopAccepting {
     /// The configuration that was in force until now.
     before: Arc<Config>,
     /// How long a transparent one goes on accepting.
     handshake_time: Duration,
 }
 
-impl Reception {
+impl Acceptors {
     /// Without a listener yet. Further ones come by `descriptors`. Must be called within a runtime, as all of these.
-    pub(super) fn new(doorman: Doorman, descriptors: UnixStream) -> Self {
-        Self { doorman, descriptors, tasks: JoinSet::new(), open: HashMap::new() }
+    pub(super) fn new(context: AcceptContext, descriptors: UnixStream) -> Self {
+        Self { context, descriptors, tasks: JoinSet::new(), open: HashMap::new() }
     }
 
     /// Accepts on these, too.
@@ -75,7 +75,7 @@ impl Reception {
         for (id, listener) in listeners {
             let (unwanted, until) = oneshot::channel();
             self.open.insert(id, Open { address: listener.address(), unwanted });
-            self.tasks.spawn(serve(listener, self.doorman.clone(), until));
+            self.tasks.spawn(serve(listener, self.context.clone(), until));
         }
     }
 
@@ -90,15 +90,16 @@ impl Reception {
     pub(super) fn close(&mut self, ids: &[u64], before: &Arc<Config>) {
         for open in ids.iter().filter_map(|id| self.open.remove(id)) {
             // A task that has ended is found by `failed`.
-            let _ = open.unwanted.send(LastOrders { before: before.clone(), handshake_time: HANDSHAKE_TIME });
+            let _ =
+                open.unwanted.send(StopAccepting { before: before.clone(), handshake_time: HANDSHAKE_TIME });
         }
     }
 
     /// Accepts those that wait already, on every listener, and ends.
     pub(super) async fn finish(mut self) {
-        let before = self.doorman.config.load_full();
+        let before = self.context.config.load_full();
         for (_, open) in self.open.drain() {
-            let _ = open.unwanted.send(LastOrders { before: before.clone(), handshake_time: QUEUE_TIME });
+            let _ = open.unwanted.send(StopAccepting { before: before.clone(), handshake_time: QUEUE_TIME });
         }
         while self.tasks.join_next().await.is_some() {}
     }
@@ -133,35 +134,35 @@ pub(super) fn receive(
 }
 
 /// Accepts until the listener is wanted no more, and then whoever is still on the way.
-async fn serve(listener: Listener, doorman: Doorman, until: oneshot::Receiver<LastOrders>) {
-    let mut gate = Gate { listener, known: doorman.config.load_full(), doorman };
-    let orders = tokio::select! {
-        orders = until => orders,
-        () = gate.accept() => return,
+async fn serve(listener: Listener, context: AcceptContext, until: oneshot::Receiver<StopAccepting>) {
+    let mut accept_loop = AcceptLoop { listener, known: context.config.load_full(), context };
+    let stop = tokio::select! {
+        stop = until => stop,
+        () = accept_loop.accept() => return,
     };
     // Without a word when the process ends in a hurry.
-    let Ok(LastOrders { before, handshake_time }) = orders else { return };
-    gate.remember(before);
-    let late = match gate.listener.purpose().role {
+    let Ok(StopAccepting { before, handshake_time }) = stop else { return };
+    accept_loop.remember(before);
+    let late = match accept_loop.listener.purpose().role {
         Role::Transparent { .. } => handshake_time,
         Role::Active { .. } => QUEUE_TIME,
     };
-    let _ = tokio::time::timeout(late, gate.accept()).await;
+    let _ = tokio::time::timeout(late, accept_loop.accept()).await;
 }
 
 /// One listener's way in.
-struct Gate {
+struct AcceptLoop {
     listener: Listener,
-    doorman: Doorman,
+    context: AcceptContext,
     /// The last configuration that had the zone: one that is taken out serves its last clients by it.
     known: Arc<Config>,
 }
 
-impl Gate {
+impl AcceptLoop {
     /// For ever. Cancellation loses no connection.
     async fn accept(&mut self) {
         loop {
-            match self.listener.accept(&self.doorman.own_addresses).await {
+            match self.listener.accept(&self.context.own_addresses).await {
                 Ok(connection) => self.admit(connection),
                 Err(error) => {
                     warn!(%error, "a connection can't be accepted");
@@ -179,16 +180,16 @@ impl Gate {
     }
 
     fn admit(&mut self, connection: Connection) {
-        self.remember(self.doorman.config.load_full());
+        self.remember(self.context.config.load_full());
         // One that no configuration ever had: the datapath process hands over none such.
         let Some(zone) = self.zone_in(&self.known) else { return };
         let Connection { stream, client, destination, destination_is_ours } = connection;
         let peer = Peer { client, destination, destination_is_ours, zone };
         let context = SessionContext {
             config: self.known.clone(),
-            services: self.doorman.services.clone(),
-            limits: self.doorman.limits.clone(),
-            stop: self.doorman.stop.clone(),
+            services: self.context.services.clone(),
+            limits: self.context.limits.clone(),
+            stop: self.context.stop.clone(),
         };
         tokio::spawn(session::serve(stream, peer, context));
     }
