@@ -41,10 +41,11 @@ pub fn keep_own_addresses(own: &OwnAddresses) {
     // Looked at once nothing is missed any more, and before the first connection.
     let kept = subscribed.and_then(|subscription| {
         look(own, true);
-        let own = own.clone();
+        let keeper = Keeper(own.clone());
         subscription.follow("addresses", move |_| {
+            let Keeper(own) = &keeper;
             let start = Instant::now();
-            look(&own, own.are_known());
+            look(own, own.are_known());
             thread::sleep(start.elapsed().max(LOOK_PAUSE));
             own.is_shared()
         })
@@ -52,6 +53,15 @@ pub fn keep_own_addresses(own: &OwnAddresses) {
     if let Err(error) = kept {
         own.set(None);
         warn_unknown(&error);
+    }
+}
+
+/// Whoever keeps the table: when it is gone, however it went, so is the table, and the kernel is asked.
+struct Keeper(OwnAddresses);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.set(None);
     }
 }
 
@@ -121,4 +131,23 @@ fn local_route(route: &RouteMessage) -> Option<LocalRoute> {
         RouteType::Local | RouteType::Anycast | RouteType::Broadcast | RouteType::Multicast
     );
     Some(LocalRoute { network, interface, here })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_table_outlives_whoever_keeps_it() {
+        let own = OwnAddresses::default();
+        let keeper = Keeper(own.clone());
+        look(&own, true);
+        assert!(own.are_known());
+        let ended = thread::spawn(move || {
+            let _keeper = keeper;
+            panic!("out of memory, or of threads");
+        });
+        assert!(ended.join().is_err());
+        assert!(!own.are_known(), "what it last knew is no answer any more");
+    }
 }

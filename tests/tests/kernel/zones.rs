@@ -8,6 +8,7 @@ use mailguard_tests::netns::{
     CLIENT4, CLIENT6, FIREWALL4, FIREWALL4_WAN, FIREWALL6, FIREWALL6_WAN, LAN, Namespace, SERVER4, SERVER6,
     WAN, join,
 };
+use mailguard_tests::peers::wait_until;
 
 use crate::firewall::{Answer, Firewall, Session, ZONES, hooks};
 use crate::lifecycle::{filters, programs};
@@ -168,10 +169,14 @@ fn the_firewalls_addresses_may_change() {
     assert!(sessions.iter_mut().all(Session::alive), "open sessions have other addresses");
     assert_eq!(firewall.dial(SERVER4), Answer::intercepted(CLIENT4, SERVER4));
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
-    assert_eq!(firewall.dial(NEW4), proxy(0, CLIENT4, NEW4, true));
-    assert_eq!(firewall.dial(NEW6), proxy(0, CLIENT6, NEW6, true));
-    assert_eq!(answer(server, NEW4_WAN), proxy(1, SERVER4, NEW4_WAN, true));
-    assert_eq!(answer(server, NEW6_WAN), proxy(1, SERVER6, NEW6_WAN, true));
+    // The kernel tells of them a moment after they are there.
+    let ours = |dial: &dyn Fn() -> Answer, expect: Answer| {
+        wait_until("the new address is known to be ours", || dial() == expect).unwrap();
+    };
+    ours(&|| firewall.dial(NEW4), proxy(0, CLIENT4, NEW4, true));
+    ours(&|| firewall.dial(NEW6), proxy(0, CLIENT6, NEW6, true));
+    ours(&|| answer(server, NEW4_WAN), proxy(1, SERVER4, NEW4_WAN, true));
+    ours(&|| answer(server, NEW6_WAN), proxy(1, SERVER6, NEW6_WAN, true));
     assert_eq!(answer(server, FIREWALL4_WAN), Answer::Nobody, "nobody has the old one");
 }
 
