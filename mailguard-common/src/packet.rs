@@ -329,13 +329,14 @@ fn parse_tcp(
     }
     let Some(Addresses { source, destination, ipv6 }) = addresses() else { return Parsed::Short };
     let flags = header[13];
-    let data = (end - at).saturating_sub(usize::from(header[12] >> 4) * 4);
+    let data = (end - at).saturating_sub(usize::from(header[12] >> 4) * 4) as u16;
     flow.write(Flow {
         source,
         destination,
         source_port: [header[0], header[1]],
         transport: at as u16,
-        span: data as u16 + u16::from(flags & SYN != 0) + u16::from(flags & FIN != 0),
+        // Past 16 bits only where the lengths can't be: a jumbogram, or a data offset within the header. No such segment is taken.
+        span: data.wrapping_add(u16::from(flags & SYN != 0) + u16::from(flags & FIN != 0)),
         flags,
         ipv6: ipv6.into(),
         fragment: more.into(),

@@ -105,6 +105,16 @@ fn a_syn_to_port_25_becomes_a_flow() {
 }
 
 #[test]
+fn lengths_at_their_limit_overflow_nothing() {
+    // The most that an IPv6 header claims, and a TCP header that says it has no length.
+    let mut segment = tcp(25, SYN | FIN, 0);
+    segment[12] = 0;
+    let mut packet = v6(TCP, &segment);
+    packet[4..6].copy_from_slice(&[0xff, 0xff]);
+    assert_eq!(read(&packet).1.map(|flow| flow.span), Some(1));
+}
+
+#[test]
 fn everything_else_is_left_alone() {
     let syn = tcp(25, SYN, 0);
     for (what, packet) in [
