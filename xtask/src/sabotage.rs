@@ -208,6 +208,8 @@ impl Scratch {
         cargo.args(verb).args(["-p", &patch.package]);
         match &patch.file {
             Some(file) => cargo.args(["--test", file]),
+            // The one crate without a library.
+            None if patch.package == "xtask" => cargo.arg("--bins"),
             None => cargo.arg("--lib"),
         };
         cargo.current_dir(&self.folder).env("CARGO_TARGET_DIR", &self.target);
