@@ -209,8 +209,8 @@ impl MailProcess {
         let limits = Arc::new(Limits::default());
         tokio::spawn(quarantine.clone().sweep());
         tokio::spawn(traces.clone().run_maintenance());
-        let housekeeper = delivery.clone();
-        tokio::spawn(async move { housekeeper.run_maintenance().await });
+        let maintained = delivery.clone();
+        tokio::spawn(async move { maintained.run_maintenance().await });
         let handler = Arc::new(ControlHandler::new(
             current,
             Parts {

@@ -1,4 +1,4 @@
-//! What sessions use of the rest of the house, joined to the real thing.
+//! What sessions use of the rest of the process, joined to the real thing.
 
 use std::net::IpAddr;
 use std::sync::Arc;

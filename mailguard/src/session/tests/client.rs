@@ -42,8 +42,8 @@ impl Client {
         .await;
     }
 
-    /// Gives envelope and text; `reply` answers the end of data.
-    pub(super) async fn send(&mut self, text: &str, reply: &str) {
+    /// Gives an envelope, up to the server's 354.
+    pub(super) async fn begin_data(&mut self) {
         self.play(
             "C: MAIL FROM:<a@client.test>
             S: 250 2.1.0 Sender ok
@@ -53,6 +53,11 @@ impl Client {
             S: 354 End data with <CR><LF>.<CR><LF>",
         )
         .await;
+    }
+
+    /// Gives envelope and text; `reply` answers the end of data.
+    pub(super) async fn send(&mut self, text: &str, reply: &str) {
+        self.begin_data().await;
         self.stream.get_mut().write_all(format!("{text}.\r\n").as_bytes()).await.unwrap();
         self.play(&format!("S: {reply}")).await;
     }

@@ -493,16 +493,7 @@ async fn a_client_that_vanishes_leaves_nothing() {
     let server = server(GREEN);
     let mut client = server.connect(b"").await;
     client.greet().await;
-    client
-        .play(
-            "C: MAIL FROM:<a@client.test>
-            S: 250 2.1.0 Sender ok
-            C: RCPT TO:<b@here.test>
-            S: 250 2.1.5 Recipient ok
-            C: DATA
-            S: 354 End data with <CR><LF>.<CR><LF>",
-        )
-        .await;
+    client.begin_data().await;
     client.stream.get_mut().write_all(&b"x\r\n".repeat(200_000)).await.unwrap();
     let Client { stream, session } = client;
     drop(stream);
