@@ -29,6 +29,23 @@ pub struct Load<'a> {
     pub recipient: &'a str,
 }
 
+impl<'a> Load<'a> {
+    /// Messages of `octets` to one recipient each, a session a message.
+    pub fn of_strangers(server: &'a str, sessions: u32, messages: u64, octets: u32) -> Self {
+        Self {
+            server,
+            helo: "client.example.test",
+            kept: false,
+            sessions,
+            messages,
+            octets,
+            recipients: 1,
+            sender: "bench@client.example.test",
+            recipient: "bench@server.example.test",
+        }
+    }
+}
+
 /// Sends the whole load, refusals notwithstanding; an error if the source gave up.
 pub fn run(place: Place<'_>, load: &Load<'_>) -> Result<()> {
     let output = command(place, load).output().context(MISSING)?;

@@ -63,17 +63,8 @@ fn measure(program: &Path) -> Result<Held> {
     appliance.run()?;
     let mail = appliance.mail_process()?;
     let before = memory::of_process(mail)?.now;
-    let load = Load {
-        server: &port25(SERVER4),
-        helo: "client.example.test",
-        kept: false,
-        sessions: SESSIONS,
-        messages: MESSAGES,
-        octets: OCTETS,
-        recipients: 1,
-        sender: "bench@client.example.test",
-        recipient: "bench@server.example.test",
-    };
+    let server = port25(SERVER4);
+    let load = Load::of_strangers(&server, SESSIONS, MESSAGES, OCTETS);
     smtp_source::run(&|program| topology.client.command(program), &load)?;
     wait_at_most(PATIENCE, "the last message arrives", &mut || sink.count() >= MESSAGES)?;
     let end = Instant::now();

@@ -118,17 +118,7 @@ fn config(mail_log: bool) -> String {
 fn measure(topology: &Topology, sink: &SmtpSink, server: &str) -> Result<(f64, String)> {
     let before = sink.count();
     let processors = processor_times()?;
-    let load = Load {
-        server,
-        helo: "client.example.test",
-        kept: false,
-        sessions: SESSIONS,
-        messages: MESSAGES,
-        octets: OCTETS,
-        recipients: 1,
-        sender: "bench@client.example.test",
-        recipient: "bench@server.example.test",
-    };
+    let load = Load::of_strangers(server, SESSIONS, MESSAGES, OCTETS);
     let start = Instant::now();
     smtp_source::run(&|program| topology.client.command(program), &load)?;
     wait_at_most(PATIENCE, "the last message arrives", &mut || sink.count() >= before + MESSAGES)?;
