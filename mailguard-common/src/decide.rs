@@ -5,7 +5,7 @@
 //! whether the proxy lives last. The eBPF programs look up
 //! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
-use crate::layout::{
+use crate::maps::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_ALLOW4, HAS_ALLOW6,
     HAS_BANS, HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
     HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, INTERFACE_CHECKS, INTERFACE_STEERS,

@@ -7,7 +7,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod decide;
-pub mod layout;
+pub mod maps;
 pub mod packet;
 pub mod reason;
 pub mod reset;

@@ -324,7 +324,7 @@ fn parse_tcp(
         return if more { parse_tiny(packet, at, end) } else { Parsed::Other };
     }
     let Some(header) = packet.octets::<TCP_HEADER>(at) else { return Parsed::Short };
-    if u16::from_be_bytes([header[2], header[3]]) != crate::layout::SMTP_PORT {
+    if u16::from_be_bytes([header[2], header[3]]) != crate::maps::SMTP_PORT {
         return Parsed::Other;
     }
     let Some(Addresses { source, destination, ipv6 }) = addresses() else { return Parsed::Short };
@@ -354,7 +354,7 @@ fn parse_tiny(packet: &impl Octets, at: usize, end: usize) -> Parsed {
         return Parsed::TinyFragment;
     }
     let Some(ports) = packet.octets::<4>(at) else { return Parsed::Short };
-    let other = u16::from_be_bytes([ports[2], ports[3]]) != crate::layout::SMTP_PORT;
+    let other = u16::from_be_bytes([ports[2], ports[3]]) != crate::maps::SMTP_PORT;
     if other { Parsed::Other } else { Parsed::TinyFragment }
 }
 
@@ -385,7 +385,7 @@ fn parse_icmp<P: Octets>(
     };
     let Some((ports_at, Addresses { source, destination, ipv6 })) = quoted else { return Parsed::Other };
     match packet.octets::<4>(ports_at) {
-        Some(ports) if ports_at + 4 <= end && ports[..2] == crate::layout::SMTP_PORT.to_be_bytes() => {
+        Some(ports) if ports_at + 4 <= end && ports[..2] == crate::maps::SMTP_PORT.to_be_bytes() => {
             flow.write(Flow {
                 // The quoted packet is ours: it went to the client.
                 source: destination,

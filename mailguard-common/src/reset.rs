@@ -44,7 +44,7 @@ pub fn ipv6_header(flow: &Flow) -> [u8; IPV6_HEADER] {
 #[inline(always)]
 pub fn tcp_header(flow: &Flow) -> [u8; TCP_HEADER] {
     let mut header = [0; TCP_HEADER];
-    let port = crate::layout::SMTP_PORT.to_be_bytes();
+    let port = crate::maps::SMTP_PORT.to_be_bytes();
     header[0] = port[0];
     header[1] = port[1];
     header[2] = flow.source_port[0];

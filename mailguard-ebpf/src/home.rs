@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp};
-use mailguard_common::layout::{SMTP_PORT, Settings};
+use mailguard_common::maps::{SMTP_PORT, Settings};
 
 use crate::maps::HOME;
 

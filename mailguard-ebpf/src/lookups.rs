@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use mailguard_common::decide::Lookups;
-use mailguard_common::layout::{Interface, RuleValue, ZONE_BITS, ban_key, host_bucket, zone_key4, zone_key6};
+use mailguard_common::maps::{Interface, RuleValue, ZONE_BITS, ban_key, host_bucket, zone_key4, zone_key6};
 use mailguard_common::packet::Flow;
 
 use crate::maps::{

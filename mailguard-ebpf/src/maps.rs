@@ -1,8 +1,8 @@
-//! The maps, as `mailguard_common::layout` describes them.
+//! The maps, as `mailguard_common::maps` describes them.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     Ban, Count, EVENT_RING_OCTETS, HIT_BLOCKS, HOST_BUCKETS, HitBlock, HostBucket, Interface, MAX_ALLOW,
     MAX_BANS, MAX_BLACKLIST4, MAX_BLACKLIST6, MAX_BYPASS, MAX_INTERFACES, MAX_REASONS, MAX_RECONNECTING,
     MAX_RULES, MAX_ZONES, NEAR_INTERFACES, Reconnection, RuleValue, Settings, Tuple,

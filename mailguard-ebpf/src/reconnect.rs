@@ -6,7 +6,7 @@
 //! It belongs to the network namespace, which is what it tells programs that don't know where they are (`home`).
 
 use aya_ebpf::programs::SkLookupContext;
-use mailguard_common::layout::{BYPASSED, SMTP_PORT, Tuple};
+use mailguard_common::maps::{BYPASSED, SMTP_PORT, Tuple};
 use mailguard_common::packet::mapped;
 
 use crate::home;

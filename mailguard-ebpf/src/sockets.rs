@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
 };
 use mailguard_common::decide::{PacketVerdict, Socket, by_socket};
-use mailguard_common::layout::{SMTP_PORT, SOCKET_MARK};
+use mailguard_common::maps::{SMTP_PORT, SOCKET_MARK};
 use mailguard_common::packet::{Flow, IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 
 use crate::maps::LISTENERS;

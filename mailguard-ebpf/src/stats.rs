@@ -3,7 +3,7 @@
 //! Never while a socket is held: each counter is a branch that the verifier would follow with the socket in hand.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
-use mailguard_common::layout::{EVENT_INTERVAL_NS, Event, HITS_A_BLOCK, Reason};
+use mailguard_common::maps::{EVENT_INTERVAL_NS, Event, HITS_A_BLOCK, Reason};
 use mailguard_common::packet::Flow;
 
 use crate::maps::{EVENT_PACE, EVENTS, RULE_HITS, STATS};

@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_set_tunnel_key};
 use mailguard_common::decide::{PacketVerdict, by_lists, by_rules, without_proxy};
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     BYPASSED, INTERFACE_CHECKS, INTERFACE_SERVES, Interface, NEAR_INTERFACES, PACKET_MARK, Reason,
     Reconnection, Settings, Tuple, listener_index,
 };

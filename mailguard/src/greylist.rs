@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::Greylist as Settings;
-use mailguard_core::finding::{Check, Finding, Outcome};
+use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::mail::{ForwardPath, ReversePath, UnixTime};
 use mailguard_core::policy::greylist::{self, CLIENT_KEY_OCTETS, Judgement, KnownClient, Seen, Triplet};
 use serde::Serialize;
@@ -93,7 +93,7 @@ impl Greylist {
         now: UnixTime,
     ) -> Finding {
         if let Some(reason) = greylist::is_exempt(settings, client, forward_path) {
-            return Finding::new(Check::Greylist, Outcome::Pass, reason);
+            return Finding::new(Check::Greylist, Opinion::Pass, reason);
         }
         let triplet = Triplet::new(client, reverse_path, forward_path);
         let keys = Keys::of(&triplet);
@@ -108,7 +108,7 @@ impl Greylist {
             // It waits among its own kind.
             Err(Refused::Crowded) => judgement.finding(&triplet, now),
             // Who isn't remembered would be deferred for ever.
-            Err(Refused::Full) => Finding::new(Check::Greylist, Outcome::Unavailable(FULL.to_owned()), FULL),
+            Err(Refused::Full) => Finding::new(Check::Greylist, Opinion::Unavailable(FULL.to_owned()), FULL),
         }
     }
 
@@ -397,12 +397,12 @@ mod tests {
             let finding = self.greylist.judge(&settings, client, &from, to, at(seconds)).await;
             assert_eq!(finding.check, Check::Greylist);
             assert_eq!(finding.reason, expect, "{seconds} {client} {sender}");
-            let fits = match finding.outcome {
-                Outcome::Defer(_) => expect.ends_with(" left"),
-                Outcome::Unavailable(_) => expect == FULL,
+            let fits = match finding.opinion {
+                Opinion::Defer(_) => expect.ends_with(" left"),
+                Opinion::Unavailable(_) => expect == FULL,
                 _ => true,
             };
-            assert!(fits, "{:?} {expect}", finding.outcome);
+            assert!(fits, "{:?} {expect}", finding.opinion);
         }
 
         async fn sweep(&self, seconds: u64) {

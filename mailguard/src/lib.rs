@@ -26,4 +26,4 @@ pub mod control;
 pub mod doctor;
 mod inheritance;
 pub mod cli;
-pub mod runtime;
+pub mod process;

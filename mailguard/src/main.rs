@@ -9,7 +9,7 @@ use mailguard::config::{Located, Source};
 use mailguard::datapath::Unloaded;
 use mailguard::doctor::{self, Report};
 use mailguard::names;
-use mailguard::runtime::{self, RunError, mail, supervisor, trial};
+use mailguard::process::{self, RunError, mail, supervisor, trial};
 use mailguard::store::inspect::{self, Exported, Inspection};
 use mailguard_core::config::Config;
 use mimalloc::MiMalloc;
@@ -61,11 +61,11 @@ impl Processes for Program {
     }
 
     fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
-        runtime::examine(source, config)
+        process::examine(source, config)
     }
 
     fn warnings(&self, source: &Source, config: &Config) -> Vec<Located> {
-        runtime::warnings(source, config)
+        process::warnings(source, config)
     }
 
     fn check_store(&self, state_dir: &Path) -> anyhow::Result<Inspection> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
-use mailguard_core::finding::{Finding, Outcome};
+use mailguard_core::finding::{Finding, Opinion};
 use mailguard_core::mail::ForwardPath;
 use mailguard_core::outcome::Report;
 use mailguard_core::policy::verification::{ProbeResult, judge};
@@ -141,13 +141,13 @@ fn objects(word: &ProbeResult, finding: &Finding) -> bool {
     | ProbeResult::Unknown(report)
     | ProbeResult::Unreachable(report)) = word;
     let permanent = report.reply.as_ref().is_some_and(|reply| reply.code.severity() == Severity::Permanent);
-    permanent && matches!(finding.outcome, Outcome::Defer(_))
+    permanent && matches!(finding.opinion, Opinion::Defer(_))
 }
 
 fn holds_for(finding: &Finding) -> Duration {
-    match finding.outcome {
-        Outcome::Pass => TAKEN_TIME,
-        Outcome::Refuse(_) => REFUSED_TIME,
+    match finding.opinion {
+        Opinion::Pass => TAKEN_TIME,
+        Opinion::Refuse(_) => REFUSED_TIME,
         _ => UNANSWERED_TIME,
     }
 }

@@ -1,5 +1,5 @@
 //! Rounds of `kill -9` under load, judged from outside: by the ledger of every 250, by what the far server took, and by what
-//! is withheld.
+//! is quarantined.
 //!
 //! Each message has four recipients: one that is taken, one that is refused, one that is put off once, and one whose connection
 //! is closed once instead of an answer. After each round everything is delivered, and each of them must have come to one end.
@@ -33,7 +33,7 @@ const UNDER_WAY: u64 = 80;
 /// Longest wait for the queue to empty.
 const DRAIN: Duration = Duration::from_secs(60);
 
-/// Rounds whose senders get reports, or whose failed mail is withheld.
+/// Rounds whose senders get reports, or whose failed mail is quarantined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zone {
     /// Green: reports.
@@ -156,8 +156,8 @@ fn round(
     wait_at_most(DRAIN, "the queue is empty", &mut || {
         appliance.json(&["queue", "list"]).is_ok_and(|list| list.as_array().is_some_and(Vec::is_empty))
     })?;
-    let withheld = withheld(appliance)?;
-    let repeated = judge(zone, &acknowledged, &server.drain(), &withheld, lines_of(octets))?;
+    let quarantined = quarantined(appliance)?;
+    let repeated = judge(zone, &acknowledged, &server.drain(), &quarantined, lines_of(octets))?;
     ensure!(repeated <= kills * UNDER_WAY, "{repeated} recipients were served again after {kills} kills");
     appliance.ok(&["quarantine", "delete", "--all"])?;
     summary.rounds += 1;
@@ -173,14 +173,14 @@ fn kill_mail_process(appliance: &Appliance<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Senders of what is withheld, from those who were refused and from nobody else.
-fn withheld(appliance: &Appliance<'_>) -> Result<Vec<String>> {
+/// Senders of what is quarantined, from those who were refused and from nobody else.
+fn quarantined(appliance: &Appliance<'_>) -> Result<Vec<String>> {
     let list = appliance.json(&["quarantine", "list", "--limit", "1000000"])?;
     let rows = list.as_array().context("a list")?;
     for row in rows {
         let recipients = row["recipients"].as_array().context("recipients")?;
         let refused = |address: &Value| address.as_str().is_some_and(|address| address.starts_with('b'));
-        ensure!(recipients.len() == 1 && recipients.iter().all(refused), "withheld from others: {row}");
+        ensure!(recipients.len() == 1 && recipients.iter().all(refused), "quarantined from others: {row}");
     }
     Ok(rows
         .iter()
@@ -194,7 +194,7 @@ fn judge(
     zone: Zone,
     acknowledged: &BTreeSet<u64>,
     taken: &[Taken],
-    withheld: &[String],
+    quarantined: &[String],
     lines: usize,
 ) -> Result<u64> {
     let mut times: BTreeMap<&str, u64> = BTreeMap::new();
@@ -217,12 +217,12 @@ fn judge(
         }
         let sender = format!("w{number}@client.example.test");
         let (reports, kept) =
-            (count(sender.clone()), withheld.iter().filter(|other| **other == sender).count());
+            (count(sender.clone()), quarantined.iter().filter(|other| **other == sender).count());
         let one_end = match zone {
             Zone::Green => reports > 0 && kept == 0,
             Zone::Red => reports == 0 && kept == 1,
         };
-        ensure!(one_end, "b{number}@inside.example.test: {reports} reports, withheld {kept} times");
+        ensure!(one_end, "b{number}@inside.example.test: {reports} reports, quarantined {kept} times");
     }
     // What the administrator is told, he is told often.
     Ok(times

@@ -10,7 +10,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, PerCpuArray};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     Count, Host, HostBucket, Interface, Reason, RuleValue, Settings, host_bucket, map,
 };
 

@@ -111,6 +111,6 @@ fn each_recipient_comes_to_one_end_where_senders_get_reports() {
 }
 
 #[test]
-fn each_recipient_comes_to_one_end_where_failed_mail_is_withheld() {
+fn each_recipient_comes_to_one_end_where_failed_mail_is_quarantined() {
     println!("{:?}", play(Zone::Red, 1..=ROUNDS).expect("every round holds"));
 }

@@ -92,7 +92,7 @@ fn a_clean_message_arrives_unchanged_over_both_families() {
 }
 
 #[test]
-fn a_virus_is_withheld_shown_and_released() {
+fn a_virus_is_quarantined_shown_and_released() {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);
     let appliance = Appliance::start(&firewall, &transparent("")).expect("mailguard runs");
@@ -100,9 +100,9 @@ fn a_virus_is_withheld_shown_and_released() {
     let server = SERVER4.to_string();
     let infected = Message { body: EICAR, ..message(&server, "bob@server.example.test", "infected") };
     assert!(send(&topology, &infected).accepted);
-    let withheld = rows(&appliance, "quarantine");
-    assert_eq!(withheld.len(), 1, "{withheld:?}");
-    let id = text(&withheld[0], "id").to_owned();
+    let quarantined = rows(&appliance, "quarantine");
+    assert_eq!(quarantined.len(), 1, "{quarantined:?}");
+    let id = text(&quarantined[0], "id").to_owned();
     assert!(appliance.ok(&["quarantine", "show", &id]).expect("shown").contains("EICAR"));
     assert!(sink.with_subject("infected").is_none());
     assert!(rows(&appliance, "queue").is_empty());
@@ -163,8 +163,8 @@ fn chunks_are_delivered_and_hide_nothing() {
     let (one, other) = EICAR.split_at(30);
     let reply = send_in_chunks(&topology, &["Subject: infected\r\n\r\n", one, other, "\r\n"]);
     assert!(reply.starts_with("250 2.0.0 Ok: queued as"), "{reply}");
-    let withheld = rows(&appliance, "quarantine");
-    assert_eq!(withheld.len(), 1, "{withheld:?}");
+    let quarantined = rows(&appliance, "quarantine");
+    assert_eq!(quarantined.len(), 1, "{quarantined:?}");
     assert!(sink.with_subject("infected").is_none());
 }
 

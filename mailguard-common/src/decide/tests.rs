@@ -1,8 +1,8 @@
 //! The decision as tables: what is known of a packet, and what becomes of it.
 
 use super::*;
-use crate::layout::HEARTBEAT_STALE_NS;
-use crate::layout::{ACTION_ALLOW, ACTION_INTERCEPT, INTERFACE_SERVES};
+use crate::maps::HEARTBEAT_STALE_NS;
+use crate::maps::{ACTION_ALLOW, ACTION_INTERCEPT, INTERFACE_SERVES};
 use crate::packet::mapped;
 
 const SYN: u8 = 2;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::{Handling, ScannerFailure};
-use crate::finding::{Check, Finding, Outcome, Threat};
+use crate::finding::{Check, Finding, Opinion, Threat};
 use crate::mail::{Envelope, Mailbox};
 use crate::smtp::Refusal;
 
@@ -13,7 +13,7 @@ pub enum Disposition {
     /// Goes to the recipient.
     #[serde(rename = "deliver")]
     Deliver,
-    /// Withheld; kept for the administrator.
+    /// Kept from its recipient, for the administrator.
     #[serde(rename = "quarantine")]
     Quarantine(Threat),
     /// Goes to this address instead.
@@ -56,8 +56,8 @@ pub fn decide(policy: &DispositionPolicy, envelope: &Envelope, findings: &[Findi
     }
     let handled = findings
         .iter()
-        .filter_map(|finding| match &finding.outcome {
-            Outcome::Found(threat) => Some((threat, policy.handling(threat))),
+        .filter_map(|finding| match &finding.opinion {
+            Opinion::Found(threat) => Some((threat, policy.handling(threat))),
             _ => None,
         })
         .filter(|(_, handling)| !matches!(handling, Handling::Pass))
@@ -78,7 +78,7 @@ pub fn decide(policy: &DispositionPolicy, envelope: &Envelope, findings: &[Findi
 impl DispositionPolicy {
     /// Whether the message can't be decided upon because this check wasn't made.
     fn must_wait(&self, finding: &Finding) -> bool {
-        if !matches!(finding.outcome, Outcome::Unavailable(_)) {
+        if !matches!(finding.opinion, Opinion::Unavailable(_)) {
             return false;
         }
         match finding.check {
@@ -112,17 +112,17 @@ mod tests {
     }
 
     fn finding(word: &str) -> Finding {
-        let file = |name: &str| Outcome::Found(Threat::File(name.to_owned()));
-        let virus = |name: &str| Outcome::Found(Threat::Virus(name.to_owned()));
+        let file = |name: &str| Opinion::Found(Threat::File(name.to_owned()));
+        let virus = |name: &str| Opinion::Found(Threat::Virus(name.to_owned()));
         let (check, outcome) = match word {
-            "clean" => (Check::Signatures, Outcome::Pass),
+            "clean" => (Check::Signatures, Opinion::Pass),
             "file" => (Check::Files, file("a.exe")),
             "virus" => (Check::Signatures, virus("Eicar")),
-            "no virus scan" => (Check::Signatures, Outcome::Unavailable("timeout".to_owned())),
-            "no file check" => (Check::Files, Outcome::Unavailable("unreadable".to_owned())),
-            "allow" => (Check::SenderAccess, Outcome::Allow),
-            "refuse" => (Check::MessageSize, Outcome::Refuse(Refusal::TooLarge(10))),
-            "defer" => (Check::Limits, Outcome::Defer(Refusal::Busy)),
+            "no virus scan" => (Check::Signatures, Opinion::Unavailable("timeout".to_owned())),
+            "no file check" => (Check::Files, Opinion::Unavailable("unreadable".to_owned())),
+            "allow" => (Check::SenderAccess, Opinion::Allow),
+            "refuse" => (Check::MessageSize, Opinion::Refuse(Refusal::TooLarge(10))),
+            "defer" => (Check::Limits, Opinion::Defer(Refusal::Busy)),
             other => panic!("no finding is called {other}"),
         };
         Finding::new(check, outcome, word)

@@ -97,7 +97,7 @@ pub struct Finding {
     pub check: Check,
     /// What.
     #[serde(rename = "outcome")]
-    pub outcome: Outcome,
+    pub opinion: Opinion,
     /// Why, in one line, English.
     #[serde(rename = "reason")]
     pub reason: String,
@@ -105,22 +105,22 @@ pub struct Finding {
 
 impl Finding {
     /// A finding of `check`.
-    pub fn new(check: Check, outcome: Outcome, reason: impl Into<String>) -> Self {
-        Self { check, outcome, reason: reason.into() }
+    pub fn new(check: Check, opinion: Opinion, reason: impl Into<String>) -> Self {
+        Self { check, opinion, reason: reason.into() }
     }
 
     /// The refusal or deferral that this finding asks for.
     pub fn objection(&self) -> Option<&Refusal> {
-        match &self.outcome {
-            Outcome::Refuse(refusal) | Outcome::Defer(refusal) => Some(refusal),
-            Outcome::Allow | Outcome::Pass | Outcome::Found(_) | Outcome::Unavailable(_) => None,
+        match &self.opinion {
+            Opinion::Refuse(refusal) | Opinion::Defer(refusal) => Some(refusal),
+            Opinion::Allow | Opinion::Pass | Opinion::Found(_) | Opinion::Unavailable(_) => None,
         }
     }
 }
 
 /// The possible opinions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum Opinion {
     /// Whitelisted: the policy checks after this one are not asked.
     #[serde(rename = "allow")]
     Allow,
@@ -162,15 +162,15 @@ impl fmt::Display for Threat {
 }
 
 /// `pass`, `refuse: relay denied`, `found: virus EICAR`.
-impl fmt::Display for Outcome {
+impl fmt::Display for Opinion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Allow => f.write_str("allow"),
-            Outcome::Pass => f.write_str("pass"),
-            Outcome::Refuse(refusal) => write!(f, "refuse: {refusal}"),
-            Outcome::Defer(refusal) => write!(f, "defer: {refusal}"),
-            Outcome::Found(threat) => write!(f, "found: {threat}"),
-            Outcome::Unavailable(cause) => write!(f, "unavailable: {cause}"),
+            Opinion::Allow => f.write_str("allow"),
+            Opinion::Pass => f.write_str("pass"),
+            Opinion::Refuse(refusal) => write!(f, "refuse: {refusal}"),
+            Opinion::Defer(refusal) => write!(f, "defer: {refusal}"),
+            Opinion::Found(threat) => write!(f, "found: {threat}"),
+            Opinion::Unavailable(cause) => write!(f, "unavailable: {cause}"),
         }
     }
 }

@@ -185,7 +185,7 @@ A destination is a domain (recipients in it and its subdomains), an address, a n
 (10.0.0.25:25, relay.example.net:587, mx:example.com), or \"all\"."
     )]
     Queue(QueueCommand),
-    /// Messages that are withheld.
+    /// Messages that are quarantined.
     #[command(
         subcommand,
         after_help = "\
@@ -521,7 +521,7 @@ impl QueueChosen {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QuarantineCommand {
-    /// Show the messages that are withheld, oldest first.
+    /// Show the messages that are quarantined, oldest first.
     List(Listed),
     /// Show one message: recipients, reasons, header.
     Show(One),

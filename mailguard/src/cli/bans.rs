@@ -8,7 +8,7 @@ use mailguard_core::subscriber::Subscriber;
 
 use super::args::BanCommand;
 use super::daemon::Daemon;
-use super::layout::{Table, ago, span};
+use super::terminal::{Table, ago, span};
 use super::{Printed, wrong_answer};
 use crate::control::{Answer, BanRow, Request};
 

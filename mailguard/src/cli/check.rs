@@ -7,8 +7,8 @@ use mailguard_core::config::model::Inactive;
 use serde_json::json;
 
 use super::args::Output;
-use super::layout::Table;
 use super::lists::notes;
+use super::terminal::Table;
 use super::{Printed, Processes};
 use crate::config;
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Printed;
 use super::args::Output;
-use super::layout::plain;
+use super::terminal::plain;
 use crate::doctor::{Finding, Report, Severity};
 
 /// Prints a report; failed if it holds errors.

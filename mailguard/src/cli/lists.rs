@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::args::{Kind, ListCommand, Output};
 use super::daemon::Daemon;
-use super::layout::{Table, plain, span};
+use super::terminal::{Table, plain, span};
 use super::{Printed, wrong_answer};
 use crate::config::{Change, Edit, EditList};
 use crate::control::{Answer, Edited, EntryRow, Request};

@@ -7,7 +7,7 @@ use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
 use super::args::{Listed, One, Output, Paused, QuarantineCommand, QueueCommand};
 use super::daemon::Daemon;
-use super::layout::{Table, ago, messages, plain, plain_lines, size, until};
+use super::terminal::{Table, ago, messages, plain, plain_lines, size, until};
 use super::{Printed, wrong_answer};
 use crate::control::{
     Answer, Done, Listing, MAX_ROWS, Page, QuarantineMessage, QuarantineRow, QueueMessage, QueueRow, Request,
@@ -61,7 +61,7 @@ fn pause(daemon: &mut Daemon, destination: String, paused: bool, output: Output)
     }
 }
 
-/// Shows or changes what is withheld.
+/// Shows or changes what is quarantined.
 pub(super) fn quarantine(
     daemon: &mut Daemon,
     command: QuarantineCommand,
@@ -146,7 +146,7 @@ fn print_queue(listing: &Listing<QueueRow>, now: UnixTime) -> String {
         };
         table.row([
             row.id.to_string(),
-            super::layout::span(now.since(row.received_at)),
+            super::terminal::span(now.since(row.received_at)),
             size(row.octets),
             row.sender.clone(),
             to,
@@ -170,7 +170,7 @@ fn print_quarantine(listing: &Listing<QuarantineRow>, now: UnixTime) -> String {
         };
         table.row([
             row.id.to_string(),
-            super::layout::span(now.since(row.since)),
+            super::terminal::span(now.since(row.since)),
             size(row.octets),
             row.sender.clone(),
             to,
@@ -219,7 +219,7 @@ fn print_quarantine_message(message: &QuarantineMessage, now: UnixTime) -> Strin
     for (recipient, reason) in row.recipients.iter().zip(reasons) {
         field(&mut text, "recipient", &format!("{recipient}: {reason}"));
     }
-    field(&mut text, "withheld", &ago(now, row.since));
+    field(&mut text, "since", &ago(now, row.since));
     text + "\n" + &plain_lines(header, "  ") + "\n" + &plain_lines(body, "  ")
 }
 

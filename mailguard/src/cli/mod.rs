@@ -7,7 +7,7 @@ mod check;
 mod daemon;
 mod doctor;
 mod files;
-mod layout;
+mod terminal;
 mod lists;
 mod messages;
 mod rbl;
@@ -127,7 +127,7 @@ impl Printed {
     /// JSON or, for people, what `text` makes.
     fn result(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<Self> {
         if output.json {
-            Ok(Self::text(layout::json(value).context("can't be written as JSON")?))
+            Ok(Self::text(terminal::json(value).context("can't be written as JSON")?))
         } else {
             Ok(Self::text(text()))
         }

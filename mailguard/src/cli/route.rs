@@ -4,7 +4,7 @@ use mailguard_core::mail::Mailbox;
 
 use super::args::Output;
 use super::daemon::Daemon;
-use super::layout::plain;
+use super::terminal::plain;
 use super::{Printed, wrong_answer};
 use crate::control::{Answer, Request, RouteRow};
 

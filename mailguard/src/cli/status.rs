@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::Output;
 use super::check::inactive;
 use super::daemon::{Daemon, Known};
-use super::layout::{Table, ago, messages, plain, size, span};
+use super::terminal::{Table, ago, messages, plain, size, span};
 use super::{Printed, wrong_answer};
 use crate::control::{
     Answer, ClientError, MailProcess, ProcessReport, Reloaded, Request, StatusReport, ZoneStatus,

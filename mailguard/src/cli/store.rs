@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::args::StoreCommand;
-use super::layout::{Table, messages, plain, size};
+use super::terminal::{Table, messages, plain, size};
 use super::{Printed, Processes};
 use crate::store::inspect::Inspection;
 

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use mailguard_core::mail::UnixTime;
 
-use super::layout::{Table, ago, plain};
 use super::messages::{describe, field, heading};
+use super::terminal::{Table, ago, plain};
 use crate::control::{AttemptRow, TraceRow};
 
 /// A table, or everything: of a single message anyway, of several if `full`.

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use mailguard_core::config::{Config, Data};
 use serde::{Deserialize, Serialize};
 
+use super::document::Document;
 use super::everybody::newly_everybody;
-use super::layout::Layout;
 use super::lists::{EditList, Entry, ListEntry, entries};
 use super::report::Errors;
 use super::source::Source;
@@ -116,7 +116,7 @@ pub enum EditError {
     #[error(
         "the file can't be changed without changing lines that have nothing to do with it: edit it by hand"
     )]
-    Layout,
+    Document,
     /// The result wouldn't be a configuration.
     #[error("the configuration would not be valid:\n{0}")]
     Invalid(Errors),
@@ -131,32 +131,32 @@ pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
     }
     let list = edit.list;
     let values = edit.values.iter().map(|text| list.read(text.trim())).collect::<Result<Vec<Entry>, _>>()?;
-    let mut layout = Layout::open(&source.text)?;
+    let mut document = Document::open(&source.text)?;
     match edit.change {
         Change::Add if is_off(source, list) => {
             refuse_present(list, &values, &HashMap::new())?;
-            list.switched_with().iter().try_for_each(|list| layout.write(*list, &[]))?;
+            list.switched_with().iter().try_for_each(|list| document.write(*list, &[]))?;
             let known = known(source, list);
             let new = values.iter().filter(|value| !known.contains_key(&value.compared));
-            layout.push(list, new.map(|value| value.written.as_str()))?;
-            layout.switch_on(list)?;
+            document.push(list, new.map(|value| value.written.as_str()))?;
+            document.switch_on(list)?;
         }
         Change::Add => {
-            write_default(&mut layout, source, list, &values)?;
+            write_default(&mut document, source, list, &values)?;
             refuse_present(list, &values, &known(source, list))?;
-            layout.push(list, values.iter().map(|value| value.written.as_str()))?;
+            document.push(list, values.iter().map(|value| value.written.as_str()))?;
         }
         Change::Remove => {
-            write_default(&mut layout, source, list, &[])?;
-            let written = Source { text: layout.text(), ..source.clone() };
+            write_default(&mut document, source, list, &[])?;
+            let written = Source { text: document.text(), ..source.clone() };
             refuse_absent(source, list, &values, &known(&written, list))?;
             let gone: HashSet<&str> = values.iter().map(|value| value.compared.as_str()).collect();
             let is_gone =
                 |text: &str| list.read(text).is_ok_and(|item| gone.contains(item.compared.as_str()));
-            layout.take(list, is_gone)?;
+            document.take(list, is_gone)?;
         }
     }
-    let edited = Source { text: layout.text(), ..source.clone() };
+    let edited = Source { text: document.text(), ..source.clone() };
     let config = super::parse(&edited).map_err(EditError::Invalid)?;
     if edit.change == Change::Add && !edit.all {
         refuse_everybody(source, &config, list)?;
@@ -174,7 +174,7 @@ fn refuse_everybody(source: &Source, after: &Config, list: EditList) -> Result<(
 
 /// Writes down what the list holds where it isn't written; none of `added` may be among that.
 fn write_default(
-    layout: &mut Layout,
+    document: &mut Document,
     source: &Source,
     list: EditList,
     added: &[Entry],
@@ -187,7 +187,7 @@ fn write_default(
     if let Some(entry) = added.iter().find(|entry| default.contains(&entry.compared.as_str())) {
         return Err(EditError::Default { key: list.key(), value: entry.written.clone() });
     }
-    layout.write(list, default)
+    document.write(list, default)
 }
 
 /// What is on the list, by the form in which values are compared.

@@ -3,14 +3,14 @@
 //!
 //! `source` reads the file and what it names, and decides nothing. `tree` turns TOML into the tree that
 //! `mailguard_core::config` resolves. `report` tells people where an error stands. `edit` changes one of the
-//! `lists` within the `layout` of the file, unless it would then stand for `everybody`, and `write` puts the result in its place, whole
+//! `lists` within the `document`, unless it would then stand for `everybody`, and `write` puts the result in its place, whole
 //! (`replace`). `applied` keeps what was in force last, by the file's path as a `name`. What the values mean is the core's.
 
 mod applied;
 mod batch;
 mod edit;
 mod everybody;
-mod layout;
+mod document;
 mod lists;
 mod name;
 mod replace;

@@ -25,7 +25,7 @@ const MAX_WHAT_OCTETS: usize = 1_280;
 /// Octets of why it wasn't done; who asked is told all of it.
 const MAX_ERROR_OCTETS: usize = 960;
 
-const _: () = assert!(crate::runtime::fits_a_log_line(MAX_SHOWN_OCTETS + MAX_WHAT_OCTETS + MAX_ERROR_OCTETS));
+const _: () = assert!(crate::process::fits_a_log_line(MAX_SHOWN_OCTETS + MAX_WHAT_OCTETS + MAX_ERROR_OCTETS));
 
 /// Something that somebody asked for. Its line comes when it is over, or when it is given up.
 #[derive(Debug)]

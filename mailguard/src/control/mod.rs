@@ -6,7 +6,7 @@
 //! messages. [`Request::asks`] says which is asked what. One line of JSON is a request, one line its answer, as many
 //! after one another as the client likes. `protocol` is what is said, `server` and `client` are the two ends, `audit` tells the
 //! log who changed what; a `signpost` leads those who may not read the configuration to the sockets. What a
-//! request does is up to the [`Handler`], which `runtime` provides.
+//! request does is up to the [`Handler`], which `process` provides.
 
 mod audit;
 mod client;

@@ -60,7 +60,7 @@ pub enum Request {
         /// Whether it is paused.
         paused: bool,
     },
-    /// Messages that are withheld, oldest first. Answered by [`Answer::Quarantine`].
+    /// Messages that are quarantined, oldest first. Answered by [`Answer::Quarantine`].
     QuarantineList(Page),
     /// One of them. Answered by [`Answer::QuarantineMessage`].
     QuarantineShow {
@@ -191,9 +191,9 @@ pub enum Answer {
     Queue(Listing<QueueRow>),
     /// A message that waits.
     QueueMessage(Box<QueueMessage>),
-    /// Messages that are withheld.
+    /// Messages that are quarantined.
     Quarantine(Listing<QuarantineRow>),
-    /// A message that is withheld.
+    /// A message that is quarantined.
     QuarantineMessage(Box<QuarantineMessage>),
     /// Something was done to messages.
     Done(Done),
@@ -240,7 +240,7 @@ pub struct StatusReport {
     pub queue: Stock,
     /// Destinations at which no attempt is made, at an administrator's word.
     pub paused: Vec<String>,
-    /// Messages that are withheld.
+    /// Messages that are quarantined.
     pub quarantine: Stock,
     /// `quarantine.max_size`, octets.
     pub quarantine_max_octets: u64,
@@ -418,7 +418,7 @@ pub struct QueueRecipient {
     pub last: String,
 }
 
-/// A message that is withheld.
+/// A message that is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineRow {
     /// Its id.
@@ -426,7 +426,7 @@ pub struct QuarantineRow {
     /// When the session took it.
     #[serde(with = "rfc3339")]
     pub received_at: UnixTime,
-    /// Since when it is withheld.
+    /// Since when it is quarantined.
     #[serde(with = "rfc3339")]
     pub since: UnixTime,
     /// Its length.
@@ -439,7 +439,7 @@ pub struct QuarantineRow {
     pub reason: String,
 }
 
-/// A message that is withheld, with everything that is known of it.
+/// A message that is quarantined, with everything that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineMessage {
     /// Its row.

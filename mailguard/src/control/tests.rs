@@ -193,7 +193,7 @@ fn who_is_not_admitted_is_told_so_and_not_heard() {
 #[test]
 fn each_change_has_its_line_in_the_audit() {
     let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: false };
-    let (heard, _guard) = crate::runtime::heard_log(&log);
+    let (heard, _guard) = crate::process::heard_log(&log);
     serve_while(|path| {
         let mut client = Client::connect(path, Process::Mail).unwrap();
         let ids = vec![QueueId(33), QueueId(u64::MAX)];
@@ -221,7 +221,7 @@ fn each_change_has_its_line_in_the_audit() {
 fn no_line_of_the_audit_is_longer_than_what_is_passed_on() {
     for format in [LogFormat::Text, LogFormat::Json] {
         let log = Log { level: LogLevel::Error, format, mail: false };
-        let (heard, _guard) = crate::runtime::heard_log(&log);
+        let (heard, _guard) = crate::process::heard_log(&log);
         serve_while(|path| {
             let mut client = Client::connect(path, Process::Mail).unwrap();
             let evil = "\u{1}".repeat(5_000);

@@ -15,7 +15,7 @@ use aya::programs::tc::{
 };
 use aya::programs::{Program, ProgramError, SchedClassifier, SkLookup, Xdp};
 use aya::util::KernelVersion;
-use mailguard_common::layout::{INTERFACE_CHECKS, INTERFACE_STEERS};
+use mailguard_common::maps::{INTERFACE_CHECKS, INTERFACE_STEERS};
 use mailguard_core::config::model::XdpMode;
 
 use super::error::AttachError;

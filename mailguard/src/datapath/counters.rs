@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray};
-use mailguard_common::layout::{Count, Reason, map};
+use mailguard_common::maps::{Count, Reason, map};
 
 use super::object::take_map;
 use super::rates::Rates;

@@ -119,7 +119,7 @@ pub enum DatapathError {
     #[error("cannot tell the network namespace: {0}")]
     Namespace(#[source] io::Error),
     /// More interfaces than the map holds.
-    #[error("{0} interfaces are configured, {limit} are possible", limit = mailguard_common::layout::MAX_INTERFACES)]
+    #[error("{0} interfaces are configured, {limit} are possible", limit = mailguard_common::maps::MAX_INTERFACES)]
     Interfaces(usize),
     /// Routing can't be read or set.
     #[error("cannot {what}: {error}")]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use mailguard_common::layout::{Event, Reason, SMTP_PORT, map};
+use mailguard_common::maps::{Event, Reason, SMTP_PORT, map};
 use nix::net::if_::if_indextoname;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{error, info, warn};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt;
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, MAX_INTERFACES, MAX_ZONES,
 };
 use mailguard_core::config::Config;

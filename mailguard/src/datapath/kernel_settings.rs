@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, MapData};
-use mailguard_common::layout::{Settings, map};
+use mailguard_common::maps::{Settings, map};
 
 use super::{DatapathError, now_ns};
 

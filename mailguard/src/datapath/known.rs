@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
-use mailguard_common::layout::{Interface, NEAR_INTERFACES, map};
+use mailguard_common::maps::{Interface, NEAR_INTERFACES, map};
 
 use super::DatapathError;
 use super::object::take_map;

@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, SockMap};
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     FAIL_BLOCK, FAIL_BYPASS, INTERFACE_STEERS, Interface, listener_index, map, zone_number,
 };
 use mailguard_core::config::Config;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, Map, MapData, MapInfo};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
-use mailguard_common::layout::{ABI, Settings, map};
+use mailguard_common::maps::{ABI, Settings, map};
 use nix::libc;
 
 use super::drift::Part;

@@ -15,7 +15,7 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, MapError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_INTERCEPT, ACTION_RESET, HAS_ALLOW4, HAS_ALLOW6,
     HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6, HAS_BYPASS_DST4,
     HAS_BYPASS_DST6, HAS_BYPASS_MAC, HAS_BYPASS_SRC4, HAS_BYPASS_SRC6, MAX_ALLOW, MAX_BLACKLIST,

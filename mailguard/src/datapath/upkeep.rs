@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, SkLookup, Xdp};
 use futures::TryStreamExt;
-use mailguard_common::layout::{FAIL_BYPASS, INTERFACE_SERVES};
+use mailguard_common::maps::{FAIL_BYPASS, INTERFACE_SERVES};
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcOption};
 use tracing::{error, info, warn};
 

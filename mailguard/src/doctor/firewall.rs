@@ -4,7 +4,7 @@
 //! with its own addresses and our mark. The answers go through output and postrouting, and bear the address that was
 //! dialled.
 
-use mailguard_common::layout::{PACKET_MARK, SOCKET_MARK};
+use mailguard_common::maps::{PACKET_MARK, SOCKET_MARK};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 

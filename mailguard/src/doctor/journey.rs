@@ -1,6 +1,6 @@
 //! The packets of a session at port 25, and the base chains that each passes on its way, in the kernel's order. Pure.
 
-use mailguard_common::layout::{PACKET_MARK, SOCKET_MARK};
+use mailguard_common::maps::{PACKET_MARK, SOCKET_MARK};
 
 use super::ground::Surroundings;
 use super::packet::{ACK, Holds, Mark, Owner, Packet, Place, SYN};

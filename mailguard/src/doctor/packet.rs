@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use mailguard_common::layout::{PACKET_MARK, SMTP_PORT};
+use mailguard_common::maps::{PACKET_MARK, SMTP_PORT};
 
 use super::ranges::{Ranges, private, special};
 use crate::intercept::Family;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use mailguard_common::layout::SMTP_PORT;
+use mailguard_common::maps::SMTP_PORT;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use mailguard_common::layout::PACKET_MARK;
+use mailguard_common::maps::PACKET_MARK;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 

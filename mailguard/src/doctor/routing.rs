@@ -1,7 +1,7 @@
 //! Policy routing: whether our rules come before all that could send intercepted packets elsewhere. Pure; reads
 //! what `ip rule show` and `ip route show table 2525` print, in the words in which `ip` takes it again.
 
-use mailguard_common::layout::PACKET_MARK;
+use mailguard_common::maps::PACKET_MARK;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneMode;
 
@@ -109,7 +109,7 @@ fn mark(text: &str) -> Option<(u32, u32)> {
 fn holds_smtp(ports: &str) -> bool {
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     match (first.parse::<u16>(), last.parse::<u16>()) {
-        (Ok(first), Ok(last)) => (first..=last).contains(&mailguard_common::layout::SMTP_PORT),
+        (Ok(first), Ok(last)) => (first..=last).contains(&mailguard_common::maps::SMTP_PORT),
         _ => true,
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use mailguard_common::layout::{MAX_ZONES, SMTP_PORT, SOCKET_MARK};
+use mailguard_common::maps::{MAX_ZONES, SMTP_PORT, SOCKET_MARK};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{Zone, ZoneMode};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! The lines as they come out of the log, in both forms.
 
 use mailguard_core::config::model::{Log, LogFormat, LogLevel};
-use mailguard_core::finding::{Check, Finding, Outcome as Opinion, Threat};
+use mailguard_core::finding::{Check, Finding, Opinion, Threat};
 use mailguard_core::mail::UnixTime;
 use mailguard_core::outcome::{Report, TlsUsed, Transfer};
 use mailguard_core::smtp::{EnhancedStatus, ReplyCode};
@@ -12,7 +12,7 @@ use crate::spool::fixture::{client, mailbox};
 /// What follows the target in each line.
 fn lines(format: LogFormat, say: impl FnOnce()) -> Vec<String> {
     let log = Log { level: LogLevel::Error, format, mail: true };
-    let (heard, _guard) = crate::runtime::heard_log(&log);
+    let (heard, _guard) = crate::process::heard_log(&log);
     say();
     let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
     let after = |line: &str| match format {

@@ -1,4 +1,4 @@
-//! The quarantine: what was withheld, until somebody decides or its time is over.
+//! The quarantine: what was quarantined, until somebody decides or its time is over.
 //!
 //! Stands beside the queue. Entries come from the spool (something was found) and from the queue (undeliverable,
 //! and nobody to tell). They leave by release, back into the queue, routed afresh and not filtered again;
@@ -41,7 +41,7 @@ pub struct Filter {
     pub text: Option<String>,
 }
 
-/// A withheld message for people.
+/// A quarantined message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// What is known of it.
@@ -106,7 +106,7 @@ impl QuarantineHandle {
 
     /// One entry for people.
     pub async fn show(&self, id: QueueId) -> Result<Option<Shown>, ReadError> {
-        let Some(record) = self.db.withheld(id).await? else { return Ok(None) };
+        let Some(record) = self.db.quarantined(id).await? else { return Ok(None) };
         let head = self.db.body(id, record.body).await?.head(SHOWN_OCTETS).await;
         let head = head.map_err(|source| ReadError::Body { id, source })?;
         let end = header::end(&head, 0).unwrap_or(head.len());
@@ -120,13 +120,13 @@ impl QuarantineHandle {
 
     /// The octets as they were received.
     pub async fn body(&self, id: QueueId) -> Result<Option<Body>, ReadError> {
-        match self.db.withheld(id).await? {
+        match self.db.quarantined(id).await? {
             Some(record) => self.db.body(id, record.body).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// How much is withheld.
+    /// How much is quarantined.
     pub fn stock(&self) -> Stock {
         self.db.quarantine_stock()
     }
@@ -136,7 +136,7 @@ impl QuarantineHandle {
         self.db.read(|view| view.quarantine(None)?.map(|row| Ok(row?.0)).collect()).await
     }
 
-    /// Sends entries on, to those they are withheld from or to `to` instead. A virus goes only when `confirmed`.
+    /// Sends entries on, to those they are quarantined from or to `to` instead. A virus goes only when `confirmed`.
     pub async fn release(
         &self,
         ids: &[QueueId],
@@ -156,8 +156,8 @@ impl QuarantineHandle {
         to: Option<&Mailbox>,
         confirmed: bool,
     ) -> Result<Released, QuarantineError> {
-        let Some(record) = self.db.withheld(id).await? else { return Ok(Released::Absent) };
-        if !confirmed && record.withheld.iter().any(|withheld| is_virus(&withheld.reason)) {
+        let Some(record) = self.db.quarantined(id).await? else { return Ok(Released::Absent) };
+        if !confirmed && record.quarantined.iter().any(|quarantined| is_virus(&quarantined.reason)) {
             return Ok(Released::NeedsConfirmation);
         }
         let copies = match to {
@@ -227,6 +227,6 @@ fn matches(id: QueueId, record: &QuarantineRecord, text: &str) -> bool {
     has(&id)
         || has(&record.envelope.reverse_path)
         || record.envelope.recipients.iter().any(|recipient| has(&recipient.forward_path))
-        || record.withheld.iter().any(|withheld| has(&withheld.reason))
+        || record.quarantined.iter().any(|quarantined| has(&quarantined.reason))
         || client.is_some_and(|client| has(&client))
 }

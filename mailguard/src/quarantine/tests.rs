@@ -1,4 +1,4 @@
-//! What is withheld is found, shown safely, released, deleted, and not kept for ever.
+//! What is quarantined is found, shown safely, released, deleted, and not kept for ever.
 
 use std::path::Path;
 
@@ -29,8 +29,8 @@ fn open(directory: &Path) -> House {
 }
 
 impl House {
-    /// Withholds what `change` makes of a message to this recipient.
-    async fn withhold(
+    /// Quarantines what `change` makes of a message to this recipient.
+    async fn quarantine(
         &self,
         recipient: &str,
         threat: Threat,
@@ -56,9 +56,9 @@ fn file() -> Threat {
 async fn lists_are_narrowed_and_paged() {
     let directory = TempDir::new().unwrap();
     let house = open(directory.path());
-    let a = house.withhold("a@x.test", virus(), |_| {}).await;
-    let b = house.withhold("Bob@y.test", file(), |new| new.origin = client("red")).await;
-    let c = house.withhold("c@y.test", file(), |_| {}).await;
+    let a = house.quarantine("a@x.test", virus(), |_| {}).await;
+    let b = house.quarantine("Bob@y.test", file(), |new| new.origin = client("red")).await;
+    let c = house.quarantine("c@y.test", file(), |_| {}).await;
     let check = async |text: Option<&str>, after, limit, expect: &[QueueId], next: Option<QueueId>| {
         let filter = Filter { text: text.map(str::to_owned) };
         let listing = house.quarantine.list(filter, after, limit).await.unwrap();
@@ -83,7 +83,7 @@ async fn what_is_shown_is_harmless_and_what_is_kept_is_as_received() {
     let directory = TempDir::new().unwrap();
     let house = open(directory.path());
     let octets = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX: \x1b[2J\r\n\r\nred \x1b[31m\r\n".to_vec();
-    let id = house.withhold("a@x.test", file(), |new| new.body = Body::Memory(octets.clone().into())).await;
+    let id = house.quarantine("a@x.test", file(), |new| new.body = Body::Memory(octets.clone().into())).await;
     let shown = house.quarantine.show(id).await.unwrap().unwrap();
     assert_eq!(shown.subject, "Grüße");
     assert_eq!(shown.header, "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nX: ?[2J\n");
@@ -91,7 +91,7 @@ async fn what_is_shown_is_harmless_and_what_is_kept_is_as_received() {
     let kept = house.quarantine.body(id).await.unwrap().unwrap();
     assert_eq!(kept.head(usize::MAX).await.unwrap(), octets);
     for (octets, header, text) in [(&b""[..], "", ""), (b"no end", "no end", ""), (b"\r\nx", "", "x")] {
-        let id = house.withhold("a@x.test", file(), |new| new.body = Body::Memory(octets.into())).await;
+        let id = house.quarantine("a@x.test", file(), |new| new.body = Body::Memory(octets.into())).await;
         let shown = house.quarantine.show(id).await.unwrap().unwrap();
         assert_eq!((shown.header.as_str(), shown.text.as_str()), (header, text), "{octets:?}");
     }
@@ -102,8 +102,10 @@ async fn what_is_shown_is_harmless_and_what_is_kept_is_as_received() {
 async fn a_release_goes_to_the_queue_and_a_virus_only_when_confirmed() {
     let directory = TempDir::new().unwrap();
     let house = open(directory.path());
-    let (bad, exe) =
-        (house.withhold("a@x.test", virus(), |_| {}).await, house.withhold("b@x.test", file(), |_| {}).await);
+    let (bad, exe) = (
+        house.quarantine("a@x.test", virus(), |_| {}).await,
+        house.quarantine("b@x.test", file(), |_| {}).await,
+    );
     let released = house.quarantine.release(&[bad, exe, QueueId(1)], None, false).await.unwrap();
     let expect = [Released::NeedsConfirmation, Released::Queued, Released::Absent];
     assert_eq!(released.iter().map(|(_, released)| *released).collect::<Vec<_>>(), expect);
@@ -147,8 +149,8 @@ async fn entries_expire_by_their_age_and_take_their_file_along() {
     writer.push(&vec![b'x'; SPILL_OCTETS + 1]).await.unwrap();
     let big = writer.finish().await.unwrap();
     let start = UnixTime(1_000_000);
-    house.withhold("a@x.test", file(), |new| (new.body, new.received_at) = (big, start)).await;
-    let young = house.withhold("b@x.test", file(), |new| new.received_at = start.plus(DAY)).await;
+    house.quarantine("a@x.test", file(), |new| (new.body, new.received_at) = (big, start)).await;
+    let young = house.quarantine("b@x.test", file(), |new| new.received_at = start.plus(DAY)).await;
     for (age, removed) in [(DAY * 15, 0), (DAY * 15 + Duration::from_secs(1), 1), (DAY * 16, 0)] {
         assert_eq!(house.quarantine.expire(start.plus(age)).await.unwrap(), removed, "after {age:?}");
     }

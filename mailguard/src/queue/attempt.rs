@@ -83,7 +83,7 @@ pub enum Consequence {
     /// Tells the sender.
     #[serde(rename = "report")]
     Report,
-    /// Withholds the message: nobody is to be told by mail.
+    /// Quarantines the message: nobody is to be told by mail.
     #[serde(rename = "quarantine")]
     Quarantine,
     /// Drops it: it was a notice itself, or the sender asked for silence.

@@ -90,14 +90,14 @@ impl QueueHandle {
 
     /// Makes no attempt at a message from now on, or makes attempts again; false if it isn't in the queue. An attempt that
     /// runs goes on.
-    pub async fn hold(&self, id: QueueId, held: bool) -> Result<bool, WriteError> {
-        if self.shared.around.db.submit(SpoolOp::Hold(id, held)).await? != SpoolOpResult::Done {
+    pub async fn hold(&self, id: QueueId, on_hold: bool) -> Result<bool, WriteError> {
+        if self.shared.around.db.submit(SpoolOp::Hold(id, on_hold)).await? != SpoolOpResult::Done {
             return Ok(false);
         }
         if let Some(live) = self.shared.lock().live.get_mut(&id) {
-            live.held = held;
+            live.on_hold = on_hold;
         }
-        match held {
+        match on_hold {
             true => self.shared.lock().schedule.forget(id),
             false => drop(self.shared.make_due(Some(id), false)),
         }

@@ -1,7 +1,7 @@
 //! What follows from the outcomes of an attempt: done, again later, or the end, and then who is told. Pure.
 //!
 //! A failure or a long delay is reported to the sender only where its zone gets reports (`server.dsn_zones`), or where it had
-//! logged in; from other zones the sender may be forged, so that a message that fails is withheld, and the administrator, who
+//! logged in; from other zones the sender may be forged, so that a message that fails is quarantined, and the administrator, who
 //! is told, decides. A report that fails
 //! itself is dropped: reports about reports never end (RFC 5321 §4.5.5, §6.1; RFC 3461 §4.1).
 
@@ -24,10 +24,10 @@ const EXPIRED: EnhancedStatus = EnhancedStatus::new(4, 4, 7);
 /// What follows, for all recipients of an attempt.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Judgement {
-    /// New states of those who aren't withheld.
+    /// New states of those who aren't quarantined.
     pub(super) states: Vec<(usize, RecipientState)>,
-    /// Those to be withheld.
-    pub(super) withhold: Vec<(usize, Reason)>,
+    /// Those to be quarantined.
+    pub(super) quarantine: Vec<(usize, Reason)>,
     /// Those of whom the sender is told.
     pub(super) reported: Vec<(usize, Action, Report)>,
     /// What the trace says, in the order of the outcomes.
@@ -125,7 +125,7 @@ impl Judgement {
         let consequence = on_failure(config, record, index);
         match consequence {
             Consequence::Quarantine => {
-                self.withhold.push((index, Reason::Undeliverable(report)));
+                self.quarantine.push((index, Reason::Undeliverable(report)));
                 return consequence;
             }
             Consequence::Report => self.reported.push((index, Action::Failed, report.clone())),
@@ -238,7 +238,7 @@ mod tests {
         let judgement = judge(&config, &record, &[(0, outcome.clone())], UnixTime(now));
         let what = format!("{outcome:?} at {now} of {record:?}");
         assert_eq!(judgement.consequences, [expect], "{what}");
-        assert_eq!(judgement.withhold.len(), usize::from(expect == Consequence::Quarantine), "{what}");
+        assert_eq!(judgement.quarantine.len(), usize::from(expect == Consequence::Quarantine), "{what}");
         assert_eq!(judgement.reported.len(), usize::from(expect == Consequence::Report), "{what}");
         let again = matches!(judgement.states.first(), Some((0, RecipientState::Queued(_))));
         assert_eq!(again, matches!(expect, Consequence::Retry(_)), "{what}");

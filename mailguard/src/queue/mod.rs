@@ -35,7 +35,7 @@ use self::notice::AdministratorNotices;
 use crate::lookup::dns::MAX_MAIL_QUERIES;
 use crate::routing::{HOSTS_AT_ONCE, Names};
 use crate::spool::IdMint;
-use crate::store::intake::Held;
+use crate::store::intake::CachedMessage;
 use crate::store::recover::Recovered;
 use crate::store::spool_db::SpoolDb;
 
@@ -231,7 +231,7 @@ struct Live {
     /// An administrator wants it tried now.
     forced: bool,
     /// An administrator wants no attempt, since it was put in line.
-    held: bool,
+    on_hold: bool,
 }
 
 /// One attempt to be made.
@@ -241,7 +241,7 @@ struct Work {
     /// The configuration that routed it.
     config: Arc<Config>,
     /// Record and body, if they are in memory.
-    held: Option<Arc<Held>>,
+    cached: Option<Arc<CachedMessage>>,
     /// From then on a next hop that doesn't answer is told of: the time is up, or a warning is due.
     notify_at: UnixTime,
 }

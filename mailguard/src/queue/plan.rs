@@ -38,7 +38,7 @@ pub(super) struct Group {
 }
 
 /// Plans for the recipients that wait, aren't `busy`, and are due at `now`, or all of them where that is ordered. One of a message
-/// that is held makes no plan.
+/// that is on hold makes no plan.
 pub(super) fn plan(
     config: &Config,
     record: &MessageRecord,
@@ -47,7 +47,7 @@ pub(super) fn plan(
     orders: Orders<'_>,
 ) -> Plan {
     let mut plan = Plan::default();
-    if record.held {
+    if record.on_hold {
         return plan;
     }
     for (index, queued) in record.queued().filter(|(index, _)| !busy.contains(index)) {
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(groups(&record, &["out.test"]), ["10.0.0.25:25"]);
         assert_eq!(groups(&record, &["10.0.0.25", "other.test"]), ["mx:out.test"]);
         assert!(groups(&record, &["all"]).is_empty());
-        record.held = true;
+        record.on_hold = true;
         assert!(groups(&record, &[]).is_empty());
     }
 

@@ -19,7 +19,7 @@ use super::plan::{Group, Orders, plan};
 use super::worker::{Settling, work};
 use super::{LOAD_BATCH, Live, NAMES_TIME, STORE_RETRY, Shared, Work, Worker};
 use crate::routing::Names;
-use crate::store::intake::{Committed, Held};
+use crate::store::intake::{CachedMessage, Committed};
 use crate::store::record::{MessageRecord, RecipientState};
 use crate::store::rows::SpoolOp;
 use crate::store::spool_db::ReadError;
@@ -62,10 +62,10 @@ impl Shared {
 
     /// Puts what was just committed in line.
     fn arrive(&self, committed: Committed) -> Vec<Settling> {
-        let Committed { id, held } = committed;
-        if let Some(held) = held {
-            let held = Arc::new(held);
-            return self.place(id, &held.record, Some(&held));
+        let Committed { id, cached } = committed;
+        if let Some(cached) = cached {
+            let cached = Arc::new(cached);
+            return self.place(id, &cached.record, Some(&cached));
         }
         let now = self.now();
         let mut state = self.lock();
@@ -76,7 +76,12 @@ impl Shared {
 
     /// Puts the recipients that are due in line for their next hops. Comes back with those whose outcome is
     /// known without an attempt.
-    fn place(&self, id: QueueId, record: &MessageRecord, held: Option<&Arc<Held>>) -> Vec<Settling> {
+    fn place(
+        &self,
+        id: QueueId,
+        record: &MessageRecord,
+        cached: Option<&Arc<CachedMessage>>,
+    ) -> Vec<Settling> {
         let config = self.around.config.load_full();
         let now = self.now();
         let mut guard = self.lock();
@@ -105,7 +110,7 @@ impl Shared {
                 settle(Some(route.next_hop), outcomes.collect());
                 continue;
             }
-            let work = Work { id, recipients, config: config.clone(), held: held.cloned(), notify_at };
+            let work = Work { id, recipients, config: config.clone(), cached: cached.cloned(), notify_at };
             if let Placed::BackingOff(until, work) = state.schedule.enqueue(now, &route, work) {
                 send_back(live, &work);
                 state.schedule.set_due(id, until);

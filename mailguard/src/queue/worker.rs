@@ -143,8 +143,8 @@ impl Shared {
 
     /// The record, unless the message has ended meanwhile or can't be read now.
     async fn record(&self, work: &Work) -> Option<MessageRecord> {
-        if let Some(held) = &work.held {
-            return Some(held.record.clone());
+        if let Some(cached) = &work.cached {
+            return Some(cached.record.clone());
         }
         match self.around.db.message(work.id).await {
             Ok(Some(record)) => Some(record),
@@ -158,8 +158,8 @@ impl Shared {
 
     /// The octets, unless they can't be read now.
     async fn body(&self, work: &Work, record: &MessageRecord) -> Option<Body> {
-        if let Some(held) = &work.held {
-            return Some(held.body.clone());
+        if let Some(cached) = &work.cached {
+            return Some(cached.body.clone());
         }
         match self.around.db.body(work.id, record.body).await {
             Ok(body) => Some(body),
@@ -188,9 +188,9 @@ impl Shared {
     /// Whether no administrator has stopped it since it was put in line; one that he has is in line no longer.
     fn unless_stopped(&self, route: &Route, work: &Work, record: &MessageRecord) -> bool {
         let mut state = self.lock();
-        let held = record.held || state.live.get(&work.id).is_some_and(|live| live.held);
+        let on_hold = record.on_hold || state.live.get(&work.id).is_some_and(|live| live.on_hold);
         let is_paused = |&index: &usize| is_paused(&state.paused, &record.destination(index), route);
-        let stopped = held || work.recipients.iter().any(is_paused);
+        let stopped = on_hold || work.recipients.iter().any(is_paused);
         if stopped {
             state.not_busy(work.id, &work.recipients);
         }
@@ -259,14 +259,14 @@ impl Shared {
     ) -> Result<(), WriteError> {
         let id = settling.id;
         let recipients: Vec<_> = settling.outcomes.iter().map(|(index, _)| *index).collect();
-        let Judgement { states, withhold, reported, next_due, .. } = judgement;
-        let notices = self.notices(config, settling, &reported, &withhold, now).await;
+        let Judgement { states, quarantine, reported, next_due, .. } = judgement;
+        let notices = self.notices(config, settling, &reported, &quarantine, now).await;
         let named: Vec<_> = notices.iter().map(|notice| notice.id).collect();
         let record = RecordAttempt {
             id,
             recipients: settling.record.states.len(),
             states,
-            withhold,
+            quarantine,
             at: now,
             notices,
         };
@@ -296,10 +296,10 @@ impl Shared {
         config: &Config,
         settling: &Settling,
         reported: &[(usize, Action, Report)],
-        withhold: &[(usize, Reason)],
+        quarantine: &[(usize, Reason)],
         now: UnixTime,
     ) -> Vec<Accept> {
-        let withheld: Vec<_> = withhold
+        let quarantined: Vec<_> = quarantine
             .iter()
             .filter_map(|(index, reason)| match reason {
                 Reason::Undeliverable(report) => Some((*index, Action::Failed, report.clone())),
@@ -310,14 +310,14 @@ impl Shared {
         if !reported.is_empty() {
             readers.push((Reader::Sender, reported));
         }
-        if !withheld.is_empty() && config.postmaster.is_none() {
-            tracing::warn!(id = %settling.id, "undeliverable, withheld; there is no postmaster to be told");
+        if !quarantined.is_empty() && config.postmaster.is_none() {
+            tracing::warn!(id = %settling.id, "undeliverable, quarantined; there is no postmaster to be told");
         }
-        if let Some(postmaster) = config.postmaster.as_ref().filter(|_| !withheld.is_empty()) {
+        if let Some(postmaster) = config.postmaster.as_ref().filter(|_| !quarantined.is_empty()) {
             if self.lock().administrator_notices.allow(now) {
-                readers.push((Reader::Administrator(postmaster), &withheld[..]));
+                readers.push((Reader::Administrator(postmaster), &quarantined[..]));
             } else {
-                tracing::warn!(id = %settling.id, "undeliverable, withheld; the administrator got too many notices to be told");
+                tracing::warn!(id = %settling.id, "undeliverable, quarantined; the administrator got too many notices to be told");
             }
         }
         let mut notices = Vec::new();

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use mailguard_core::finding::{Check, Finding, Outcome, Threat};
+use mailguard_core::finding::{Check, Finding, Opinion, Threat};
 use mailguard_core::mime::{self, Limits, Part, Summary};
 
 use super::files::BlockedFiles;
@@ -128,13 +128,13 @@ impl Tally {
         let mut findings: Vec<Finding> = self
             .threats
             .into_iter()
-            .map(|(threat, reason)| Finding::new(check, Outcome::Found(threat), reason))
+            .map(|(threat, reason)| Finding::new(check, Opinion::Found(threat), reason))
             .collect();
         if let Some(cause) = self.failure {
-            findings.push(Finding::new(check, Outcome::Unavailable(cause.clone()), cause));
+            findings.push(Finding::new(check, Opinion::Unavailable(cause.clone()), cause));
         }
         if findings.is_empty() {
-            findings.push(Finding::new(check, Outcome::Pass, nothing_found(summary)));
+            findings.push(Finding::new(check, Opinion::Pass, nothing_found(summary)));
         }
         findings
     }

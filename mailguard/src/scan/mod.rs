@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{Files, Virus};
-use mailguard_core::finding::{Check, Finding, Outcome};
+use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::mime::Limits;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -129,7 +129,7 @@ impl Scanner {
             (Check::Signatures, self.checks.signatures.is_some()),
         ];
         let checks = enabled.into_iter().filter_map(|(check, enabled)| enabled.then_some(check));
-        checks.map(|check| Finding::new(check, Outcome::Unavailable(cause.to_owned()), cause)).collect()
+        checks.map(|check| Finding::new(check, Opinion::Unavailable(cause.to_owned()), cause)).collect()
     }
 }
 
@@ -184,7 +184,7 @@ pub(crate) mod tests {
     async fn findings(scanner: &Scanner, message: &str) -> Vec<String> {
         let body = Body::Memory(Bytes::from(message.replace('\n', "\r\n")));
         let findings = scanner.scan(&body).await;
-        findings.iter().map(|f| format!("{}: {} ({})", f.check, f.outcome, f.reason)).collect()
+        findings.iter().map(|f| format!("{}: {} ({})", f.check, f.opinion, f.reason)).collect()
     }
 
     #[track_caller]
@@ -273,7 +273,7 @@ pub(crate) mod tests {
         let body = writer.finish().await.unwrap();
         let scanner = scanner(true, true, &[]);
         let outcomes =
-            async || scanner.scan(&body).await.into_iter().map(|f| f.outcome.to_string()).collect::<Vec<_>>();
+            async || scanner.scan(&body).await.into_iter().map(|f| f.opinion.to_string()).collect::<Vec<_>>();
         assert_eq!(outcomes().await, ["found: blocked file a.com", "found: virus EICAR_Test_File"]);
         let Body::File(file) = &body else { panic!("a large body in memory") };
         std::fs::remove_file(file.path()).unwrap();

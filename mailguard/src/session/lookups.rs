@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::{OptionFuture, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::Rbl;
-use mailguard_core::finding::{Finding, Outcome};
+use mailguard_core::finding::{Finding, Opinion};
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{Domain, ForwardPath, ReversePath};
 use mailguard_core::policy::domain::MailDomainStatus;
@@ -160,7 +160,7 @@ impl Lookups {
             found.about_sender.push(finding);
         }
         let unanswered =
-            |finding: &Finding| matches!(finding.outcome, Outcome::Unavailable(_) | Outcome::Defer(_));
+            |finding: &Finding| matches!(finding.opinion, Opinion::Unavailable(_) | Opinion::Defer(_));
         self.spend(found.about_sender.iter().chain(&found.about_recipient).any(unanswered), began);
         found
     }

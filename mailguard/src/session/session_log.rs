@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn who_brings_nothing_causes_a_bounded_number_of_lines() {
         let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: true };
-        let (heard, _guard) = crate::runtime::heard_log(&log);
+        let (heard, _guard) = crate::process::heard_log(&log);
         let events = || {
             let text = String::from_utf8(std::mem::take(&mut *heard.lock().unwrap())).unwrap();
             let of = |event: &str| text.matches(&format!(" event={event} ")).count();

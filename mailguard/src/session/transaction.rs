@@ -11,7 +11,7 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::credentials::Credentials;
 use mailguard_core::disposition::{Decision, Disposition, DispositionPolicy, decide};
-use mailguard_core::finding::{Check, Finding, Outcome};
+use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::language::Wording;
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
@@ -168,7 +168,7 @@ impl<S: Services> Transactions<S> {
         let mut before = self.connect.clone();
         if let Some(user) = &client.user {
             let reason = format!("the client is {user}");
-            before.push(Finding::new(Check::Authentication, Outcome::Pass, reason));
+            before.push(Finding::new(Check::Authentication, Opinion::Pass, reason));
         }
         let Config { server, access, spam_prevention, incoming_domains, .. } = &*self.config;
         before.extend(policy::helo::judge(server, spam_prevention, client.greeting.name()));
@@ -333,7 +333,7 @@ impl<S: Services> Transactions<S> {
             _ => Check::Limits,
         };
         if let Some(transaction) = &mut self.current {
-            let outcome = Outcome::Refuse(refusal.clone());
+            let outcome = Opinion::Refuse(refusal.clone());
             transaction.traced.push(Finding::new(check, outcome, "while the body was received"));
         }
         self.refuse(refusal).await;
@@ -484,5 +484,5 @@ fn no_time_left(forward_path: &ForwardPath) -> Finding {
     let seconds = VERIFICATION_TIME.as_secs();
     let reason =
         format!("not asked about {forward_path}: this transaction has waited {seconds} seconds for others");
-    Finding::new(Check::RecipientVerification, Outcome::Defer(Refusal::RecipientUnverified), reason)
+    Finding::new(Check::RecipientVerification, Opinion::Defer(Refusal::RecipientUnverified), reason)
 }

@@ -27,7 +27,7 @@ pub use crate::store::body::{Body, BodyFile, BodyWriter, SPILL_OCTETS};
 
 use self::free_disk::FreeDisk;
 use crate::store::body::BodyDirectory;
-use crate::store::intake::{Budget, Committed, Held};
+use crate::store::intake::{Budget, CachedMessage, Committed};
 use crate::store::record::{
     MessageRecord, QuarantineRecord, Reason, RecipientState, StoredBody, first_states,
 };
@@ -36,7 +36,7 @@ use crate::store::spool_db::SpoolDb;
 use crate::store::writer::WriteError;
 
 /// Octets of bodies that wait in memory for their first attempt; what exceeds it is read back from the store.
-const HELD_OCTETS: u64 = 64 * 1024 * 1024;
+const CACHED_OCTETS: u64 = 64 * 1024 * 1024;
 
 /// Proof that `T` is on disk: only [`Spool::commit`] makes one, after the `fsync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Spool {
         let delivered = recipients
             .filter(|(_, disposition)| **disposition == Disposition::Deliver)
             .map(|(recipient, _)| &recipient.forward_path);
-        // Who has the message withheld gets it when it is released; who gets it redirected, has it.
+        // Who has the message quarantined gets it when it is released; who gets it redirected, has it.
         let named = |bcc: &Mailbox| {
             envelope.recipients.iter().filter_map(|to| to.forward_path.mailbox()).any(|to| to.same_as(bcc))
         };
@@ -185,7 +185,7 @@ impl Spool {
         let states = first_states(&dispositions, received_at);
         let mut record = MessageRecord::new(origin, envelope, received_at, StoredBody::of(&body), states);
         let copies = self.copies(&record.envelope, &dispositions);
-        let quarantine = withheld(&record, &dispositions, &copies);
+        let quarantine = quarantined(&record, &dispositions, &copies);
         record.copy_to(copies, received_at);
         if quarantine.is_some() {
             // Commits under way aren't counted: the limit may be exceeded by what a few sessions hold.
@@ -202,7 +202,7 @@ impl Spool {
         let row = if queued { Some(encode(&record)?) } else { None };
         let handover = queued.then(|| Committed {
             id,
-            held: self.budget.take(body.octets(), HELD_OCTETS).map(|share| Held {
+            cached: self.budget.take(body.octets(), CACHED_OCTETS).map(|share| CachedMessage {
                 record,
                 body: body.clone(),
                 _share: share,
@@ -217,7 +217,7 @@ fn encode(record: &impl serde::Serialize) -> Result<Vec<u8>, CommitError> {
 }
 
 /// The quarantine entry that the dispositions ask for; `copies` are sent now.
-fn withheld(
+fn quarantined(
     record: &MessageRecord,
     dispositions: &[Disposition],
     copies: &[Mailbox],
@@ -225,7 +225,7 @@ fn withheld(
     let mut entry = None;
     for (recipient, disposition) in record.envelope.recipients.iter().zip(dispositions) {
         if let Disposition::Quarantine(threat) = disposition {
-            entry.get_or_insert_with(|| QuarantineRecord::about(record)).withhold(
+            entry.get_or_insert_with(|| QuarantineRecord::about(record)).quarantine(
                 recipient.clone(),
                 Reason::Threat(threat.clone()),
                 record.received_at,

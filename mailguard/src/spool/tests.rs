@@ -253,7 +253,7 @@ async fn recovery_keeps_what_no_row_names_and_puts_rows_without_file_aside() {
     assert_eq!((recovered.queued.len(), recovered.damaged.len()), (1, 0));
     let stock = Stock { messages: 1, octets: 5 * 1024 * 1024 };
     assert_eq!((spool.db.queue_stock(), spool.db.quarantine_stock()), (stock, stock));
-    assert!(spool.db.withheld(id).await.unwrap().is_some());
+    assert!(spool.db.quarantined(id).await.unwrap().is_some());
 }
 
 /// Rows of the table of damaged ones, as another version or a failing disk may leave them.
@@ -349,15 +349,15 @@ async fn dispositions_become_rows() {
         (vec![Disposition::Discard(virus()), Disposition::Discard(virus())], 0, 0),
         (vec![admin(), admin()], 1, 0),
     ];
-    for (dispositions, queued, withheld) in table {
+    for (dispositions, queued, quarantined) in table {
         let id = spool.ids.mint();
         let mut new = message(id, &["a@b.test", "c@d.test"], Body::Memory("x".into()));
         new.dispositions = dispositions.clone();
         spool.commit(new).await.unwrap();
         let record = spool.db.message(id).await.unwrap();
-        let entry = spool.db.withheld(id).await.unwrap();
+        let entry = spool.db.quarantined(id).await.unwrap();
         assert_eq!(record.map_or(0, |record| record.queued().count()), queued, "{dispositions:?}");
-        assert_eq!(entry.map_or(0, |entry| entry.withheld.len()), withheld, "{dispositions:?}");
+        assert_eq!(entry.map_or(0, |entry| entry.quarantined.len()), quarantined, "{dispositions:?}");
         let handed: Vec<_> = spool.db.intake().drain().into_iter().map(|committed| committed.id).collect();
         assert_eq!(handed, if queued > 0 { vec![id] } else { vec![] }, "{dispositions:?}");
     }
@@ -375,22 +375,22 @@ async fn limits_of_disk_and_quarantine_and_memory() {
     assert_eq!(commit(&spool_with(|c| c.min_free_disk = u64::MAX)).await, Err(CommitError::Full));
 
     let small = spool_with(|c| c.quarantine.max_size = 10);
-    let withheld = |octets: usize| {
+    let quarantined = |octets: usize| {
         let mut new = message(small.ids.mint(), &["a@b.test"], Body::Memory(vec![b'x'; octets].into()));
         new.dispositions = vec![Disposition::Quarantine(Threat::File("a.exe".to_owned()))];
         small.commit(new)
     };
-    withheld(6).await.unwrap();
-    assert_eq!(withheld(5).await, Err(CommitError::QuarantineFull));
-    withheld(4).await.unwrap();
+    quarantined(6).await.unwrap();
+    assert_eq!(quarantined(5).await, Err(CommitError::QuarantineFull));
+    quarantined(4).await.unwrap();
 
-    let held = |spool: &Spool| spool.db.intake().drain().into_iter().map(|c| c.held).collect::<Vec<_>>();
+    let cached = |spool: &Spool| spool.db.intake().drain().into_iter().map(|c| c.cached).collect::<Vec<_>>();
     commit(&small).await.unwrap();
-    let share = small.budget.take(HELD_OCTETS, u64::MAX).unwrap();
+    let share = small.budget.take(CACHED_OCTETS, u64::MAX).unwrap();
     commit(&small).await.unwrap();
     drop(share);
     commit(&small).await.unwrap();
-    assert_eq!(held(&small).iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(cached(&small).iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
 }
 
 #[tokio::test]

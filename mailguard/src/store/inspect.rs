@@ -33,7 +33,7 @@ pub struct Inspection {
     pub database: PathBuf,
     /// Messages that wait.
     pub queue: Stock,
-    /// Messages that are withheld.
+    /// Messages that are quarantined.
     pub quarantine: Stock,
     /// What can't be used, one line each; empty when all is well.
     pub problems: Vec<String>,
@@ -390,7 +390,7 @@ mod tests {
     use crate::spool::{IdMint, SPILL_OCTETS, Spool};
     use crate::store::spool_db::SpoolDb;
 
-    /// A spool with a small message, a large one and one that is withheld; their ids in this order.
+    /// A spool with a small message, a large one and one that is quarantined; their ids in this order.
     async fn filled(directory: &Path) -> [QueueId; 3] {
         let (db, _) = SpoolDb::open(directory).unwrap();
         let ids = std::sync::Arc::new(IdMint::above(0));

@@ -17,13 +17,13 @@ use super::record::MessageRecord;
 pub struct Committed {
     /// Its name.
     pub id: QueueId,
-    /// Record and body, for the first attempt; none when the budget for held bodies is spent.
-    pub held: Option<Held>,
+    /// Record and body, for the first attempt; none when the budget for cached bodies is spent.
+    pub cached: Option<CachedMessage>,
 }
 
 /// A message in memory.
 #[derive(Debug)]
-pub struct Held {
+pub struct CachedMessage {
     /// What the store has, too.
     pub record: MessageRecord,
     /// The octets.
@@ -32,7 +32,7 @@ pub struct Held {
     pub(crate) _share: Share,
 }
 
-/// Octets of bodies that are held for their first attempt.
+/// Octets of bodies that are cached for their first attempt.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Budget(Arc<AtomicU64>);
 
@@ -41,11 +41,11 @@ pub(crate) struct Budget(Arc<AtomicU64>);
 pub(crate) struct Share(Budget, u64);
 
 impl Budget {
-    /// A share of `octets`, if no more than `limit` are held then.
+    /// A share of `octets`, if no more than `limit` are cached then.
     pub(crate) fn take(&self, octets: u64, limit: u64) -> Option<Share> {
-        let held = self.0.fetch_add(octets, Ordering::Relaxed);
+        let cached = self.0.fetch_add(octets, Ordering::Relaxed);
         let share = Share(self.clone(), octets);
-        (held + octets <= limit).then_some(share)
+        (cached + octets <= limit).then_some(share)
     }
 }
 

@@ -39,7 +39,7 @@ pub struct MessageRecord {
     pub copied: Vec<Mailbox>,
     /// An administrator wants no attempt made.
     #[serde(rename = "held", default, skip_serializing_if = "std::ops::Not::not")]
-    pub held: bool,
+    pub on_hold: bool,
 }
 
 /// Where a body is kept.
@@ -152,7 +152,7 @@ impl MessageRecord {
         body: StoredBody,
         states: Vec<RecipientState>,
     ) -> Self {
-        Self { origin, envelope, received_at, body, states, copied: Vec::new(), held: false }
+        Self { origin, envelope, received_at, body, states, copied: Vec::new(), on_hold: false }
     }
 
     /// One more recipient, due at `now`; `ours`: of whom the client knows nothing.
@@ -231,13 +231,13 @@ pub fn first_states(dispositions: &[Disposition], now: UnixTime) -> Vec<Recipien
         .collect()
 }
 
-/// A message that is withheld for at least one recipient.
+/// A message that is quarantined for at least one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineRecord {
     /// Who brought it.
     #[serde(rename = "origin")]
     pub origin: Origin,
-    /// As the session took it, with the withheld recipients only.
+    /// As the session took it, with the quarantined recipients only.
     #[serde(rename = "envelope")]
     pub envelope: Envelope,
     /// When the session took it.
@@ -248,7 +248,7 @@ pub struct QuarantineRecord {
     pub body: StoredBody,
     /// One a recipient, in the envelope's order.
     #[serde(rename = "withheld")]
-    pub withheld: Vec<Withheld>,
+    pub quarantined: Vec<QuarantinedRecipient>,
     /// Who has got a copy.
     #[serde(rename = "copied", default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<Mailbox>,
@@ -256,7 +256,7 @@ pub struct QuarantineRecord {
 
 /// Why one recipient hasn't got the message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withheld {
+pub struct QuarantinedRecipient {
     /// Why.
     #[serde(rename = "reason")]
     pub reason: Reason,
@@ -265,7 +265,7 @@ pub struct Withheld {
     pub since: UnixTime,
 }
 
-/// The reasons to withhold.
+/// The reasons to quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// Something was found in it.
@@ -286,27 +286,27 @@ impl std::fmt::Display for Reason {
 }
 
 impl QuarantineRecord {
-    /// An entry about `message` that withholds nothing yet.
+    /// An entry about `message` that quarantines nothing yet.
     pub fn about(message: &MessageRecord) -> Self {
         Self {
             origin: message.origin.clone(),
             envelope: Envelope { recipients: Vec::new(), ..message.envelope.clone() },
             received_at: message.received_at,
             body: message.body,
-            withheld: Vec::new(),
+            quarantined: Vec::new(),
             copied: message.copied.clone(),
         }
     }
 
-    /// Withholds the message for one more recipient.
-    pub fn withhold(&mut self, recipient: Recipient, reason: Reason, since: UnixTime) {
+    /// Quarantines the message for one more recipient.
+    pub fn quarantine(&mut self, recipient: Recipient, reason: Reason, since: UnixTime) {
         self.envelope.recipients.push(recipient);
-        self.withheld.push(Withheld { reason, since });
+        self.quarantined.push(QuarantinedRecipient { reason, since });
     }
 
     /// Since when the whole entry is as it is: retention counts from here.
     pub fn since(&self) -> UnixTime {
-        self.withheld.iter().map(|withheld| withheld.since).max().unwrap_or(self.received_at)
+        self.quarantined.iter().map(|quarantined| quarantined.since).max().unwrap_or(self.received_at)
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Recovered {
     pub queued: Vec<(QueueId, UnixTime)>,
     /// How much waits.
     pub queue_stock: Stock,
-    /// How much is withheld.
+    /// How much is quarantined.
     pub quarantine_stock: Stock,
     /// Octets of rows, roughly: records, and bodies that aren't files.
     pub row_octets: u64,
@@ -249,7 +249,7 @@ impl Row for MessageRecord {
     fn note(&self, id: QueueId, recovered: &mut Recovered) {
         recovered.row_octets += weight(self.body);
         recovered.queue_stock.add(self.body.octets());
-        let due = if self.held { UnixTime::NEVER } else { self.due().unwrap_or(self.received_at) };
+        let due = if self.on_hold { UnixTime::NEVER } else { self.due().unwrap_or(self.received_at) };
         recovered.queued.push((id, due));
     }
 }

@@ -49,7 +49,7 @@ pub(super) const RECORD_OCTETS: u64 = 1024;
 pub enum SpoolOp {
     /// A new message.
     Accept(Box<Accept>),
-    /// Every recipient of a message that was never withheld is ended.
+    /// Every recipient of a message that was never quarantined is ended.
     Finish(QueueId, StoredBody),
     /// What an attempt came to.
     Record(Box<RecordAttempt>),
@@ -57,7 +57,7 @@ pub enum SpoolOp {
     Remove(QueueId),
     /// Quarantine entries are no longer needed.
     Expunge(Vec<QueueId>),
-    /// A withheld message goes back to the queue.
+    /// A quarantined message goes back to the queue.
     Release(Box<Release>),
     /// A row that turned out to be unusable is put aside.
     PutAside(QueueId, String),
@@ -74,7 +74,7 @@ pub struct Accept {
     pub id: QueueId,
     /// The encoded [`MessageRecord`], where a recipient waits.
     pub message: Option<Vec<u8>>,
-    /// The encoded [`QuarantineRecord`], where a recipient's copy is withheld.
+    /// The encoded [`QuarantineRecord`], where a recipient's copy is quarantined.
     pub quarantine: Option<Vec<u8>>,
     /// The octets, on disk already where they are a file.
     pub body: Body,
@@ -92,20 +92,20 @@ pub struct RecordAttempt {
     pub recipients: usize,
     /// New states, by place in the envelope.
     pub states: Vec<(usize, RecipientState)>,
-    /// Recipients to be withheld, by place in the envelope.
-    pub withhold: Vec<(usize, Reason)>,
+    /// Recipients to be quarantined, by place in the envelope.
+    pub quarantine: Vec<(usize, Reason)>,
     /// When.
     pub at: UnixTime,
     /// The notices of it, to sender and administrator.
     pub notices: Vec<Accept>,
 }
 
-/// A withheld message that goes back to the queue.
+/// A quarantined message that goes back to the queue.
 #[derive(Debug)]
 pub struct Release {
     /// Which.
     pub id: QueueId,
-    /// To whom; none: to those it is withheld from.
+    /// To whom; none: to those it is quarantined from.
     pub to: Option<Vec<Recipient>>,
     /// Who gets a copy.
     pub copies: Vec<Mailbox>,
@@ -131,7 +131,7 @@ pub(super) struct SpoolRows {
     directory: BodyDirectory,
     intake: Arc<Intake>,
     queued: SharedStock,
-    withheld: SharedStock,
+    quarantined: SharedStock,
     weight: Weight,
     after: After,
 }
@@ -158,9 +158,9 @@ impl SpoolRows {
         directory: BodyDirectory,
         intake: Arc<Intake>,
         queued: SharedStock,
-        withheld: SharedStock,
+        quarantined: SharedStock,
     ) -> Self {
-        Self { directory, intake, queued, withheld, weight: Weight::default(), after: After::default() }
+        Self { directory, intake, queued, quarantined, weight: Weight::default(), after: After::default() }
     }
 
     /// Begins with `octets` of rows and uses quick repair from `quick_repair_octets` on.
@@ -175,7 +175,7 @@ struct After {
     handover: Vec<Committed>,
     unlink: Vec<u64>,
     queued: Change,
-    withheld: Change,
+    quarantined: Change,
 }
 
 impl Rows for SpoolRows {
@@ -204,9 +204,9 @@ impl Rows for SpoolRows {
     }
 
     fn committed(&mut self) {
-        let After { handover, unlink, queued, withheld } = std::mem::take(&mut self.after);
+        let After { handover, unlink, queued, quarantined } = std::mem::take(&mut self.after);
         self.queued.change(queued);
-        self.withheld.change(withheld);
+        self.quarantined.change(quarantined);
         if !handover.is_empty() {
             self.intake.push(handover.into_iter());
         }
@@ -245,7 +245,7 @@ impl Tables<'_, '_> {
             }
             SpoolOp::Release(release) => self.release(*release),
             SpoolOp::PutAside(id, cause) => self.put_aside(id, cause),
-            SpoolOp::Hold(id, held) => self.hold(id, held),
+            SpoolOp::Hold(id, on_hold) => self.hold(id, on_hold),
             SpoolOp::Pause(destination, true) => {
                 self.paused.insert(&*destination, 0)?;
                 Ok(SpoolOpResult::Done)
@@ -272,7 +272,7 @@ impl Tables<'_, '_> {
         }
         if let Some(row) = accept.quarantine {
             self.quarantine.insert(id, &row[..])?;
-            self.after.withheld.add(accept.body.octets());
+            self.after.quarantined.add(accept.body.octets());
         }
         self.after.handover.extend(accept.handover);
         Ok(SpoolOpResult::Done)
@@ -290,8 +290,8 @@ impl Tables<'_, '_> {
                 *place = state;
             }
         }
-        if !record.withhold.is_empty() {
-            self.withhold(record.id, &mut message, record.withhold, record.at)?;
+        if !record.quarantine.is_empty() {
+            self.quarantine(record.id, &mut message, record.quarantine, record.at)?;
         }
         for notice in record.notices {
             self.accept(notice)?;
@@ -305,7 +305,7 @@ impl Tables<'_, '_> {
         Ok(SpoolOpResult::Recorded(due))
     }
 
-    fn withhold(
+    fn quarantine(
         &mut self,
         id: QueueId,
         message: &mut MessageRecord,
@@ -315,14 +315,14 @@ impl Tables<'_, '_> {
         let mut entry = match read::<QuarantineRecord>(&self.quarantine, id)? {
             Some(entry) => entry,
             None => {
-                self.after.withheld.add(message.body.octets());
+                self.after.quarantined.add(message.body.octets());
                 QuarantineRecord::about(message)
             }
         };
         for (index, reason) in recipients {
             let mut recipient = message.envelope.recipients[index].clone();
             recipient.forward_path = message.destination(index);
-            entry.withhold(recipient, reason, at);
+            entry.quarantine(recipient, reason, at);
             message.states[index] = RecipientState::Ended(Ending::Quarantined);
         }
         write(&mut self.quarantine, id, &entry)
@@ -348,7 +348,7 @@ impl Tables<'_, '_> {
     fn expunge(&mut self, id: QueueId) -> Result<bool, StorageError> {
         let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(false) };
         self.quarantine.remove(id.0)?;
-        self.after.withheld.remove(entry.body.octets());
+        self.after.quarantined.remove(entry.body.octets());
         self.remove_body(id, entry.body)?;
         Ok(true)
     }
@@ -378,16 +378,16 @@ impl Tables<'_, '_> {
         message.copy_to(copies, at);
         write(&mut self.messages, id, &message)?;
         self.quarantine.remove(id.0)?;
-        self.after.withheld.remove(body.octets());
-        self.after.handover.push(Committed { id, held: None });
+        self.after.quarantined.remove(body.octets());
+        self.after.handover.push(Committed { id, cached: None });
         Ok(SpoolOpResult::Recorded(message.due()))
     }
 
-    fn hold(&mut self, id: QueueId, held: bool) -> Result<SpoolOpResult, StorageError> {
+    fn hold(&mut self, id: QueueId, on_hold: bool) -> Result<SpoolOpResult, StorageError> {
         let Some(mut message) = read::<MessageRecord>(&self.messages, id)? else {
             return Ok(SpoolOpResult::Absent);
         };
-        message.held = held;
+        message.on_hold = on_hold;
         write(&mut self.messages, id, &message)?;
         Ok(SpoolOpResult::Done)
     }

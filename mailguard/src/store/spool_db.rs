@@ -83,7 +83,7 @@ pub struct SpoolDb {
     path: Arc<PathBuf>,
     intake: Arc<Intake>,
     queued: SharedStock,
-    withheld: SharedStock,
+    quarantined: SharedStock,
 }
 
 impl SpoolDb {
@@ -123,14 +123,14 @@ impl SpoolDb {
         let database = Arc::new(database);
         let intake = Arc::new(Intake::default());
         let queued = SharedStock::new(recovered.queue_stock);
-        let withheld = SharedStock::new(recovered.quarantine_stock);
-        let rows = SpoolRows::new(bodies.clone(), intake.clone(), queued.clone(), withheld.clone())
+        let quarantined = SharedStock::new(recovered.quarantine_stock);
+        let rows = SpoolRows::new(bodies.clone(), intake.clone(), queued.clone(), quarantined.clone())
             .with_weight(recovered.row_octets, quick_repair_octets);
         let name = path.display().to_string();
         let writer =
             Writer::start(&name, database.clone(), rows, LINGER).map_err(|e| OpenError::io(&path, e))?;
         let path = Arc::new(path);
-        let db = Self { database, writer, directory: bodies, path, intake, queued, withheld };
+        let db = Self { database, writer, directory: bodies, path, intake, queued, quarantined };
         Ok((db, recovered))
     }
 
@@ -171,9 +171,9 @@ impl SpoolDb {
         self.queued.get()
     }
 
-    /// How much is withheld.
+    /// How much is quarantined.
     pub fn quarantine_stock(&self) -> Stock {
-        self.withheld.get()
+        self.quarantined.get()
     }
 
     /// Runs `look` on one consistent view of the tables, on a thread that may block.
@@ -193,8 +193,8 @@ impl SpoolDb {
     }
 
     /// A quarantine entry.
-    pub async fn withheld(&self, id: QueueId) -> Result<Option<QuarantineRecord>, ReadError> {
-        self.read(move |view| view.withheld(id)).await
+    pub async fn quarantined(&self, id: QueueId) -> Result<Option<QuarantineRecord>, ReadError> {
+        self.read(move |view| view.quarantined(id)).await
     }
 
     /// The octets of a message.

@@ -49,7 +49,7 @@ impl SpoolSnapshot {
     }
 
     /// A quarantine entry.
-    pub fn withheld(&self, id: QueueId) -> Result<Option<QuarantineRecord>, redb::Error> {
+    pub fn quarantined(&self, id: QueueId) -> Result<Option<QuarantineRecord>, redb::Error> {
         self.quarantine.get(id.0)?.map(|row| decode(id, row.value())).transpose()
     }
 

@@ -66,7 +66,7 @@ pub enum ResultFilter {
     Deferred,
     /// Answered 250.
     Accepted,
-    /// Withheld for a recipient.
+    /// Quarantined for a recipient.
     Quarantined,
     /// Sent elsewhere for a recipient.
     Redirected,

@@ -214,7 +214,7 @@ impl Collector<'_> {
 #[cfg(test)]
 mod tests {
     use mailguard_core::disposition::Disposition;
-    use mailguard_core::finding::{Check, Finding, Outcome as Opinion, Threat};
+    use mailguard_core::finding::{Check, Finding, Opinion, Threat};
     use mailguard_core::language::ENGLISH;
     use mailguard_core::mail::{ForwardPath, ReversePath};
     use mailguard_core::outcome::{Outcome, Report};

@@ -85,8 +85,8 @@ fn nobody_is_told_but_the_administrator_where_the_sender_may_be_forged() {
     send(&topology, "forged@client.example.test", "bad@inside.example.test", "from a stranger");
     let notice = arrived(&peers.sink, "Final-Recipient: rfc822; bad@inside.example.test");
     assert_eq!(notice.recipients, ["<boss@client.example.test>"]);
-    let withheld = appliance.json(&["quarantine", "list"]).expect("a list");
-    let reason = text(&withheld[0], "reason");
+    let quarantined = appliance.json(&["quarantine", "list"]).expect("a list");
+    let reason = text(&quarantined[0], "reason");
     assert!(reason.starts_with("undeliverable: 550 5.1.1 no such user"), "{reason}");
     assert_eq!(peers.sink.received().len(), 1, "and nobody else");
 }

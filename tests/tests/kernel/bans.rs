@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use mailguard::datapath::{BanStatus, DatapathError};
-use mailguard_common::layout::MAX_BANS;
+use mailguard_common::maps::MAX_BANS;
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, SERVER4, SERVER6};
 use mailguard_tests::peers::wait_until;
 

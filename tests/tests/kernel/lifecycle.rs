@@ -6,7 +6,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData};
 use aya::programs::{SchedClassifier, TcAttachType};
 use mailguard::datapath::Hook;
-use mailguard_common::layout::ABI;
+use mailguard_common::maps::ABI;
 use mailguard_tests::netns::{
     CLIENT4, CLIENT4_SECOND, CLIENT6, FIREWALL6, FIREWALL6_WAN, LAN, SERVER4, SERVER6, WAN,
 };

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
-use mailguard_common::layout::HEARTBEAT_STALE_NS;
-use mailguard_common::layout::{HOSTS_A_BUCKET, host_bucket};
+use mailguard_common::maps::HEARTBEAT_STALE_NS;
+use mailguard_common::maps::{HOSTS_A_BUCKET, host_bucket};
 use mailguard_core::rules::{BypassRule, ClientRule, Rules, compile};
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, SERVER4, SERVER6};
 

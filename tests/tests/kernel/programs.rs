@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_RESET, HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST4,
     HAS_BLACKLIST6, HAS_BYPASS_DST4, INTERFACE_CHECKS, Interface, Reason, RuleValue, Settings, map,
 };

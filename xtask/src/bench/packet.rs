@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
-use mailguard_common::layout::{
+use mailguard_common::maps::{
     ACTION_DROP, HAS_BLACKLIST_HOSTS4, HAS_BLACKLIST_HOSTS6, HAS_BLACKLIST4, HAS_BLACKLIST6,
     INTERFACE_CHECKS, INTERFACE_SERVES, INTERFACE_STEERS, Interface, RuleValue, Settings, map,
 };

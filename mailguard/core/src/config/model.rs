@@ -211,7 +211,7 @@ pub struct Bypass {
 /// What is done with a message in which something was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Handling {
-    /// Withheld and kept.
+    /// Kept from its recipients.
     Quarantine,
     /// Sent to this address instead.
     Redirect(Mailbox),

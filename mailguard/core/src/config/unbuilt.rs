@@ -20,7 +20,7 @@ pub(super) fn root(root: &mut Section<'_>) {
             ("only_incoming_domains", Flag(true)),
             ("max_per_hour", Count(60)),
         ]);
-        let what = "recipients aren't told yet of a message that was withheld for a virus";
+        let what = "recipients aren't told yet of a message that was quarantined for a virus";
         section.protection("notify_virus_recipients", Flag(true), Some(Flag(false)), true, what);
         let what =
             "nobody is written to yet when mailguard needs a hand: watch its log and `mailguard status`";
@@ -79,7 +79,7 @@ pub(super) fn server(section: &mut Section<'_>) {
 
 /// Keys of `[spam]`.
 pub(super) fn spam(spam: &mut Section<'_>) {
-    let what = "no message is scored, marked or withheld as spam yet";
+    let what = "no message is scored, marked or quarantined as spam yet";
     let enabled = spam.protection("enabled", Flag(true), Some(Flag(false)), true, what);
     spam.unbuilt(&[
         ("handling", Text("quarantine")),
@@ -201,7 +201,7 @@ pub(super) fn files(section: &mut Section<'_>, enabled: bool) {
     section.protection("archive_passwords", Flag(true), Some(Flag(false)), enabled && archives, what);
     let what = "double extensions are not looked for yet";
     section.protection("double_extensions", Flag(true), Some(Flag(false)), enabled, what);
-    let what = "recipients aren't told yet of a message that was withheld for a file";
+    let what = "recipients aren't told yet of a message that was quarantined for a file";
     section.protection("notify_recipients", Flag(true), Some(Flag(false)), enabled, what);
 }
 

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::config::model::Access;
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::lookup::Lookup;
 use crate::mail::Domain;
 use crate::smtp::Refusal;
@@ -26,11 +26,11 @@ pub fn judge_names(access: &Access, client: IpAddr, names: &Lookup<Vec<Domain>>)
         Lookup::Found(names) => names,
         Lookup::Absent => {
             let reason = format!("client {client} has no name that leads back to it");
-            return Finding::new(Check::ClientAccess, Outcome::Pass, reason);
+            return Finding::new(Check::ClientAccess, Opinion::Pass, reason);
         }
         Lookup::Unavailable(cause) => {
             let reason = format!("the name of client {client} can't be looked up: {cause}");
-            return Finding::new(Check::ClientAccess, Outcome::Unavailable(cause.clone()), reason);
+            return Finding::new(Check::ClientAccess, Opinion::Unavailable(cause.clone()), reason);
         }
     };
     let on = |list: &[Domain]| names.iter().any(|name| list.iter().any(|listed| name.is_within(listed)));
@@ -54,7 +54,7 @@ mod tests {
         };
         let check = |names: Lookup<Vec<Domain>>, expect: &str| {
             let finding = judge_names(&access, "192.0.2.1".parse().unwrap(), &names);
-            assert_eq!(finding.outcome.to_string(), expect, "{names:?}");
+            assert_eq!(finding.opinion.to_string(), expect, "{names:?}");
         };
         let found = |names: &[&str]| Lookup::Found(names.iter().map(|text| name(text)).collect());
         check(found(&["mx.white.example"]), "allow");

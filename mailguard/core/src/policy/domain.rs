@@ -5,7 +5,7 @@
 //! needed at all.
 
 use crate::config::model::{IncomingDomain, SpamPrevention};
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::{Domain, ForwardPath, Mailbox, ReversePath};
 use crate::smtp::{DomainFault, Refusal};
 
@@ -56,7 +56,7 @@ fn others<'a>(mailbox: &'a Mailbox, incoming: &[IncomingDomain]) -> Option<&'a D
 }
 
 fn not_qualified(check: Check, domain: &Domain, refusal: Refusal) -> Finding {
-    Finding::new(check, Outcome::Refuse(refusal), format!("{domain} is not a fully qualified name"))
+    Finding::new(check, Opinion::Refuse(refusal), format!("{domain} is not a fully qualified name"))
 }
 
 /// The domain of the reverse-path, if the DNS is to be asked about it.
@@ -96,17 +96,17 @@ fn stands(
     refusal: fn(DomainFault) -> Refusal,
 ) -> Finding {
     let (outcome, reason) = match standing {
-        MailDomainStatus::TakesMail => (Outcome::Pass, format!("{domain} takes mail")),
+        MailDomainStatus::TakesMail => (Opinion::Pass, format!("{domain} takes mail")),
         MailDomainStatus::Unknown => (
-            Outcome::Refuse(refusal(DomainFault::Unknown)),
+            Opinion::Refuse(refusal(DomainFault::Unknown)),
             format!("{domain} has neither a mail exchanger nor an address"),
         ),
         MailDomainStatus::NullMx => (
-            Outcome::Refuse(refusal(DomainFault::NullMx)),
+            Opinion::Refuse(refusal(DomainFault::NullMx)),
             format!("{domain} has a null MX: it takes no mail"),
         ),
         MailDomainStatus::Unavailable(cause) => (
-            Outcome::Defer(refusal(DomainFault::Unavailable)),
+            Opinion::Defer(refusal(DomainFault::Unavailable)),
             format!("nobody can tell whether {domain} exists: {cause}"),
         ),
     };

@@ -1,7 +1,7 @@
 //! End of data: what the header says against mail loops (S13) and the sender blacklist (S8).
 
 use crate::config::model::Access;
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::header::{MAX_HEADER_OCTETS, Summary};
 use crate::smtp::Refusal;
 
@@ -26,17 +26,17 @@ pub fn judge(access: &Access, header: &Header, whitelisted: bool) -> Vec<Finding
         Header::TooLong => {
             let refusal = Refusal::HeaderTooLarge(MAX_HEADER_OCTETS);
             let reason = format!("the header is longer than {MAX_HEADER_OCTETS} octets");
-            return vec![Finding::new(Check::MessageSize, Outcome::Refuse(refusal), reason)];
+            return vec![Finding::new(Check::MessageSize, Opinion::Refuse(refusal), reason)];
         }
     };
     let received = summary.received;
     let outcome =
-        if received > MAX_RECEIVED_FIELDS { Outcome::Refuse(Refusal::MailLoop) } else { Outcome::Pass };
+        if received > MAX_RECEIVED_FIELDS { Opinion::Refuse(Refusal::MailLoop) } else { Opinion::Pass };
     let mut findings = vec![Finding::new(Check::Loop, outcome, format!("{received} Received fields"))];
     let listed = summary.from.iter().find(|from| super::is_listed(&access.blacklist_senders, from));
     if let Some(from) = listed.filter(|_| !whitelisted) {
         let reason = format!("From <{from}> is blacklisted");
-        findings.push(Finding::new(Check::SenderAccess, Outcome::Refuse(Refusal::SenderListed), reason));
+        findings.push(Finding::new(Check::SenderAccess, Opinion::Refuse(Refusal::SenderListed), reason));
     }
     findings
 }

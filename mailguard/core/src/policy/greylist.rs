@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::Greylist;
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::address::MAX_LOCAL_PART_OCTETS;
 use crate::mail::domain::MAX_DOMAIN_OCTETS;
 use crate::mail::{ForwardPath, Host, Mailbox, ReversePath, UnixTime};
@@ -241,11 +241,11 @@ impl Judgement {
     /// What the trace shows and the client is told.
     pub fn finding(&self, triplet: &Triplet, now: UnixTime) -> Finding {
         let (outcome, text) = match self {
-            Judgement::Pass { reason, .. } => (Outcome::Pass, explained(*reason, triplet)),
+            Judgement::Pass { reason, .. } => (Opinion::Pass, explained(*reason, triplet)),
             Judgement::Defer { wait, store } => {
                 let (ago, left) = (now.since(store.first).as_secs(), wait.as_secs());
                 let text = format!("first seen {ago} s ago, {left} s left");
-                (Outcome::Defer(Refusal::Greylisted(left)), text)
+                (Opinion::Defer(Refusal::Greylisted(left)), text)
             }
         };
         Finding::new(Check::Greylist, outcome, text)
@@ -407,7 +407,7 @@ mod tests {
         let triplet = triplet("192.0.2.200", "", "postmaster");
         let judgement = judge(&settings(), at(1), None, Some(&Seen::begun(at(0))));
         let finding = judgement.finding(&triplet, at(1));
-        assert_eq!(finding.outcome, Outcome::Defer(Refusal::Greylisted(300)));
+        assert_eq!(finding.opinion, Opinion::Defer(Refusal::Greylisted(300)));
     }
 
     #[test]

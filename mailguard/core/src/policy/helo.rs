@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::model::{Server, SpamPrevention};
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::Domain;
 use crate::smtp::{HeloName, Refusal};
 
@@ -13,28 +13,28 @@ pub fn judge(server: &Server, prevention: &SpamPrevention, name: Option<&HeloNam
     let (outcome, reason) = match name {
         Some(name) => by_name(server, prevention, name),
         None if server.require_helo => {
-            (Outcome::Refuse(Refusal::HeloRequired), "no HELO, and server.require_helo is set".to_owned())
+            (Opinion::Refuse(Refusal::HeloRequired), "no HELO, and server.require_helo is set".to_owned())
         }
-        None => (Outcome::Pass, "no HELO".to_owned()),
+        None => (Opinion::Pass, "no HELO".to_owned()),
     };
     vec![Finding::new(Check::Helo, outcome, reason)]
 }
 
-fn by_name(server: &Server, prevention: &SpamPrevention, name: &HeloName) -> (Outcome, String) {
+fn by_name(server: &Server, prevention: &SpamPrevention, name: &HeloName) -> (Opinion, String) {
     let said = match name.as_str() {
         "" => "introduced itself without a name".to_owned(),
         name => format!("introduced itself as {name}"),
     };
     match kind(name.as_str()) {
         Kind::Neither if server.reject_invalid_hostname => (
-            Outcome::Refuse(Refusal::HeloInvalid),
+            Opinion::Refuse(Refusal::HeloInvalid),
             format!("{said}, which is neither a host name nor an address literal"),
         ),
         Kind::Neither | Kind::Unqualified if prevention.reject_non_fqdn_helo => (
-            Outcome::Refuse(Refusal::HeloNotQualified),
+            Opinion::Refuse(Refusal::HeloNotQualified),
             format!("{said}, which is not a fully qualified name"),
         ),
-        _ => (Outcome::Pass, said),
+        _ => (Opinion::Pass, said),
     }
 }
 

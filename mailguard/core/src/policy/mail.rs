@@ -1,7 +1,7 @@
 //! MAIL: the reverse-path against the sender lists (S8), and what is over the limits already (S6, R1).
 
 use crate::config::model::{Access, Server};
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::ReversePath;
 use crate::smtp::Refusal;
 
@@ -20,11 +20,11 @@ pub fn limits(server: &Server, size: Option<u64>, storage: Result<(), Refusal>) 
     let limit = server.max_message_size;
     if let Some(declared) = size.filter(|&declared| declared > limit) {
         let reason = format!("declares {declared} octets, the limit is {limit}");
-        findings.push(Finding::new(Check::MessageSize, Outcome::Refuse(Refusal::TooLarge(limit)), reason));
+        findings.push(Finding::new(Check::MessageSize, Opinion::Refuse(Refusal::TooLarge(limit)), reason));
     }
     if let Err(refusal) = storage {
         let reason = format!("no message can be stored: {refusal}");
-        findings.push(Finding::new(Check::Limits, Outcome::Defer(refusal), reason));
+        findings.push(Finding::new(Check::Limits, Opinion::Defer(refusal), reason));
     }
     findings
 }

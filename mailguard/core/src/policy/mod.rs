@@ -15,7 +15,7 @@ pub mod rcpt;
 pub mod verification;
 
 use crate::config::model::{AddressPattern, ZoneKind};
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::Mailbox;
 use crate::smtp::Refusal;
 
@@ -38,11 +38,11 @@ impl Trust {
 /// The opinion of a pair of lists: whitelisted, blacklisted or neither. The whitelist wins.
 fn listed(check: Check, subject: &str, white: bool, black: bool, refusal: Refusal) -> Finding {
     if white {
-        Finding::new(check, Outcome::Allow, format!("{subject} is whitelisted"))
+        Finding::new(check, Opinion::Allow, format!("{subject} is whitelisted"))
     } else if black {
-        Finding::new(check, Outcome::Refuse(refusal), format!("{subject} is blacklisted"))
+        Finding::new(check, Opinion::Refuse(refusal), format!("{subject} is blacklisted"))
     } else {
-        Finding::new(check, Outcome::Pass, format!("{subject} is on no list"))
+        Finding::new(check, Opinion::Pass, format!("{subject} is on no list"))
     }
 }
 

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use crate::config::model::Rbl;
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::{Domain, ReversePath};
 use crate::rbl::{Listing, query_for_address, query_for_domain};
 use crate::smtp::Refusal;
@@ -60,7 +60,7 @@ pub fn judge(answers: &[(RblQuery, Listing)]) -> Finding {
         match listing {
             Listing::NotListed => {}
             Listing::Listed(meaning) => {
-                let outcome = Outcome::Refuse(Refusal::BlockListed(zone.clone()));
+                let outcome = Opinion::Refuse(Refusal::BlockListed(zone.clone()));
                 return Finding::new(Check::Rbl, outcome, format!("{zone} lists {subject}: {meaning}"));
             }
             Listing::Unusable(cause) => unusable.push(format!("{zone}: {cause}")),
@@ -68,10 +68,10 @@ pub fn judge(answers: &[(RblQuery, Listing)]) -> Finding {
     }
     let asked = format!("no listing in {} answers", answers.len() - unusable.len());
     if unusable.is_empty() {
-        Finding::new(Check::Rbl, Outcome::Pass, asked)
+        Finding::new(Check::Rbl, Opinion::Pass, asked)
     } else {
         let cause = unusable.join("; ");
-        Finding::new(Check::Rbl, Outcome::Unavailable(cause.clone()), format!("{asked}; {cause}"))
+        Finding::new(Check::Rbl, Opinion::Unavailable(cause.clone()), format!("{asked}; {cause}"))
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         let check = |listings: [Listing; 2], expect: &str, reason: &str| {
             let answers: Vec<_> = asked.iter().cloned().zip(listings).collect();
             let finding = judge(&answers);
-            assert_eq!((finding.outcome.to_string().as_str(), finding.reason.as_str()), (expect, reason));
+            assert_eq!((finding.opinion.to_string().as_str(), finding.reason.as_str()), (expect, reason));
         };
         let listed = || Listing::Listed("spam source".to_owned());
         let down = || Listing::Unusable("timeout".to_owned());
@@ -143,6 +143,6 @@ mod tests {
             "unavailable: ip.example: timeout",
             "no listing in 1 answers; ip.example: timeout",
         );
-        assert_eq!(judge(&[]).outcome, Outcome::Pass);
+        assert_eq!(judge(&[]).opinion, Opinion::Pass);
     }
 }

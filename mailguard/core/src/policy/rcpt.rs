@@ -4,7 +4,7 @@
 //! What takes its time is asked when the answer depends on it, and not before: [`next`] says what.
 
 use crate::config::model::{Access, IncomingDomain};
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::ForwardPath;
 use crate::smtp::Refusal;
 
@@ -81,21 +81,21 @@ pub fn judge(
 fn relay_control(incoming: &[IncomingDomain], trust: Trust, forward_path: &ForwardPath) -> Finding {
     let finding = |outcome, reason: String| Finding::new(Check::RelayControl, outcome, reason);
     let ForwardPath::Mailbox(mailbox) = forward_path else {
-        return finding(Outcome::Pass, "the postmaster is always here".to_owned());
+        return finding(Opinion::Pass, "the postmaster is always here".to_owned());
     };
     if trust == Trust::Trusted {
-        return finding(Outcome::Pass, "this client may send anywhere".to_owned());
+        return finding(Opinion::Pass, "this client may send anywhere".to_owned());
     }
     let here =
         mailbox.domain().is_some_and(|domain| incoming.iter().any(|incoming| incoming.matches(domain)));
     if !here {
         let reason = format!("{} is no incoming domain", mailbox.host);
-        finding(Outcome::Refuse(Refusal::RelayDenied), reason)
+        finding(Opinion::Refuse(Refusal::RelayDenied), reason)
     } else if mailbox.local_part.as_str().contains(['%', '!', '@']) {
         let reason = "the local part names a further route".to_owned();
-        finding(Outcome::Refuse(Refusal::RelayDenied), reason)
+        finding(Opinion::Refuse(Refusal::RelayDenied), reason)
     } else {
-        finding(Outcome::Pass, format!("{} is an incoming domain", mailbox.host))
+        finding(Opinion::Pass, format!("{} is an incoming domain", mailbox.host))
     }
 }
 
@@ -117,7 +117,7 @@ pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[
     if let Some(refusal) = objection(Check::RelayControl) {
         return Next::Answer(Verdict::Refused(refusal));
     }
-    if findings.clone().any(|finding| finding.outcome == Outcome::Allow) {
+    if findings.clone().any(|finding| finding.opinion == Opinion::Allow) {
         return Next::Answer(Verdict::Whitelisted);
     }
     if unasked.contains(&Need::ClientName) {
@@ -273,18 +273,18 @@ pub(super) mod tests {
 
     fn finding(word: &str) -> Finding {
         let (check, outcome) = match word {
-            "relay" => (Check::RelayControl, Outcome::Refuse(Refusal::RelayDenied)),
-            "white" => (Check::RecipientAccess, Outcome::Allow),
-            "black" => (Check::ClientAccess, Outcome::Refuse(Refusal::ClientListed)),
-            "helo" => (Check::Helo, Outcome::Refuse(Refusal::HeloRequired)),
+            "relay" => (Check::RelayControl, Opinion::Refuse(Refusal::RelayDenied)),
+            "white" => (Check::RecipientAccess, Opinion::Allow),
+            "black" => (Check::ClientAccess, Opinion::Refuse(Refusal::ClientListed)),
+            "helo" => (Check::Helo, Opinion::Refuse(Refusal::HeloRequired)),
             "unqualified" => {
-                (Check::SenderDomain, Outcome::Refuse(Refusal::SenderDomain(DomainFault::NotQualified)))
+                (Check::SenderDomain, Opinion::Refuse(Refusal::SenderDomain(DomainFault::NotQualified)))
             }
-            "unknown" => (Check::SenderDomain, Outcome::Refuse(Refusal::SenderDomain(DomainFault::Unknown))),
-            "listed" => (Check::Rbl, Outcome::Refuse(Refusal::BlockListed("rbl.example".to_owned()))),
-            "outage" => (Check::Rbl, Outcome::Unavailable("timeout".to_owned())),
-            "nobody" => (Check::RecipientVerification, Outcome::Refuse(Refusal::RecipientUnknown)),
-            "grey" => (Check::Greylist, Outcome::Defer(Refusal::Greylisted(300))),
+            "unknown" => (Check::SenderDomain, Opinion::Refuse(Refusal::SenderDomain(DomainFault::Unknown))),
+            "listed" => (Check::Rbl, Opinion::Refuse(Refusal::BlockListed("rbl.example".to_owned()))),
+            "outage" => (Check::Rbl, Opinion::Unavailable("timeout".to_owned())),
+            "nobody" => (Check::RecipientVerification, Opinion::Refuse(Refusal::RecipientUnknown)),
+            "grey" => (Check::Greylist, Opinion::Defer(Refusal::Greylisted(300))),
             other => panic!("no finding is called {other}"),
         };
         Finding::new(check, outcome, word)

@@ -4,7 +4,7 @@
 //! Asking, and for how long an answer holds, is left to the program.
 
 use crate::config::Config;
-use crate::finding::{Check, Finding, Outcome};
+use crate::finding::{Check, Finding, Opinion};
 use crate::mail::ForwardPath;
 use crate::outcome::Report;
 use crate::route::{self, Route};
@@ -37,18 +37,18 @@ pub enum ProbeResult {
 pub fn judge(forward_path: &ForwardPath, word: &ProbeResult) -> Finding {
     let (outcome, reason) = match word {
         ProbeResult::Accepted(report) => {
-            (Outcome::Pass, format!("{} takes {forward_path}: {}", report.remote, said(report)))
+            (Opinion::Pass, format!("{} takes {forward_path}: {}", report.remote, said(report)))
         }
         ProbeResult::Rejected(report) if is_about_mailbox(report) => (
-            Outcome::Refuse(Refusal::RecipientUnknown),
+            Opinion::Refuse(Refusal::RecipientUnknown),
             format!("{} refuses {forward_path}: {}", report.remote, said(report)),
         ),
         ProbeResult::Rejected(report) => (
-            Outcome::Defer(Refusal::RecipientUnverified),
+            Opinion::Defer(Refusal::RecipientUnverified),
             format!("{} objects to us, not to {forward_path}: {}", report.remote, said(report)),
         ),
         ProbeResult::Unknown(report) | ProbeResult::Unreachable(report) => (
-            Outcome::Defer(Refusal::RecipientUnverified),
+            Opinion::Defer(Refusal::RecipientUnverified),
             format!("nobody can tell whether {forward_path} exists: {}", said(report)),
         ),
     };

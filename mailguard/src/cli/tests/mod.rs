@@ -449,7 +449,7 @@ fn the_quarantine() {
          sender     <>\n  \
          recipient  b@example.net: virus EICAR\n  \
          recipient  c@example.net: blocked file a.exe\n  \
-         withheld   1h ago\n\n  \
+         since      1h ago\n\n  \
          Subject: x\n\n  \
          hello\n",
     );
@@ -467,7 +467,7 @@ fn bans() {
         last,
     });
     let clients: Vec<IpAddr> = ["192.0.2.9", "2001:db8::9"].map(|client| client.parse().unwrap()).into();
-    let came = layout::ago(NOW, CAME);
+    let came = terminal::ago(NOW, CAME);
     let width = came.len();
     let text = format!(
         "CLIENT         {:width$}  LEFT  REASON                              REFUSED  LAST\n\

@@ -117,7 +117,7 @@ fn line_ends_stay() {
     let edited = change(&text, EditList::BypassFromIp, ADD, &["192.0.2.1"]).unwrap();
     assert_eq!(edited, text.replace("[]", "[\"192.0.2.1\"]\r\n"));
     let mixed = format!("{LEAST}# \r\n");
-    assert_eq!(change(&mixed, EditList::BypassFromIp, ADD, &["192.0.2.1"]), Err(EditError::Layout));
+    assert_eq!(change(&mixed, EditList::BypassFromIp, ADD, &["192.0.2.1"]), Err(EditError::Document));
 }
 
 #[test]

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
-use mailguard_common::layout::{
-    ACTION_DROP, ACTION_RESET, Ban, HAS_BANS, MAX_BANS, MAX_RULES, RuleValue, map,
-};
+use mailguard_common::maps::{ACTION_DROP, ACTION_RESET, Ban, HAS_BANS, MAX_BANS, MAX_RULES, RuleValue, map};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::BlacklistAction;
 use mailguard_core::subscriber::Subscriber;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
-use mailguard_common::layout::{HITS_A_BLOCK, HitBlock, Hits, map};
+use mailguard_common::maps::{HITS_A_BLOCK, HitBlock, Hits, map};
 
 use super::super::DatapathError;
 use super::super::object::take_map;

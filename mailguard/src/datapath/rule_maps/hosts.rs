@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
-use mailguard_common::layout::{HOST_BUCKETS, Host, HostBucket, RuleValue, host_bucket, map};
+use mailguard_common::maps::{HOST_BUCKETS, Host, HostBucket, RuleValue, host_bucket, map};
 
 use super::super::DatapathError;
 use super::super::object::take_map;

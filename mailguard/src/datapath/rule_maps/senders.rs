@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mailguard_common::layout::{RuleValue, ZONE_BITS, map, zone_key4, zone_key6};
+use mailguard_common::maps::{RuleValue, ZONE_BITS, map, zone_key4, zone_key6};
 
 use super::super::DatapathError;
 use super::super::object::take_map;

@@ -119,8 +119,9 @@ async fn round(seed: u64) {
     let house = House::on(directory.path(), recovered, now, fate);
     house.drain().await;
     count(&house, &mut arrived);
-    let withheld = house.db.read(|view| view.quarantine(None)?.collect::<Result<Vec<_>, _>>()).await.unwrap();
-    let withheld: Vec<String> = withheld
+    let quarantined =
+        house.db.read(|view| view.quarantine(None)?.collect::<Result<Vec<_>, _>>()).await.unwrap();
+    let quarantined: Vec<String> = quarantined
         .iter()
         .flat_map(|(_, record)| &record.envelope.recipients)
         .map(|recipient| recipient.forward_path.to_string())
@@ -130,9 +131,9 @@ async fn round(seed: u64) {
         assert!(times(&format!("g{which}@x.test")) >= 1, "{which} is lost");
         assert!(times(&format!("l{which}@z.test")) >= 2, "{which} is lost, late");
         let reports = times(&format!("sender{which}@green.test"));
-        let kept = withheld.iter().filter(|address| **address == format!("<b{which}@y.test>")).count();
+        let kept = quarantined.iter().filter(|address| **address == format!("<b{which}@y.test>")).count();
         let ends = if which % 2 == 1 { (reports == 0, kept == 1) } else { (reports >= 1, kept == 0) };
-        assert_eq!(ends, (true, true), "{which}: {reports} reports, {kept} withheld");
+        assert_eq!(ends, (true, true), "{which}: {reports} reports, {kept} quarantined");
     }
     house.close().await;
 }

@@ -308,7 +308,7 @@ async fn who_wants_to_hear_of_success_hears_where_another_server_would_not_say_i
 }
 
 #[tokio::test]
-async fn a_failure_from_another_zone_is_withheld_and_can_be_released() {
+async fn a_failure_from_another_zone_is_quarantined_and_can_be_released() {
     let directory = TempDir::new().unwrap();
     let script = |_: &str, address: &str, _| if address == "<bad@x.test>" { failed() } else { delivered() };
     // A release is due at once by the clock of the world.
@@ -317,8 +317,8 @@ async fn a_failure_from_another_zone_is_withheld_and_can_be_released() {
     let id = house.commit(&["bad@x.test"], |new| new.origin = client("red")).await;
     assert_eq!(house.next().await.consequence, Consequence::Quarantine);
     assert_eq!(house.db.queue_stock().messages, 0);
-    let entry = house.db.withheld(id).await.unwrap().unwrap();
-    assert!(matches!(&entry.withheld[0].reason, Reason::Undeliverable(r) if r.text == "no such user"));
+    let entry = house.db.quarantined(id).await.unwrap().unwrap();
+    assert!(matches!(&entry.quarantined[0].reason, Reason::Undeliverable(r) if r.text == "no such user"));
     let to = mailbox("admin@y.test");
     let released = house.quarantine().release(&[id], Some(&to), false).await.unwrap();
     assert_eq!(released, [(id, crate::quarantine::Released::Queued)]);
@@ -473,7 +473,7 @@ async fn a_message_or_its_report_is_there_after_a_crash() {
     }
 }
 
-/// Whatever the outcomes: every recipient is delivered, reported or withheld, exactly once.
+/// Whatever the outcomes: every recipient is delivered, reported or quarantined, exactly once.
 #[tokio::test]
 async fn every_recipient_comes_to_one_end() {
     let directory = TempDir::new().unwrap();
@@ -500,8 +500,9 @@ async fn every_recipient_comes_to_one_end() {
             .await;
     }
     house.drain().await;
-    let withheld = house.db.read(|view| view.quarantine(None)?.collect::<Result<Vec<_>, _>>()).await.unwrap();
-    let withheld: usize = withheld.iter().map(|(_, record)| record.withheld.len()).sum();
+    let quarantined =
+        house.db.read(|view| view.quarantine(None)?.collect::<Result<Vec<_>, _>>()).await.unwrap();
+    let quarantined: usize = quarantined.iter().map(|(_, record)| record.quarantined.len()).sum();
     // Every outcome has been noted and told when a stop returns.
     let House { queue, deliver, mut attempts, .. } = house;
     queue.stop().await;
@@ -519,6 +520,6 @@ async fn every_recipient_comes_to_one_end() {
     let count = |wanted| ends.values().filter(|end| **end == [wanted]).count();
     let table = [count(Consequence::Done), count(Consequence::Report), count(Consequence::Quarantine)];
     assert_eq!(table.iter().sum::<usize>(), expected, "{table:?}");
-    assert_eq!(table[2], withheld);
+    assert_eq!(table[2], quarantined);
     assert!(table.iter().all(|&count| count > 0) && reports > 0, "{table:?}, {reports} reports");
 }

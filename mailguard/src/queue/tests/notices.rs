@@ -130,18 +130,18 @@ async fn each_copy_is_sent_once_and_nobody_hears_of_it() {
 }
 
 #[tokio::test]
-async fn a_withheld_message_is_copied_when_it_is_released_and_never_twice() {
+async fn a_quarantined_message_is_copied_when_it_is_released_and_never_twice() {
     let directory = TempDir::new().unwrap();
     let now = UnixTime::from(SystemTime::now()).plus(Duration::from_secs(60));
     let mut house = House::open(directory.path(), now.0, |_, _, _| delivered());
     house.configure(with_copies);
-    let withheld = |index: usize| {
+    let quarantined = |index: usize| {
         move |new: &mut NewMessage| {
             new.dispositions[index] = Disposition::Quarantine(Threat::File("a.exe".to_owned()));
         }
     };
     // All of it.
-    let id = house.commit(&["boss@x.test"], withheld(0)).await;
+    let id = house.commit(&["boss@x.test"], quarantined(0)).await;
     assert!(recipients(&house).is_empty());
     house.quarantine().release(&[id], None, true).await.unwrap();
     for _ in 0..3 {
@@ -150,7 +150,7 @@ async fn a_withheld_message_is_copied_when_it_is_released_and_never_twice() {
     assert_eq!(recipients(&house), ["<all@archive.test>", "<bcc@archive.test>", "<boss@x.test>"]);
     // One of two: the copies went with the other one.
     house.deliver.sent.lock().unwrap().clear();
-    let id = house.commit(&["a@x.test", "boss@x.test"], withheld(1)).await;
+    let id = house.commit(&["a@x.test", "boss@x.test"], quarantined(1)).await;
     for _ in 0..3 {
         house.next().await;
     }
@@ -162,7 +162,7 @@ async fn a_withheld_message_is_copied_when_it_is_released_and_never_twice() {
     );
     // To somebody else: no delivery, no copy.
     house.deliver.sent.lock().unwrap().clear();
-    let id = house.commit(&["boss@x.test"], withheld(0)).await;
+    let id = house.commit(&["boss@x.test"], quarantined(0)).await;
     house.quarantine().release(&[id], Some(&mailbox("admin@y.test")), true).await.unwrap();
     house.next().await;
     assert_eq!(recipients(&house), ["<admin@y.test>"]);
@@ -199,7 +199,7 @@ async fn a_copy_does_not_go_to_the_server_that_the_client_had_dialled() {
 }
 
 #[tokio::test]
-async fn who_has_the_message_withheld_or_redirected_gets_no_copy_of_it() {
+async fn who_has_the_message_quarantined_or_redirected_gets_no_copy_of_it() {
     let directory = TempDir::new().unwrap();
     let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
     house.configure(|config| {

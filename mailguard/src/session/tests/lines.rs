@@ -12,7 +12,7 @@ struct Heard {
 
 fn listen() -> Heard {
     let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: true };
-    let (text, _guard) = crate::runtime::heard_log(&log);
+    let (text, _guard) = crate::process::heard_log(&log);
     Heard { text, _guard }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use mailguard_core::config::model::{AddressPattern, IncomingDomain, MailServer};
 use mailguard_core::disposition::Disposition;
-use mailguard_core::finding::{Check, Outcome, Threat};
+use mailguard_core::finding::{Check, Opinion, Threat};
 use mailguard_core::language::Language;
 use mailguard_core::mail::Domain;
 use mailguard_core::origin::Origin;
@@ -72,7 +72,7 @@ impl Services for House {
 
     async fn scan(&self, body: &Body) -> Vec<Finding> {
         if text(body).await.contains("worm") {
-            vec![Finding::new(Check::Signatures, Outcome::Found(Threat::Virus("Worm".into())), "a worm")]
+            vec![Finding::new(Check::Signatures, Opinion::Found(Threat::Virus("Worm".into())), "a worm")]
         } else {
             vec![]
         }
@@ -99,20 +99,20 @@ impl Services for House {
 
     async fn verify(&self, _: &Config, route: &Route, to: &ForwardPath) -> Finding {
         let word = match to.mailbox().map(|mailbox| mailbox.local_part.as_str()) {
-            Some("nobody") => Outcome::Refuse(Refusal::RecipientUnknown),
-            Some("hidden") => Outcome::Defer(Refusal::RecipientUnverified),
+            Some("nobody") => Opinion::Refuse(Refusal::RecipientUnknown),
+            Some("hidden") => Opinion::Defer(Refusal::RecipientUnverified),
             Some("slow") => {
                 tokio::time::sleep(Duration::from_secs(100)).await;
-                Outcome::Pass
+                Opinion::Pass
             }
-            _ => Outcome::Pass,
+            _ => Opinion::Pass,
         };
         Finding::new(Check::RecipientVerification, word, format!("{} says so", route.next_hop))
     }
 
     async fn greylist(&self, _: &Greylist, _: IpAddr, _: &ReversePath, to: &ForwardPath) -> Finding {
         let grey = to.mailbox().is_some_and(|mailbox| mailbox.local_part.as_str() == "grey");
-        let outcome = if grey { Outcome::Defer(Refusal::Greylisted(300)) } else { Outcome::Pass };
+        let outcome = if grey { Opinion::Defer(Refusal::Greylisted(300)) } else { Opinion::Pass };
         Finding::new(Check::Greylist, outcome, "as the test has it")
     }
 

@@ -297,18 +297,18 @@ impl ControlHandler {
         Ok(Answer::QuarantineMessage(Box::new(rows::quarantine_message(id, shown))))
     }
 
-    async fn withheld(&self, which: Which) -> Result<Vec<QueueId>> {
+    async fn quarantined(&self, which: Which) -> Result<Vec<QueueId>> {
         match which {
             Which::Ids(ids) => Ok(ids),
             Which::All => self.parts.quarantine.ids().await.map_err(failed),
             Which::To(_) => {
-                Err(ControlError::new(ErrorKind::Invalid, "what is withheld isn't chosen by destination"))
+                Err(ControlError::new(ErrorKind::Invalid, "what is quarantined isn't chosen by destination"))
             }
         }
     }
 
     async fn release(&self, which: Which, to: Option<Mailbox>, with_virus: bool) -> Result<Done> {
-        let ids = self.withheld(which).await?;
+        let ids = self.quarantined(which).await?;
         let released = self.parts.quarantine.release(&ids, to.as_ref(), with_virus).await.map_err(failed)?;
         let with = |wanted| released.iter().filter(move |(_, what)| *what == wanted).map(|(id, _)| *id);
         let kept: Vec<String> = with(Released::NeedsConfirmation).map(|id| id.to_string()).collect();
@@ -326,7 +326,7 @@ impl ControlHandler {
 
     async fn delete(&self, which: Which) -> Result<Done> {
         let mut done = Done { messages: 0, missing: Vec::new() };
-        for id in self.withheld(which).await? {
+        for id in self.quarantined(which).await? {
             match self.parts.quarantine.delete(vec![id]).await.map_err(failed)? {
                 0 => done.missing.push(id),
                 _ => done.messages += 1,

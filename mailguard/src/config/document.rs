@@ -6,12 +6,12 @@ use super::edit::EditError;
 use super::lists::EditList;
 
 /// The document with what `toml_edit` would not keep by itself: the kind of line end.
-pub(super) struct Layout {
+pub(super) struct Document {
     document: DocumentMut,
     crlf: bool,
 }
 
-impl Layout {
+impl Document {
     /// The document of a text; refused if it would not come out again as it stands.
     pub(super) fn open(text: &str) -> Result<Self, EditError> {
         let crlf = text.contains("\r\n");
@@ -20,9 +20,9 @@ impl Layout {
             plain.push('\n');
         }
         let mixed = crlf && plain.replace('\n', "\r\n").trim_end() != text.trim_end();
-        let document: DocumentMut = plain.parse().map_err(|_| EditError::Layout)?;
+        let document: DocumentMut = plain.parse().map_err(|_| EditError::Document)?;
         if mixed || document.to_string() != plain {
-            return Err(EditError::Layout);
+            return Err(EditError::Document);
         }
         Ok(Self { document, crlf })
     }
@@ -67,7 +67,7 @@ impl Layout {
                 *value.decor_mut() = decor;
                 Ok(())
             }
-            _ => Err(EditError::Layout),
+            _ => Err(EditError::Document),
         }
     }
 
@@ -76,7 +76,7 @@ impl Layout {
         let [_, key] = list.path();
         let table = self.table(list)?;
         let empty = || toml_edit::value(Array::new());
-        table.entry(key).or_insert_with(empty).as_array_mut().ok_or(EditError::Layout)
+        table.entry(key).or_insert_with(empty).as_array_mut().ok_or(EditError::Document)
     }
 
     /// The list's table, made if it is missing.
@@ -88,7 +88,7 @@ impl Layout {
             table.decor_mut().set_prefix(if beginning { "" } else { "\n" });
             Item::Table(table)
         });
-        item.as_table_like_mut().ok_or(EditError::Layout)
+        item.as_table_like_mut().ok_or(EditError::Document)
     }
 
     /// The text.

@@ -114,7 +114,7 @@ pub(super) fn queue_row(id: QueueId, record: &MessageRecord) -> QueueRow {
         first_recipient: first.unwrap_or_default(),
         next_attempt: record.due().unwrap_or(record.received_at),
         attempts: latest.map_or(0, |(_, queued)| queued.attempts),
-        held: record.held,
+        held: record.on_hold,
         last: latest.and_then(|(_, queued)| queued.last.as_ref()).map(said).unwrap_or_default(),
     }
 }
@@ -165,7 +165,11 @@ pub(super) fn quarantine_row(id: QueueId, record: &QuarantineRecord) -> Quaranti
             .iter()
             .map(|recipient| plain(&recipient.forward_path))
             .collect(),
-        reason: record.withheld.first().map(|withheld| withheld.reason.to_string()).unwrap_or_default(),
+        reason: record
+            .quarantined
+            .first()
+            .map(|quarantined| quarantined.reason.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -173,7 +177,7 @@ pub(super) fn quarantine_message(id: QueueId, shown: Shown) -> QuarantineMessage
     QuarantineMessage {
         row: quarantine_row(id, &shown.record),
         source: source(&shown.record.origin),
-        reasons: shown.record.withheld.iter().map(|withheld| withheld.reason.to_string()).collect(),
+        reasons: shown.record.quarantined.iter().map(|quarantined| quarantined.reason.to_string()).collect(),
         header: shown.header,
         text: shown.text,
     }
@@ -218,7 +222,7 @@ fn words(disposition: &Disposition) -> String {
 fn check_row(finding: &Finding) -> CheckRow {
     CheckRow {
         check: finding.check.to_string(),
-        outcome: finding.outcome.to_string(),
+        outcome: finding.opinion.to_string(),
         reason: finding.reason.clone(),
     }
 }

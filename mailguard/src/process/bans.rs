@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mailguard_common::layout::MAX_BANS;
+use mailguard_common::maps::MAX_BANS;
 use mailguard_core::config::Config;
 use mailguard_core::config::resolve::MAX_BAN_SECONDS;
 use mailguard_core::mail::UnixTime;

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::credentials::Credentials;
-use mailguard_core::finding::{Check, Finding, Outcome};
+use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::mail::{Domain, ForwardPath, QueueId, ReversePath};
 use mailguard_core::route::Route;
 use mailguard_core::smtp::Refusal;
@@ -193,7 +193,7 @@ impl Services for MailServices {
         // A store that hangs is no reason to keep strangers waiting, and their places taken.
         tokio::time::timeout(GREYLIST_TIME, judged).await.unwrap_or_else(|_| {
             let cause = "the greylist's store doesn't answer";
-            Finding::new(Check::Greylist, Outcome::Unavailable(cause.to_owned()), cause)
+            Finding::new(Check::Greylist, Opinion::Unavailable(cause.to_owned()), cause)
         })
     }
 
