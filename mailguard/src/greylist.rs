@@ -36,10 +36,10 @@ pub const MAX_CLIENTS: usize = 100_000;
 pub const MAX_WAITING_OF_NETWORK: u32 = 2_000;
 
 /// How often rows that are over are forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(300);
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(300);
 
-/// Rows that a sweep removes in one go, at most: what a recipient waits for it.
-const SWEEP_ROWS: usize = 10_000;
+/// Rows that maintenance removes in one go, at most: what a recipient waits for it.
+const MAX_REMOVED_AT_ONCE: usize = 10_000;
 
 /// First octet of the key of a triplet's row.
 const TRIPLET: u8 = 0;
@@ -113,21 +113,21 @@ impl Greylist {
     }
 
     /// Forgets what is over. A task of its own.
-    pub async fn keep(self, config: Arc<ArcSwap<Config>>) {
-        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    pub async fn run_maintenance(self, config: Arc<ArcSwap<Config>>) {
+        let mut ticks = tokio::time::interval(MAINTENANCE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.sweep(&config.load_full().greylist, SystemTime::now().into()).await;
+            self.remove_expired(&config.load_full().greylist, SystemTime::now().into()).await;
         }
     }
 
     /// Forgets what is over at this time.
-    pub async fn sweep(&self, settings: &Settings, now: UnixTime) {
+    pub async fn remove_expired(&self, settings: &Settings, now: UnixTime) {
         loop {
             let mut lists = self.0.lists.lock().await;
             let changes = lists.forget(settings, now);
-            let done = changes.len() < SWEEP_ROWS;
+            let done = changes.len() < MAX_REMOVED_AT_ONCE;
             self.post(changes).await;
             if done {
                 return;
@@ -204,10 +204,10 @@ impl Lists {
         }
     }
 
-    /// Removes rows that are over, at most [`SWEEP_ROWS`].
+    /// Removes rows that are over, at most [`MAX_REMOVED_AT_ONCE`].
     fn forget(&mut self, settings: &Settings, now: UnixTime) -> Vec<Change> {
-        let mut changes = self.triplets.remove_if(SWEEP_ROWS, |seen| seen.is_over(settings, now));
-        let left = SWEEP_ROWS - changes.len();
+        let mut changes = self.triplets.remove_if(MAX_REMOVED_AT_ONCE, |seen| seen.is_over(settings, now));
+        let left = MAX_REMOVED_AT_ONCE - changes.len();
         changes.extend(self.clients.remove_if(left, |client| client.is_over(settings, now)));
         changes
     }
@@ -405,8 +405,8 @@ mod tests {
             assert!(fits, "{:?} {expect}", finding.opinion);
         }
 
-        async fn sweep(&self, seconds: u64) {
-            self.greylist.sweep(&settings(), at(seconds)).await;
+        async fn remove_expired(&self, seconds: u64) {
+            self.greylist.remove_expired(&settings(), at(seconds)).await;
         }
 
         /// How many triplets and clients there are: in memory, and as many in the store.
@@ -466,7 +466,7 @@ mod tests {
         for (seconds, left) in
             [(3_900, (2, 1)), (3_901, (1, 1)), (300 + 86_400, (1, 1)), (301 + 86_400, (0, 0))]
         {
-            house.sweep(seconds).await;
+            house.remove_expired(seconds).await;
             assert_eq!(house.count().await, left, "{seconds}");
         }
         house.check(301 + 86_400, "192.0.2.1", "a@x.example", WAIT).await;

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use mailguard_core::attempt::{Attempted, Consequence};
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::disposition::Disposition;
 use mailguard_core::language::ENGLISH;
@@ -20,7 +21,6 @@ use mailguard_core::smtp::server::LoginRefused;
 use mailguard_core::smtp::{Refusal, Reply, Severity};
 use tracing::info;
 
-use crate::queue::{Attempted, Consequence};
 use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
 /// The target of the lines.

@@ -10,7 +10,7 @@
 //! | mail | [`mail`]: addresses, envelope, header, ids; [`mime`]: the one walk over a message's parts |
 //! | what is taken from whom | [`policy`], a file a stage of the session; [`rbl`], [`imap`], [`lookup`], [`subscriber`] |
 //! | what becomes of a message | [`finding`]: what checks say; [`disposition`]: the decision |
-//! | where mail goes, and when | [`route`], [`mx`], [`reach`], [`destination`], [`named_hop`], [`bcc`]; [`schedule`]; [`outcome`] |
+//! | where mail goes, and when | [`route`], [`mx`], [`reach`], [`destination`], [`named_hop`], [`bcc`]; [`schedule`]; [`attempt`], [`outcome`] |
 //! | who is told | [`dsn`], [`language`], [`log_value`] |
 //! | the kernel's rules | [`rules`], [`names`], [`local_routes`] |
 //! | the configuration | [`config`]: complete, or every error at once; [`file_sets`] |
@@ -30,6 +30,7 @@
 // What a peer sends ends no process.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod attempt;
 pub mod bcc;
 pub mod config;
 pub mod credentials;

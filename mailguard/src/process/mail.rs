@@ -181,7 +181,7 @@ impl MailProcess {
         let facts = tokio::task::block_in_place(|| FactsDb::open(&state_dir))?;
         let traces = Recorder::new(facts.clone(), config.clone());
         let greylist = Greylist::open(facts.clone()).await?;
-        tokio::spawn(greylist.clone().keep(config.clone()));
+        tokio::spawn(greylist.clone().run_maintenance(config.clone()));
         let bans = Bans::open(facts, privileged.clone(), config.clone()).await?;
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
@@ -207,7 +207,7 @@ impl MailProcess {
         let queue = Queue::start(surroundings, &recovered);
         let quarantine = QuarantineHandle::new(db.clone(), config.clone());
         let limits = Arc::new(Limits::default());
-        tokio::spawn(quarantine.clone().sweep());
+        tokio::spawn(quarantine.clone().run_maintenance());
         tokio::spawn(traces.clone().run_maintenance());
         let maintained = delivery.clone();
         tokio::spawn(async move { maintained.run_maintenance().await });

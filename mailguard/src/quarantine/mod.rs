@@ -29,10 +29,10 @@ use crate::store::writer::WriteError;
 const SHOWN_OCTETS: usize = 64 * 1024;
 
 /// How often entries are looked at for their age.
-const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(15 * 60);
 
-/// Entries that one sweep transaction removes.
-const SWEEP_BATCH: usize = 500;
+/// Expired entries that one transaction removes.
+const EXPIRE_BATCH: usize = 500;
 
 /// What a list is narrowed to; the default is everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,14 +185,14 @@ impl QuarantineHandle {
     }
 
     /// Deletes what is older than `quarantine.retention_days`, from now on and for ever.
-    pub async fn sweep(self) {
+    pub async fn run_maintenance(self) {
         loop {
             match self.expire(SystemTime::now().into()).await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "quarantine entries expired"),
                 Err(error) => tracing::error!(%error, "the quarantine can't be swept"),
             }
-            tokio::time::sleep(SWEEP_EVERY).await;
+            tokio::time::sleep(MAINTENANCE_EVERY).await;
         }
     }
 
@@ -206,7 +206,7 @@ impl QuarantineHandle {
         let ids: Vec<QueueId> =
             self.db.read(move |view| view.quarantine(None)?.filter_map(old).collect()).await?;
         let mut removed = 0;
-        for batch in ids.chunks(SWEEP_BATCH) {
+        for batch in ids.chunks(EXPIRE_BATCH) {
             removed += self.delete(batch.to_vec()).await?;
         }
         Ok(removed)

@@ -1,14 +1,15 @@
-//! What the queue asks of `delivery` and tells `trace`: one attempt, its material, its outcomes.
+//! What the queue asks of `delivery` and tells `trace`: one attempt, its material, who makes it and who hears of it. What it came to
+//! is core `attempt`'s.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use mailguard_core::attempt::Attempted;
 use mailguard_core::config::Config;
-use mailguard_core::mail::{Envelope, ForwardPath, QueueId, UnixTime};
+use mailguard_core::mail::{Envelope, QueueId, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Outcome;
 use mailguard_core::route::{NextHop, Route};
-use serde::{Deserialize, Serialize};
 
 use crate::routing::Names;
 use crate::store::body::Body;
@@ -52,43 +53,6 @@ pub trait Reached: Send {
     fn send<'a>(self: Box<Self>, message: &'a Outgoing) -> BoxFuture<'a, Vec<Outcome>>
     where
         Self: 'a;
-}
-
-/// What one attempt came to for one recipient: a line of the message's trace.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attempted {
-    /// Which message.
-    pub id: QueueId,
-    /// When the attempt ended.
-    pub at: UnixTime,
-    /// For whom, redirection done.
-    pub recipient: ForwardPath,
-    /// Where; none where no next hop could be found.
-    pub next_hop: Option<NextHop>,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// What the queue does about it.
-    pub consequence: Consequence,
-}
-
-/// What the queue does about an outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Consequence {
-    /// Nothing more.
-    #[serde(rename = "done")]
-    Done,
-    /// Tries again at this time.
-    #[serde(rename = "retry")]
-    Retry(UnixTime),
-    /// Tells the sender.
-    #[serde(rename = "report")]
-    Report,
-    /// Quarantines the message: nobody is to be told by mail.
-    #[serde(rename = "quarantine")]
-    Quarantine,
-    /// Drops it: it was a notice itself, or the sender asked for silence.
-    #[serde(rename = "drop")]
-    Drop,
 }
 
 /// Is told of every attempt.

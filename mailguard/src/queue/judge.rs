@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use mailguard_core::attempt::Consequence;
 use mailguard_core::config::Config;
 use mailguard_core::dsn::{Action, wants_delay, wants_failure};
 use mailguard_core::mail::{ReversePath, UnixTime};
@@ -15,7 +16,6 @@ use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::schedule::RetryPolicy;
 use mailguard_core::smtp::EnhancedStatus;
 
-use super::attempt::Consequence;
 use crate::store::record::{Ending, MessageRecord, Queued, Reason, RecipientState};
 
 /// Delivery time expired (RFC 3463 §3.5).

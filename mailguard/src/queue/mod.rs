@@ -28,7 +28,7 @@ use mailguard_core::schedule::{Limits, STANDINGS, Schedule};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-pub use self::attempt::{AttemptObserver, Attempted, Consequence, Deliver, Outgoing, Reached};
+pub use self::attempt::{AttemptObserver, Deliver, Outgoing, Reached};
 pub use self::handle::{PauseError, QueueHandle};
 
 use self::notice::AdministratorNotices;

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use mailguard_core::attempt::{Attempted, Consequence};
 use mailguard_core::config::Config;
 use mailguard_core::dsn::{Action, Reader};
 use mailguard_core::mail::{QueueId, UnixTime};
@@ -12,7 +13,7 @@ use mailguard_core::route::{NextHop, Route};
 use mailguard_core::schedule::{Health, Standing, Start};
 use mailguard_core::smtp::EnhancedStatus;
 
-use super::attempt::{Attempted, Consequence, Outgoing, Reached};
+use super::attempt::{Outgoing, Reached};
 use super::judge::{Judgement, judge, retry_policy};
 use super::notice::{Reported, notice};
 use super::plan::{envelope, is_paused};

@@ -1,5 +1,6 @@
 //! What a trace holds. The rows are JSON, to be read with nothing but the file at hand, and grown by later versions.
 
+use mailguard_core::attempt::{Attempted, Consequence};
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath, UnixTime};
@@ -8,8 +9,6 @@ use mailguard_core::outcome::Outcome;
 use mailguard_core::route::NextHop;
 use mailguard_core::smtp::Reply;
 use serde::{Deserialize, Serialize};
-
-use crate::queue::{Attempted, Consequence};
 
 /// One transaction, whatever became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

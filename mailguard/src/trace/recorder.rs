@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
+use mailguard_core::attempt::Attempted;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use super::query::{MAX_LIMIT, Query};
 use super::record::{AttemptRecord, Record};
 use crate::mail_log;
-use crate::queue::{AttemptObserver, Attempted};
+use crate::queue::AttemptObserver;
 use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError, SWEEP_ROWS};
 use crate::store::writer::WriteError;
 
@@ -29,7 +30,7 @@ const MAX_QUERIES: usize = 2;
 const MAX_ANSWER_OCTETS: usize = 8 * 1024 * 1024;
 
 /// How often retention and size are looked at.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(10);
 
 /// The answer to a query.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -98,19 +99,19 @@ impl Recorder {
 
     /// Removes what is too old or too much, until the store is closed. A task of its own.
     pub async fn run_maintenance(self) {
-        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        let mut ticks = tokio::time::interval(MAINTENANCE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             // One that failed is opened again by itself.
-            if let Err(WriteError::Closed) = self.sweep(SystemTime::now().into()).await {
+            if let Err(WriteError::Closed) = self.remove_expired(SystemTime::now().into()).await {
                 return;
             }
         }
     }
 
     /// Removes in steps that let other jobs in between.
-    async fn sweep(&self, now: UnixTime) -> Result<(), WriteError> {
+    async fn remove_expired(&self, now: UnixTime) -> Result<(), WriteError> {
         loop {
             let (keep_from, max_octets) = {
                 let trace = &self.config.load().trace;
@@ -213,6 +214,7 @@ impl Collector<'_> {
 
 #[cfg(test)]
 mod tests {
+    use mailguard_core::attempt::Consequence;
     use mailguard_core::disposition::Disposition;
     use mailguard_core::finding::{Check, Finding, Opinion, Threat};
     use mailguard_core::language::ENGLISH;
@@ -224,7 +226,6 @@ mod tests {
 
     use super::super::record::{RefusedRecipient, TransactionResult};
     use super::*;
-    use crate::queue::Consequence;
     use crate::spool::fixture::{client, config, mailbox, shared};
 
     fn recorder(retention: Duration, max_size: u64) -> Recorder {
@@ -349,17 +350,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sweeping_follows_retention_and_size() {
+    async fn maintenance_follows_retention_and_max_size() {
         let recorder = filled().await;
-        recorder.sweep(UnixTime(1_000_103)).await.unwrap();
+        recorder.remove_expired(UnixTime(1_000_103)).await.unwrap();
         assert_eq!(answer(&recorder, "").await, [(105, 0), (104, 0), (103, 0)]);
         let recorder = Recorder { config: shared(config("/nowhere".as_ref())), ..recorder };
-        recorder.sweep(UnixTime(1_000_103)).await.unwrap();
+        recorder.remove_expired(UnixTime(1_000_103)).await.unwrap();
         assert_eq!(answer(&recorder, "").await.len(), 3);
         let mut small = config("/nowhere".as_ref());
         small.trace.max_size = 0;
         let recorder = Recorder { config: shared(small), ..recorder };
-        recorder.sweep(UnixTime(0)).await.unwrap();
+        recorder.remove_expired(UnixTime(0)).await.unwrap();
         assert_eq!(answer(&recorder, "").await, []);
         assert_eq!(recorder.octets().await.unwrap(), 0);
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mailguard_core::attempt::{Attempted, Consequence};
 use mailguard_core::config::model::{DefaultRoute, Direction, IncomingDomain, MailRoute, MailServer};
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Threat;
