@@ -2,7 +2,7 @@
 //! `facts.redb` for the time after a restart (RFC 6647).
 //!
 //! `session` asks, about unauthenticated clients of red zones while `spam.greylist.enabled` is set. What
-//! follows from what was seen is left to `mailguard_core::policy::greylist`, the rows' table to `store`. Rows
+//! follows from what was seen is left to `mailguard_core::policy::check::greylist`, the rows' table to `store`. Rows
 //! are written in batches and nobody waits for them: a crash costs the last ones, and so somebody a second
 //! wait.
 
@@ -16,7 +16,9 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::mail::{ForwardPath, ReversePath, UnixTime};
-use mailguard_core::policy::greylist::{self, CLIENT_KEY_OCTETS, Judgement, KnownClient, Seen, Triplet};
+use mailguard_core::policy::check::greylist::{
+    self, CLIENT_KEY_OCTETS, Judgement, KnownClient, Seen, Triplet,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;

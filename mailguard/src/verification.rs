@@ -1,6 +1,6 @@
 //! Recipient verification: asks the servers of incoming domains about recipients, and remembers what they said.
 //!
-//! `session` asks, at RCPT. What follows from a server's words is left to `mailguard_core::policy::verification`, the
+//! `session` asks, at RCPT. What follows from a server's words is left to `mailguard_core::policy::check::verification`, the
 //! conversation with it to `delivery`. Whoever asks about the same recipient meanwhile waits for the same answer.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use mailguard_core::config::Config;
 use mailguard_core::finding::{Finding, Opinion};
 use mailguard_core::mail::ForwardPath;
 use mailguard_core::outcome::Report;
-use mailguard_core::policy::verification::{ProbeResult, judge};
+use mailguard_core::policy::check::verification::{ProbeResult, judge};
 use mailguard_core::route::{NextHop, Route};
 use mailguard_core::smtp::{EnhancedStatus, Severity};
 use moka::Expiry;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use mailguard_core::config::Config;
 use mailguard_core::mail::{Domain, ReversePath};
-use mailguard_core::policy::rbl::{RblQuery, queries};
+use mailguard_core::policy::check::rbl::{RblQuery, queries};
 use mailguard_core::rbl::{CATALOGUE, Kind, List, Listing, query_for_domain};
 use serde::Serialize;
 

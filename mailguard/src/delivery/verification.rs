@@ -5,7 +5,7 @@ use std::time::Duration;
 use mailguard_core::config::Config;
 use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePath};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::policy::verification::ProbeResult;
+use mailguard_core::policy::check::verification::ProbeResult;
 use mailguard_core::route::Route;
 use mailguard_core::smtp::EnhancedStatus;
 use mailguard_core::smtp::client::{Ending, Transaction};

@@ -21,7 +21,7 @@ use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
 use mailguard_core::mx::{self, MxRecord};
 use mailguard_core::names::{Addresses, Family};
-use mailguard_core::policy::domain::MailDomainStatus;
+use mailguard_core::policy::check::domain::MailDomainStatus;
 use tokio::sync::Semaphore;
 
 /// Most queries of sessions under way at once, and of those to block lists; more wait.

@@ -7,7 +7,7 @@ use std::io;
 
 use mailguard_core::mail::header::{self, BYTE_ORDER_MARK, MAX_HEADER_OCTETS, Summary};
 use mailguard_core::mime;
-use mailguard_core::policy::end_of_data::Header;
+use mailguard_core::policy::stage::end_of_data::Header;
 
 use super::received_header::TraceFields;
 use crate::spool::{Body, BodyWriter};

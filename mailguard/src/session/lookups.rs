@@ -1,4 +1,4 @@
-//! What is asked of the DNS for `policy::rcpt`, when it says so: the client's names, the domains of sender and recipient, the
+//! What is asked of the DNS for `policy::stage::rcpt`, when it says so: the client's names, the domains of sender and recipient, the
 //! block lists. What is independent is asked at one time, and a transaction waits [`LOOKUP_TIME`] at most for answers that
 //! don't come.
 
@@ -11,8 +11,8 @@ use mailguard_core::config::model::Rbl;
 use mailguard_core::finding::{Finding, Opinion};
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{Domain, ForwardPath, ReversePath};
-use mailguard_core::policy::domain::MailDomainStatus;
-use mailguard_core::policy::rcpt::Need;
+use mailguard_core::policy::check::domain::MailDomainStatus;
+use mailguard_core::policy::stage::rcpt::Need;
 use mailguard_core::policy::{self, Trust};
 use mailguard_core::rbl::{Listing, interpret};
 use tokio::time::{Instant, timeout};
@@ -88,18 +88,18 @@ impl Lookups {
     /// What is known of the recipient's domain from another recipient of the transaction.
     pub(super) fn remembered(&self, config: &Config, subject: &Subject<'_>) -> Option<Finding> {
         let domain = self.recipient(config, subject)?;
-        Some(policy::domain::judge_recipient_standing(domain, self.standing(domain)?))
+        Some(policy::check::domain::judge_recipient_standing(domain, self.standing(domain)?))
     }
 
     fn sender<'a>(&self, config: &Config, subject: &Subject<'a>) -> Option<&'a Domain> {
         let Config { spam_prevention, incoming_domains, .. } = config;
-        policy::domain::sender_in_question(spam_prevention, incoming_domains, subject.reverse_path)
+        policy::check::domain::sender_in_question(spam_prevention, incoming_domains, subject.reverse_path)
             .filter(|_| !self.asked_sender)
     }
 
     fn recipient<'a>(&self, config: &Config, subject: &Subject<'a>) -> Option<&'a Domain> {
         let Config { spam_prevention, incoming_domains, .. } = config;
-        policy::domain::recipient_in_question(spam_prevention, incoming_domains, subject.forward_path)
+        policy::check::domain::recipient_in_question(spam_prevention, incoming_domains, subject.forward_path)
     }
 
     fn standing(&self, domain: &Domain) -> Option<&MailDomainStatus> {
@@ -122,7 +122,7 @@ impl Lookups {
         let began = Instant::now();
         let names = names.of(dns, subject.client, self.time_left).await;
         let unanswered = matches!(names, Lookup::Unavailable(_));
-        let finding = policy::connect::judge_names(&config.access, subject.client, names);
+        let finding = policy::check::access::client_names(&config.access, subject.client, names);
         self.spend(unanswered, began);
         Found { about_sender: vec![finding], about_recipient: Vec::new() }
     }
@@ -147,10 +147,10 @@ impl Lookups {
         let mut found = Found::default();
         if let Some((domain, standing)) = sender.zip(sender_standing) {
             self.asked_sender = true;
-            found.about_sender.push(policy::domain::judge_sender_standing(domain, &standing));
+            found.about_sender.push(policy::check::domain::judge_sender_standing(domain, &standing));
         }
         if let Some((domain, standing)) = recipient.zip(recipient_standing) {
-            found.about_recipient.push(policy::domain::judge_recipient_standing(domain, &standing));
+            found.about_recipient.push(policy::check::domain::judge_recipient_standing(domain, &standing));
             if self.known.len() < MAX_REMEMBERED_DOMAINS {
                 self.known.push((domain.clone(), standing));
             }
@@ -206,12 +206,12 @@ async fn ask_lists(
         }
     };
     let Subject { client, helo, reverse_path, .. } = subject;
-    let queries = policy::rbl::queries(rbl, *client, reverse_path, helo.as_ref(), names);
+    let queries = policy::check::rbl::queries(rbl, *client, reverse_path, helo.as_ref(), names);
     let asked = queries.into_iter().map(|query| async {
         let listing = ask_list(dns, &query.zone, &query.query, time).await;
         (query, listing)
     });
-    policy::rbl::judge(&join_all(asked).await)
+    policy::check::rbl::judge(&join_all(asked).await)
 }
 
 /// Asks one list about one name.

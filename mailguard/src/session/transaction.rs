@@ -15,7 +15,7 @@ use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::language::Wording;
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
-use mailguard_core::policy::rcpt::{Need, Next, Verdict};
+use mailguard_core::policy::stage::rcpt::{Need, Next, Verdict};
 use mailguard_core::policy::{self, Trust};
 use mailguard_core::route::Route;
 use mailguard_core::smtp::server::{LoginRefused, Settings};
@@ -83,7 +83,7 @@ impl<S: Services> Transactions<S> {
         (zone, kind): (String, ZoneKind),
         log: SessionLog,
     ) -> Self {
-        let connect = policy::connect::judge(&config.access, peer.client.ip());
+        let connect = policy::stage::connect::judge(&config.access, peer.client.ip());
         let names = ClientNames::default();
         Self { config, services, peer, zone, kind, connect, names, current: None, log }
     }
@@ -136,7 +136,7 @@ impl<S: Services> Transactions<S> {
             return None;
         }
         self.kind = config.zones.iter().find(|zone| zone.name == self.zone)?.kind;
-        self.connect = policy::connect::judge(&config.access, self.peer.client.ip());
+        self.connect = policy::stage::connect::judge(&config.access, self.peer.client.ip());
         self.config = config;
         Some(self.settings(offers_tls))
     }
@@ -171,12 +171,16 @@ impl<S: Services> Transactions<S> {
             before.push(Finding::new(Check::Authentication, Opinion::Pass, reason));
         }
         let Config { server, access, spam_prevention, incoming_domains, .. } = &*self.config;
-        before.extend(policy::helo::judge(server, spam_prevention, client.greeting.name()));
-        before.extend(policy::mail::judge(access, &mail.reverse_path));
-        before.extend(policy::domain::judge_sender(spam_prevention, incoming_domains, &mail.reverse_path));
+        before.extend(policy::stage::helo::judge(server, spam_prevention, client.greeting.name()));
+        before.extend(policy::stage::mail::judge(access, &mail.reverse_path));
+        before.extend(policy::check::domain::judge_sender(
+            spam_prevention,
+            incoming_domains,
+            &mail.reverse_path,
+        ));
         let storage = self.services.storage_available();
-        let limits = policy::mail::limits(server, mail.size, storage);
-        let verdict = policy::mail::verdict(&limits);
+        let limits = policy::stage::mail::limits(server, mail.size, storage);
+        let verdict = policy::stage::mail::verdict(&limits);
         self.current = Some(Transaction {
             id,
             at: SystemTime::now().into(),
@@ -243,8 +247,12 @@ impl<S: Services> Transactions<S> {
         let Config { access, incoming_domains, spam_prevention, .. } = &*self.config;
         let Transaction { client, envelope, before, lookups, verification_left, .. } = transaction;
         let trust = Trust::of(self.kind, client.user.is_some());
-        let mut findings = policy::rcpt::judge(access, incoming_domains, trust, forward_path);
-        findings.extend(policy::domain::judge_recipient(spam_prevention, incoming_domains, forward_path));
+        let mut findings = policy::stage::rcpt::judge(access, incoming_domains, trust, forward_path);
+        findings.extend(policy::check::domain::judge_recipient(
+            spam_prevention,
+            incoming_domains,
+            forward_path,
+        ));
         let subject = Subject {
             client: self.peer.client.ip(),
             helo: client.greeting.name().and_then(|name| Domain::parse(name.as_str()).ok()),
@@ -253,7 +261,7 @@ impl<S: Services> Transactions<S> {
         };
         findings.extend(lookups.remembered(&self.config, &subject));
         let config = &*self.config;
-        let route = policy::verification::servers_in_question(config, forward_path);
+        let route = policy::check::verification::servers_in_question(config, forward_path);
         // Each at most once a recipient.
         let mut open = vec![Need::ClientName, Need::Dns];
         open.extend(route.as_ref().map(|_| Need::Verification));
@@ -262,7 +270,7 @@ impl<S: Services> Transactions<S> {
             let mut unasked = lookups.unasked(config, &subject);
             unasked.extend([Need::Verification, Need::Greylist]);
             unasked.retain(|need| open.contains(need));
-            let need = match policy::rcpt::next(before.iter().chain(&findings), &unasked) {
+            let need = match policy::stage::rcpt::next(before.iter().chain(&findings), &unasked) {
                 Next::Answer(verdict) => return (verdict, findings),
                 Next::Ask(need) => need,
             };
@@ -374,7 +382,8 @@ impl<S: Services> Transactions<S> {
         received: Received,
     ) -> Result<(S::Receipt, Vec<Disposition>), Refusal> {
         let Config { access, virus, files, .. } = &*self.config;
-        let mut findings = policy::end_of_data::judge(access, &received.header, transaction.all_whitelisted);
+        let mut findings =
+            policy::stage::end_of_data::judge(access, &received.header, transaction.all_whitelisted);
         let objected = findings.iter().any(|finding| finding.objection().is_some());
         let body = received.body.filter(|_| !objected);
         if let Some(body) = &body {

@@ -1,23 +1,14 @@
-//! What we take and from whom: facts and configuration in, findings out. One file a stage of the session.
+//! What we take and from whom: facts and configuration in, findings out.
 //!
-//! `connect`, `helo` and `mail` only find; the answer is given at RCPT, where all is known, so that a whitelist can
-//! win. [`rcpt::next`] is the one place that has the order. What is over the limits is refused at once
-//! ([`mail::limits`]). Content is the scanners' business, and `disposition` decides on it.
+//! `stage` has a file for each stage of the session: what is judged there, and in what order. `check` has a file for each check
+//! that more than one stage asks, or that must ask others. `connect`, `helo` and `mail` only find; the answer is given at RCPT,
+//! where all is known, so that a whitelist can win. What is over the limits is refused at once ([`stage::mail::limits`]).
+//! Content is the scanners' business, and `disposition` decides on it.
 
-pub mod connect;
-pub mod domain;
-pub mod end_of_data;
-pub mod greylist;
-pub mod helo;
-pub mod mail;
-pub mod rbl;
-pub mod rcpt;
-pub mod verification;
+pub mod check;
+pub mod stage;
 
-use crate::config::model::{AddressPattern, ZoneKind};
-use crate::finding::{Check, Finding, Opinion};
-use crate::mail::Mailbox;
-use crate::smtp::Refusal;
+use crate::config::model::ZoneKind;
 
 /// How far a client is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,19 +24,4 @@ impl Trust {
     pub fn of(kind: ZoneKind, authenticated: bool) -> Self {
         if kind == ZoneKind::Red && !authenticated { Trust::Untrusted } else { Trust::Trusted }
     }
-}
-
-/// The opinion of a pair of lists: whitelisted, blacklisted or neither. The whitelist wins.
-fn listed(check: Check, subject: &str, white: bool, black: bool, refusal: Refusal) -> Finding {
-    if white {
-        Finding::new(check, Opinion::Allow, format!("{subject} is whitelisted"))
-    } else if black {
-        Finding::new(check, Opinion::Refuse(refusal), format!("{subject} is blacklisted"))
-    } else {
-        Finding::new(check, Opinion::Pass, format!("{subject} is on no list"))
-    }
-}
-
-fn is_listed(patterns: &[AddressPattern], mailbox: &Mailbox) -> bool {
-    patterns.iter().any(|pattern| pattern.matches(mailbox))
 }

@@ -1,5 +1,5 @@
 //! DNS block lists (RFC 5782): how one is asked, and what its answer means. Which are asked is configuration;
-//! what follows is `policy::rbl`'s.
+//! what follows is `policy::check::rbl`'s.
 
 mod catalogue;
 

@@ -74,7 +74,7 @@ fn is_literal(literal: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::rcpt::tests::{prevention, server};
+    use crate::policy::stage::rcpt::tests::{prevention, server};
     use crate::smtp::Command;
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::config::model::Access;
 use crate::finding::{Check, Finding, Opinion};
 use crate::mail::header::{MAX_HEADER_OCTETS, Summary};
+use crate::policy::check;
 use crate::smtp::Refusal;
 
 /// More Received fields than this are a loop (RFC 5321 §6.3 asks for at least 100 where nothing better is known;
@@ -33,11 +34,7 @@ pub fn judge(access: &Access, header: &Header, whitelisted: bool) -> Vec<Finding
     let outcome =
         if received > MAX_RECEIVED_FIELDS { Opinion::Refuse(Refusal::MailLoop) } else { Opinion::Pass };
     let mut findings = vec![Finding::new(Check::Loop, outcome, format!("{received} Received fields"))];
-    let listed = summary.from.iter().find(|from| super::is_listed(&access.blacklist_senders, from));
-    if let Some(from) = listed.filter(|_| !whitelisted) {
-        let reason = format!("From <{from}> is blacklisted");
-        findings.push(Finding::new(Check::SenderAccess, Opinion::Refuse(Refusal::SenderListed), reason));
-    }
+    findings.extend(check::access::authors(access, &summary.from).filter(|_| !whitelisted));
     findings
 }
 
@@ -48,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_header_at_end_of_data() {
-        let access = crate::policy::rcpt::tests::access();
+        let access = crate::policy::stage::rcpt::tests::access();
         let check = |received, from: &str, whitelisted, expect: Option<Refusal>| {
             let from = vec![Mailbox::parse("me@y.example").unwrap(), Mailbox::parse(from).unwrap()];
             let summary = Summary { received, from, ..Summary::default() };

@@ -268,7 +268,9 @@ pub fn is_exempt(settings: &Greylist, client: IpAddr, forward_path: &ForwardPath
     let recipient = forward_path.mailbox();
     if settings.whitelist_clients.iter().any(|network| network.contains(&client)) {
         Some("the client is exempt from greylisting")
-    } else if recipient.is_some_and(|mailbox| super::is_listed(&settings.whitelist_recipients, mailbox)) {
+    } else if recipient
+        .is_some_and(|mailbox| super::access::is_listed(&settings.whitelist_recipients, mailbox))
+    {
         Some("the recipient is exempt from greylisting")
     } else {
         None

@@ -1,27 +1,27 @@
-//! The client: its address and its name against the client lists (S8).
+//! The lists of `[access]` (S8): client, names of the client, sender and recipient, each against its whitelist and its
+//! blacklist. The whitelist wins.
 //!
 //! With `kernel.blacklist_action` drop or reset a blacklisted client's packets rarely come this far; sessions that
 //! were open when the entry was made do. A name is never the kernel's business.
 
 use std::net::IpAddr;
 
-use crate::config::model::Access;
+use crate::config::model::{Access, AddressPattern};
 use crate::finding::{Check, Finding, Opinion};
 use crate::lookup::Lookup;
-use crate::mail::Domain;
+use crate::mail::{Domain, ForwardPath, Mailbox, ReversePath};
 use crate::smtp::Refusal;
 
 /// Judges the client's address.
-pub fn judge(access: &Access, client: IpAddr) -> Vec<Finding> {
+pub fn client(access: &Access, client: IpAddr) -> Finding {
     let white = access.whitelist_clients.iter().any(|network| network.contains(&client));
     let black = access.blacklist_clients.iter().any(|network| network.contains(&client));
-    let subject = format!("client {client}");
-    vec![super::listed(Check::ClientAccess, &subject, white, black, Refusal::ClientListed)]
+    listed(Check::ClientAccess, &format!("client {client}"), white, black, Refusal::ClientListed)
 }
 
 /// Judges the client's names: those of its address that have this address among theirs. A client that the DNS can't tell about is
 /// on no list of names: an outage there must not refuse mail, nor let any through.
-pub fn judge_names(access: &Access, client: IpAddr, names: &Lookup<Vec<Domain>>) -> Finding {
+pub fn client_names(access: &Access, client: IpAddr, names: &Lookup<Vec<Domain>>) -> Finding {
     let names = match names {
         Lookup::Found(names) => names,
         Lookup::Absent => {
@@ -37,7 +37,46 @@ pub fn judge_names(access: &Access, client: IpAddr, names: &Lookup<Vec<Domain>>)
     let (white, black) = (on(&access.whitelist_client_names), on(&access.blacklist_client_names));
     let written: Vec<&str> = names.iter().map(Domain::as_str).collect();
     let subject = format!("client {}", written.join(", "));
-    super::listed(Check::ClientAccess, &subject, white, black, Refusal::ClientListed)
+    listed(Check::ClientAccess, &subject, white, black, Refusal::ClientListed)
+}
+
+/// Judges the reverse-path. The null one is nobody's, and on no list.
+pub(in crate::policy) fn sender(access: &Access, reverse_path: &ReversePath) -> Finding {
+    let on = |patterns| reverse_path.mailbox().is_some_and(|sender| is_listed(patterns, sender));
+    let (white, black) = (on(&access.whitelist_senders), on(&access.blacklist_senders));
+    let subject = format!("reverse-path {reverse_path}");
+    listed(Check::SenderAccess, &subject, white, black, Refusal::SenderListed)
+}
+
+/// Judges the forward-path.
+pub(in crate::policy) fn recipient(access: &Access, forward_path: &ForwardPath) -> Finding {
+    let on = |patterns| forward_path.mailbox().is_some_and(|recipient| is_listed(patterns, recipient));
+    let (white, black) = (on(&access.whitelist_recipients), on(&access.blacklist_recipients));
+    let subject = format!("forward-path {forward_path}");
+    listed(Check::RecipientAccess, &subject, white, black, Refusal::RecipientListed)
+}
+
+/// Judges the authors of a message, if one of them is blacklisted.
+pub(in crate::policy) fn authors(access: &Access, from: &[Mailbox]) -> Option<Finding> {
+    let listed = from.iter().find(|from| is_listed(&access.blacklist_senders, from))?;
+    let reason = format!("From <{listed}> is blacklisted");
+    Some(Finding::new(Check::SenderAccess, Opinion::Refuse(Refusal::SenderListed), reason))
+}
+
+/// Whether one of the patterns is this mailbox's.
+pub(super) fn is_listed(patterns: &[AddressPattern], mailbox: &Mailbox) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(mailbox))
+}
+
+/// The opinion of a pair of lists: whitelisted, blacklisted or neither.
+fn listed(check: Check, subject: &str, white: bool, black: bool, refusal: Refusal) -> Finding {
+    if white {
+        Finding::new(check, Opinion::Allow, format!("{subject} is whitelisted"))
+    } else if black {
+        Finding::new(check, Opinion::Refuse(refusal), format!("{subject} is blacklisted"))
+    } else {
+        Finding::new(check, Opinion::Pass, format!("{subject} is on no list"))
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +92,7 @@ mod tests {
             ..Access::default()
         };
         let check = |names: Lookup<Vec<Domain>>, expect: &str| {
-            let finding = judge_names(&access, "192.0.2.1".parse().unwrap(), &names);
+            let finding = client_names(&access, "192.0.2.1".parse().unwrap(), &names);
             assert_eq!(finding.opinion.to_string(), expect, "{names:?}");
         };
         let found = |names: &[&str]| Lookup::Found(names.iter().map(|text| name(text)).collect());

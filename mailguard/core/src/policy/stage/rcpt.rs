@@ -6,9 +6,8 @@
 use crate::config::model::{Access, IncomingDomain};
 use crate::finding::{Check, Finding, Opinion};
 use crate::mail::ForwardPath;
+use crate::policy::{Trust, check};
 use crate::smtp::Refusal;
-
-use super::Trust;
 
 /// The checks that a whitelist ends, in the order in which they refuse, and what must be asked before each of them.
 const AFTER_WHITELISTS: [(Check, Option<Need>); 11] = [
@@ -66,37 +65,7 @@ pub fn judge(
     trust: Trust,
     forward_path: &ForwardPath,
 ) -> Vec<Finding> {
-    let on = |patterns| forward_path.mailbox().is_some_and(|recipient| super::is_listed(patterns, recipient));
-    let (white, black) = (on(&access.whitelist_recipients), on(&access.blacklist_recipients));
-    let subject = format!("forward-path {forward_path}");
-    vec![
-        relay_control(incoming, trust, forward_path),
-        super::listed(Check::RecipientAccess, &subject, white, black, Refusal::RecipientListed),
-    ]
-}
-
-/// Whether this client may have mail carried to this recipient. From a stranger only what stays here: the bare
-/// postmaster, and mailboxes of incoming domains. A local part that names a further way (`user%other@here`,
-/// `other!user@here`, `"user@other"@here`) would make the server behind us the relay.
-fn relay_control(incoming: &[IncomingDomain], trust: Trust, forward_path: &ForwardPath) -> Finding {
-    let finding = |outcome, reason: String| Finding::new(Check::RelayControl, outcome, reason);
-    let ForwardPath::Mailbox(mailbox) = forward_path else {
-        return finding(Opinion::Pass, "the postmaster is always here".to_owned());
-    };
-    if trust == Trust::Trusted {
-        return finding(Opinion::Pass, "this client may send anywhere".to_owned());
-    }
-    let here =
-        mailbox.domain().is_some_and(|domain| incoming.iter().any(|incoming| incoming.matches(domain)));
-    if !here {
-        let reason = format!("{} is no incoming domain", mailbox.host);
-        finding(Opinion::Refuse(Refusal::RelayDenied), reason)
-    } else if mailbox.local_part.as_str().contains(['%', '!', '@']) {
-        let reason = "the local part names a further route".to_owned();
-        finding(Opinion::Refuse(Refusal::RelayDenied), reason)
-    } else {
-        finding(Opinion::Pass, format!("{} is an incoming domain", mailbox.host))
-    }
+    vec![check::relay::judge(incoming, trust, forward_path), check::access::recipient(access, forward_path)]
 }
 
 /// The answer, from the findings about client, HELO, reverse-path and this forward-path. The order:
@@ -141,7 +110,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::model::{AddressPattern, Server, SpamPrevention, ZoneKind};
     use crate::mail::{Domain, Mailbox, ReversePath};
-    use crate::policy::{connect, helo, mail};
+    use crate::policy::stage::{connect, helo, mail};
     use crate::smtp::{Command, DomainFault};
 
     pub(in crate::policy) fn server() -> Server {

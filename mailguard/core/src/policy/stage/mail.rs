@@ -3,14 +3,12 @@
 use crate::config::model::{Access, Server};
 use crate::finding::{Check, Finding, Opinion};
 use crate::mail::ReversePath;
+use crate::policy::check;
 use crate::smtp::Refusal;
 
-/// Judges the reverse-path; the answer is given at RCPT. The null reverse-path is nobody's, and on no list.
+/// Judges the reverse-path; the answer is given at RCPT.
 pub fn judge(access: &Access, reverse_path: &ReversePath) -> Vec<Finding> {
-    let on = |patterns| reverse_path.mailbox().is_some_and(|sender| super::is_listed(patterns, sender));
-    let (white, black) = (on(&access.whitelist_senders), on(&access.blacklist_senders));
-    let subject = format!("reverse-path {reverse_path}");
-    vec![super::listed(Check::SenderAccess, &subject, white, black, Refusal::SenderListed)]
+    vec![check::access::sender(access, reverse_path)]
 }
 
 /// Judges what no list can change; a refusal is answered at once. `size` is what MAIL declared, `storage`
@@ -40,7 +38,7 @@ mod tests {
 
     #[test]
     fn limits_are_answered_at_mail() {
-        let server = crate::policy::rcpt::tests::server();
+        let server = crate::policy::stage::rcpt::tests::server();
         let limit = server.max_message_size;
         let check = |size, storage, expect| {
             assert_eq!(verdict(&limits(&server, size, storage)), expect, "{size:?}");
