@@ -10,6 +10,8 @@ pub mod refusal;
 pub mod reply;
 pub mod sasl;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub(crate) mod xtext;
 
 pub use command::{AuthCommand, Command, CommandError, HeloName, MailCommand, RcptCommand, Strictness};
