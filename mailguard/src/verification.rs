@@ -13,7 +13,7 @@ use mailguard_core::mail::ForwardPath;
 use mailguard_core::outcome::Report;
 use mailguard_core::policy::check::verification::{ProbeResult, judge};
 use mailguard_core::route::{NextHop, Route};
-use mailguard_core::smtp::{EnhancedStatus, Severity};
+use mailguard_core::smtp::{Detail, EnhancedStatus, Severity};
 use moka::Expiry;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -154,7 +154,7 @@ fn holds_for(finding: &Finding) -> Duration {
 
 fn crowded(server: &NextHop) -> Report {
     Report::ours(
-        EnhancedStatus::new(4, 4, 5),
+        EnhancedStatus::transient(Detail::SYSTEM_CONGESTION),
         server.to_string(),
         format!(
             "{MAX_QUESTIONS_A_SERVER} others ask {server} already, and no turn came in {} seconds",
@@ -288,7 +288,7 @@ mod tests {
         let holds = |word: ProbeResult| holds_for(&judge(&user(0), &word));
         let report = crowded(&NextHop::Address("127.0.0.1:25".parse().unwrap()));
         let no_such_user =
-            Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, EnhancedStatus::new(5, 1, 1), "no such user");
+            Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, Detail::BAD_DESTINATION_MAILBOX, "no such user");
         let refused =
             Report { status: EnhancedStatus::new(5, 1, 1), reply: Some(no_such_user), ..report.clone() };
         assert_eq!(

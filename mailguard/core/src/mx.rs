@@ -10,7 +10,7 @@ use crate::lookup::Lookup;
 use crate::mail::Domain;
 use crate::reach;
 use crate::route::NoRoute;
-use crate::smtp::EnhancedStatus;
+use crate::smtp::{Detail, EnhancedStatus};
 use crate::smtp::client::loop_report;
 
 /// Most mail exchangers of a domain that are looked at, the preferred first.
@@ -63,7 +63,7 @@ pub fn exchangers(
         Lookup::Found(records) => records,
     };
     if is_null(&records) {
-        return Err(never((5, 1, 10), format!("{domain} takes no mail: it has a null MX")));
+        return Err(never(Detail::DESTINATION_NULL_MX, format!("{domain} takes no mail: it has a null MX")));
     }
     let mut by_preference: BTreeMap<u16, Vec<Domain>> = BTreeMap::new();
     for record in records {
@@ -72,7 +72,7 @@ pub fn exchangers(
         }
     }
     if by_preference.is_empty() {
-        return Err(never((5, 4, 4), format!("no MX record of {domain} names a host")));
+        return Err(never(Detail::UNABLE_TO_ROUTE, format!("no MX record of {domain} names a host")));
     }
     let mut order = Vec::new();
     for (preference, mut names) in by_preference {
@@ -142,11 +142,11 @@ pub fn targets(
         (true, Some(failure), ..) => Err(lookup_failed(failure)),
         (true, None, Some(_), _) => Err(own_domain(domain)),
         (true, None, None, Some(misled)) => Err(never(
-            (5, 1, 2),
+            Detail::BAD_DESTINATION_SYSTEM,
             format!("{domain}: {misled}: mail goes there only where the configuration says so"),
         )),
         (true, None, None, None) => Err(never(
-            (5, 1, 2),
+            Detail::BAD_DESTINATION_SYSTEM,
             format!("{domain} doesn't exist, or no host with an address takes its mail"),
         )),
     }
@@ -166,7 +166,7 @@ pub fn host_targets(
             .collect()),
         // A name that the administrator wrote: a mistake there must not bounce mail.
         Lookup::Found(_) | Lookup::Absent => Err(NoRoute {
-            status: EnhancedStatus::new(4, 4, 4),
+            status: EnhancedStatus::transient(Detail::UNABLE_TO_ROUTE),
             transient: true,
             reason: format!("{name} has no address: correct the name or its DNS entry"),
         }),
@@ -247,12 +247,12 @@ fn own_domain(domain: &Domain) -> NoRoute {
     NoRoute { status: report.status, transient: false, reason: report.text }
 }
 
-fn never((class, subject, detail): (u8, u16, u16), reason: String) -> NoRoute {
-    NoRoute { status: EnhancedStatus::new(class, subject, detail), transient: false, reason }
+fn never(detail: Detail, reason: String) -> NoRoute {
+    NoRoute { status: EnhancedStatus::permanent(detail), transient: false, reason }
 }
 
 fn lookup_failed(reason: String) -> NoRoute {
-    NoRoute { status: EnhancedStatus::new(4, 4, 3), transient: true, reason }
+    NoRoute { status: EnhancedStatus::transient(Detail::DIRECTORY_SERVER_FAILURE), transient: true, reason }
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Outcome {
         match self {
             // A mail system status without a reply is our own (RFC 3463 §3.4): a body that can't be read.
             Outcome::Deferred(report) => match &report.reply {
-                None => report.status.subject != 3,
+                None => !report.status.is_about_mail_system(),
                 Some(reply) => reply.code == ReplyCode::NOT_AVAILABLE,
             },
             Outcome::Delivered(_) | Outcome::Relayed(_) | Outcome::Failed(_) => false,

@@ -13,7 +13,7 @@ use crate::config::model::{
 };
 use crate::mail::{Domain, ForwardPath, Host, Mailbox, ReversePath};
 use crate::origin::Origin;
-use crate::smtp::EnhancedStatus;
+use crate::smtp::{Detail, EnhancedStatus};
 
 /// The standard SMTP port.
 pub const SMTP_PORT: u16 = 25;
@@ -181,7 +181,7 @@ fn rules<'a>(
     let recipient = match recipient {
         ForwardPath::Mailbox(mailbox) => mailbox,
         ForwardPath::Postmaster => config.postmaster.as_ref().ok_or_else(|| NoRoute {
-            status: EnhancedStatus::new(4, 3, 5),
+            status: EnhancedStatus::transient(Detail::INCORRECTLY_CONFIGURED),
             transient: true,
             reason: "mail for <postmaster> has no address: set `postmaster` or an [[incoming_domain]]"
                 .to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mailguard_core::mail::{Envelope, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::{Conclusion, ContentForm, Ending, Transaction};
 
 use super::LOOP;
@@ -235,7 +235,7 @@ fn was_over(conclusion: &Conclusion) -> bool {
 
 fn unreadable(error: &std::io::Error) -> Outcome {
     Outcome::Deferred(Report::ours(
-        EnhancedStatus::new(4, 3, 0),
+        EnhancedStatus::transient(Detail::OTHER_MAIL_SYSTEM),
         String::new(),
         format!("the message can't be read from the spool, or converted there: {error}"),
     ))

@@ -30,7 +30,7 @@ use mailguard_core::config::model::{HeloName, OutgoingAddress, RouteSmarthost, T
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NamedBy, NextHop, NoRoute, Route};
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::{Instant, sleep};
 
 pub use self::attempt::Scratch;
@@ -52,7 +52,7 @@ use crate::tls::{self, TrustError, Trusts};
 const MAX_SESSIONS_AN_ATTEMPT: usize = 5;
 
 /// Routing loop detected (RFC 3463 §3.5): the server is ourselves.
-const LOOP: EnhancedStatus = EnhancedStatus::new(5, 4, 6);
+const LOOP: EnhancedStatus = EnhancedStatus::permanent(Detail::ROUTING_LOOP);
 
 /// How often waiting sessions are looked at.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -293,7 +293,7 @@ fn reachable(mut destinations: Vec<Destination>, route: &Route) -> Result<Vec<De
     }
     let (have, want) = if from.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
     let reason = format!("outgoing_address {from} is {have}, and {} has {want} only", route.next_hop);
-    Err(NoRoute { status: EnhancedStatus::new(4, 4, 1), transient: true, reason })
+    Err(NoRoute { status: EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), transient: true, reason })
 }
 
 fn identity(terms: &Terms<'_>) -> Identity {

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use mailguard_core::mail::Envelope;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NoRoute, Route};
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, is_loop, says_more};
@@ -121,6 +121,6 @@ impl Reached for ReachedHop<'_> {
 
 /// What there is to say where no server was found that could be asked.
 pub(super) fn nobody_to_ask() -> Outcome {
-    let status = EnhancedStatus::new(4, 4, 0);
+    let status = EnhancedStatus::transient(Detail::OTHER_NETWORK);
     Outcome::Deferred(Report::ours(status, String::new(), "no server could be asked".to_owned()))
 }

@@ -15,7 +15,7 @@ use mailguard_core::config::model::{OutgoingAddress, Tls};
 use mailguard_core::mail::{AddressLiteral, Domain, Host};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::Route;
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::{Action, Client, Conclusion, Encryption, Settings, Transaction};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -343,7 +343,7 @@ impl Opening<'_> {
                 Event::HandshakeDue => self.encrypt(&mut session).await?,
                 Event::Concluded(_) | Event::Closed => {
                     let text = "the session ended";
-                    let report = Report::ours(EnhancedStatus::new(4, 4, 2), remote, text);
+                    let report = Report::ours(EnhancedStatus::transient(Detail::BAD_CONNECTION), remote, text);
                     return Err(Failure::Other(Outcome::Deferred(report)));
                 }
             }
@@ -427,7 +427,7 @@ async fn connect(address: SocketAddr, outgoing: Option<&OutgoingAddress>) -> io:
 
 fn unreachable(remote: &str, error: &io::Error) -> Outcome {
     let text = format!("can't connect to {remote}: {error}");
-    Outcome::Deferred(Report::ours(EnhancedStatus::new(4, 4, 1), remote, text))
+    Outcome::Deferred(Report::ours(EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), remote, text))
 }
 
 fn unreadable(error: &io::Error) -> String {

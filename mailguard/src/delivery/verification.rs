@@ -7,7 +7,7 @@ use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePa
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::policy::check::verification::ProbeResult;
 use mailguard_core::route::Route;
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::{Ending, Transaction};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -106,5 +106,5 @@ impl Delivery {
 
 /// The report of a server that didn't answer in time.
 fn silent(server: impl std::fmt::Display) -> Report {
-    Report::ours(EnhancedStatus::new(4, 4, 1), server.to_string(), format!("no answer of {server} in time"))
+    Report::ours(EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), server.to_string(), format!("no answer of {server} in time"))
 }

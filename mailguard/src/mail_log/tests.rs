@@ -4,7 +4,7 @@ use mailguard_core::config::model::{Log, LogFormat, LogLevel};
 use mailguard_core::finding::{Check, Finding, Opinion, Threat};
 use mailguard_core::mail::UnixTime;
 use mailguard_core::outcome::{Report, TlsUsed, Transfer};
-use mailguard_core::smtp::{EnhancedStatus, ReplyCode};
+use mailguard_core::smtp::{Detail, EnhancedStatus, ReplyCode};
 
 use super::*;
 use crate::spool::fixture::{client, mailbox};
@@ -120,7 +120,7 @@ fn a_refused_recipient_has_a_line_of_its_own() {
 
 #[test]
 fn an_attempt_has_its_line() {
-    let said = Reply::new(ReplyCode::OK, EnhancedStatus::new(2, 0, 0), "queued as 7\nid=X event=login");
+    let said = Reply::new(ReplyCode::OK, Detail::UNDEFINED, "queued as 7\nid=X event=login");
     let tls = TlsUsed { version: "TLSv1.3".to_owned(), cipher: "x".to_owned(), verified: true };
     let mut report = Report::ours(EnhancedStatus::new(2, 0, 0), "mx.b.test", "sent");
     report.reply = Some(said);

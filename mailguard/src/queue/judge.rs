@@ -14,12 +14,12 @@ use mailguard_core::mail::{ReversePath, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::schedule::RetryPolicy;
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 
 use crate::store::record::{Ending, MessageRecord, Queued, Reason, RecipientState};
 
 /// Delivery time expired (RFC 3463 §3.5).
-const EXPIRED: EnhancedStatus = EnhancedStatus::new(4, 4, 7);
+const EXPIRED: EnhancedStatus = EnhancedStatus::transient(Detail::DELIVERY_TIME_EXPIRED);
 
 /// What follows, for all recipients of an attempt.
 #[derive(Debug, Default, PartialEq)]

@@ -12,7 +12,7 @@ use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{Dialled, NoRoute, Route};
 use mailguard_core::schedule::Placed;
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 
 use super::judge::notify_at;
 use super::plan::{Group, Orders, plan};
@@ -26,7 +26,7 @@ use crate::store::spool_db::ReadError;
 use crate::store::view::SpoolSnapshot;
 
 /// No answer from host (RFC 3463 §3.5).
-const NO_ANSWER: EnhancedStatus = EnhancedStatus::new(4, 4, 1);
+const NO_ANSWER: EnhancedStatus = EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST);
 
 /// How long the runner sleeps when nothing is due; it is woken for anything new.
 const IDLE: Duration = Duration::from_secs(3600);

@@ -11,7 +11,7 @@ use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
 use mailguard_core::schedule::{Health, Standing, Start};
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 
 use super::attempt::{Outgoing, Reached};
 use super::judge::{Judgement, judge, retry_policy};
@@ -26,7 +26,7 @@ use crate::store::spool_db::ReadError;
 use crate::store::writer::WriteError;
 
 /// Other or undefined mail system status (RFC 3463 §3.4): ours.
-const OUR_FAULT: EnhancedStatus = EnhancedStatus::new(4, 3, 0);
+const OUR_FAULT: EnhancedStatus = EnhancedStatus::transient(Detail::OTHER_MAIL_SYSTEM);
 
 /// Makes attempts until none may start. `first` counts as in flight.
 pub(super) async fn work(worker: Worker, first: Start<Work, Arc<Names>>) {

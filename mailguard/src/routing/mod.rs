@@ -20,7 +20,7 @@ use mailguard_core::mail::Domain;
 use mailguard_core::mx::{self, Exchanger, MAX_TARGETS, Target};
 use mailguard_core::reach;
 use mailguard_core::route::{Dialled, NamedBy, NextHop, NoRoute, Route, SMTP_PORT};
-use mailguard_core::smtp::EnhancedStatus;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::loop_report;
 use tokio::time::{Instant, timeout_at};
 
@@ -35,7 +35,7 @@ pub const LOOKUP_TIME: Duration = Duration::from_secs(30);
 pub const HOSTS_AT_ONCE: usize = 2;
 
 /// As 5.4.6, "routing loop detected", where a change of configuration mends it (RFC 3463 §3.5).
-pub const LOOP_TO_BE_MENDED: EnhancedStatus = EnhancedStatus::new(4, 4, 6);
+pub const LOOP_TO_BE_MENDED: EnhancedStatus = EnhancedStatus::transient(Detail::ROUTING_LOOP);
 
 /// A server to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +182,7 @@ fn destinations_of_hop(
             without_ourselves(route, found.flatten().collect(), own)
         }
         (NextHop::Host(..) | NextHop::Mx(_) | NextHop::Servers { .. }, _) => Err(NoRoute {
-            status: EnhancedStatus::new(4, 4, 3),
+            status: EnhancedStatus::transient(Detail::DIRECTORY_SERVER_FAILURE),
             transient: true,
             reason: format!("{hop} wasn't looked up"),
         }),
@@ -195,7 +195,7 @@ fn reachable_by_mail(address: SocketAddr, here: &Here) -> Result<(), NoRoute> {
     if let Some(kind) = reach::unfit(address.ip()).filter(|_| !is_on_a_known_link(address)) {
         let reason =
             format!("{} is {kind}: mail goes there only where the configuration says so", address.ip());
-        return Err(NoRoute { status: EnhancedStatus::new(5, 1, 2), transient: false, reason });
+        return Err(NoRoute { status: EnhancedStatus::permanent(Detail::BAD_DESTINATION_SYSTEM), transient: false, reason });
     }
     if here.has(address) {
         let why =

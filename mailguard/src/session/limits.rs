@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{Server, ZoneKind};
-use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
+use mailguard_core::smtp::{Detail, Reply, ReplyCode};
 use mailguard_core::subscriber::Subscriber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -108,11 +108,11 @@ impl LimitReached {
 
     /// The reply in the banner's place.
     pub fn reply(&self) -> Reply {
-        let status = match self {
-            LimitReached::Total => EnhancedStatus::new(4, 3, 2),
-            LimitReached::Client => EnhancedStatus::new(4, 7, 0),
+        let detail = match self {
+            LimitReached::Total => Detail::NOT_ACCEPTING_MESSAGES,
+            LimitReached::Client => Detail::OTHER_SECURITY,
         };
-        Reply::new(ReplyCode::NOT_AVAILABLE, status, self.to_string())
+        Reply::new(ReplyCode::NOT_AVAILABLE, detail, self.to_string())
     }
 }
 

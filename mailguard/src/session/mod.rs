@@ -29,7 +29,7 @@ use mailguard_core::finding::Finding;
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
 use mailguard_core::route::Route;
 use mailguard_core::smtp::server::{Greeting, LoginRefused};
-use mailguard_core::smtp::{EnhancedStatus, Refusal, Reply, ReplyCode};
+use mailguard_core::smtp::{Detail, Refusal, Reply, ReplyCode};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -169,7 +169,7 @@ pub async fn serve<S: Services>(stream: TcpStream, peer: Peer, context: SessionC
 /// list was changed, was let pass to our own address by a bypass, or came in where no program is.
 async fn refuse_sender<S>(stream: TcpStream, context: &SessionContext<S>) {
     let text = "Your address may not send mail here";
-    let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, EnhancedStatus::new(5, 7, 1), text.to_owned());
+    let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, Detail::NOT_AUTHORIZED, text.to_owned());
     if let Some(_place) = context.limits.may_reject() {
         driver::reject_connection(stream, &reply).await;
     }

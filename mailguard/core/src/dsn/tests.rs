@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mail::Notify;
-use crate::smtp::{EnhancedStatus, Reply, ReplyCode};
+use crate::smtp::{Detail, EnhancedStatus, Reply, ReplyCode};
 
 const ORIGINAL: &[u8] = b"From: a@b.test\r\nSubject: hello\r\n\r\nbody\r\n.\r\nlast line\r\n";
 
@@ -17,10 +17,10 @@ fn recipient(text: &str) -> Recipient {
 }
 
 fn report(text: &str) -> Report {
-    let status = EnhancedStatus::new(5, 1, 1);
-    let reply = Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, status, text);
+    let detail = Detail::BAD_DESTINATION_MAILBOX;
+    let reply = Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, detail, text);
     Report {
-        status,
+        status: EnhancedStatus::permanent(detail),
         remote: "mx.d.test[192.0.2.1]:25".to_owned(),
         text: reply.to_string(),
         reply: Some(reply),

@@ -15,6 +15,6 @@ mod tests;
 pub(crate) mod xtext;
 
 pub use command::{AuthCommand, Command, CommandError, HeloName, MailCommand, RcptCommand, Strictness};
-pub use enhanced_status::EnhancedStatus;
+pub use enhanced_status::{Detail, EnhancedStatus};
 pub use refusal::{DomainFault, Refusal};
 pub use reply::{Reply, ReplyCode, Severity};

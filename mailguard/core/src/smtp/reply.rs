@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::enhanced_status::EnhancedStatus;
+use super::enhanced_status::{Detail, EnhancedStatus};
 
 /// Longest reply line in octets, CRLF included (RFC 5321 §4.5.3.1.5).
 pub const MAX_REPLY_LINE_OCTETS: usize = 512;
@@ -64,6 +64,8 @@ impl ReplyCode {
     pub const BAD_SEQUENCE: Self = Self(503);
     /// 504
     pub const PARAMETER_NOT_IMPLEMENTED: Self = Self(504);
+    /// 534 (RFC 4954 §6)
+    pub const MECHANISM_TOO_WEAK: Self = Self(534);
     /// 535
     pub const AUTHENTICATION_FAILED: Self = Self(535);
     /// 538
@@ -125,9 +127,9 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A reply of one line with an enhanced status code.
-    pub fn new(code: ReplyCode, status: EnhancedStatus, text: impl Into<String>) -> Self {
-        Self { code, status: Some(status), lines: vec![text.into()] }
+    /// A reply of one line with an enhanced status code, whose class is the reply code's.
+    pub fn new(code: ReplyCode, detail: Detail, text: impl Into<String>) -> Self {
+        Self { code, status: Some(EnhancedStatus::of(code.severity(), detail)), lines: vec![text.into()] }
     }
 
     /// A reply without an enhanced status code: banner, EHLO, 3yz (RFC 2034 §3).
@@ -185,15 +187,16 @@ mod tests {
 
     #[test]
     fn wire_form() {
-        let denied = EnhancedStatus::new(5, 7, 1);
+        let denied = Detail::NOT_AUTHORIZED;
         check(Reply::new(ReplyCode::TRANSACTION_FAILED, denied, "no"), "554 5.7.1 no\r\n");
+        check(Reply::new(ReplyCode::LOCAL_ERROR, denied, "not yet"), "451 4.7.1 not yet\r\n");
         check(Reply::bare(ReplyCode::OK, vec!["a".into(), "B".into()]), "250-a\r\n250 B\r\n");
         check(Reply::new(ReplyCode::TRANSACTION_FAILED, denied, "a\r\n250 b"), "554 5.7.1 a??250 b\r\n");
     }
 
     #[test]
     fn each_line_repeats_the_status() {
-        let mut reply = Reply::new(ReplyCode::OK, EnhancedStatus::new(2, 0, 0), "a");
+        let mut reply = Reply::new(ReplyCode::OK, Detail::UNDEFINED, "a");
         reply.lines.push("b".to_owned());
         check(reply, "250-2.0.0 a\r\n250 2.0.0 b\r\n");
     }

@@ -21,7 +21,7 @@ use mailguard_core::mail::{Domain, ReversePath};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
-use mailguard_core::smtp::{EnhancedStatus, Reply, ReplyCode};
+use mailguard_core::smtp::{Detail, EnhancedStatus, Reply, ReplyCode};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -37,12 +37,11 @@ use crate::store::rows::SpoolOp;
 const MINUTE: u64 = 60_000_000;
 
 fn report(class: u8, answered: bool, text: &str) -> Report {
-    let status = EnhancedStatus::new(class, 2, 0);
     let code = ReplyCode::new(u16::from(class) * 100 + 50).unwrap();
     Report {
-        status,
+        status: EnhancedStatus::of(code.severity(), Detail::UNDEFINED),
         remote: if answered { "mx.test".to_owned() } else { String::new() },
-        reply: answered.then(|| Reply::new(code, status, text)),
+        reply: answered.then(|| Reply::new(code, Detail::UNDEFINED, text)),
         text: text.to_owned(),
         transfer: Default::default(),
     }

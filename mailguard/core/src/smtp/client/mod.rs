@@ -35,7 +35,7 @@ use self::transaction::{Next, Progress};
 use crate::config::model::Login;
 use crate::mail::{Domain, Envelope, Host, Recipient};
 use crate::outcome::{Outcome, Report, Transfer};
-use crate::smtp::{EnhancedStatus, Reply, Severity};
+use crate::smtp::{Detail, EnhancedStatus, Reply, Severity};
 
 /// What a session is told at its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,7 +242,7 @@ impl Client {
             match self.parser.next_reply() {
                 Ok(Some(reply)) => self.on_reply(now, reply),
                 Ok(None) => break,
-                Err(error) => return self.break_off(EnhancedStatus::new(4, 5, 0), &error.to_string()),
+                Err(error) => return self.break_off(EnhancedStatus::transient(Detail::OTHER_PROTOCOL), &error.to_string()),
             }
         }
         // Nothing was asked, so nothing may be on its way.
@@ -253,13 +253,13 @@ impl Client {
 
     /// The server closed the connection, or it broke: `cause` in a few words.
     pub fn handle_lost(&mut self, cause: &str) {
-        self.break_off(EnhancedStatus::new(4, 4, 2), cause);
+        self.break_off(EnhancedStatus::transient(Detail::BAD_CONNECTION), cause);
     }
 
     /// The time of [`Client::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.break_off(EnhancedStatus::new(4, 4, 2), "timed out");
+            self.break_off(EnhancedStatus::transient(Detail::BAD_CONNECTION), "timed out");
         }
     }
 
@@ -414,14 +414,14 @@ impl Client {
     }
 
     fn broken_ahead(&mut self) {
-        self.break_off(EnhancedStatus::new(4, 5, 0), "a reply to nothing that was asked");
+        self.break_off(EnhancedStatus::transient(Detail::OTHER_PROTOCOL), "a reply to nothing that was asked");
     }
 }
 
 /// The report of a next hop that is ourselves (RFC 3463: 5.4.6). `why` says how it was seen and what to change.
 pub fn loop_report(destination: &str, remote: &str, why: &str) -> Report {
     Report::ours(
-        EnhancedStatus::new(5, 4, 6),
+        EnhancedStatus::permanent(Detail::ROUTING_LOOP),
         remote.to_owned(),
         format!("Mail for {destination} loops back to myself: {why}"),
     )

@@ -9,16 +9,17 @@ use super::{Action, Client, Encryption, Settings, Stage, State, loop_report};
 use crate::config::model::Mechanism;
 use crate::mail::{Domain, Host};
 use crate::outcome::{Outcome, Report, TlsUsed};
-use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
+use crate::smtp::{Detail, EnhancedStatus, Reply, ReplyCode, Severity};
 
 /// Encryption needed for the requested mechanism, or at all (RFC 3463 §3.8, X.7.4: security features not supported).
-const NO_SECURITY: EnhancedStatus = EnhancedStatus::new(4, 7, 4);
+const NO_SECURITY: EnhancedStatus = EnhancedStatus::transient(Detail::SECURITY_FEATURES_NOT_SUPPORTED);
 
 /// Authentication credentials invalid (RFC 4954 §6), as a transient status: the administrator mends it, and no mail fails.
-const WRONG_CREDENTIALS: EnhancedStatus = EnhancedStatus::new(4, 7, 8);
+const WRONG_CREDENTIALS: EnhancedStatus = EnhancedStatus::transient(Detail::CREDENTIALS_INVALID);
 
 /// Replies to AUTH that are about the mechanism, not about name and password (RFC 4954 §6).
-const MECHANISM_REFUSED: [u16; 2] = [504, 534];
+const MECHANISM_REFUSED: [ReplyCode; 2] =
+    [ReplyCode::PARAMETER_NOT_IMPLEMENTED, ReplyCode::MECHANISM_TOO_WEAK];
 
 impl Client {
     /// The connection is encrypted: nothing counts that was said before (RFC 3207 §4.2).
@@ -171,7 +172,7 @@ impl Client {
                     &format!("the server can't check it now, it answers {}", reply.code),
                 );
             }
-            Severity::Permanent if MECHANISM_REFUSED.contains(&reply.code.get()) => {
+            Severity::Permanent if MECHANISM_REFUSED.contains(&reply.code) => {
                 let why = format!(
                     "the server can't do it after all, it answers {}: leave it out of `methods`",
                     reply.code

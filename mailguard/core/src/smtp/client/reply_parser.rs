@@ -130,10 +130,8 @@ impl Line {
 /// A status code of another class than the reply's is text (RFC 2034 §4).
 fn belongs(status: EnhancedStatus, code: ReplyCode) -> bool {
     match code.severity() {
-        Severity::Completed => status.class == 2,
         Severity::Intermediate => false,
-        Severity::Transient => status.class == 4,
-        Severity::Permanent => status.class == 5,
+        severity => status.is_of(severity),
     }
 }
 

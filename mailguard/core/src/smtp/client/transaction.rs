@@ -11,7 +11,7 @@ use super::{ContentForm, Transaction};
 use crate::dsn::wants_success;
 use crate::mail::{DsnReturn, ForwardPath, Mailbox, Notify, Recipient, ReversePath};
 use crate::outcome::{Outcome, Report, Transfer};
-use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
+use crate::smtp::{Detail, EnhancedStatus, Reply, ReplyCode, Severity};
 
 /// Most commands sent ahead of their replies: their replies, at 512 octets each, stay within the smallest
 /// usual receive window, so that neither side blocks on writing (RFC 2920 §3.1).
@@ -221,12 +221,12 @@ impl Progress {
     fn rcpt_refusal(&self, reply: &Reply, remote: &str) -> Outcome {
         let too_many = reply.code == ReplyCode::EXCEEDED_STORAGE
             && match reply.status {
-                Some(status) => status == EnhancedStatus::new(5, 5, 3),
+                Some(status) => status == EnhancedStatus::permanent(Detail::TOO_MANY_RECIPIENTS),
                 None => self.accepted > 0,
             };
         if too_many {
             let mut report = report(reply, Stage::Rcpt, remote);
-            report.status = EnhancedStatus::new(4, 5, 3);
+            report.status = EnhancedStatus::transient(Detail::TOO_MANY_RECIPIENTS);
             return Outcome::Deferred(report);
         }
         refusal(reply, Stage::Rcpt, remote)
@@ -262,7 +262,7 @@ impl Progress {
 
     fn nonsense(&mut self, reply: &Reply, remote: &str) -> Next {
         let mut report = report(reply, self.stage, remote);
-        report.status = EnhancedStatus::new(4, 5, 0);
+        report.status = EnhancedStatus::transient(Detail::OTHER_PROTOCOL);
         report.text = format!("the server broke the protocol: {}", report.text);
         self.settle_rest(Outcome::Deferred(report));
         Next::Interrupted
@@ -286,7 +286,7 @@ impl Progress {
     /// The outcomes, in the order of the recipients.
     pub(super) fn into_outcomes(mut self, remote: &str) -> Vec<Outcome> {
         self.settle_rest(Outcome::Deferred(Report::ours(
-            EnhancedStatus::new(4, 5, 0),
+            EnhancedStatus::transient(Detail::OTHER_PROTOCOL),
             remote.to_owned(),
             "the session ended before the server said anything of this recipient".to_owned(),
         )));
@@ -301,11 +301,11 @@ fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) 
         if offers.excludes_size(size) {
             let limit = offers.size.unwrap_or_default();
             let text = format!("the message has {size} octets, the server takes at most {limit}");
-            return report(EnhancedStatus::new(5, 3, 4), text);
+            return report(EnhancedStatus::permanent(Detail::MESSAGE_TOO_BIG), text);
         }
         if eight_bit && !offers.eight_bit_mime {
             let text = "the message has 8-bit content and the server doesn't offer 8BITMIME".to_owned();
-            return report(EnhancedStatus::new(5, 6, 3), text);
+            return report(EnhancedStatus::permanent(Detail::CONVERSION_REQUIRED), text);
         }
     }
     if offers.smtputf8 {
@@ -320,7 +320,7 @@ fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) 
 
 fn needs_smtputf8(address: impl std::fmt::Display, remote: &str) -> Report {
     Report::ours(
-        EnhancedStatus::new(5, 6, 7),
+        EnhancedStatus::permanent(Detail::NON_ASCII_ADDRESSES),
         remote.to_owned(),
         format!("{address} needs SMTPUTF8 and the server doesn't offer it"),
     )
@@ -416,7 +416,7 @@ pub(super) fn refusal(reply: &Reply, stage: Stage, remote: &str) -> Outcome {
 /// A report of what the server took.
 fn delivered(reply: &Reply, remote: &str) -> Report {
     let kept = bounded(reply);
-    let status = reply.status.unwrap_or(EnhancedStatus::new(2, 0, 0));
+    let status = reply.status.unwrap_or(EnhancedStatus::success(Detail::UNDEFINED));
     Report {
         status,
         remote: remote.to_owned(),
@@ -428,13 +428,14 @@ fn delivered(reply: &Reply, remote: &str) -> Report {
 
 /// A report of what the server refused.
 fn report(reply: &Reply, stage: Stage, remote: &str) -> Report {
-    let class = if reply.code.severity() == Severity::Permanent { 5 } else { 4 };
+    let severity = match reply.code.severity() {
+        Severity::Permanent => Severity::Permanent,
+        _ => Severity::Transient,
+    };
     let kept = bounded(reply);
+    let status = reply.status.filter(|status| status.is_of(severity));
     Report {
-        status: reply
-            .status
-            .filter(|status| status.class == class)
-            .unwrap_or(EnhancedStatus::new(class, 0, 0)),
+        status: status.unwrap_or(EnhancedStatus::of(severity, Detail::UNDEFINED)),
         remote: remote.to_owned(),
         text: format!("{kept} (in reply to {stage})"),
         reply: Some(kept),

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::mail::{AddressError, BodyType, DsnReturn, Recipient, ReversePath};
 
-use super::enhanced_status::EnhancedStatus;
+use super::enhanced_status::Detail;
 use super::line::{COMMAND_LINE_OCTETS, MAIL_PARAMETER_OCTETS, RCPT_PARAMETER_OCTETS};
 use super::reply::{Reply, ReplyCode};
 
@@ -159,18 +159,24 @@ pub enum CommandError {
 impl CommandError {
     /// The reply to the line (RFC 5321 §4.2.4, RFC 3463 §3.2, §3.6).
     pub fn reply(&self) -> Reply {
-        let (code, subject, detail) = match self {
-            CommandError::TooLong | CommandError::Control => (ReplyCode::SYNTAX_ERROR, 5, 2),
-            CommandError::Unrecognised => (ReplyCode::SYNTAX_ERROR, 5, 1),
-            CommandError::NotImplemented => (ReplyCode::NOT_IMPLEMENTED, 5, 1),
-            CommandError::Syntax(_) | CommandError::Chunk => (ReplyCode::PARAMETER_SYNTAX_ERROR, 5, 2),
-            CommandError::Parameter(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, 5, 4),
-            CommandError::ReversePath(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, 1, 7),
-            CommandError::ForwardPath(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, 1, 3),
-            CommandError::NotAscii => (ReplyCode::MAILBOX_NAME_NOT_ALLOWED, 6, 7),
-            CommandError::UnknownParameter => (ReplyCode::PARAMETER_NOT_RECOGNISED, 5, 4),
+        let (code, detail) = match self {
+            CommandError::TooLong | CommandError::Control => (ReplyCode::SYNTAX_ERROR, Detail::SYNTAX_ERROR),
+            CommandError::Unrecognised => (ReplyCode::SYNTAX_ERROR, Detail::INVALID_COMMAND),
+            CommandError::NotImplemented => (ReplyCode::NOT_IMPLEMENTED, Detail::INVALID_COMMAND),
+            CommandError::Syntax(_) | CommandError::Chunk => {
+                (ReplyCode::PARAMETER_SYNTAX_ERROR, Detail::SYNTAX_ERROR)
+            }
+            CommandError::Parameter(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, Detail::INVALID_ARGUMENTS),
+            CommandError::ReversePath(_) => (ReplyCode::PARAMETER_SYNTAX_ERROR, Detail::BAD_SENDER_SYNTAX),
+            CommandError::ForwardPath(_) => {
+                (ReplyCode::PARAMETER_SYNTAX_ERROR, Detail::BAD_DESTINATION_SYNTAX)
+            }
+            CommandError::NotAscii => (ReplyCode::MAILBOX_NAME_NOT_ALLOWED, Detail::NON_ASCII_ADDRESSES),
+            CommandError::UnknownParameter => {
+                (ReplyCode::PARAMETER_NOT_RECOGNISED, Detail::INVALID_ARGUMENTS)
+            }
         };
-        Reply::new(code, EnhancedStatus::new(5, subject, detail), self.to_string())
+        Reply::new(code, detail, self.to_string())
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::enhanced_status::EnhancedStatus;
+use super::enhanced_status::{Detail, EnhancedStatus};
 use super::reply::{Reply, ReplyCode};
 use crate::language::{ENGLISH, Wording};
 
@@ -104,46 +104,58 @@ pub enum DomainFault {
     Unavailable,
 }
 
+impl DomainFault {
+    /// The code and detail of a domain whose name is `bad`; of one with a null MX as RFC 7505 §4.2 has it.
+    const fn codes(self, bad: Detail, null_mx: (ReplyCode, Detail)) -> (ReplyCode, Detail) {
+        match self {
+            DomainFault::NotQualified => (ReplyCode::PARAMETER_NOT_IMPLEMENTED, Detail::SYNTAX_ERROR),
+            DomainFault::Unknown => (ReplyCode::MAILBOX_UNAVAILABLE, bad),
+            DomainFault::NullMx => null_mx,
+            DomainFault::Unavailable => (ReplyCode::MAILBOX_UNAVAILABLE_NOW, bad),
+        }
+    }
+}
+
 impl Refusal {
     /// The reply code and enhanced status code (RFC 5321 §4.2.3, RFC 3463).
     pub const fn codes(&self) -> (ReplyCode, EnhancedStatus) {
-        const fn s(class: u8, subject: u16, detail: u16) -> EnhancedStatus {
-            EnhancedStatus::new(class, subject, detail)
-        }
+        let (code, detail) = self.code_and_detail();
+        (code, EnhancedStatus::of(code.severity(), detail))
+    }
+
+    const fn code_and_detail(&self) -> (ReplyCode, Detail) {
         match self {
             Refusal::ClientListed
             | Refusal::SenderListed
             | Refusal::RecipientListed
             | Refusal::RelayDenied
-            | Refusal::BlockListed(_) => (ReplyCode::TRANSACTION_FAILED, s(5, 7, 1)),
-            Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, s(5, 5, 1)),
-            Refusal::HeloInvalid => (ReplyCode::PARAMETER_SYNTAX_ERROR, s(5, 5, 2)),
-            Refusal::HeloNotQualified
-            | Refusal::SenderDomain(DomainFault::NotQualified)
-            | Refusal::RecipientDomain(DomainFault::NotQualified) => {
-                (ReplyCode::PARAMETER_NOT_IMPLEMENTED, s(5, 5, 2))
+            | Refusal::BlockListed(_) => (ReplyCode::TRANSACTION_FAILED, Detail::NOT_AUTHORIZED),
+            Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, Detail::INVALID_COMMAND),
+            Refusal::HeloInvalid => (ReplyCode::PARAMETER_SYNTAX_ERROR, Detail::SYNTAX_ERROR),
+            Refusal::HeloNotQualified => (ReplyCode::PARAMETER_NOT_IMPLEMENTED, Detail::SYNTAX_ERROR),
+            Refusal::SenderDomain(fault) => {
+                fault.codes(Detail::BAD_SENDER_SYSTEM, (ReplyCode::MAILBOX_UNAVAILABLE, Detail::SENDER_NULL_MX))
             }
-            Refusal::SenderDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 8)),
-            Refusal::RecipientDomain(DomainFault::Unknown) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 2)),
-            // RFC 7505 §4.
-            Refusal::SenderDomain(DomainFault::NullMx) => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 7, 27)),
-            Refusal::RecipientDomain(DomainFault::NullMx) => (ReplyCode::DOMAIN_TAKES_NO_MAIL, s(5, 1, 10)),
-            Refusal::SenderDomain(DomainFault::Unavailable) => {
-                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 8))
+            Refusal::RecipientDomain(fault) => fault.codes(
+                Detail::BAD_DESTINATION_SYSTEM,
+                (ReplyCode::DOMAIN_TAKES_NO_MAIL, Detail::DESTINATION_NULL_MX),
+            ),
+            Refusal::RecipientUnknown => (ReplyCode::MAILBOX_UNAVAILABLE, Detail::BAD_DESTINATION_MAILBOX),
+            Refusal::RecipientUnverified => {
+                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, Detail::BAD_DESTINATION_MAILBOX)
             }
-            Refusal::RecipientDomain(DomainFault::Unavailable) => {
-                (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 2))
+            Refusal::Greylisted(_) => (ReplyCode::LOCAL_ERROR, Detail::NOT_AUTHORIZED),
+            Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => {
+                (ReplyCode::EXCEEDED_STORAGE, Detail::MESSAGE_TOO_BIG)
             }
-            Refusal::RecipientUnknown => (ReplyCode::MAILBOX_UNAVAILABLE, s(5, 1, 1)),
-            Refusal::RecipientUnverified => (ReplyCode::MAILBOX_UNAVAILABLE_NOW, s(4, 1, 1)),
-            Refusal::Greylisted(_) => (ReplyCode::LOCAL_ERROR, s(4, 7, 1)),
-            Refusal::TooLarge(_) | Refusal::HeaderTooLarge(_) => (ReplyCode::EXCEEDED_STORAGE, s(5, 3, 4)),
-            Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 5, 3)),
-            Refusal::MailLoop => (ReplyCode::TRANSACTION_FAILED, s(5, 4, 6)),
-            Refusal::BareLineEnd | Refusal::Nul => (ReplyCode::TRANSACTION_FAILED, s(5, 6, 0)),
-            Refusal::StorageFull | Refusal::QuarantineFull => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 3, 1)),
-            Refusal::StorageFailed => (ReplyCode::INSUFFICIENT_STORAGE, s(4, 3, 0)),
-            Refusal::ScannerFailed | Refusal::Busy => (ReplyCode::LOCAL_ERROR, s(4, 3, 0)),
+            Refusal::TooManyRecipients(_) => (ReplyCode::INSUFFICIENT_STORAGE, Detail::TOO_MANY_RECIPIENTS),
+            Refusal::MailLoop => (ReplyCode::TRANSACTION_FAILED, Detail::ROUTING_LOOP),
+            Refusal::BareLineEnd | Refusal::Nul => (ReplyCode::TRANSACTION_FAILED, Detail::OTHER_MEDIA),
+            Refusal::StorageFull | Refusal::QuarantineFull => {
+                (ReplyCode::INSUFFICIENT_STORAGE, Detail::SYSTEM_FULL)
+            }
+            Refusal::StorageFailed => (ReplyCode::INSUFFICIENT_STORAGE, Detail::OTHER_MAIL_SYSTEM),
+            Refusal::ScannerFailed | Refusal::Busy => (ReplyCode::LOCAL_ERROR, Detail::OTHER_MAIL_SYSTEM),
         }
     }
 
@@ -163,8 +175,8 @@ impl Refusal {
 
     /// The reply to the client. `reference` finds the trace: what the administrator is asked for.
     pub fn reply(&self, reference: impl fmt::Display, wording: Wording) -> Reply {
-        let (code, status) = self.codes();
-        Reply::new(code, status, format!("{} (ref {reference})", self.text(wording)))
+        let (code, detail) = self.code_and_detail();
+        Reply::new(code, detail, format!("{} (ref {reference})", self.text(wording)))
     }
 
     /// What the client is told.

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::smtp::command::{AuthCommand, CommandError};
-use crate::smtp::enhanced_status::EnhancedStatus;
+use crate::smtp::enhanced_status::Detail;
 use crate::smtp::line::Line;
 use crate::smtp::reply::{Reply, ReplyCode};
 use crate::smtp::sasl::{Exchange, Step};
@@ -30,16 +30,16 @@ impl LoginRefused {
         let unavailable = ReplyCode::AUTHENTICATION_UNAVAILABLE;
         match self {
             LoginRefused::Wrong | LoginRefused::ForAnother => {
-                let status = EnhancedStatus::new(5, 7, 8);
-                Reply::new(ReplyCode::AUTHENTICATION_FAILED, status, "Authentication credentials invalid")
+                let detail = Detail::CREDENTIALS_INVALID;
+                Reply::new(ReplyCode::AUTHENTICATION_FAILED, detail, "Authentication credentials invalid")
             }
             LoginRefused::Unavailable => {
                 let text = "Temporary authentication failure, try later";
-                Reply::new(unavailable, EnhancedStatus::new(4, 7, 0), text)
+                Reply::new(unavailable, Detail::OTHER_SECURITY, text)
             }
             LoginRefused::TooMany => {
                 let text = "Too many failed authentications, try later";
-                Reply::new(unavailable, EnhancedStatus::new(4, 7, 0), text)
+                Reply::new(unavailable, Detail::OTHER_SECURITY, text)
             }
         }
     }
@@ -61,7 +61,7 @@ impl<R> Server<R> {
             self.refuse(&CommandError::NotImplemented.reply());
         } else if !self.may_authenticate() {
             let text = "Encryption is required: STARTTLS comes first";
-            self.refuse(&Reply::new(ReplyCode::ENCRYPTION_REQUIRED, EnhancedStatus::new(5, 7, 11), text));
+            self.refuse(&Reply::new(ReplyCode::ENCRYPTION_REQUIRED, Detail::ENCRYPTION_REQUIRED, text));
         } else if self.user.is_some() {
             self.out_of_order("You are authenticated already");
         } else if !matches!(self.state, State::Ready) {
@@ -76,7 +76,7 @@ impl<R> Server<R> {
         } else {
             let text = "Authentication mechanism not known: PLAIN and LOGIN are";
             let code = ReplyCode::PARAMETER_NOT_IMPLEMENTED;
-            self.refuse(&Reply::new(code, EnhancedStatus::new(5, 5, 4), text));
+            self.refuse(&Reply::new(code, Detail::INVALID_ARGUMENTS, text));
         }
         Progress::Again
     }
@@ -117,11 +117,11 @@ impl<R> Server<R> {
                 return Progress::Emit(Emit::Plain(Action::Judge(Question::AuthForAnother { user })));
             }
             Step::Cancelled => {
-                self.refuse(&Reply::new(malformed, EnhancedStatus::new(5, 7, 0), "Authentication cancelled"));
+                self.refuse(&Reply::new(malformed, Detail::OTHER_SECURITY, "Authentication cancelled"));
             }
             Step::Malformed => {
                 let text = "Authentication response can't be understood";
-                self.refuse(&Reply::new(malformed, EnhancedStatus::new(5, 5, 2), text));
+                self.refuse(&Reply::new(malformed, Detail::SYNTAX_ERROR, text));
             }
         }
         Progress::Again
@@ -147,8 +147,8 @@ impl<R> Server<R> {
         match verdict {
             Ok(()) => {
                 self.user = Some(user);
-                let status = EnhancedStatus::new(2, 7, 0);
-                self.say(&Reply::new(ReplyCode::AUTHENTICATED, status, "Authentication successful"));
+                let detail = Detail::OTHER_SECURITY;
+                self.say(&Reply::new(ReplyCode::AUTHENTICATED, detail, "Authentication successful"));
             }
             Err(refused) => self.refuse_login(refused),
         }

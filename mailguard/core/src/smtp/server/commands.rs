@@ -2,7 +2,7 @@
 
 use crate::mail::QueueId;
 use crate::smtp::command::{Chunk, Command, CommandError, HeloName, RcptCommand, Strictness};
-use crate::smtp::enhanced_status::EnhancedStatus;
+use crate::smtp::enhanced_status::Detail;
 use crate::smtp::extension::{self, Extension};
 use crate::smtp::line::Line;
 use crate::smtp::refusal::Refusal;
@@ -18,13 +18,13 @@ use super::{
 const CHUNKS_ONLY: &str = "The message isn't complete: BDAT or RSET";
 
 pub(super) fn bad_sequence(text: &str) -> Reply {
-    Reply::new(ReplyCode::BAD_SEQUENCE, EnhancedStatus::new(5, 5, 1), text)
+    Reply::new(ReplyCode::BAD_SEQUENCE, Detail::INVALID_COMMAND, text)
 }
 
 /// No error of its own: a client that sends in groups says DATA or BDAT before it knows.
 fn no_recipients() -> Reply {
-    let status = EnhancedStatus::new(5, 5, 1);
-    Reply::new(ReplyCode::TRANSACTION_FAILED, status, "No valid recipients")
+    let detail = Detail::INVALID_COMMAND;
+    Reply::new(ReplyCode::TRANSACTION_FAILED, detail, "No valid recipients")
 }
 
 impl<R> Server<R> {
@@ -33,7 +33,7 @@ impl<R> Server<R> {
         // A message that is on its way in chunks is finished before.
         if self.shutting_down && !matches!(self.state, State::BetweenChunks(..)) {
             let text = format!("{} is shutting down, try again later", self.settings.hostname.in_ascii());
-            self.hang_up(CloseReason::ShutDown, ReplyCode::NOT_AVAILABLE, (4, 3, 2), &text);
+            self.hang_up(CloseReason::ShutDown, ReplyCode::NOT_AVAILABLE, Detail::NOT_ACCEPTING_MESSAGES, &text);
             return Progress::Again;
         }
         let (done, line) = self.splitter.next_line(&self.input[self.used..]);
@@ -49,7 +49,7 @@ impl<R> Server<R> {
         self.used += done;
         if self.used < self.input.len() && self.must_wait_after(&command) {
             let text = "Protocol error: you went on without waiting for the reply";
-            self.hang_up(CloseReason::Unsynchronised, ReplyCode::TRANSACTION_FAILED, (5, 5, 1), text);
+            self.hang_up(CloseReason::Unsynchronised, ReplyCode::TRANSACTION_FAILED, Detail::INVALID_COMMAND, text);
             return Progress::Again;
         }
         match command {
@@ -58,7 +58,7 @@ impl<R> Server<R> {
                 // How much of what follows is content can't be told.
                 let text = CommandError::Chunk.to_string();
                 let code = ReplyCode::PARAMETER_SYNTAX_ERROR;
-                self.hang_up(CloseReason::BadChunk, code, (5, 5, 2), &text);
+                self.hang_up(CloseReason::BadChunk, code, Detail::SYNTAX_ERROR, &text);
                 Progress::Again
             }
             Err(error) => {
@@ -104,26 +104,26 @@ impl<R> Server<R> {
             Command::Rset => {
                 let had_transaction = self.has_transaction();
                 self.begin_anew();
-                self.idle(&ok((2, 0, 0), "Ok"));
+                self.idle(&ok(Detail::UNDEFINED, "Ok"));
                 if had_transaction {
                     return Progress::Emit(Emit::Plain(Action::Abandon));
                 }
             }
             Command::Noop => {
                 self.flush = true;
-                self.idle(&ok((2, 0, 0), "Ok"));
+                self.idle(&ok(Detail::UNDEFINED, "Ok"));
             }
             Command::Help => {
                 self.flush = true;
                 let text = self.commands().join(" ");
-                self.idle(&Reply::new(ReplyCode::HELP, EnhancedStatus::new(2, 0, 0), text));
+                self.idle(&Reply::new(ReplyCode::HELP, Detail::UNDEFINED, text));
             }
             Command::Vrfy => {
                 self.flush = true;
                 let text = "Cannot verify, but will take a message and attempt delivery";
-                self.idle(&Reply::new(ReplyCode::CANNOT_VERIFY, EnhancedStatus::new(2, 0, 0), text));
+                self.idle(&Reply::new(ReplyCode::CANNOT_VERIFY, Detail::UNDEFINED, text));
             }
-            Command::Quit => self.hang_up(CloseReason::Quit, ReplyCode::CLOSING, (2, 0, 0), "Bye"),
+            Command::Quit => self.hang_up(CloseReason::Quit, ReplyCode::CLOSING, Detail::UNDEFINED, "Bye"),
             Command::StartTls => self.start_tls(),
             Command::Auth(auth) => return self.auth(auth),
         }
@@ -147,7 +147,7 @@ impl<R> Server<R> {
         } else {
             self.used = self.input.len();
             self.begin_anew();
-            self.say(&Reply::new(ReplyCode::READY, EnhancedStatus::new(2, 0, 0), "Ready to start TLS"));
+            self.say(&Reply::new(ReplyCode::READY, Detail::UNDEFINED, "Ready to start TLS"));
             self.state = State::TlsDue;
         }
     }
@@ -255,7 +255,7 @@ impl<R> Server<R> {
     fn bdat(&mut self, chunk: Chunk) -> Progress {
         if !matches!(self.greeting, Greeting::Ehlo(_)) {
             // Not offered; what follows is content.
-            self.hang_up(CloseReason::BadChunk, ReplyCode::BAD_SEQUENCE, (5, 5, 1), "EHLO comes first");
+            self.hang_up(CloseReason::BadChunk, ReplyCode::BAD_SEQUENCE, Detail::INVALID_COMMAND, "EHLO comes first");
             return Progress::Again;
         }
         match std::mem::replace(&mut self.state, State::Ready) {

@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::command::HeloName;
-use super::enhanced_status::EnhancedStatus;
+use super::enhanced_status::Detail;
 use super::line::Splitter;
 use super::refusal::Refusal;
 use super::reply::{Reply, ReplyCode, Severity};
@@ -285,7 +285,7 @@ impl<R> Server<R> {
         match &self.state {
             State::Opening => {
                 let text = "Protocol error: you spoke before the greeting";
-                self.hang_up(CloseReason::EarlyTalker, ReplyCode::TRANSACTION_FAILED, (5, 5, 1), text);
+                self.hang_up(CloseReason::EarlyTalker, ReplyCode::TRANSACTION_FAILED, Detail::INVALID_COMMAND, text);
             }
             State::Closing(_) | State::Closed => {}
             state => {
@@ -308,7 +308,7 @@ impl<R> Server<R> {
         self.now = now;
         if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
             let text = "Timeout, closing the connection";
-            self.hang_up(CloseReason::Timeout, ReplyCode::NOT_AVAILABLE, (4, 4, 2), text);
+            self.hang_up(CloseReason::Timeout, ReplyCode::NOT_AVAILABLE, Detail::BAD_CONNECTION, text);
         }
     }
 
@@ -411,7 +411,7 @@ impl<R> Server<R> {
             Ok(()) => {
                 let none_yet = Transaction { id, recipients: 0, asked: 0, sender_refused: 0 };
                 self.state = State::Collecting(none_yet);
-                self.say(&ok((2, 1, 0), "Sender ok"));
+                self.say(&ok(Detail::OTHER_ADDRESS, "Sender ok"));
             }
             Err(refusal) => {
                 self.mail_refused = Some(0);
@@ -431,7 +431,7 @@ impl<R> Server<R> {
                 transaction.recipients += usize::from(verdict.is_ok());
                 self.state = State::Collecting(transaction);
                 match verdict {
-                    Ok(()) => self.say(&ok((2, 1, 5), "Recipient ok")),
+                    Ok(()) => self.say(&ok(Detail::DESTINATION_VALID, "Recipient ok")),
                     Err(refusal) => self.refuse_rcpt(id, &refusal),
                 }
             }
@@ -460,7 +460,7 @@ impl<R> Server<R> {
         match verdict {
             Ok(_receipt) => {
                 (self.errors, self.idle_commands) = (0, 0);
-                self.say(&ok((2, 0, 0), &format!("Ok: queued as {id}")));
+                self.say(&ok(Detail::UNDEFINED, &format!("Ok: queued as {id}")));
             }
             Err(refusal) => self.refuse(&self.told(&refusal, id)),
         }
@@ -487,20 +487,20 @@ impl<R> Server<R> {
         }
         if self.errors > self.settings.hard_error_limit {
             let text = "Too many errors, closing the connection";
-            self.hang_up(CloseReason::TooManyErrors, ReplyCode::NOT_AVAILABLE, (4, 7, 0), text);
+            self.hang_up(CloseReason::TooManyErrors, ReplyCode::NOT_AVAILABLE, Detail::OTHER_SECURITY, text);
         } else {
             self.say(reply);
         }
     }
 
     /// Says the last word.
-    fn hang_up(&mut self, reason: CloseReason, code: ReplyCode, status: (u8, u16, u16), text: &str) {
-        self.say(&Reply::new(code, EnhancedStatus::new(status.0, status.1, status.2), text));
+    fn hang_up(&mut self, reason: CloseReason, code: ReplyCode, detail: Detail, text: &str) {
+        self.say(&Reply::new(code, detail, text));
         self.flush = true;
         self.state = State::Closing(reason);
     }
 }
 
-fn ok(status: (u8, u16, u16), text: &str) -> Reply {
-    Reply::new(ReplyCode::OK, EnhancedStatus::new(status.0, status.1, status.2), text)
+fn ok(detail: Detail, text: &str) -> Reply {
+    Reply::new(ReplyCode::OK, detail, text)
 }

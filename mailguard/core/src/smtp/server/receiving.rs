@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::mail::QueueId;
 use crate::smtp::command::Chunk;
 use crate::smtp::data::{Decoder, Piece};
+use crate::smtp::enhanced_status::Detail;
 use crate::smtp::refusal::Refusal;
 
 use super::{Action, Emit, Progress, Question, Server, Settings, State, UncleanData, ok};
@@ -132,7 +133,7 @@ impl<R> Server<R> {
         }
         let octets = reception.chunk_octets;
         self.state = State::BetweenChunks(id, reception);
-        let reply = ok((2, 0, 0), &format!("Ok: {octets} octets received"));
+        let reply = ok(Detail::UNDEFINED, &format!("Ok: {octets} octets received"));
         if octets == 0 {
             self.idle(&reply)
         } else {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::smtp::EnhancedStatus;
 
 /// What a client may send in one go: a group ends where it must wait.
 fn groups() -> impl Strategy<Value = Vec<Vec<u8>>> {
