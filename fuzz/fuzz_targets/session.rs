@@ -9,7 +9,7 @@ use mailguard_core::language::Language;
 use mailguard_core::mail::{Domain, QueueId};
 use mailguard_core::smtp::{Refusal, Strictness};
 use mailguard_core::smtp::server::{
-    Action, AuthOffer, LoginRefused, Question, Server, Settings, UncleanData,
+    Action, AuthOffer, Introduction, LoginRefused, Question, Server, Settings, UncleanData,
 };
 
 /// Parts two writes of the client's in the input.
@@ -47,13 +47,14 @@ fuzz_target!(|input: &[u8]| {
                 Action::Write(octets) => written.extend_from_slice(octets),
                 Action::Judge(Question::Mail(_)) => server.answer_mail(now, QueueId(1), Ok(())),
                 Action::Judge(Question::Auth(credentials)) => {
-                    assert!(server.is_encrypted(), "a password in the clear");
+                    assert!(server.introduction().encrypted, "a password in the clear");
                     let right = credentials.password.len() > 1;
                     server.answer_auth(now, if right { Ok(()) } else { Err(LoginRefused::Wrong) });
                 }
                 Action::StartTls => {
                     server.tls_established(now);
-                    assert!(server.user().is_none() && server.greeting().name().is_none());
+                    let Introduction { greeting, user, .. } = server.introduction();
+                    assert!(user.is_none() && greeting.name().is_none());
                 }
                 Action::Judge(Question::AuthForAnother { .. }) => {
                     server.refuse_auth(now, LoginRefused::ForAnother);

@@ -10,8 +10,8 @@ use crate::lookup::Lookup;
 use crate::mail::Domain;
 use crate::reach;
 use crate::route::NoRoute;
-use crate::smtp::{Detail, EnhancedStatus};
 use crate::smtp::client::loop_report;
+use crate::smtp::{Detail, EnhancedStatus};
 
 /// Most mail exchangers of a domain that are looked at, the preferred first.
 pub const MAX_EXCHANGERS: usize = 16;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mailguard_core::mail::{Envelope, Recipient};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::{Conclusion, ContentForm, Ending, Transaction};
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 
 use super::LOOP;
 use super::content::{eight_bit, seven_bit, utf8_header};

@@ -15,8 +15,8 @@ use mailguard_core::config::model::{OutgoingAddress, Tls};
 use mailguard_core::mail::{AddressLiteral, Domain, Host};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::Route;
-use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::{Action, Client, Conclusion, Encryption, Settings, Transaction};
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -343,7 +343,8 @@ impl Opening<'_> {
                 Event::HandshakeDue => self.encrypt(&mut session).await?,
                 Event::Concluded(_) | Event::Closed => {
                     let text = "the session ended";
-                    let report = Report::ours(EnhancedStatus::transient(Detail::BAD_CONNECTION), remote, text);
+                    let report =
+                        Report::ours(EnhancedStatus::transient(Detail::BAD_CONNECTION), remote, text);
                     return Err(Failure::Other(Outcome::Deferred(report)));
                 }
             }

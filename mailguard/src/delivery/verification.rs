@@ -7,8 +7,8 @@ use mailguard_core::mail::{BodyType, Envelope, ForwardPath, Recipient, ReversePa
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::policy::check::verification::ProbeResult;
 use mailguard_core::route::Route;
-use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::{Ending, Transaction};
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::session::Session;
@@ -106,5 +106,9 @@ impl Delivery {
 
 /// The report of a server that didn't answer in time.
 fn silent(server: impl std::fmt::Display) -> Report {
-    Report::ours(EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), server.to_string(), format!("no answer of {server} in time"))
+    Report::ours(
+        EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST),
+        server.to_string(),
+        format!("no answer of {server} in time"),
+    )
 }

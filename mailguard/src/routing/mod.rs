@@ -20,8 +20,8 @@ use mailguard_core::mail::Domain;
 use mailguard_core::mx::{self, Exchanger, MAX_TARGETS, Target};
 use mailguard_core::reach;
 use mailguard_core::route::{Dialled, NamedBy, NextHop, NoRoute, Route, SMTP_PORT};
-use mailguard_core::smtp::{Detail, EnhancedStatus};
 use mailguard_core::smtp::client::loop_report;
+use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::{Instant, timeout_at};
 
 use self::own::Here;
@@ -195,7 +195,11 @@ fn reachable_by_mail(address: SocketAddr, here: &Here) -> Result<(), NoRoute> {
     if let Some(kind) = reach::unfit(address.ip()).filter(|_| !is_on_a_known_link(address)) {
         let reason =
             format!("{} is {kind}: mail goes there only where the configuration says so", address.ip());
-        return Err(NoRoute { status: EnhancedStatus::permanent(Detail::BAD_DESTINATION_SYSTEM), transient: false, reason });
+        return Err(NoRoute {
+            status: EnhancedStatus::permanent(Detail::BAD_DESTINATION_SYSTEM),
+            transient: false,
+            reason,
+        });
     }
     if here.has(address) {
         let why =

@@ -22,7 +22,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::limits::{Admission, LimitReached};
 use super::transaction::Transactions;
-use super::{Introduction, Peer, Services, SessionContext, SessionLog, now};
+use super::{Peer, Services, SessionContext, SessionLog, now};
 use crate::tls::Stream;
 
 /// Most octets of one read. They lie on the stack until the session has taken them.
@@ -165,7 +165,7 @@ impl<S: Services> Session<S> {
         // The place is taken as long as the client is there.
         let Self { mut stream, server, mut transactions, admission: _place, .. } = self;
         transactions.abandon().await;
-        transactions.ended(end.as_ref().map_or("lost", |end| end.word()), introduction(&server));
+        transactions.ended(end.as_ref().map_or("lost", |end| end.word()), server.introduction().clone());
         if let Ok(End::Closed(CloseReason::TooManyErrors)) = end {
             transactions.abused(server.errors()).await;
         }
@@ -245,7 +245,7 @@ impl<S: Services> Session<S> {
 
     /// A client that has introduced itself keeps its place.
     fn notice_introduction(&mut self) {
-        if self.silent_until.is_some() && self.server.greeting().name().is_some() {
+        if self.silent_until.is_some() && self.server.introduction().greeting.name().is_some() {
             self.silent_until = None;
             self.admission.introduced();
         }
@@ -298,7 +298,7 @@ impl<S: Services> Session<S> {
                         *write_timeout = settings.command_timeout;
                         server.set_settings(settings);
                     }
-                    let (id, verdict) = transactions.mail(mail, introduction(server)).await;
+                    let (id, verdict) = transactions.mail(mail, server.introduction().clone()).await;
                     server.answer_mail(now(), id, verdict);
                 }
                 Action::Judge(Question::Rcpt(recipient)) => {
@@ -341,13 +341,4 @@ impl<S: Services> Session<S> {
 
 async fn write(stream: &mut Stream, octets: &[u8], limit: Duration) -> io::Result<()> {
     timeout(limit, stream.write_whole(octets)).await?
-}
-
-/// What a session's protocol knows of the client.
-fn introduction<R>(server: &Server<R>) -> Introduction {
-    Introduction {
-        greeting: server.greeting().clone(),
-        encrypted: server.is_encrypted(),
-        user: server.user().map(str::to_owned),
-    }
 }

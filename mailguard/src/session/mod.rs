@@ -28,7 +28,7 @@ use mailguard_core::credentials::Credentials;
 use mailguard_core::finding::Finding;
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
 use mailguard_core::route::Route;
-use mailguard_core::smtp::server::{Greeting, LoginRefused};
+use mailguard_core::smtp::server::{Introduction, LoginRefused};
 use mailguard_core::smtp::{Detail, Refusal, Reply, ReplyCode};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
@@ -52,16 +52,6 @@ pub struct Peer {
     pub destination_is_ours: bool,
     /// Index of the zone in the configuration.
     pub zone: usize,
-}
-
-/// What the protocol knows of the client as a transaction begins.
-#[derive(Debug, Clone)]
-struct Introduction {
-    greeting: Greeting,
-    /// Whether the session is encrypted.
-    encrypted: bool,
-    /// Who the client has shown to be.
-    user: Option<String>,
 }
 
 /// What a session uses of the rest of the house.

@@ -194,11 +194,9 @@ mod tests {
 
     #[test]
     fn the_class_is_the_severity() {
-        for (severity, text) in [
-            (Severity::Completed, "2.3.1"),
-            (Severity::Transient, "4.3.1"),
-            (Severity::Permanent, "5.3.1"),
-        ] {
+        for (severity, text) in
+            [(Severity::Completed, "2.3.1"), (Severity::Transient, "4.3.1"), (Severity::Permanent, "5.3.1")]
+        {
             assert_eq!(EnhancedStatus::of(severity, Detail::SYSTEM_FULL).to_string(), text);
         }
     }

@@ -242,7 +242,10 @@ impl Client {
             match self.parser.next_reply() {
                 Ok(Some(reply)) => self.on_reply(now, reply),
                 Ok(None) => break,
-                Err(error) => return self.break_off(EnhancedStatus::transient(Detail::OTHER_PROTOCOL), &error.to_string()),
+                Err(error) => {
+                    return self
+                        .break_off(EnhancedStatus::transient(Detail::OTHER_PROTOCOL), &error.to_string());
+                }
             }
         }
         // Nothing was asked, so nothing may be on its way.
@@ -414,7 +417,10 @@ impl Client {
     }
 
     fn broken_ahead(&mut self) {
-        self.break_off(EnhancedStatus::transient(Detail::OTHER_PROTOCOL), "a reply to nothing that was asked");
+        self.break_off(
+            EnhancedStatus::transient(Detail::OTHER_PROTOCOL),
+            "a reply to nothing that was asked",
+        );
     }
 }
 

@@ -133,9 +133,8 @@ impl Refusal {
             Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, Detail::INVALID_COMMAND),
             Refusal::HeloInvalid => (ReplyCode::PARAMETER_SYNTAX_ERROR, Detail::SYNTAX_ERROR),
             Refusal::HeloNotQualified => (ReplyCode::PARAMETER_NOT_IMPLEMENTED, Detail::SYNTAX_ERROR),
-            Refusal::SenderDomain(fault) => {
-                fault.codes(Detail::BAD_SENDER_SYSTEM, (ReplyCode::MAILBOX_UNAVAILABLE, Detail::SENDER_NULL_MX))
-            }
+            Refusal::SenderDomain(fault) => fault
+                .codes(Detail::BAD_SENDER_SYSTEM, (ReplyCode::MAILBOX_UNAVAILABLE, Detail::SENDER_NULL_MX)),
             Refusal::RecipientDomain(fault) => fault.codes(
                 Detail::BAD_DESTINATION_SYSTEM,
                 (ReplyCode::DOMAIN_TAKES_NO_MAIL, Detail::DESTINATION_NULL_MX),

@@ -9,7 +9,8 @@ use crate::smtp::line::Line;
 use crate::smtp::reply::{Reply, ReplyCode};
 use crate::smtp::sasl::{Exchange, Step};
 
-use super::{Action, AuthOffer, Emit, Progress, Question, Server, State};
+use super::state::State;
+use super::{Action, AuthOffer, Emit, Progress, Question, Server};
 
 /// Why a client isn't who it says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,23 +51,23 @@ impl<R> Server<R> {
     pub(super) fn may_authenticate(&self) -> bool {
         match self.settings.auth {
             AuthOffer::Never => false,
-            AuthOffer::Encrypted => self.encrypted,
+            AuthOffer::Encrypted => self.introduction.encrypted,
             AuthOffer::Always => true,
         }
     }
 
     pub(super) fn auth(&mut self, AuthCommand { mechanism, initial }: AuthCommand) -> Progress {
-        self.flush = true;
+        self.replies.flush();
         if self.settings.auth == AuthOffer::Never {
             self.refuse(&CommandError::NotImplemented.reply());
         } else if !self.may_authenticate() {
             let text = "Encryption is required: STARTTLS comes first";
             self.refuse(&Reply::new(ReplyCode::ENCRYPTION_REQUIRED, Detail::ENCRYPTION_REQUIRED, text));
-        } else if self.user.is_some() {
+        } else if self.introduction.user.is_some() {
             self.out_of_order("You are authenticated already");
-        } else if !matches!(self.state, State::Ready) {
+        } else if !matches!(self.state, State::Ready(_)) {
             self.out_of_order("Not within a transaction");
-        } else if self.greeting.name().is_none() {
+        } else if self.introduction.greeting.name().is_none() {
             self.out_of_order("EHLO comes first");
         } else if let Some(exchange) = Exchange::begin(&mechanism) {
             return match initial {
@@ -83,17 +84,12 @@ impl<R> Server<R> {
 
     /// Takes the client's next response from the input.
     pub(super) fn next_response(&mut self) -> Progress {
-        let (done, line) = self.splitter.next_line(&self.input[self.used..]);
-        let response = match line {
-            None => {
-                self.used += done;
-                return Progress::Starved;
-            }
+        let response = match self.input.next_line() {
+            None => return Progress::Starved,
             Some(Line::TooLong { .. }) => Vec::new(),
             Some(Line::Complete(text)) => text.to_vec(),
         };
-        self.used += done;
-        match std::mem::replace(&mut self.state, State::Ready) {
+        match std::mem::replace(&mut self.state, State::READY) {
             State::Authenticating(exchange) => self.respond(exchange, &response),
             other => {
                 self.state = other;
@@ -103,7 +99,7 @@ impl<R> Server<R> {
     }
 
     fn respond(&mut self, mut exchange: Exchange, response: &[u8]) -> Progress {
-        self.flush = true;
+        self.replies.flush();
         let malformed = ReplyCode::PARAMETER_SYNTAX_ERROR;
         match exchange.respond(response) {
             Step::Challenge(challenge) => return self.challenge(challenge, exchange),
@@ -136,17 +132,17 @@ impl<R> Server<R> {
     /// Answers [`Question::Auth`]. Without effect unless that was asked. A wrong password counts as an error (S5).
     pub fn answer_auth(&mut self, now: Instant, verdict: Result<(), LoginRefused>) {
         self.now = now;
-        let user = match std::mem::replace(&mut self.state, State::Ready) {
+        let user = match std::mem::replace(&mut self.state, State::READY) {
             State::JudgingAuth { user } => user,
             other => {
                 self.state = other;
                 return;
             }
         };
-        self.flush = true;
+        self.replies.flush();
         match verdict {
             Ok(()) => {
-                self.user = Some(user);
+                self.introduction.user = Some(user);
                 let detail = Detail::OTHER_SECURITY;
                 self.say(&Reply::new(ReplyCode::AUTHENTICATED, detail, "Authentication successful"));
             }
@@ -158,15 +154,15 @@ impl<R> Server<R> {
     pub fn refuse_auth(&mut self, now: Instant, refused: LoginRefused) {
         self.now = now;
         if matches!(self.state, State::RefusingAuth) {
-            self.state = State::Ready;
-            self.flush = true;
+            self.state = State::READY;
+            self.replies.flush();
             self.refuse_login(refused);
         }
     }
 
     fn refuse_login(&mut self, refused: LoginRefused) {
         // It was told to wait.
-        self.errors += u32::from(refused == LoginRefused::TooMany);
+        self.tally.errors += u32::from(refused == LoginRefused::TooMany);
         self.idle(&refused.reply());
     }
 }

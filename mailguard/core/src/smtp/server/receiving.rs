@@ -3,63 +3,87 @@
 
 use std::time::Instant;
 
-use crate::mail::QueueId;
 use crate::smtp::command::Chunk;
 use crate::smtp::data::{Decoder, Piece};
 use crate::smtp::enhanced_status::Detail;
 use crate::smtp::refusal::Refusal;
 
-use super::{Action, Emit, Progress, Question, Server, Settings, State, UncleanData, ok};
+use super::state::{Aftermath, CountsAs, Reference, State, UnwantedChunk};
+use super::{Action, Emit, MAX_IDLE_COMMANDS, Progress, Question, Server, Settings, UncleanData, ok};
+
+/// What says where the data end.
+#[derive(Debug)]
+enum Framing {
+    /// They do: CRLF.CRLF.
+    Dot,
+    /// The size of the chunk that is coming.
+    Chunk {
+        /// What is left of it.
+        rest: Chunk,
+        /// Its octets when it began.
+        octets: u64,
+    },
+}
+
+impl Framing {
+    fn chunk(chunk: Chunk) -> Self {
+        Framing::Chunk { rest: chunk, octets: chunk.octets }
+    }
+
+    /// The octets of the chunk that is coming.
+    fn octets(&self) -> u64 {
+        match self {
+            Framing::Dot => 0,
+            Framing::Chunk { octets, .. } => *octets,
+        }
+    }
+}
 
 /// A body on its way.
 #[derive(Debug)]
 pub(super) struct Reception {
+    reference: Reference,
     decoder: Decoder,
     /// Content so far.
     octets: u64,
     /// Why the body isn't wanted any more.
     refusal: Option<Refusal>,
-    /// What is left of the chunk that is coming; nothing where the data themselves say where they end.
-    chunk: Option<Chunk>,
-    /// Octets of that chunk when it began.
-    chunk_octets: u64,
+    framing: Framing,
     /// When all of it must be here.
     pub(super) last_moment: Instant,
 }
 
 impl Reception {
-    pub(super) fn new(last_moment: Instant) -> Self {
+    pub(super) fn new(reference: Reference, last_moment: Instant) -> Self {
         let decoder = Decoder::default();
-        Self { decoder, octets: 0, refusal: None, chunk: None, chunk_octets: 0, last_moment }
+        Self { reference, decoder, octets: 0, refusal: None, framing: Framing::Dot, last_moment }
     }
 
-    /// One whose content comes in chunks; the first is to be told with [`Reception::expect`].
-    pub(super) fn in_chunks(last_moment: Instant) -> Self {
-        Self { decoder: Decoder::of_chunks(), ..Self::new(last_moment) }
+    /// One whose content comes in chunks, the first of which follows.
+    pub(super) fn in_chunks(reference: Reference, last_moment: Instant, first: Chunk) -> Self {
+        let decoder = Decoder::of_chunks();
+        Self { decoder, framing: Framing::chunk(first), ..Self::new(reference, last_moment) }
     }
 
     /// The next chunk follows.
     pub(super) fn expect(&mut self, chunk: Chunk) {
-        (self.chunk, self.chunk_octets) = (Some(chunk), chunk.octets);
+        self.framing = Framing::chunk(chunk);
     }
 
     /// Takes the next piece from the front of `input`: the octets that are done with, and what was found.
-    fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Found<'a>) {
-        let Some(chunk) = &mut self.chunk else {
-            return match self.decoder.decode(input) {
-                (done, None) => (done, Found::Nothing),
-                (done, Some(Piece::End)) => (done, Found::MessageEnd),
-                (done, Some(piece)) => (done, Found::Piece(piece)),
-            };
+    fn decode(&mut self, input: &[u8]) -> (usize, Found) {
+        let Framing::Chunk { rest, .. } = &mut self.framing else {
+            let (done, piece) = self.decoder.decode(input);
+            return (done, piece.map_or(Found::Nothing, Found::of));
         };
-        let here = usize::try_from(chunk.octets).map_or(input.len(), |left| left.min(input.len()));
+        let here = usize::try_from(rest.octets).map_or(input.len(), |left| left.min(input.len()));
         let (done, piece) = self.decoder.decode(&input[..here]);
-        chunk.octets -= done as u64;
-        let found = match (piece, chunk) {
-            (Some(piece), _) => Found::Piece(piece),
+        rest.octets -= done as u64;
+        let found = match (piece, rest) {
+            (Some(piece), _) => Found::of(piece),
             (None, Chunk { octets: 0, last: false }) => Found::ChunkEnd,
             (None, Chunk { octets: 0, last: true }) => {
-                self.decoder.finish().map_or(Found::MessageEnd, Found::Piece)
+                self.decoder.finish().map_or(Found::MessageEnd, Found::of)
             }
             (None, _) => Found::Nothing,
         };
@@ -68,9 +92,11 @@ impl Reception {
 }
 
 /// What [`Reception::decode`] came to.
-enum Found<'a> {
-    /// Some content.
-    Piece(Piece<'a>),
+enum Found {
+    /// Content: so many octets, the last of those that are done with.
+    Content(usize),
+    /// A line end that doesn't stand in the input as CRLF.
+    LineEnd,
     /// More is needed.
     Nothing,
     /// The chunk is complete; another one will come.
@@ -79,22 +105,29 @@ enum Found<'a> {
     MessageEnd,
 }
 
+impl Found {
+    fn of(piece: Piece<'_>) -> Self {
+        match piece {
+            Piece::Content(content) => Found::Content(content.len()),
+            Piece::LineEnd => Found::LineEnd,
+            Piece::End => Found::MessageEnd,
+        }
+    }
+}
+
 impl<R> Server<R> {
     /// Takes the next piece of data from the input.
     pub(super) fn receive(&mut self) -> Progress {
-        let State::Receiving(id, reception) = &mut self.state else { return Progress::Blocked };
-        let id = *id;
+        let State::Receiving(reception) = &mut self.state else { return Progress::Blocked };
         loop {
-            let (done, found) = reception.decode(&self.input[self.used..]);
-            self.used += done;
+            let (done, found) = reception.decode(self.input.rest());
+            self.input.advance(done);
             let (length, emit) = match found {
                 Found::Nothing => return Progress::Starved,
                 Found::ChunkEnd => return self.end_chunk(),
-                Found::MessageEnd | Found::Piece(Piece::End) => break,
-                Found::Piece(Piece::LineEnd) => (2, Emit::Plain(Action::Body(b"\r\n"))),
-                Found::Piece(Piece::Content(content)) => {
-                    (content.len(), Emit::Content(self.used - content.len()..self.used))
-                }
+                Found::MessageEnd => return self.end_message(),
+                Found::LineEnd => (2, Emit::Plain(Action::Body(b"\r\n"))),
+                Found::Content(length) => (length, Emit::Content(self.input.last_used(length))),
             };
             if reception.refusal.is_some() {
                 continue;
@@ -106,38 +139,68 @@ impl<R> Server<R> {
                 Some(refusal) => Emit::Plain(Action::RefuseBody(refusal.clone())),
             });
         }
-        match reception.refusal.take() {
-            Some(refusal) => self.refuse_message(id, &refusal),
+    }
+
+    /// All data came.
+    fn end_message(&mut self) -> Progress {
+        let State::Receiving(reception) = std::mem::replace(&mut self.state, State::READY) else {
+            return Progress::Again;
+        };
+        match reception.refusal {
+            Some(refusal) => {
+                self.refuse(&self.told(&refusal, reception.reference));
+                Progress::Again
+            }
             None => {
-                self.state = State::JudgingData(id);
+                self.state = State::JudgingData(reception.reference);
                 Progress::Emit(Emit::Plain(Action::Judge(Question::Data)))
             }
         }
     }
 
-    fn refuse_message(&mut self, id: QueueId, refusal: &Refusal) -> Progress {
-        self.state = State::Ready;
-        self.refuse(&self.told(refusal, id));
-        Progress::Again
-    }
-
     /// A chunk that isn't the last is complete. What is wrong with the body is said now; the chunks that the client has
     /// under way already are thrown away one by one.
     fn end_chunk(&mut self) -> Progress {
-        let State::Receiving(id, mut reception) = std::mem::replace(&mut self.state, State::Ready) else {
+        let aftermath = State::Ready(Aftermath::ChunkRefused);
+        let State::Receiving(reception) = std::mem::replace(&mut self.state, aftermath) else {
             return Progress::Again;
         };
-        if let Some(refusal) = reception.refusal.take() {
-            self.chunks_refused = true;
-            return self.refuse_message(id, &refusal);
+        if let Some(refusal) = &reception.refusal {
+            self.refuse(&self.told(refusal, reception.reference));
+            return Progress::Again;
         }
-        let octets = reception.chunk_octets;
-        self.state = State::BetweenChunks(id, reception);
+        let octets = reception.framing.octets();
+        self.state = State::BetweenChunks(reception);
         let reply = ok(Detail::UNDEFINED, &format!("Ok: {octets} octets received"));
         if octets == 0 {
             self.idle(&reply)
         } else {
             self.say(&reply)
+        }
+        Progress::Again
+    }
+
+    /// Throws away what came of a chunk that nobody wants; once it is complete it is answered.
+    pub(super) fn skip_chunk(&mut self) -> Progress {
+        let State::Skipping(chunk) = &mut self.state else { return Progress::Blocked };
+        let here = self.input.rest().len();
+        let skipped = usize::try_from(chunk.left).map_or(here, |left| left.min(here));
+        self.input.advance(skipped);
+        chunk.left -= skipped as u64;
+        if chunk.left > 0 {
+            return Progress::Starved;
+        }
+        let State::Skipping(UnwantedChunk { reply, counts, then, .. }) =
+            std::mem::replace(&mut self.state, State::READY)
+        else {
+            return Progress::Again;
+        };
+        self.state = *then;
+        self.tally.idle_commands = self.tally.idle_commands.saturating_add(1);
+        if counts == CountsAs::Error || self.tally.idle_commands > MAX_IDLE_COMMANDS {
+            self.refuse(&reply);
+        } else {
+            self.say(&reply);
         }
         Progress::Again
     }

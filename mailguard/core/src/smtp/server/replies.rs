@@ -1,0 +1,66 @@
+//! Replies on their way out: gathered as long as the client may go on without them, written in one go (RFC 2920 §3.2).
+
+use crate::smtp::reply::Reply;
+
+/// The replies that the driver hasn't written yet.
+#[derive(Default)]
+pub(super) struct Replies {
+    octets: Vec<u8>,
+    urgency: Urgency,
+}
+
+/// How long they may wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Urgency {
+    /// For those to commands that came along.
+    #[default]
+    Gathered,
+    /// For nothing: the client waits for the last of them before it goes on.
+    Due,
+    /// They were handed out, and lie there for the driver until it comes back.
+    HandedOut,
+}
+
+impl Replies {
+    /// One more.
+    pub(super) fn push(&mut self, reply: &Reply) {
+        self.forget_written();
+        reply.encode(&mut self.octets);
+    }
+
+    /// The reply to the command at hand must not wait for those to later ones.
+    pub(super) fn flush(&mut self) {
+        self.forget_written();
+        self.urgency = Urgency::Due;
+    }
+
+    /// Whether there are some that must be written before anything else happens.
+    pub(super) fn are_due(&self) -> bool {
+        self.urgency == Urgency::Due && !self.octets.is_empty()
+    }
+
+    /// Whether there are any.
+    pub(super) fn wait(&self) -> bool {
+        self.urgency != Urgency::HandedOut && !self.octets.is_empty()
+    }
+
+    /// For the driver, to be written.
+    pub(super) fn hand_out(&mut self) -> &[u8] {
+        self.urgency = Urgency::HandedOut;
+        &self.octets
+    }
+
+    /// The driver is back: what it was handed is written.
+    pub(super) fn forget_written(&mut self) {
+        if self.urgency == Urgency::HandedOut {
+            self.octets.clear();
+            self.urgency = Urgency::Gathered;
+        }
+    }
+
+    /// As [`Replies::hand_out`], for good.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        self.forget_written();
+        std::mem::take(&mut self.octets)
+    }
+}
