@@ -57,7 +57,7 @@ fn serve(config: &Config, attach: bool) -> Result<()> {
                 let mut counts = BTreeMap::from([("accepted", accepted.load(Ordering::Relaxed))]);
                 if let Some(datapath) = &datapath {
                     let reasons = datapath.status()?.reasons;
-                    counts.extend(reasons.into_iter().map(|count| (count.reason, count.packets)));
+                    counts.extend(reasons.into_iter().map(|count| (count.reason.name(), count.packets)));
                 }
                 writeln!(output, "{}", serde_json::to_string(&counts)?)?;
             }

@@ -55,6 +55,7 @@ pub mod policy;
 pub mod rbl;
 pub mod reach;
 pub mod route;
+pub mod rule_key;
 pub mod rules;
 pub mod schedule;
 pub mod smtp;

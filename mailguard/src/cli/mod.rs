@@ -7,6 +7,7 @@ mod check;
 mod daemon;
 mod doctor;
 mod files;
+mod kernel;
 mod terminal;
 mod lists;
 mod messages;

@@ -3,25 +3,34 @@
 use std::fmt::Write;
 
 use mailguard_core::mail::UnixTime;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::args::Output;
 use super::check::inactive;
 use super::daemon::{Daemon, Known};
 use super::terminal::{Table, ago, messages, plain, size, span};
-use super::{Printed, wrong_answer};
+use super::{Printed, kernel, wrong_answer};
 use crate::control::{
     Answer, ClientError, MailProcess, ProcessReport, Reloaded, Request, StatusReport, ZoneStatus,
 };
+
+/// What both processes say, as JSON.
+#[derive(Serialize)]
+struct Everything<'a> {
+    #[serde(flatten)]
+    report: &'a StatusReport,
+    /// Absent where this user may not ask.
+    processes: Option<&'a ProcessReport>,
+}
 
 /// Shows what runs: all of it, or what the datapath process knows while the mail process says nothing.
 pub(super) fn status(daemon: &mut Daemon, output: Output, now: UnixTime) -> anyhow::Result<Printed> {
     let Known { mail, processes } = daemon.known()?;
     match (mail, processes) {
         (Ok(report), processes) => {
-            let mut value = serde_json::to_value(&report)?;
-            value["processes"] = serde_json::to_value(&processes)?;
-            Printed::result(output, &value, || print_status(&report, processes.as_ref(), now))
+            let all = Everything { report: &report, processes: processes.as_ref() };
+            Printed::result(output, &all, || print_status(&report, processes.as_ref(), now))
         }
         (Err(error), None) => Err(error.into()),
         (Err(error), Some(mut report)) => {
@@ -61,7 +70,9 @@ fn print_processes(report: &ProcessReport, now: UnixTime) -> String {
     }
     text.push('\n');
     ended(&mut text, &report.mail, now);
-    kernel(&mut text, &report.kernel);
+    if let Some(status) = &report.kernel {
+        kernel::print(&mut text, status);
+    }
     text
 }
 
@@ -72,13 +83,6 @@ fn ended(text: &mut String, mail: &MailProcess, now: UnixTime) {
     let _ = writeln!(text, "restarts of the mail process  {}, last {when}: it {cause}", mail.restarts);
     for line in &mail.last_words {
         let _ = writeln!(text, "  | {}", plain(line));
-    }
-}
-
-fn kernel(text: &mut String, kernel: &Value) {
-    if !kernel.is_null() {
-        text.push_str("\nkernel\n");
-        nested(text, kernel, "  ");
     }
 }
 
@@ -142,70 +146,9 @@ fn print_status(report: &StatusReport, processes: Option<&ProcessReport>, now: U
     if let Some(processes) = processes {
         ended(&mut text, &processes.mail, now);
     }
-    kernel(&mut text, &report.kernel);
+    if let Some(status) = &report.kernel {
+        kernel::print(&mut text, status);
+    }
     inactive(&mut text, &report.inactive);
     text
-}
-
-/// Depth to which nested values are laid out; what is deeper is printed as JSON.
-const MAX_DEPTH: usize = 6;
-
-/// A value of any shape: fields in columns, lists of objects as tables, what is nested in a field under its name.
-fn nested(text: &mut String, value: &Value, indent: &str) {
-    let Value::Object(fields) = value else {
-        let _ = writeln!(text, "{indent}{}", scalar(value));
-        return;
-    };
-    let is_flat = |value: &Value| !has_objects(value) || indent.len() > 2 * MAX_DEPTH;
-    let mut table = Table::lines();
-    for (name, value) in fields.iter().filter(|(_, value)| is_flat(value)) {
-        table.row([words(name), scalar(value)]);
-    }
-    table.print(text, indent);
-    for (name, value) in fields.iter().filter(|(_, value)| !is_flat(value)) {
-        let _ = writeln!(text, "{indent}{}", plain(&words(name)));
-        let deeper = format!("{indent}  ");
-        match value {
-            Value::Array(rows) => rows_table(text, rows, &deeper),
-            _ => nested(text, value, &deeper),
-        }
-    }
-}
-
-fn has_objects(value: &Value) -> bool {
-    match value {
-        Value::Object(_) => true,
-        Value::Array(items) => items.iter().any(Value::is_object),
-        _ => false,
-    }
-}
-
-/// A list of objects: their fields, in order of first appearance, are the columns.
-fn rows_table(text: &mut String, rows: &[Value], indent: &str) {
-    let mut columns: Vec<&str> = Vec::new();
-    for name in rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys()) {
-        if !columns.contains(&name.as_str()) {
-            columns.push(name);
-        }
-    }
-    let headings: Vec<String> = columns.iter().map(|name| words(name).to_uppercase()).collect();
-    let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
-    for row in rows {
-        table.cells(columns.iter().map(|name| row.get(*name).map(scalar).unwrap_or_default()).collect());
-    }
-    table.print(text, indent);
-}
-
-/// `some_name` and `some-name` as words.
-fn words(name: &str) -> String {
-    name.replace(['_', '-'], " ")
-}
-
-fn scalar(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if !has_objects(value) => items.iter().map(scalar).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
-    }
 }

@@ -1,15 +1,13 @@
 //! The lists that can be changed while mailguard runs: where each stands, what it takes, what is in it.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use mailguard_core::config::model::{AddressPattern, ClientPattern};
 use mailguard_core::config::syntax::{self, Mac, Mismatch, Syntax};
 use mailguard_core::config::value::quoted;
 use mailguard_core::config::{DEFAULT_DOMAIN_LISTS, DEFAULT_IP_LISTS};
 use mailguard_core::config::{Data, Value};
-use mailguard_core::mail::Domain;
+use mailguard_core::rule_key::RuleKey;
 use serde::{Deserialize, Serialize};
 
 use super::edit::EditError;
@@ -138,30 +136,28 @@ impl EditList {
         self.path().join(".")
     }
 
-    /// The list and the value under which the kernel counts what `value` of this list does. None for those that
-    /// it doesn't know, and for what is no value of this list.
-    pub fn kernel_rule(self, value: &str) -> Option<(&'static str, String)> {
-        let list = match self {
-            EditList::BypassFromSubnet | EditList::BypassFromIp => "bypass from",
-            EditList::BypassToSubnet | EditList::BypassToIp => "bypass to",
-            EditList::BypassFromMac => "bypass from-mac",
-            EditList::BlacklistClient => "blacklist client",
+    /// By which name the kernel counts what `value` of this list does. None for those lists that it doesn't know, and for
+    /// what is no value of this list.
+    pub fn rule_key(self, value: &str) -> Option<RuleKey> {
+        fn read<T>(syntax: &Syntax<T>, value: &str) -> Option<T> {
+            (syntax.parse)(value.trim()).ok()
+        }
+        match self {
+            EditList::BypassFromSubnet => read(&syntax::NETWORK, value).map(RuleKey::bypass_from),
+            EditList::BypassFromIp => read(&syntax::ADDRESS, value).map(|ip| RuleKey::bypass_from(ip.into())),
+            EditList::BypassToSubnet => read(&syntax::NETWORK, value).map(RuleKey::bypass_to),
+            EditList::BypassToIp => read(&syntax::ADDRESS, value).map(|ip| RuleKey::bypass_to(ip.into())),
+            EditList::BypassFromMac => read(&syntax::MAC, value).map(RuleKey::bypass_from_mac),
+            EditList::BlacklistClient => match read(&syntax::CLIENT, value)? {
+                ClientPattern::Network(clients) => Some(RuleKey::blacklist_client(clients)),
+                ClientPattern::Name(_) => None,
+            },
             EditList::BypassToName
             | EditList::BlacklistSender
             | EditList::BlacklistRecipient
             | EditList::RblIp
-            | EditList::RblDomain => return None,
-        };
-        let Entry { written, .. } = self.read(value.trim()).ok()?;
-        if self == EditList::BlacklistClient
-            && Domain::parse(&written).is_ok()
-            && written.parse::<IpAddr>().is_err()
-        {
-            return None;
+            | EditList::RblDomain => None,
         }
-        // A network of one is a single address there.
-        let single = written.parse().ok().filter(|net: &IpNet| net.prefix_len() == net.max_prefix_len());
-        Some((list, single.map_or(written, |net| net.addr().to_string())))
     }
 
     /// The value as it is written into the file, and the form in which two values are compared.
@@ -259,17 +255,45 @@ mod tests {
 
     #[test]
     fn values_are_counted_under_their_shortest_form() {
+        let json = |list, value| format!(r#"{{"list":"{list}","value":"{value}"}}"#);
         for (list, value, expect) in [
-            (EditList::BypassFromIp, "2001:DB8::1", Some(("bypass from", "2001:db8::1"))),
-            (EditList::BypassFromSubnet, "192.0.2.7/32", Some(("bypass from", "192.0.2.7"))),
-            (EditList::BypassToSubnet, "192.0.2.0/24", Some(("bypass to", "192.0.2.0/24"))),
-            (EditList::BypassFromMac, "02:00:5E:10:00:01", Some(("bypass from-mac", "02:00:5e:10:00:01"))),
-            (EditList::BlacklistClient, "192.0.2.7/32", Some(("blacklist client", "192.0.2.7"))),
+            (EditList::BypassFromIp, "2001:DB8::1", Some(json("bypass from", "2001:db8::1"))),
+            (EditList::BypassFromSubnet, " 192.0.2.7/32", Some(json("bypass from", "192.0.2.7"))),
+            (EditList::BypassToSubnet, "192.0.2.0/24", Some(json("bypass to", "192.0.2.0/24"))),
+            (EditList::BypassToIp, "192.0.2.7", Some(json("bypass to", "192.0.2.7"))),
+            (
+                EditList::BypassFromMac,
+                "02:00:5E:10:00:01",
+                Some(json("bypass from-mac", "02:00:5e:10:00:01")),
+            ),
+            (EditList::BlacklistClient, "192.0.2.7/32", Some(json("blacklist client", "192.0.2.7"))),
+            (EditList::BlacklistClient, "mx.example.com", None),
             (EditList::BlacklistClient, "nonsense", None),
             (EditList::BlacklistSender, "example.com", None),
         ] {
-            let expect = expect.map(|(list, value)| (list, value.to_owned()));
-            assert_eq!(list.kernel_rule(value), expect, "{value}");
+            let key = list.rule_key(value).map(|key| serde_json::to_string(&key).unwrap());
+            assert_eq!(key, expect, "{value}");
         }
+    }
+
+    /// What the kernel is told of a configuration it counts by the names that the lists' entries have here.
+    #[test]
+    fn every_entry_that_the_kernel_knows_is_found_by_its_rule_key() {
+        let text = "[bypass]\nfrom_subnets = [\"192.0.2.0/24\"]\nfrom_ips = [\"2001:DB8::1\"]\n\
+                    from_macs = [\"02:00:5E:10:00:01\"]\nto_subnets = [\"198.51.100.7/32\"]\nto_ips = [\"203.0.113.9\"]\n\
+                    [access]\nblacklist_clients = [\"10.0.0.0/8\", \"192.0.2.7/32\"]\n";
+        let source = Source::of_text("m.toml", format!("{}{text}", crate::config::tests::LEAST));
+        let config = crate::config::parse(&source).unwrap();
+        let rules = mailguard_core::rules::compile(&config);
+        let mut told: Vec<RuleKey> =
+            rules.clients.keys().map(|net| RuleKey::blacklist_client(*net)).collect();
+        told.extend(rules.bypass_from.keys().map(|net| RuleKey::bypass_from(*net)));
+        told.extend(rules.bypass_to.keys().map(|net| RuleKey::bypass_to(*net)));
+        told.extend(rules.bypass_macs.iter().map(|mac| RuleKey::bypass_from_mac(*mac)));
+        let listed = EditList::ALL.into_iter().flat_map(|list| entries(&source, list));
+        let mut listed: Vec<RuleKey> = listed.filter_map(|entry| entry.list.rule_key(&entry.value)).collect();
+        told.sort();
+        listed.sort();
+        assert_eq!((listed.len(), listed), (7, told));
     }
 }

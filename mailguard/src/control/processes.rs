@@ -6,6 +6,7 @@ use mailguard_core::mail::{UnixTime, rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::Request;
+use crate::datapath::DatapathStatus;
 
 /// Which process answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +51,8 @@ pub struct ProcessReport {
     pub stand_in: Option<StandIn>,
     /// The mail process.
     pub mail: MailProcess,
-    /// The kernel side: programs on each interface, maps, counters.
-    pub kernel: serde_json::Value,
+    /// The kernel side: programs on each interface, maps, counters; absent while nothing is known of it.
+    pub kernel: Option<DatapathStatus>,
 }
 
 /// A version of the configuration that was in force before, and is instead of a file that can't be used.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ProcessReport;
 use crate::config::{Change, Edit, EditList, ListEntry};
+use crate::datapath::DatapathStatus;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,8 +245,8 @@ pub struct StatusReport {
     pub quarantine: Stock,
     /// `quarantine.max_size`, octets.
     pub quarantine_max_octets: u64,
-    /// The kernel side as the datapath process reports it: programs on each interface, maps, counters.
-    pub kernel: serde_json::Value,
+    /// The kernel side as the datapath process reports it; absent while that says nothing.
+    pub kernel: Option<DatapathStatus>,
     /// Configured protections that this version doesn't have.
     pub inactive: Vec<Inactive>,
 }

@@ -21,7 +21,7 @@ use mailguard_core::config::model::XdpMode;
 use super::error::AttachError;
 use super::interfaces::{Device, ZoneInterface, devices};
 use super::pins::Pins;
-use super::{DatapathError, InterfaceStatus};
+use super::{DatapathError, InterfaceStatus, TcAttachment, XdpAttachment};
 
 /// Name of the TC program.
 pub const STEER: &str = "mg_steer";
@@ -59,10 +59,10 @@ impl Hook {
         if version.is_ok_and(|version| version >= TCX_SINCE) { Self::Tcx } else { Self::Clsact }
     }
 
-    fn name(self) -> &'static str {
+    fn attachment(self) -> TcAttachment {
         match self {
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
+            Self::Tcx => TcAttachment::Tcx,
+            Self::Clsact => TcAttachment::Clsact,
         }
     }
 }
@@ -98,12 +98,12 @@ pub(super) fn attach(
             zone: interface.zone.clone(),
             intercepts: interface.has(INTERFACE_STEERS),
             leaving: !interface.has(INTERFACE_CHECKS),
-            xdp: "off",
-            tc: "off",
+            xdp: XdpAttachment::Off,
+            tc: TcAttachment::Off,
             problem: None,
         };
         match attach_steer(ebpf, pins, device, hook, &mut wanted) {
-            Ok(()) => status.tc = hook.name(),
+            Ok(()) => status.tc = hook.attachment(),
             Err(error) => status.problem = Some(error.to_string()),
         }
         // What leaves is checked no longer.
@@ -159,8 +159,8 @@ pub(super) fn steer_pin(device: &Device) -> String {
     format!("tc-{}", device.index)
 }
 
-/// The pin of the XDP program's link; `mode` as in [`InterfaceStatus`].
-pub(super) fn early_pin(mode: &str, device: &Device) -> String {
+/// The pin of the XDP program's link in this mode.
+pub(super) fn early_pin(mode: XdpAttachment, device: &Device) -> String {
     format!("xdp-{mode}-{}", device.index)
 }
 
@@ -267,17 +267,20 @@ fn attach_early(
     device: &Device,
     configured: XdpMode,
     wanted: &mut Vec<String>,
-) -> Result<&'static str, DatapathError> {
-    let Some(mode) = xdp_mode(device, configured) else { return Ok("off") };
-    let name = if mode == aya::programs::XdpMode::Skb { "generic" } else { "native" };
-    let pin = early_pin(name, device);
+) -> Result<XdpAttachment, DatapathError> {
+    let Some(mode) = xdp_mode(device, configured) else { return Ok(XdpAttachment::Off) };
+    let attachment = match mode {
+        aya::programs::XdpMode::Skb => XdpAttachment::Generic,
+        _ => XdpAttachment::Native,
+    };
+    let pin = early_pin(attachment, device);
     let early: &mut Xdp = program(ebpf, early_program())?;
     match attach_xdp(early, device, mode, pins, &pin) {
         Ok(()) => {
             wanted.push(pin);
-            Ok(name)
+            Ok(attachment)
         }
-        Err(_) if configured == XdpMode::Auto => Ok("off"),
+        Err(_) if configured == XdpMode::Auto => Ok(XdpAttachment::Off),
         Err(error) => Err(DatapathError::program(early_program(), Some(&device.name))(error)),
     }
 }
@@ -308,7 +311,7 @@ fn attach_xdp(
 }
 
 fn pins_of_other_modes(pin: &str, device: &Device) -> Vec<String> {
-    let pins = ["native", "generic"].map(|mode| early_pin(mode, device));
+    let pins = [XdpAttachment::Native, XdpAttachment::Generic].map(|mode| early_pin(mode, device));
     pins.into_iter().filter(|other| other != pin).collect()
 }
 

@@ -56,7 +56,9 @@ pub use pins::{holds_programs, netns_cookie};
 pub use probe::{probe, programs_at};
 pub use routes::{PRIORITY, TABLE};
 pub use rule_maps::BanStatus;
-pub use status::{DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount};
+pub use status::{
+    DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount, TcAttachment, XdpAttachment,
+};
 pub use upkeep::KERNEL_PROBLEM;
 
 use crate::intercept::{Family, Listeners, Role, ZoneListener};
@@ -307,8 +309,8 @@ impl Datapath {
             zone: absent.zone.clone(),
             intercepts: false,
             leaving: false,
-            xdp: "off",
-            tc: "off",
+            xdp: XdpAttachment::Off,
+            tc: TcAttachment::Off,
             problem: Some(absent.why.clone()),
         }));
         self.leaving.replace(zones.leaving(), Instant::now());
@@ -397,8 +399,10 @@ impl Datapath {
         let settings = self.settings.get();
         Ok(DatapathStatus {
             proxy_alive: settings.proxy_alive(now_ns()),
-            on_proxy_down: if settings.fail_mode == FAIL_BYPASS { "bypass" } else { "block" },
-            problems: self.problems(),
+            on_proxy_down: match settings.fail_mode {
+                FAIL_BYPASS => OnProxyDown::Bypass,
+                _ => OnProxyDown::Block,
+            },
             mended: self.mends.counts(Instant::now()),
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),

@@ -22,6 +22,7 @@ use mailguard_common::maps::{
     MAX_BLACKLIST6, MAX_BYPASS, MAX_RULES, RuleValue, map, zone_number,
 };
 use mailguard_common::packet::mapped;
+use mailguard_core::rule_key::RuleKey;
 use mailguard_core::rules::{BypassRule, ClientRule, Rules, SenderRule};
 
 use super::kernel_settings::KernelSettings;
@@ -143,24 +144,15 @@ impl MapSlot {
 }
 
 impl Entry {
-    /// The list and the value, as an administrator knows them; `zones` are their names by their numbers.
-    fn describe(&self, zones: &BTreeMap<u64, String>) -> (&'static str, String) {
-        let net = |net: &IpNet| match net.prefix_len() == net.max_prefix_len() {
-            true => net.addr().to_string(),
-            false => net.to_string(),
-        };
+    /// The name by which it is counted; `zones` are their names by their numbers.
+    fn key(&self, zones: &BTreeMap<u64, String>) -> RuleKey {
         match self {
-            Entry::Client(value) => ("blacklist client", net(value)),
-            Entry::BypassFrom(value) => ("bypass from", net(value)),
-            Entry::BypassTo(value) => ("bypass to", net(value)),
-            Entry::BypassMac(mac) => {
-                let octets: Vec<String> = mac.iter().map(|octet| format!("{octet:02x}")).collect();
-                ("bypass from-mac", octets.join(":"))
-            }
-            Entry::Sender(zone, value) => {
-                let zone = zones.get(zone).map_or("?", String::as_str);
-                let whom = if value.prefix_len() == 0 { "others, " } else { "" };
-                ("allow_clients", format!("{zone}: {whom}{}", net(value)))
+            Entry::Client(clients) => RuleKey::blacklist_client(*clients),
+            Entry::BypassFrom(sources) => RuleKey::bypass_from(*sources),
+            Entry::BypassTo(destinations) => RuleKey::bypass_to(*destinations),
+            Entry::BypassMac(source) => RuleKey::bypass_from_mac(*source),
+            Entry::Sender(zone, clients) => {
+                RuleKey::allow_clients(zones.get(zone).map(String::as_str), *clients)
             }
         }
     }
@@ -285,9 +277,8 @@ impl RuleMaps {
         let (mut rules, mut hits, now_ns) = (Vec::new(), self.hits.reader(), now_ns());
         for (entry, value) in &self.installed {
             if let Some((packets, ago)) = hits.of(value.rule, now_ns)? {
-                let (list, value) = entry.describe(&self.zones);
-                let (list, last_hit_seconds_ago) = (list.to_owned(), ago.as_secs());
-                rules.push(RuleCount { list, value, packets, last_hit_seconds_ago });
+                let (key, last_hit_seconds_ago) = (entry.key(&self.zones), ago.as_secs());
+                rules.push(RuleCount { key, packets, last_hit_seconds_ago });
             }
         }
         Ok(rules)
@@ -298,7 +289,7 @@ impl RuleMaps {
         let entries = |home| self.installed.keys().filter(|entry| entry.home() == home).count();
         let usage = |home: &MapSlot| {
             let (name, limit, _) = home.facts();
-            MapUse { name, entries: entries(*home), limit: limit as usize }
+            MapUse { name: name.to_owned(), entries: entries(*home), limit: limit as usize }
         };
         MapSlot::ALL.iter().map(usage).chain([self.bans.usage()]).collect()
     }

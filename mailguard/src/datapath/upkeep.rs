@@ -17,7 +17,9 @@ use super::closed::{self, Forgotten, Which};
 use super::drift::{Occasion, Part};
 use super::interfaces::{Device, ZoneInterfaces};
 use super::pins::Pins;
-use super::{Datapath, DatapathError, Hook, InterfaceStatus, STEER, now_ns, routes, tcx};
+use super::{
+    Datapath, DatapathError, Hook, InterfaceStatus, STEER, TcAttachment, XdpAttachment, now_ns, routes, tcx,
+};
 
 /// How the lines of [`Datapath::problems`] begin that say what is missing.
 pub const KERNEL_PROBLEM: &str = "kernel: ";
@@ -142,10 +144,10 @@ impl Datapath {
         };
         for (interface, status) in self.zones.present.iter().zip(&self.interfaces) {
             let device = &interface.device;
-            if status.tc != "off" {
+            if status.tc != TcAttachment::Off {
                 missing.extend(steer(&self.pins, device, self.hook, ids.steer, &filters)?);
             }
-            if status.xdp != "off" {
+            if status.xdp != XdpAttachment::Off {
                 let link = self.pins.link_facts(&attach::early_pin(status.xdp, device));
                 if !link.is_some_and(|link| link.holds_at(device.index, ids.early)) {
                     missing.push(Part::Early(device.name.clone()));

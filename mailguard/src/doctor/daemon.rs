@@ -34,12 +34,11 @@ pub(super) fn read(config: &Config) -> Daemon {
     match asked {
         // With `enabled = false` there is no kernel side that could take it for dead.
         Ok(Answer::Processes(report)) => {
-            let alive = report.kernel["proxy_alive"] != false;
-            let interfaces = report.kernel["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let names = interfaces.iter().filter_map(|interface| interface["name"].as_str());
+            let alive = report.kernel.as_ref().is_none_or(|kernel| kernel.proxy_alive);
+            let interfaces = report.kernel.map(|kernel| kernel.interfaces).unwrap_or_default();
             Daemon::Runs {
                 alive,
-                serves: names.map(str::to_owned).collect(),
+                serves: interfaces.into_iter().map(|interface| interface.name).collect(),
                 stand_in: report.stand_in.map(|stand_in| stand_in.problem(&report.config)),
                 problems: report.problems,
             }

@@ -147,12 +147,12 @@ impl ControlHandler {
         let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
             Ok(ipc::Answer::Status { kernel, problems: of_datapath }) => {
                 problems.extend(of_datapath);
-                kernel
+                Some(*kernel)
             }
-            Ok(_) => serde_json::Value::Null,
+            Ok(_) => None,
             Err(error) => {
                 problems.push(error);
-                serde_json::Value::Null
+                None
             }
         };
         let (path, loaded_at) = {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::Source;
-use crate::datapath::{BanStatus, RuleCount};
+use crate::datapath::{BanStatus, DatapathStatus, RuleCount};
 use crate::intercept::Purpose;
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
@@ -124,8 +124,8 @@ pub enum Request {
 pub enum Answer {
     /// The state of the datapath process.
     Status {
-        /// The kernel side, as [`crate::datapath::DatapathStatus`] is written.
-        kernel: serde_json::Value,
+        /// The kernel side.
+        kernel: Box<DatapathStatus>,
         /// What isn't as it should be, a line each.
         problems: Vec<String>,
     },

@@ -10,6 +10,7 @@ use mailguard_core::names::{self, NameStatus};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NoRoute, Route};
+use mailguard_core::rule_key::RuleKey;
 
 use crate::config::{EditList, ListEntry};
 use crate::control::{
@@ -50,8 +51,7 @@ pub(super) fn entry_rows(
     counts: &[RuleCount],
     names: &[NameStatus],
 ) -> Vec<EntryRow> {
-    let counts: HashMap<(&str, &str), &RuleCount> =
-        counts.iter().map(|count| ((count.list.as_str(), count.value.as_str()), count)).collect();
+    let counts: HashMap<&RuleKey, &RuleCount> = counts.iter().map(|count| (&count.key, count)).collect();
     let names: HashMap<&str, &NameStatus> = names.iter().map(|name| (name.name.as_str(), name)).collect();
     let row = |entry: ListEntry| {
         if entry.list == EditList::BypassToName {
@@ -59,10 +59,10 @@ pub(super) fn entry_rows(
             let status = ascii.ok().and_then(|name| names.get(name.as_str()).copied());
             return name_row(entry, status, &counts);
         }
-        let rule = entry.list.kernel_rule(&entry.value);
-        let count = rule.as_ref().and_then(|(list, value)| counts.get(&(*list, value.as_str())));
+        let key = entry.list.rule_key(&entry.value);
+        let count = key.as_ref().and_then(|key| counts.get(key));
         EntryRow {
-            packets: rule.as_ref().map(|_| count.map_or(0, |count| count.packets)),
+            packets: key.as_ref().map(|_| count.map_or(0, |count| count.packets)),
             last_hit_seconds_ago: count.map(|count| count.last_hit_seconds_ago),
             addresses: None,
             note: None,
@@ -75,13 +75,12 @@ pub(super) fn entry_rows(
 fn name_row(
     entry: ListEntry,
     status: Option<&NameStatus>,
-    counts: &HashMap<(&str, &str), &RuleCount>,
+    counts: &HashMap<&RuleKey, &RuleCount>,
 ) -> EntryRow {
     let addresses = status.map(|status| status.addresses.clone()).unwrap_or_default();
     let rules = addresses
         .iter()
-        .filter_map(|address| EditList::BypassToIp.kernel_rule(&address.to_string()))
-        .filter_map(|(list, value)| counts.get(&(list, value.as_str())).copied())
+        .filter_map(|address| counts.get(&RuleKey::bypass_to((*address).into())).copied())
         .collect::<Vec<_>>();
     EntryRow {
         packets: Some(rules.iter().map(|count| count.packets).sum()),

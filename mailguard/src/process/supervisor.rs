@@ -215,7 +215,7 @@ fn report(source: &Source, config: &Config) -> ProcessReport {
         problems: Vec::new(),
         stand_in: None,
         mail: Default::default(),
-        kernel: serde_json::Value::Null,
+        kernel: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mailguard::datapath::Hook;
+use mailguard::datapath::{Hook, TcAttachment, XdpAttachment};
 use mailguard_tests::netns::{CLIENT4, CLIENT4_SECOND, CLIENT6, FIREWALL4_WAN, SERVER4, SERVER6};
 
 use crate::firewall::{Answer, Firewall, Session};
@@ -34,7 +34,7 @@ fn blacklisted_clients_are_dropped_in_tc() {
 
 #[test]
 fn blacklisted_clients_are_dropped_in_xdp() {
-    for xdp in ["native", "generic"] {
+    for xdp in [XdpAttachment::Native, XdpAttachment::Generic] {
         let firewall = check(&format!("xdp = \"{xdp}\""), Answer::Nobody, "blacklist-dropped-xdp");
         assert_eq!(firewall.packets("blacklist-dropped"), 0, "{xdp}");
         let status = firewall.status();
@@ -48,8 +48,9 @@ fn on_virtual_interfaces_xdp_is_off_unless_it_is_asked_for() {
     let status = firewall.status();
     let facts: Vec<_> =
         status.interfaces.iter().map(|i| (i.name.as_str(), i.xdp, i.tc, i.intercepts)).collect();
-    let tc = if Hook::of_this_kernel() == Hook::Tcx { "tcx" } else { "clsact" };
-    assert_eq!(facts, [("lan0", "off", tc, true), ("wan0", "off", tc, false)]);
+    let tc = if Hook::of_this_kernel() == Hook::Tcx { TcAttachment::Tcx } else { TcAttachment::Clsact };
+    let xdp = XdpAttachment::Off;
+    assert_eq!(facts, [("lan0", xdp, tc, true), ("wan0", xdp, tc, false)]);
 }
 
 #[test]

@@ -45,7 +45,8 @@ fn check(firewall: &Firewall, sources: &[IpAddr], reason: &str) {
     let router = mac(&firewall.topology.firewall, LAN);
     let count = || {
         let status = firewall.status();
-        let count = status.reasons.into_iter().find(|count| count.reason == reason).expect("the reason");
+        let count =
+            status.reasons.into_iter().find(|count| count.reason.name() == reason).expect("the reason");
         (count.packets, count.octets)
     };
     assert_eq!(count(), (0, 0), "{reason}");
@@ -61,7 +62,7 @@ fn check(firewall: &Firewall, sources: &[IpAddr], reason: &str) {
     assert_eq!(count(), expect, "{reason}: {arrived:?}");
     let rates: Vec<_> =
         firewall.status().reasons.into_iter().filter(|count| count.per_second > 0.0).collect();
-    assert!(rates.iter().any(|count| count.reason == reason), "{reason}: {rates:?}");
+    assert!(rates.iter().any(|count| count.reason.name() == reason), "{reason}: {rates:?}");
     assert!(rates.iter().all(|count| count.packets > 0), "{rates:?}");
 }
 
@@ -72,7 +73,8 @@ fn check_rules(firewall: &Firewall, rules: &[Rule], reason: &str) {
     let status = firewall.status();
     assert_eq!(status.rules.len(), rules.len(), "{:?}", status.rules);
     for Rule { list, value, .. } in rules {
-        let count = status.rules.iter().find(|count| count.list == *list && count.value == *value);
+        let count =
+            status.rules.iter().find(|count| count.key.list().name() == *list && count.key.value() == *value);
         let count = count.unwrap_or_else(|| panic!("{list} {value} in {:?}", status.rules));
         assert_eq!(count.packets, u64::from(SYNS), "{reason}: {list} {value}");
     }

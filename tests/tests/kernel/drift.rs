@@ -36,7 +36,7 @@ fn check_mended(firewall: &mut Firewall, part: &str, remove: impl FnOnce(&Firewa
     remove(firewall);
     firewall.verify(Occasion::Look);
     assert_eq!(times(firewall, part), 1, "{part}: {:?}", firewall.status().mended);
-    assert_eq!(firewall.status().problems, [""; 0], "{part}");
+    assert_eq!(firewall.problems(), [""; 0], "{part}");
     check_served(firewall, part);
     firewall.verify(Occasion::Look);
     assert_eq!(times(firewall, part), 1, "{part}: once");
@@ -75,11 +75,11 @@ fn lo_that_goes_down_is_a_problem_until_it_is_up_again() {
     let mut firewall = Firewall::new("");
     host(&firewall).ip("link set lo down").unwrap();
     firewall.verify(Occasion::Event);
-    let problems = firewall.status().problems.join("\n");
+    let problems = firewall.problems().join("\n");
     assert!(problems.contains("route"), "{problems}");
     host(&firewall).ip("link set lo up").unwrap();
     firewall.verify(Occasion::Event);
-    assert_eq!(firewall.status().problems, [""; 0]);
+    assert_eq!(firewall.problems(), [""; 0]);
     assert_eq!(times(&firewall, "the IPv6 route of table 2525"), 1);
     check_served(&firewall, "lo is up again");
 }
@@ -182,14 +182,14 @@ fn an_interface_that_becomes_a_port_is_a_problem_until_it_leaves() {
     host(&firewall).ip(&format!("link add {BRIDGE} type bridge")).unwrap();
     host(&firewall).ip(&format!("link set {LAN} master {BRIDGE}")).unwrap();
     assert!(firewall.follow_interfaces());
-    let problems = firewall.status().problems.join("\n");
+    let problems = firewall.problems().join("\n");
     assert!(
         problems.contains("lan0 (zone green)") && problems.contains("port of the bridge br0"),
         "{problems}"
     );
     host(&firewall).ip(&format!("link set {LAN} nomaster")).unwrap();
     assert!(firewall.follow_interfaces());
-    assert_eq!(firewall.status().problems, [""; 0]);
+    assert_eq!(firewall.problems(), [""; 0]);
     check_served(&firewall, "it has left the bridge");
 }
 
@@ -200,7 +200,7 @@ fn an_interface_may_be_named_by_another_name_of_its() {
         .ip(&format!("link property add dev {LAN} altname to-the-office-on-the-second-floor"))
         .unwrap();
     firewall.start();
-    assert_eq!(firewall.status().problems, [""; 0]);
+    assert_eq!(firewall.problems(), [""; 0]);
     check_served(&firewall, "by its other name");
 }
 

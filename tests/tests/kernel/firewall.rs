@@ -235,6 +235,11 @@ impl Firewall {
         self.datapath.borrow().as_ref().unwrap().status().unwrap()
     }
 
+    /// What is the matter, a line each.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.datapath.borrow().as_ref().unwrap().problems()
+    }
+
     /// The heartbeat that the supervisor owes each second, unless the test has let it die. By our own account and not
     /// the kernel side's: a slow machine may have missed one.
     pub(crate) fn beat(&self) {
@@ -259,14 +264,15 @@ impl Firewall {
     /// Packets that were counted for `reason`.
     pub(crate) fn packets(&self, reason: &str) -> u64 {
         let status = self.status();
-        let found = status.reasons.iter().find(|count| count.reason == reason);
+        let found = status.reasons.iter().find(|count| count.reason.name() == reason);
         found.unwrap_or_else(|| panic!("no reason {reason}")).packets
     }
 
     /// Packets that the rule `value` of `list` decided about.
     pub(crate) fn rule_packets(&self, list: &str, value: &str) -> u64 {
         let status = self.status();
-        let found = status.rules.iter().find(|count| count.list == list && count.value == value);
+        let found =
+            status.rules.iter().find(|count| count.key.list().name() == list && count.key.value() == value);
         found.map_or(0, |count| count.packets)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, MapData};
 use aya::programs::{SchedClassifier, TcAttachType};
-use mailguard::datapath::Hook;
+use mailguard::datapath::{Hook, TcAttachment};
 use mailguard_common::maps::ABI;
 use mailguard_tests::netns::{
     CLIENT4, CLIENT4_SECOND, CLIENT6, FIREWALL6, FIREWALL6_WAN, LAN, SERVER4, SERVER6, WAN,
@@ -223,7 +223,7 @@ fn kernels_without_tcx_use_clsact_and_swap_there_too() {
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
     assert_eq!(firewall.dial_from(CLIENT4_SECOND, SERVER4), Answer::Nobody);
     let status = firewall.status();
-    assert!(status.interfaces.iter().all(|interface| interface.tc == "clsact"));
+    assert!(status.interfaces.iter().all(|interface| interface.tc == TcAttachment::Clsact));
 }
 
 /// The TCX programs of an interface of the firewall: none where the kernel knows no such thing.

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use mailguard::datapath::XdpAttachment;
+use mailguard_common::maps::Reason;
 use mailguard_tests::netns::{
     CLIENT4, CLIENT4_SECOND, CLIENT6, FIREWALL4, FIREWALL6, LAN, Namespace, SERVER4, SERVER6, join,
 };
@@ -33,7 +35,8 @@ fn merged_segments_reach_the_session() {
         let firewall = Firewall::new(&format!("[kernel]\nxdp = \"{xdp}\"\n"));
         check_bulk(&firewall, xdp);
         let status = firewall.status();
-        let session = status.reasons.iter().find(|count| count.reason == "session").expect("the reason");
+        let session =
+            status.reasons.iter().find(|count| count.reason == Reason::Session).expect("the reason");
         // Unless the driver's XDP takes them apart.
         if xdp != "native" {
             assert!(session.octets > session.packets * 1_514, "{xdp}: some were merged: {session:?}");
@@ -49,7 +52,7 @@ fn jumbo_frames_fit_native_xdp() {
     firewall.topology.client.ip("link set eth0 mtu 9000").unwrap();
     firewall.topology.firewall.ip(&format!("link set {LAN} mtu 9000")).unwrap();
     firewall.start();
-    assert!(firewall.status().interfaces.iter().all(|interface| interface.xdp == "native"));
+    assert!(firewall.status().interfaces.iter().all(|interface| interface.xdp == XdpAttachment::Native));
     check_bulk(&firewall, "jumbo frames");
     assert_eq!(firewall.dial_from(CLIENT4_SECOND, SERVER4), Answer::Nobody);
     assert!(firewall.packets("blacklist-dropped-xdp") > 0);

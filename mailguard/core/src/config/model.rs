@@ -159,11 +159,13 @@ pub struct Kernel {
 }
 
 /// What becomes of new connections when nobody accepts them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnProxyDown {
     /// They are dropped.
+    #[serde(rename = "block")]
     Block,
     /// They go on as if mailguard weren't there.
+    #[serde(rename = "bypass")]
     Bypass,
 }
 

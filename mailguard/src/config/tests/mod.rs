@@ -9,7 +9,7 @@ mod routing;
 use super::*;
 
 /// The least that is a configuration.
-const LEAST: &str = "\
+pub(super) const LEAST: &str = "\
 hostname = \"gate.example.org\"
 [[zone]]
 name = \"lan\"

@@ -62,7 +62,7 @@ impl Bans {
     }
 
     pub(super) fn usage(&self) -> MapUse {
-        MapUse { name: map::BANS, entries: self.len(), limit: MAX_BANS as usize }
+        MapUse { name: map::BANS.to_owned(), entries: self.len(), limit: MAX_BANS as usize }
     }
 
     fn insert(&mut self, client: Subscriber, ban: Ban) -> Result<(), DatapathError> {

@@ -80,7 +80,8 @@ impl Supervisor {
             Request::Status => {
                 let mut problems = self.kept.problems(&self.source.path);
                 problems.extend(self.problems());
-                Ok(Answer::Status { kernel: self.kernel()?, problems })
+                let kernel = self.datapath.status().map_err(|error| error.to_string())?;
+                Ok(Answer::Status { kernel: Box::new(kernel), problems })
             }
             Request::Ban(bans) => {
                 asked::may_ban(&self.config, &asked::own_addresses(), &bans).map_err(|error| {
@@ -105,11 +106,6 @@ impl Supervisor {
         problems.extend(self.logging.problem());
         problems.extend(open_files::shortage(&self.config).map(|what| format!("{SYSTEM_PROBLEM}{what}")));
         problems
-    }
-
-    fn kernel(&self) -> Result<serde_json::Value, String> {
-        let status = self.datapath.status().map_err(|error| error.to_string())?;
-        serde_json::to_value(status).map_err(|error| error.to_string())
     }
 
     /// Does what an administrator wants; whoever asked may be gone by then.
@@ -140,9 +136,9 @@ impl Supervisor {
             }
             Order::Report { reply } => {
                 let mut report = known(&self.report, &self.vigil, &self.kept);
-                match self.kernel() {
-                    Ok(kernel) => report.kernel = kernel,
-                    Err(error) => report.problems.push(error),
+                match self.datapath.status() {
+                    Ok(kernel) => report.kernel = Some(kernel),
+                    Err(error) => report.problems.push(error.to_string()),
                 }
                 report.problems.extend(self.lacking.clone());
                 report.problems.extend(self.problems());
