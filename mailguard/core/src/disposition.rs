@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::{Handling, ScannerFailure};
-use crate::finding::{Check, Finding, Opinion, Threat};
-use crate::mail::{Envelope, Mailbox};
+use crate::finding::{Family, Finding, Opinion, Threat};
+use crate::mail::{Envelope, ForwardPath, Mailbox};
 use crate::smtp::Refusal;
 
 /// What becomes of the message for one recipient.
@@ -44,47 +44,58 @@ pub struct DispositionPolicy {
     pub on_scanner_failure: ScannerFailure,
 }
 
-/// Decides. A refusal or deferral by any check comes first, then the weightiest threat whose handling isn't `pass`:
-/// virus before file.
-///
-/// A check that could not be made defers the message where what it might have found would change that.
-/// `on_scanner_failure` speaks of virus scanners only: what another check can't decide is deferred, whatever is
-/// configured, unless its finds are passed anyway.
-pub fn decide(policy: &DispositionPolicy, envelope: &Envelope, findings: &[Finding]) -> Decision {
+/// Decides, recipient by recipient, each by the policy that holds for it. A refusal or deferral by any check comes first,
+/// and a message that can't be decided upon for one recipient is deferred for all: there is no partial refusal.
+pub fn decide<'p>(
+    envelope: &Envelope,
+    findings: &[Finding],
+    policy_for: impl Fn(&ForwardPath) -> &'p DispositionPolicy,
+) -> Decision {
     if let Some(refusal) = findings.iter().find_map(Finding::objection) {
         return Decision::Refuse(refusal.clone());
     }
-    let handled = findings
-        .iter()
-        .filter_map(|finding| match &finding.opinion {
-            Opinion::Found(threat) => Some((threat, policy.handling(threat))),
-            _ => None,
-        })
-        .filter(|(_, handling)| !matches!(handling, Handling::Pass))
-        .min_by_key(|(threat, _)| *threat);
-    let is_settled = matches!(handled, Some((Threat::Virus(_), _)));
-    if !is_settled && findings.iter().any(|finding| policy.must_wait(finding)) {
-        return Decision::Refuse(Refusal::ScannerFailed);
-    }
-    let disposition = match handled {
-        None | Some((_, Handling::Pass)) => Disposition::Deliver,
-        Some((threat, Handling::Quarantine)) => Disposition::Quarantine(threat.clone()),
-        Some((threat, Handling::Drop)) => Disposition::Discard(threat.clone()),
-        Some((_, Handling::Redirect(address))) => Disposition::Redirect(address.clone()),
-    };
-    Decision::Accept(vec![disposition; envelope.recipients.len()])
+    let recipients = envelope.recipients.iter();
+    let dispositions: Result<Vec<Disposition>, Refusal> =
+        recipients.map(|recipient| policy_for(&recipient.forward_path).disposition(findings)).collect();
+    dispositions.map_or_else(Decision::Refuse, Decision::Accept)
 }
 
 impl DispositionPolicy {
-    /// Whether the message can't be decided upon because this check wasn't made.
-    fn must_wait(&self, finding: &Finding) -> bool {
-        if !matches!(finding.opinion, Opinion::Unavailable(_)) {
-            return false;
+    /// What becomes of a message without objections: the weightiest threat whose handling isn't `pass` decides, virus before
+    /// file. A check that could not be made defers the message where what it might have found would change that.
+    fn disposition(&self, findings: &[Finding]) -> Result<Disposition, Refusal> {
+        let handled = findings
+            .iter()
+            .filter_map(|finding| match &finding.opinion {
+                Opinion::Found(threat) => Some((threat, self.handling(threat))),
+                _ => None,
+            })
+            .filter(|(_, handling)| !matches!(handling, Handling::Pass))
+            .min_by_key(|(threat, _)| *threat);
+        let is_settled = matches!(handled, Some((Threat::Virus(_), _)));
+        let is_missing = |finding: &Finding| matches!(finding.opinion, Opinion::Unavailable(_));
+        let mut missing = findings.iter().filter(|finding| is_missing(finding));
+        if !is_settled && missing.any(|finding| self.must_wait_for(finding.check.family())) {
+            return Err(Refusal::ScannerFailed);
         }
-        match finding.check {
-            Check::Signatures => self.on_scanner_failure == ScannerFailure::Defer,
-            Check::Files => self.files != Handling::Pass,
-            _ => true,
+        Ok(match handled {
+            None | Some((_, Handling::Pass)) => Disposition::Deliver,
+            Some((threat, Handling::Quarantine)) => Disposition::Quarantine(threat.clone()),
+            Some((threat, Handling::Drop)) => Disposition::Discard(threat.clone()),
+            Some((_, Handling::Redirect(address))) => Disposition::Redirect(address.clone()),
+        })
+    }
+
+    /// What a check of this family counts as that couldn't be made: whether the message has to wait until it can.
+    ///
+    /// `on_scanner_failure` speaks of virus scanners only. A file check is waited for unless its finds are passed anyway. Spam
+    /// engines add to one score: one that is away adds nothing and holds no mail up.
+    fn must_wait_for(&self, family: Family) -> bool {
+        match family {
+            Family::Policy => true,
+            Family::Files => self.files != Handling::Pass,
+            Family::Virus => self.on_scanner_failure == ScannerFailure::Defer,
+            Family::Spam => false,
         }
     }
 
@@ -99,7 +110,9 @@ impl DispositionPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{BodyType, ForwardPath, Recipient, ReversePath};
+    use crate::finding::Check;
+    use crate::mail::{BodyType, Recipient, ReversePath};
+    use crate::points::Points;
 
     /// `quarantine`, `drop`, `pass` or an address to redirect to.
     fn handling(word: &str) -> Handling {
@@ -120,6 +133,7 @@ mod tests {
             "virus" => (Check::Signatures, virus("Eicar")),
             "no virus scan" => (Check::Signatures, Opinion::Unavailable("timeout".to_owned())),
             "no file check" => (Check::Files, Opinion::Unavailable("unreadable".to_owned())),
+            "score" => (Check::Files, Opinion::Score(Points::from_hundredths(9_900))),
             "allow" => (Check::SenderAccess, Opinion::Allow),
             "refuse" => (Check::MessageSize, Opinion::Refuse(Refusal::TooLarge(10))),
             "defer" => (Check::Limits, Opinion::Defer(Refusal::Busy)),
@@ -166,7 +180,7 @@ mod tests {
             on_scanner_failure: if failure == "pass" { ScannerFailure::Pass } else { ScannerFailure::Defer },
         };
         let findings: Vec<Finding> = findings.split(", ").map(finding).collect();
-        assert_eq!(in_words(&decide(&policy, &envelope(1), &findings)), expect);
+        assert_eq!(in_words(&decide(&envelope(1), &findings, |_| &policy)), expect);
     }
 
     #[test]
@@ -201,16 +215,51 @@ mod tests {
         check("virus, refuse",    "quarantine",        "quarantine",   "refuse TooLarge(10)");
         check("file, defer",      "quarantine",        "drop",         "refuse Busy");
         check("allow, virus",     "quarantine",        "quarantine",   "quarantine (virus Eicar)");
+        // Points alone decide nothing yet.
+        check("score",            "quarantine",        "quarantine",   "deliver");
+        check("score, file",      "quarantine",        "drop",         "discard (blocked file a.exe)");
+    }
+
+    fn policy(files: &str) -> DispositionPolicy {
+        DispositionPolicy {
+            virus: Handling::Quarantine,
+            files: handling(files),
+            on_scanner_failure: ScannerFailure::Defer,
+        }
     }
 
     #[test]
-    fn every_recipient_gets_the_same() {
-        let policy = DispositionPolicy {
-            virus: Handling::Quarantine,
-            files: Handling::Pass,
-            on_scanner_failure: ScannerFailure::Defer,
-        };
-        let decision = decide(&policy, &envelope(3), &[finding("file")]);
+    fn every_recipient_gets_the_same_by_the_same_policy() {
+        let policy = policy("pass");
+        let decision = decide(&envelope(3), &[finding("file")], |_| &policy);
         assert_eq!(in_words(&decision), "deliver, deliver, deliver");
+    }
+
+    #[test]
+    fn each_recipient_has_the_disposition_of_its_own_policy() {
+        let mut envelope = envelope(2);
+        envelope.recipients[1] = Recipient::new(ForwardPath::Mailbox(Mailbox::parse("lab@a.test").unwrap()));
+        let (strict, lax) = (policy("quarantine"), policy("pass"));
+        let by_recipient = |path: &ForwardPath| if *path == ForwardPath::Postmaster { &strict } else { &lax };
+        let decided = |word: &str| in_words(&decide(&envelope, &[finding(word)], by_recipient));
+        assert_eq!(decided("file"), "quarantine (blocked file a.exe), deliver");
+        assert_eq!(decided("virus"), "quarantine (virus Eicar), quarantine (virus Eicar)");
+        // Nobody's is taken while one waits.
+        assert_eq!(decided("no file check"), "refuse ScannerFailed");
+    }
+
+    #[test]
+    fn what_a_check_that_fails_counts_as_is_its_familys() {
+        let policy =
+            |files: &str, on_scanner_failure| DispositionPolicy { on_scanner_failure, ..policy(files) };
+        for (family, defer, pass) in [
+            (Family::Policy, true, true),
+            (Family::Files, true, false),
+            (Family::Virus, true, false),
+            (Family::Spam, false, false),
+        ] {
+            assert_eq!(policy("drop", ScannerFailure::Defer).must_wait_for(family), defer, "{family:?}");
+            assert_eq!(policy("pass", ScannerFailure::Pass).must_wait_for(family), pass, "{family:?}");
+        }
     }
 }

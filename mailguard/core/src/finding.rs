@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::points::Points;
 use crate::smtp::refusal::Refusal;
 
 /// The checks, each named once; the name is what traces, logs and counters show.
@@ -81,6 +82,42 @@ impl Check {
             Check::Signatures => "signatures",
         }
     }
+
+    /// What kind of check it is.
+    pub const fn family(self) -> Family {
+        match self {
+            Check::Limits
+            | Check::Authentication
+            | Check::ClientAccess
+            | Check::SenderAccess
+            | Check::RecipientAccess
+            | Check::RelayControl
+            | Check::Helo
+            | Check::SenderDomain
+            | Check::RecipientDomain
+            | Check::RecipientVerification
+            | Check::Rbl
+            | Check::Greylist
+            | Check::MessageSize
+            | Check::Loop => Family::Policy,
+            Check::Files => Family::Files,
+            Check::Signatures => Family::Virus,
+        }
+    }
+}
+
+/// Kinds of checks: what one that fails counts as, and which part of the configuration says what becomes of its finds, is
+/// its family's ([`crate::disposition`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Client, envelope and header; the limits of reception.
+    Policy,
+    /// `[files]`
+    Files,
+    /// `[virus]`
+    Virus,
+    /// `[spam]`: engines that add to one score.
+    Spam,
 }
 
 impl fmt::Display for Check {
@@ -113,7 +150,11 @@ impl Finding {
     pub fn objection(&self) -> Option<&Refusal> {
         match &self.opinion {
             Opinion::Refuse(refusal) | Opinion::Defer(refusal) => Some(refusal),
-            Opinion::Allow | Opinion::Pass | Opinion::Found(_) | Opinion::Unavailable(_) => None,
+            Opinion::Allow
+            | Opinion::Pass
+            | Opinion::Score(_)
+            | Opinion::Found(_)
+            | Opinion::Unavailable(_) => None,
         }
     }
 }
@@ -127,6 +168,9 @@ pub enum Opinion {
     /// Nothing to say against it.
     #[serde(rename = "pass")]
     Pass,
+    /// Adds to the message's score.
+    #[serde(rename = "score")]
+    Score(Points),
     /// Refuse for good (5yz).
     #[serde(rename = "refuse")]
     Refuse(Refusal),
@@ -161,16 +205,38 @@ impl fmt::Display for Threat {
     }
 }
 
-/// `pass`, `refuse: relay denied`, `found: virus EICAR`.
+/// `pass`, `score: 4.50`, `refuse: relay denied`, `found: virus EICAR`.
 impl fmt::Display for Opinion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Opinion::Allow => f.write_str("allow"),
             Opinion::Pass => f.write_str("pass"),
+            Opinion::Score(points) => write!(f, "score: {points}"),
             Opinion::Refuse(refusal) => write!(f, "refuse: {refusal}"),
             Opinion::Defer(refusal) => write!(f, "defer: {refusal}"),
             Opinion::Found(threat) => write!(f, "found: {threat}"),
             Opinion::Unavailable(cause) => write!(f, "unavailable: {cause}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opinions_as_a_trace_shows_them() {
+        let score = |hundredths| Opinion::Score(Points::from_hundredths(hundredths));
+        for (opinion, expect) in [
+            (Opinion::Allow, "allow"),
+            (Opinion::Pass, "pass"),
+            (score(450), "score: 4.50"),
+            (score(-150), "score: -1.50"),
+            (Opinion::Defer(Refusal::Busy), "defer: Busy, try later"),
+            (Opinion::Found(Threat::Virus("EICAR".to_owned())), "found: virus EICAR"),
+            (Opinion::Unavailable("timeout".to_owned()), "unavailable: timeout"),
+        ] {
+            assert_eq!(opinion.to_string(), expect);
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | SMTP | [`smtp`]: commands, replies, refusals; [`smtp::server`] and [`smtp::client`] are the two state machines |
 //! | mail | [`mail`]: addresses, envelope, header, ids; [`mime`]: the one walk over a message's parts |
 //! | what is taken from whom | [`policy`], a file a stage of the session; [`rbl`], [`imap`], [`lookup`], [`subscriber`] |
-//! | what becomes of a message | [`finding`]: what checks say; [`disposition`]: the decision |
+//! | what becomes of a message | [`finding`], [`points`]: what checks say; [`disposition`]: the decision |
 //! | where mail goes, and when | [`route`], [`mx`], [`reach`], [`destination`], [`named_hop`], [`bcc`]; [`schedule`]; [`attempt`], [`outcome`] |
 //! | who is told | [`dsn`], [`language`], [`log_value`] |
 //! | the kernel's rules | [`rules`], [`names`], [`local_routes`] |
@@ -51,6 +51,7 @@ pub mod named_hop;
 pub mod names;
 pub mod origin;
 pub mod outcome;
+pub mod points;
 pub mod policy;
 pub mod rbl;
 pub mod reach;

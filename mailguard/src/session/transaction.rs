@@ -394,7 +394,7 @@ impl<S: Services> Transactions<S> {
             files: files.handling.clone(),
             on_scanner_failure: virus.on_scanner_failure,
         };
-        let decision = decide(&policy, &transaction.envelope, &findings);
+        let decision = decide(&transaction.envelope, &findings, |_| &policy);
         transaction.traced.append(&mut findings);
         match (decision, body) {
             (Decision::Refuse(refusal), _) => Err(refusal),
