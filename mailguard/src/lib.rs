@@ -22,6 +22,7 @@ pub mod delivery;
 pub mod quarantine;
 pub mod trace;
 pub mod mail_log;
+pub mod admin;
 pub mod control;
 pub mod doctor;
 mod inheritance;

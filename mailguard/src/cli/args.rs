@@ -11,8 +11,8 @@ use mailguard_core::mail::{Mailbox, QueueId};
 use mailguard_core::subscriber::{NoSubscriber, Subscriber};
 
 use super::values::Values;
+use crate::admin::Which;
 use crate::config::{DEFAULT_PATH, EditList};
-use crate::control::Which;
 use crate::trace::SYNTAX;
 
 const EXAMPLES: &str = "\

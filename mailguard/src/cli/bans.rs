@@ -6,31 +6,28 @@ use std::time::Duration;
 use mailguard_core::mail::UnixTime;
 use mailguard_core::subscriber::Subscriber;
 
+use super::Printed;
 use super::args::BanCommand;
 use super::daemon::Daemon;
 use super::terminal::{Table, ago, span};
-use super::{Printed, wrong_answer};
-use crate::control::{Answer, BanRow, Request};
+use crate::admin::BanRow;
+use crate::admin::request::{BanAdd, BanLift, Bans};
 
 /// Shows or changes who is banned.
 pub(super) fn bans(daemon: &mut Daemon, command: BanCommand, now: UnixTime) -> anyhow::Result<Printed> {
     match command {
-        BanCommand::List { output } => match daemon.ask(&Request::Bans)? {
-            Answer::Bans(rows) => Printed::result(output, &rows, || print(&rows, now)),
-            _ => wrong_answer(),
-        },
+        BanCommand::List { output } => {
+            let rows = daemon.ask(Bans)?;
+            Printed::result(output, &rows, || print(&rows, now))
+        }
         BanCommand::Add { clients, time, reason, output } => {
             let seconds = time.map(|time| time.as_secs());
-            match daemon.ask(&Request::BanAdd { clients, seconds, reason })? {
-                Answer::Bans(rows) => Printed::result(output, &rows, || print_added(&rows)),
-                _ => wrong_answer(),
-            }
+            let rows = daemon.ask(BanAdd { clients, seconds, reason })?;
+            Printed::result(output, &rows, || print_added(&rows))
         }
         BanCommand::Lift { clients, all, output } => {
-            match daemon.ask(&Request::BanLift { clients: (!all).then_some(clients) })? {
-                Answer::Lifted(clients) => Printed::result(output, &clients, || print_lifted(&clients)),
-                _ => wrong_answer(),
-            }
+            let lifted = daemon.ask(BanLift { clients: (!all).then_some(clients) })?;
+            Printed::result(output, &lifted, || print_lifted(&lifted))
         }
     }
 }

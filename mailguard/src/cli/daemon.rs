@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::control::{
-    Answer, Client, ClientError, Process, ProcessReport, Request, StatusReport, mail_socket, root_socket,
-};
+use crate::admin::request::{Processes, Status};
+use crate::admin::{Ask, Process, ProcessReport, StatusReport};
+use crate::control::{Client, ClientError, mail_socket, root_socket};
 
 /// A mail process without a sign of life for so long hangs: one comes each second.
 const SILENCE: Duration = Duration::from_millis(2_000);
@@ -43,16 +43,16 @@ impl Daemon {
 
     /// Asks the process that answers this, and waits for the answer. A mail process that hangs is waited for no longer than it
     /// takes to be sure, where this user may ask how it is.
-    pub(super) fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
-        if request.asks() == Process::Datapath {
-            return self.client(Process::Datapath)?.ask(request);
+    pub(super) fn ask<A: Ask>(&mut self, question: A) -> Result<A::Answer, ClientError> {
+        if A::OF == Process::Datapath {
+            return self.client(Process::Datapath)?.ask(question);
         }
         self.client(Process::Mail)?;
         // Out of `self`, which asks the other process meanwhile.
         let Some(mut mail) = self.mail.take() else {
             return Err(ClientError::NotRunning(mail_socket(&self.runtime_dir)));
         };
-        let answer = mail.ask_while(request, || self.processes().map_or(true, |report| lives(&report)));
+        let answer = mail.ask_while(question, || self.processes().map_or(true, |report| lives(&report)));
         self.mail = Some(mail);
         answer
     }
@@ -64,19 +64,13 @@ impl Daemon {
         {
             return Err(error);
         }
-        let mail = self.ask(&Request::Status).and_then(|answer| match answer {
-            Answer::Status(report) => Ok(*report),
-            _ => Err(other_answer(mail_socket(&self.runtime_dir))),
-        });
+        let mail = self.ask(Status);
         // Absent for a member of the mail process's group, who may ask that one only.
         Ok(Known { mail, processes: self.processes().ok() })
     }
 
     fn processes(&mut self) -> Result<ProcessReport, ClientError> {
-        match self.ask(&Request::Processes)? {
-            Answer::Processes(report) => Ok(*report),
-            _ => Err(other_answer(root_socket(&self.runtime_dir))),
-        }
+        self.client(Process::Datapath)?.ask(Processes)
     }
 }
 
@@ -84,8 +78,4 @@ impl Daemon {
 fn lives(report: &ProcessReport) -> bool {
     let silent = report.mail.silent_milliseconds.map(Duration::from_millis);
     report.mail.pid.is_some() && silent.is_none_or(|silent| silent < SILENCE)
-}
-
-fn other_answer(path: PathBuf) -> ClientError {
-    ClientError::NoAnswer { path, cause: "it answered another question".to_owned() }
 }

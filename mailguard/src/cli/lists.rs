@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use super::Printed;
 use super::args::{Kind, ListCommand, Output};
 use super::daemon::Daemon;
 use super::terminal::{Table, plain, span};
-use super::{Printed, wrong_answer};
+use crate::admin::request::Entries;
+use crate::admin::{Edited, EntryRow};
 use crate::config::{Change, Edit, EditList};
-use crate::control::{Answer, Edited, EntryRow, Request};
 
 /// Values that are named one by one after a change; more are only counted.
 const MAX_NAMED: usize = 20;
@@ -23,10 +24,8 @@ pub(super) fn lists<K: Kind>(daemon: &mut Daemon, command: ListCommand<K>) -> an
                 Some(kind) => vec![kind.list()],
                 None => K::value_variants().iter().map(Kind::list).collect(),
             };
-            match daemon.ask(&Request::Entries { lists })? {
-                Answer::Entries(entries) => Printed::result(output, &entries, || print(&entries)),
-                _ => wrong_answer(),
-            }
+            let entries = daemon.ask(Entries { lists })?;
+            Printed::result(output, &entries, || print(&entries))
         }
         ListCommand::Add { kind, values, all, output } => {
             let (list, change) = (kind.list(), Change::Add);
@@ -55,10 +54,8 @@ pub(super) fn edit(
     output: Output,
     print: fn(&Edited) -> String,
 ) -> anyhow::Result<Printed> {
-    match daemon.ask(&Request::Edit(edit))? {
-        Answer::Edited(edited) => Printed::result(output, &edited, || print(&edited)),
-        _ => wrong_answer(),
-    }
+    let edited = daemon.ask(edit)?;
+    Printed::result(output, &edited, || print(&edited))
 }
 
 /// What an administrator should know of a change, a line each.

@@ -5,46 +5,44 @@ use std::fmt::Write;
 use anyhow::Context;
 use mailguard_core::mail::{Mailbox, QueueId, UnixTime};
 
+use super::Printed;
 use super::args::{Listed, One, Output, Paused, QuarantineCommand, QueueCommand};
 use super::daemon::Daemon;
 use super::terminal::{Table, ago, messages, plain, plain_lines, size, until};
-use super::{Printed, wrong_answer};
-use crate::control::{
-    Answer, Done, Listing, MAX_ROWS, Page, QuarantineMessage, QuarantineRow, QueueMessage, QueueRow, Request,
-    SourceRow,
+use crate::admin::request::{
+    QuarantineDelete, QuarantineList, QuarantineRelease, QuarantineShow, QueueHold, QueueList, QueuePause,
+    QueueRemove, QueueRetry, QueueShow,
+};
+use crate::admin::{
+    Ask, Done, Listing, MAX_ROWS, Page, QuarantineMessage, QuarantineRow, QueueMessage, QueueRow, SourceRow,
 };
 
 /// Shows or changes what waits.
 pub(super) fn queue(daemon: &mut Daemon, command: QueueCommand, now: UnixTime) -> anyhow::Result<Printed> {
     match command {
         QueueCommand::List(Listed { limit, output }) => {
-            let listing = gather(limit, |page| match daemon.ask(&Request::QueueList(page))? {
-                Answer::Queue(listing) => Ok(listing),
-                _ => wrong_answer(),
-            })?;
+            let listing = gather(limit, |page| Ok(daemon.ask(QueueList(page))?))?;
             Printed::result(output, &listing.rows, || print_queue(&listing, now))
         }
-        QueueCommand::Show(One { id, output }) => match daemon.ask(&Request::QueueShow { id })? {
-            Answer::QueueMessage(message) => {
-                Printed::result(output, &message, || print_queue_message(&message, now))
-            }
-            _ => wrong_answer(),
-        },
+        QueueCommand::Show(One { id, output }) => {
+            let message = daemon.ask(QueueShow { id })?;
+            Printed::result(output, &message, || print_queue_message(&message, now))
+        }
         QueueCommand::Retry(chosen) => {
-            let request = Request::QueueRetry { which: chosen.which() };
-            change(daemon, chosen.output, request, "is due now", "are due now")
+            let question = QueueRetry { which: chosen.which() };
+            change(daemon, chosen.output, question, "is due now", "are due now")
         }
         QueueCommand::Hold(chosen) => {
-            let request = Request::QueueHold { which: chosen.which(), held: true };
-            change(daemon, chosen.output, request, "is held", "are held")
+            let question = QueueHold { which: chosen.which(), held: true };
+            change(daemon, chosen.output, question, "is held", "are held")
         }
         QueueCommand::Release(chosen) => {
-            let request = Request::QueueHold { which: chosen.which(), held: false };
-            change(daemon, chosen.output, request, "is no longer held", "are no longer held")
+            let question = QueueHold { which: chosen.which(), held: false };
+            change(daemon, chosen.output, question, "is no longer held", "are no longer held")
         }
         QueueCommand::Remove(chosen) => {
-            let request = Request::QueueRemove { which: chosen.which() };
-            change(daemon, chosen.output, request, "removed", "removed")
+            let question = QueueRemove { which: chosen.which() };
+            change(daemon, chosen.output, question, "removed", "removed")
         }
         QueueCommand::Pause(Paused { destination, output }) => pause(daemon, destination, true, output),
         QueueCommand::Resume(Paused { destination, output }) => pause(daemon, destination, false, output),
@@ -52,13 +50,11 @@ pub(super) fn queue(daemon: &mut Daemon, command: QueueCommand, now: UnixTime) -
 }
 
 fn pause(daemon: &mut Daemon, destination: String, paused: bool, output: Output) -> anyhow::Result<Printed> {
-    match daemon.ask(&Request::QueuePause { destination, paused })? {
-        Answer::Paused(all) => Printed::result(output, &all, || match all.as_slice() {
-            [] => "no destination is paused\n".to_owned(),
-            all => format!("paused: {}\n", plain(&all.join(" "))),
-        }),
-        _ => wrong_answer(),
-    }
+    let all = daemon.ask(QueuePause { destination, paused })?;
+    Printed::result(output, &all, || match all.as_slice() {
+        [] => "no destination is paused\n".to_owned(),
+        all => format!("paused: {}\n", plain(&all.join(" "))),
+    })
 }
 
 /// Shows or changes what is quarantined.
@@ -69,30 +65,21 @@ pub(super) fn quarantine(
 ) -> anyhow::Result<Printed> {
     match command {
         QuarantineCommand::List(Listed { limit, output }) => {
-            let listing = gather(limit, |page| match daemon.ask(&Request::QuarantineList(page))? {
-                Answer::Quarantine(listing) => Ok(listing),
-                _ => wrong_answer(),
-            })?;
+            let listing = gather(limit, |page| Ok(daemon.ask(QuarantineList(page))?))?;
             Printed::result(output, &listing.rows, || print_quarantine(&listing, now))
         }
-        QuarantineCommand::Show(One { id, output }) => match daemon.ask(&Request::QuarantineShow { id })? {
-            Answer::QuarantineMessage(message) => {
-                Printed::result(output, &message, || print_quarantine_message(&message, now))
-            }
-            _ => wrong_answer(),
-        },
+        QuarantineCommand::Show(One { id, output }) => {
+            let message = daemon.ask(QuarantineShow { id })?;
+            Printed::result(output, &message, || print_quarantine_message(&message, now))
+        }
         QuarantineCommand::Release { chosen, to, with_virus } => {
             let to = to.map(|text| Mailbox::parse(&text).context(text)).transpose()?;
-            let request = Request::QuarantineRelease { which: chosen.which(), to, with_virus };
-            change(daemon, chosen.output, request, "released", "released")
+            let question = QuarantineRelease { which: chosen.which(), to, with_virus };
+            change(daemon, chosen.output, question, "released", "released")
         }
-        QuarantineCommand::Delete(chosen) => change(
-            daemon,
-            chosen.output,
-            Request::QuarantineDelete { which: chosen.which() },
-            "deleted",
-            "deleted",
-        ),
+        QuarantineCommand::Delete(chosen) => {
+            change(daemon, chosen.output, QuarantineDelete { which: chosen.which() }, "deleted", "deleted")
+        }
     }
 }
 
@@ -118,14 +105,11 @@ fn gather<T>(
 fn change(
     daemon: &mut Daemon,
     output: Output,
-    request: Request,
+    question: impl Ask<Answer = Done>,
     one: &str,
     many: &str,
 ) -> anyhow::Result<Printed> {
-    let done: Done = match daemon.ask(&request)? {
-        Answer::Done(done) => done,
-        _ => return wrong_answer(),
-    };
+    let done = daemon.ask(question)?;
     let verb = if done.messages == 1 { one } else { many };
     let mut printed = Printed::result(output, &done, || format!("{} {verb}\n", messages(done.messages)))?;
     for id in &done.missing {

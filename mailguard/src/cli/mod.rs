@@ -30,8 +30,9 @@ use mailguard_core::config::Config;
 use mailguard_core::mail::UnixTime;
 use serde::Serialize;
 
+use crate::admin::request::Trace;
 use crate::config::{self, Located, Source};
-use crate::control::{Answer, Request, signposted};
+use crate::control::signposted;
 use crate::doctor::Report;
 use crate::store::inspect::{Exported, Inspection};
 use args::{Args, Command, Output};
@@ -171,11 +172,8 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
         }
         Command::Store(command) => store::store(processes, &config::places(&args.config)?.state_dir, command),
         Command::Trace { query, full, output } => {
-            let request = Request::Trace { query: query.join(" ") };
-            match connect()?.ask(&request)? {
-                Answer::Traces(rows) => Printed::result(output, &rows, || traces::print(&rows, full, now)),
-                _ => wrong_answer(),
-            }
+            let rows = connect()?.ask(Trace { query: query.join(" ") })?;
+            Printed::result(output, &rows, || traces::print(&rows, full, now))
         }
     }
 }
@@ -193,10 +191,6 @@ fn daemon_of(path: &Path) -> anyhow::Result<Daemon> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn wrong_answer<T>() -> anyhow::Result<T> {
-    bail!("the daemon answered another question: is it of the same version?")
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use super::args::{Kind as _, Output, RblCommand, RblLists};
 use super::daemon::Daemon;
 use super::lists::{edit, notes};
 use super::terminal::Table;
+use crate::admin::Edited;
 use crate::config::{self, Change, Edit};
-use crate::control::Edited;
 use crate::lookup::dns::Dns;
 use crate::session::lookups::ask_list;
 

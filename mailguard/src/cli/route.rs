@@ -2,11 +2,11 @@
 
 use mailguard_core::mail::Mailbox;
 
+use super::Printed;
 use super::args::Output;
 use super::daemon::Daemon;
 use super::terminal::plain;
-use super::{Printed, wrong_answer};
-use crate::control::{Answer, Request, RouteRow};
+use crate::admin::{RouteRow, request};
 
 pub(super) fn route(
     daemon: &mut Daemon,
@@ -14,13 +14,9 @@ pub(super) fn route(
     sender: Option<Mailbox>,
     output: Output,
 ) -> anyhow::Result<Printed> {
-    match daemon.ask(&Request::Route { recipient, sender })? {
-        Answer::Route(row) => {
-            let printed = Printed::result(output, &row, || print(&row))?;
-            Ok(Printed { failed: row.problem.is_some(), ..printed })
-        }
-        _ => wrong_answer(),
-    }
+    let row = daemon.ask(request::Route { recipient, sender })?;
+    let printed = Printed::result(output, &row, || print(&row))?;
+    Ok(Printed { failed: row.problem.is_some(), ..printed })
 }
 
 fn print(row: &RouteRow) -> String {

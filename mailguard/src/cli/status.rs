@@ -10,10 +10,10 @@ use super::args::Output;
 use super::check::inactive;
 use super::daemon::{Daemon, Known};
 use super::terminal::{Table, ago, messages, plain, size, span};
-use super::{Printed, kernel, wrong_answer};
-use crate::control::{
-    Answer, ClientError, MailProcess, ProcessReport, Reloaded, Request, StatusReport, ZoneStatus,
-};
+use super::{Printed, kernel};
+use crate::admin::request::Reload;
+use crate::admin::{MailProcess, ProcessReport, Reloaded, StatusReport, ZoneStatus};
+use crate::control::ClientError;
 
 /// What both processes say, as JSON.
 #[derive(Serialize)]
@@ -88,10 +88,8 @@ fn ended(text: &mut String, mail: &MailProcess, now: UnixTime) {
 
 /// Applies the configuration file.
 pub(super) fn reload(daemon: &mut Daemon, output: Output) -> anyhow::Result<Printed> {
-    match daemon.ask(&Request::Reload)? {
-        Answer::Reloaded(reloaded) => Printed::result(output, &reloaded, || print_reloaded(&reloaded)),
-        _ => wrong_answer(),
-    }
+    let reloaded = daemon.ask(Reload)?;
+    Printed::result(output, &reloaded, || print_reloaded(&reloaded))
 }
 
 /// Says what was removed.

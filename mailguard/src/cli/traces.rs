@@ -6,7 +6,7 @@ use mailguard_core::mail::UnixTime;
 
 use super::messages::{describe, field, heading};
 use super::terminal::{Table, ago, plain};
-use crate::control::{AttemptRow, TraceRow};
+use crate::admin::{AttemptRow, TraceRow};
 
 /// A table, or everything: of a single message anyway, of several if `full`.
 pub(super) fn print(rows: &[TraceRow], full: bool, now: UnixTime) -> String {

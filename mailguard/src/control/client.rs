@@ -5,9 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Process;
-use super::protocol::{Answer, ControlError, Reply, Request};
 use super::{MAX_ANSWER_OCTETS, MAX_REQUEST_OCTETS};
+use crate::admin::{AdminError, Answer, Ask, OtherAnswer, Process, Reply, Request};
 
 /// The daemon answers within this time; longer than it takes to handle a request.
 const ANSWER_TIME: Duration = Duration::from_secs(90);
@@ -51,12 +50,15 @@ pub enum ClientError {
         /// What it said instead.
         cause: String,
     },
+    /// Another question was answered.
+    #[error(transparent)]
+    Other(#[from] OtherAnswer),
     /// More than a request may hold.
     #[error("too much at once: a request holds at most {MAX_REQUEST_OCTETS} octets")]
     TooLong,
     /// The daemon's own words.
     #[error(transparent)]
-    Refused(#[from] ControlError),
+    Refused(#[from] AdminError),
 }
 
 impl Client {
@@ -75,12 +77,20 @@ impl Client {
     }
 
     /// Asks, and waits for the answer.
-    pub fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
-        self.ask_while(request, || true)
+    pub fn ask<A: Ask>(&mut self, question: A) -> Result<A::Answer, ClientError> {
+        self.ask_while(question, || true)
     }
 
     /// Asks, and waits for the answer as long as `go_on`, which is asked a few times a second, says so.
-    pub fn ask_while(
+    pub fn ask_while<A: Ask>(
+        &mut self,
+        question: A,
+        go_on: impl FnMut() -> bool,
+    ) -> Result<A::Answer, ClientError> {
+        Ok(self.exchange(&question.into(), go_on)?.try_into()?)
+    }
+
+    fn exchange(
         &mut self,
         request: &Request,
         mut go_on: impl FnMut() -> bool,

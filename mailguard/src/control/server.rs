@@ -1,7 +1,6 @@
 //! The daemon's end of the control socket.
 
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdStream;
@@ -10,15 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::audit::{self, Audited, Who};
-use super::protocol::{Answer, ControlError, ErrorKind, Reply, Request};
 use super::{MAX_ANSWER_OCTETS, MAX_REQUEST_OCTETS};
+use crate::admin::{self, Actor, AdminError, Administration, ErrorKind, Reply, Request};
 
 /// Clients at a time; further ones wait in the kernel's queue.
 const MAX_CLIENTS: usize = 16;
@@ -26,24 +23,8 @@ const MAX_CLIENTS: usize = 16;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// A client takes an answer within this time.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// A request is done within this time.
-const HANDLING_TIME: Duration = Duration::from_secs(60);
 /// Pause when no connection can be accepted for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// Does what requests ask for.
-pub trait Handler: Send + Sync + 'static {
-    /// Whether the user of this number may ask, whatever the socket's mode says.
-    fn admits(&self, _user: u32) -> bool {
-        true
-    }
-
-    /// The configuration in force: the first one since the daemon's start is 1.
-    fn revision(&self) -> u64;
-
-    /// Does it. An error is told to the client as it stands.
-    fn handle(&self, request: Request) -> impl Future<Output = Result<Answer, ControlError>> + Send;
-}
 
 /// Why the socket can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +73,10 @@ pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
 }
 
 /// Serves until the future is dropped; requests under way are dropped with it.
-pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::convert::Infallible {
+pub async fn serve<A: Administration>(
+    listener: UnixListener,
+    administration: Arc<A>,
+) -> std::convert::Infallible {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let mut clients = JoinSet::new();
     loop {
@@ -101,9 +85,9 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::
         while clients.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let handler = handler.clone();
+                let administration = administration.clone();
                 clients.spawn(async move {
-                    if let Err(error) = converse(stream, &*handler).await {
+                    if let Err(error) = converse(stream, &*administration).await {
                         tracing::debug!(%error, "a control client went away");
                     }
                     drop(place);
@@ -117,11 +101,17 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>) -> std::
     }
 }
 
-/// Answers one client's requests until it closes.
-async fn converse(mut stream: UnixStream, handler: &impl Handler) -> io::Result<()> {
+/// Who is at the other end, as the kernel says.
+fn peer(stream: &UnixStream) -> io::Result<Actor> {
     let credentials = stream.peer_cred()?;
-    if !handler.admits(credentials.uid()) {
-        audit::not_admitted(&Who::of(credentials).await, handler.revision());
+    Ok(Actor::Local { uid: credentials.uid(), pid: credentials.pid().unwrap_or_default() })
+}
+
+/// Answers one client's requests until it closes.
+async fn converse(mut stream: UnixStream, administration: &impl Administration) -> io::Result<()> {
+    let actor = peer(&stream)?;
+    if !administration.admits(&actor) {
+        admin::not_admitted(&actor, administration.revision()).await;
         return timeout(ANSWER_TIME, stream.write_all(&encode(not_admitted())?)).await?;
     }
     let mut stream = BufReader::new(stream);
@@ -132,7 +122,7 @@ async fn converse(mut stream: UnixStream, handler: &impl Handler) -> io::Result<
             return Ok(());
         }
         let whole = line.len() <= MAX_REQUEST_OCTETS;
-        let reply = if whole { answer(&line, credentials, handler).await } else { too_long() };
+        let reply = if whole { answer(&line, &actor, administration).await } else { too_long() };
         timeout(ANSWER_TIME, stream.write_all(&encode(reply)?)).await??;
         if !whole {
             // Where the next request begins is unknown.
@@ -141,22 +131,14 @@ async fn converse(mut stream: UnixStream, handler: &impl Handler) -> io::Result<
     }
 }
 
-async fn answer(line: &[u8], who: UCred, handler: &impl Handler) -> Reply {
+async fn answer(line: &[u8], actor: &Actor, administration: &impl Administration) -> Reply {
     let request: Request = match serde_json::from_slice(line) {
         Ok(request) => request,
         Err(error) => {
-            return Reply::Error(ControlError::new(ErrorKind::Invalid, format!("not a request: {error}")));
+            return Reply::Error(AdminError::new(ErrorKind::Invalid, format!("not a request: {error}")));
         }
     };
-    let audited = Audited::begin(who, &request).await;
-    let result = timeout(HANDLING_TIME, handler.handle(request)).await.unwrap_or_else(|_| {
-        let message = format!("not done within {} seconds", HANDLING_TIME.as_secs());
-        Err(ControlError::new(ErrorKind::Failed, message))
-    });
-    if let Some(audited) = audited {
-        audited.ended(result.as_ref(), handler.revision());
-    }
-    match result {
+    match admin::handle(administration, actor, request).await {
         Ok(answer) => Reply::Ok(answer),
         Err(error) => Reply::Error(error),
     }
@@ -164,19 +146,19 @@ async fn answer(line: &[u8], who: UCred, handler: &impl Handler) -> Reply {
 
 fn not_admitted() -> Reply {
     let message = "only root may ask here: run this as root".to_owned();
-    Reply::Error(ControlError::new(ErrorKind::Refused, message))
+    Reply::Error(AdminError::new(ErrorKind::Refused, message))
 }
 
 fn too_long() -> Reply {
     let message = format!("not a request: a line holds at most {MAX_REQUEST_OCTETS} octets");
-    Reply::Error(ControlError::new(ErrorKind::Invalid, message))
+    Reply::Error(AdminError::new(ErrorKind::Invalid, message))
 }
 
 fn encode(reply: Reply) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&reply)?;
     if line.len() >= MAX_ANSWER_OCTETS {
         let message = format!("the answer is longer than {MAX_ANSWER_OCTETS} octets: ask for less");
-        line = serde_json::to_vec(&Reply::Error(ControlError::new(ErrorKind::Failed, message)))?;
+        line = serde_json::to_vec(&Reply::Error(AdminError::new(ErrorKind::Failed, message)))?;
     }
     line.push(b'\n');
     Ok(line)

@@ -9,33 +9,49 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mailguard_core::config::model::{Log, LogFormat, LogLevel};
-use mailguard_core::mail::QueueId;
+use mailguard_core::mail::{QueueId, UnixTime};
 use tempfile::TempDir;
 
 use super::*;
+use crate::admin::request::{
+    BanAdd, BanLift, Bans, QuarantineRelease, QueueRetry, Reload, Status, Trace, Which,
+};
+use crate::admin::{Actor, AdminError, Administration, Answer, Done, ErrorKind, Process, Request, TraceRow};
 
 /// Lists by one row, refuses to reload, answers a trace with its own query, a long one many times, and refuses everything else at
 /// length.
 struct Echo;
 
-impl Handler for Echo {
+impl Administration for Echo {
     fn revision(&self) -> u64 {
         7
     }
 
-    async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
+    async fn perform(&self, _: &Actor, request: Request) -> Result<Answer, AdminError> {
         match request {
-            Request::Reload => Err(ControlError::new(ErrorKind::Refused, "line 1\nline 2")),
-            Request::QueueRetry { which: Which::Ids(missing) } => {
+            Request::Reload(Reload) => Err(AdminError::new(ErrorKind::Refused, "line 1\nline 2")),
+            Request::QueueRetry(QueueRetry { which: Which::Ids(missing) }) => {
                 Ok(Answer::Done(Done { messages: 0, missing }))
             }
-            Request::Trace { query } => Ok(Answer::Reloaded(Reloaded {
-                config: "x".into(),
-                notes: vec![query.clone(); query.len().div_ceil(100)],
-                inactive: Vec::new(),
-            })),
-            _ => Err(ControlError::new(ErrorKind::Refused, "\u{1}".repeat(5_000))),
+            Request::Trace(Trace { query }) => Ok(vec![row(&query); query.len().div_ceil(100)].into()),
+            _ => Err(AdminError::new(ErrorKind::Refused, "\u{1}".repeat(5_000))),
         }
+    }
+}
+
+/// A trace with this subject.
+fn row(subject: &str) -> TraceRow {
+    TraceRow {
+        id: QueueId(1),
+        at: UnixTime(0),
+        source: None,
+        sender: String::new(),
+        recipients: Vec::new(),
+        subject: subject.to_owned(),
+        octets: 0,
+        checks: Vec::new(),
+        result: String::new(),
+        attempts: Vec::new(),
     }
 }
 
@@ -62,15 +78,15 @@ fn requests_are_answered_one_after_another() {
     let (done, error, again) = serve_while(|path| {
         let mut client = Client::connect(path, Process::Mail).unwrap();
         let ids = vec![QueueId(1), QueueId(u64::MAX)];
-        let done = client.ask(&Request::QueueRetry { which: Which::Ids(ids) });
-        let error = client.ask(&Request::Reload);
-        let again = client.ask(&Request::Trace { query: "a \"b\"\n".to_owned() });
+        let done = client.ask(QueueRetry { which: Which::Ids(ids) });
+        let error = client.ask(Reload);
+        let again = client.ask(Trace { query: "a \"b\"\n".to_owned() });
         (done.unwrap(), error.unwrap_err(), again.unwrap())
     });
     let missing = vec![QueueId(1), QueueId(u64::MAX)];
-    assert_eq!(done, Answer::Done(Done { messages: 0, missing }));
+    assert_eq!(done, Done { messages: 0, missing });
     assert_eq!(error.to_string(), "line 1\nline 2");
-    assert!(matches!(again, Answer::Reloaded(Reloaded { notes, .. }) if notes == ["a \"b\"\n"]));
+    assert_eq!(again, [row("a \"b\"\n")]);
 }
 
 /// The lines themselves: what another program has to write and read.
@@ -99,16 +115,14 @@ fn wire_form() {
 fn long_lines() {
     let (request, reply, answer) = serve_while(|path| {
         let query = "x".repeat(MAX_REQUEST_OCTETS);
-        let request =
-            Client::connect(path, Process::Mail).unwrap().ask(&Request::Trace { query }).unwrap_err();
+        let request = Client::connect(path, Process::Mail).unwrap().ask(Trace { query }).unwrap_err();
         let mut stream = UnixStream::connect(path).unwrap();
         stream.write_all(&vec![b' '; MAX_REQUEST_OCTETS + 1]).unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         // Answered a thousand times over.
         let query = "x".repeat(100_000);
-        let answer =
-            Client::connect(path, Process::Mail).unwrap().ask(&Request::Trace { query }).unwrap_err();
+        let answer = Client::connect(path, Process::Mail).unwrap().ask(Trace { query }).unwrap_err();
         (request, reply, answer)
     });
     assert!(matches!(request, ClientError::TooLong));
@@ -156,8 +170,8 @@ fn the_socket_and_what_stands_in_its_place() {
 /// Refuses everybody.
 struct Closed;
 
-impl Handler for Closed {
-    fn admits(&self, _user: u32) -> bool {
+impl Administration for Closed {
+    fn admits(&self, _: &Actor) -> bool {
         false
     }
 
@@ -165,7 +179,7 @@ impl Handler for Closed {
         7
     }
 
-    async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
+    async fn perform(&self, _: &Actor, request: Request) -> Result<Answer, AdminError> {
         panic!("not admitted: {request:?}")
     }
 }
@@ -197,9 +211,9 @@ fn each_change_has_its_line_in_the_audit() {
     serve_while(|path| {
         let mut client = Client::connect(path, Process::Mail).unwrap();
         let ids = vec![QueueId(33), QueueId(u64::MAX)];
-        client.ask(&Request::QueueRetry { which: Which::Ids(ids) }).unwrap();
-        client.ask(&Request::Reload).unwrap_err();
-        client.ask(&Request::Trace { query: "a".to_owned() }).unwrap();
+        client.ask(QueueRetry { which: Which::Ids(ids) }).unwrap();
+        client.ask(Reload).unwrap_err();
+        client.ask(Trace { query: "a".to_owned() }).unwrap();
     });
     let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
     let lines: Vec<&str> =
@@ -229,18 +243,11 @@ fn no_line_of_the_audit_is_longer_than_what_is_passed_on() {
             let to = Some(crate::spool::fixture::mailbox("bob@example.test"));
             let clients =
                 (0..1_000_u32).map(|number| IpAddr::from(Ipv6Addr::from(u128::from(number) << 100 | 1)));
-            for request in [
-                Request::QuarantineRelease { which: Which::Ids(ids), to, with_virus: true },
-                Request::QueueRetry { which: Which::To(evil.clone()) },
-                Request::BanAdd {
-                    clients: clients.collect(),
-                    seconds: Some(u64::MAX),
-                    reason: Some(evil.clone()),
-                },
-            ] {
-                // Whatever the answer.
-                let _ = client.ask(&request);
-            }
+            // Whatever the answers.
+            let _ = client.ask(QuarantineRelease { which: Which::Ids(ids), to, with_virus: true });
+            let _ = client.ask(QueueRetry { which: Which::To(evil.clone()) });
+            let (clients, seconds) = (clients.collect(), Some(u64::MAX));
+            let _ = client.ask(BanAdd { clients, seconds, reason: Some(evil.clone()) });
         });
         let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 3, "{text}");
@@ -258,10 +265,10 @@ fn what_opens_is_asked_of_the_datapath_process() {
         values: vec!["192.0.2.0/24".to_owned()],
         all: false,
     };
-    for request in [Request::Reload, Request::Edit(edit), Request::BanLift { clients: None }] {
+    for request in [Request::from(Reload), edit.into(), BanLift { clients: None }.into()] {
         assert_eq!(request.asks(), Process::Datapath, "{request:?}");
     }
-    for request in [Request::Status, Request::Bans, Request::QueueRetry { which: Which::All }] {
+    for request in [Request::from(Status), Bans.into(), QueueRetry { which: Which::All }.into()] {
         assert_eq!(request.asks(), Process::Mail, "{request:?}");
     }
 }

@@ -6,7 +6,9 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::OnProxyDown;
 
 use super::Finding;
-use crate::control::{Answer, Client, ClientError, Process, Request, SYSTEM_PROBLEM, root_socket};
+use crate::admin::request::Processes;
+use crate::admin::{Process, SYSTEM_PROBLEM};
+use crate::control::{Client, ClientError, root_socket};
 
 /// What was heard of the daemon.
 pub(super) enum Daemon {
@@ -30,10 +32,10 @@ pub(super) enum Daemon {
 /// Asks it.
 pub(super) fn read(config: &Config) -> Daemon {
     let asked = Client::connect(&root_socket(&config.runtime_dir), Process::Datapath)
-        .and_then(|mut client| client.ask(&Request::Processes));
+        .and_then(|mut client| client.ask(Processes));
     match asked {
         // With `enabled = false` there is no kernel side that could take it for dead.
-        Ok(Answer::Processes(report)) => {
+        Ok(report) => {
             let alive = report.kernel.as_ref().is_none_or(|kernel| kernel.proxy_alive);
             let interfaces = report.kernel.map(|kernel| kernel.interfaces).unwrap_or_default();
             Daemon::Runs {
@@ -43,7 +45,6 @@ pub(super) fn read(config: &Config) -> Daemon {
                 problems: report.problems,
             }
         }
-        Ok(_) => Daemon::Odd("it answers another question than was asked".to_owned()),
         Err(ClientError::NotRunning(_)) => {
             let links = fs::read_dir(config.kernel.pin_dir.join("links"));
             Daemon::Down { attached: links.map_or(0, Iterator::count) }

@@ -24,7 +24,7 @@ use super::asked::is_whitelisted;
 use super::handler::{failed, now, refused};
 use super::ipc::{Answer, MAX_CLIENTS, Request, ToDatapath};
 use super::privileged::Privileged;
-use crate::control::{BanRow, ControlError};
+use crate::admin::{AdminError, BanRow};
 use crate::datapath::BanStatus;
 use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError};
 use crate::store::schema::UnreadableRow;
@@ -39,7 +39,7 @@ const ONLY_IN_KERNEL: &str = "unknown: the store doesn't have it";
 /// Longest reason, characters.
 const MAX_REASON_CHARACTERS: usize = 100;
 
-type Result<T> = std::result::Result<T, ControlError>;
+type Result<T> = std::result::Result<T, AdminError>;
 type Records = BTreeMap<Subscriber, Record>;
 
 /// Bans clients; clones are the same one.

@@ -23,10 +23,12 @@ use super::spawn::MailUser;
 use super::start;
 use super::supervisor::Event;
 use super::trial::{self, Extent};
-use crate::config::{self, Edit, Source};
-use crate::control::{
-    self, Answer, ControlError, Edited, ErrorKind, Handler, ProcessReport, Reloaded, Request,
+use crate::admin::request::{BanLift, Processes, Reload};
+use crate::admin::{
+    self, Actor, AdminError, Administration, Answer, Ask, Edited, ErrorKind, ProcessReport, Reloaded, Request,
 };
+use crate::config::{self, Edit, Source};
+use crate::control;
 
 /// How long a change waits for the mail process to take it, too.
 const TAKEN_TIME: Duration = Duration::from_secs(10);
@@ -51,7 +53,7 @@ pub(super) enum Order {
         /// Whom.
         clients: Option<Vec<IpAddr>>,
         /// Whom it was done to.
-        reply: SyncSender<Result<Taken<Vec<Subscriber>>, ControlError>>,
+        reply: SyncSender<Result<Taken<Vec<Subscriber>>, AdminError>>,
     },
     /// Say how everything is.
     Report {
@@ -110,7 +112,7 @@ pub(super) struct Changes {
     in_force: Arc<Mutex<Current>>,
     kept: Arc<Kept>,
     /// What is known when the datapath process's thread is busy.
-    processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
+    known: Box<dyn Fn() -> ProcessReport + Send + Sync>,
     one_at_a_time: Mutex<()>,
 }
 
@@ -118,12 +120,12 @@ fn lock<T>(guarded: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn refused(error: impl ToString) -> ControlError {
-    ControlError::new(ErrorKind::Refused, error)
+fn refused(error: impl ToString) -> AdminError {
+    AdminError::new(ErrorKind::Refused, error)
 }
 
-fn gone() -> ControlError {
-    ControlError::new(ErrorKind::Failed, "the datapath process is stopping")
+fn gone() -> AdminError {
+    AdminError::new(ErrorKind::Failed, "the datapath process is stopping")
 }
 
 /// Has a configuration tried as the mail user.
@@ -138,14 +140,14 @@ impl Changes {
         user: MailUser,
         in_force: Arc<Mutex<Current>>,
         kept: Arc<Kept>,
-        processes: Box<dyn Fn() -> ProcessReport + Send + Sync>,
+        known: Box<dyn Fn() -> ProcessReport + Send + Sync>,
     ) -> Self {
-        Self { events, user, in_force, kept, processes, one_at_a_time: Mutex::new(()) }
+        Self { events, user, in_force, kept, known, one_at_a_time: Mutex::new(()) }
     }
 
     /// Whether the mail process gave a sign of life of late, or has still to give its first.
     fn mail_lives(&self) -> bool {
-        let silent = (self.processes)().mail.silent_milliseconds.map(Duration::from_millis);
+        let silent = (self.known)().mail.silent_milliseconds.map(Duration::from_millis);
         silent.is_none_or(|silent| silent < SILENCE)
     }
 
@@ -154,14 +156,14 @@ impl Changes {
         lock(&self.in_force).revision
     }
 
-    fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order) -> Result<T, ControlError> {
+    fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order) -> Result<T, AdminError> {
         let (reply, answer) = sync_channel(1);
         self.events.send(Event::Order(order(reply))).map_err(|_| gone())?;
         answer.recv().map_err(|_| gone())
     }
 
     /// Reads the file again and applies it whole, or changes nothing.
-    pub(super) fn reload(&self) -> Result<Reloaded, ControlError> {
+    fn reload(&self, _: &Actor, Reload: Reload) -> Result<Reloaded, AdminError> {
         let _alone = lock(&self.one_at_a_time);
         let path = lock(&self.in_force).source.path.clone();
         // Its rules are only text here.
@@ -178,7 +180,7 @@ impl Changes {
     }
 
     /// Has a change put in force, and keeps what is in force then.
-    fn adopt(&self, change: Box<Change>) -> Result<Taken<Vec<String>>, ControlError> {
+    fn adopt(&self, change: Box<Change>) -> Result<Taken<Vec<String>>, AdminError> {
         let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
         let source = lock(&self.in_force).source.clone();
         self.kept.adopted(&source);
@@ -193,7 +195,7 @@ impl Changes {
     }
 
     /// Changes one list and writes it into the file. No list has to do with what is tried.
-    fn edit(&self, edit: Edit) -> Result<Edited, ControlError> {
+    fn edit(&self, _: &Actor, edit: Edit) -> Result<Edited, AdminError> {
         let _alone = lock(&self.one_at_a_time);
         let before = lock(&self.in_force).source.clone();
         // It would go into a file that doesn't check, or be lost when that is mended.
@@ -215,7 +217,7 @@ impl Changes {
         })
     }
 
-    fn lift(&self, clients: Option<Vec<IpAddr>>) -> Result<Vec<Subscriber>, ControlError> {
+    fn ban_lift(&self, _: &Actor, BanLift { clients }: BanLift) -> Result<Vec<Subscriber>, AdminError> {
         let _alone = lock(&self.one_at_a_time);
         let taken = self.order(|reply| Order::Lift { clients, reply })??;
         // They are let in. A mail process that doesn't say so yet hears it again at its next start.
@@ -224,26 +226,16 @@ impl Changes {
     }
 
     /// How everything is; what the datapath process's thread alone knows is left out while that is busy.
-    fn report(&self) -> ProcessReport {
+    fn processes(&self, _: &Actor, Processes: Processes) -> Result<ProcessReport, AdminError> {
         let (reply, answer) = sync_channel(1);
         // Not `send`: nobody waits behind a full queue to hear that it is full.
         let asked = self.events.try_send(Event::Order(Order::Report { reply }));
         let answered = asked.ok().and_then(|()| answer.recv_timeout(REPORT_TIME).ok());
-        answered.unwrap_or_else(|| {
-            let mut report = (self.processes)();
+        Ok(answered.unwrap_or_else(|| {
+            let mut report = (self.known)();
             report.problems.push("the datapath process is busy: its kernel side isn't shown".to_owned());
             report
-        })
-    }
-
-    fn perform(&self, request: Request) -> Result<Answer, ControlError> {
-        match request {
-            Request::Reload => self.reload().map(Answer::Reloaded),
-            Request::Edit(edit) => self.edit(edit).map(Answer::Edited),
-            Request::BanLift { clients } => self.lift(clients).map(Answer::Lifted),
-            Request::Processes => Ok(Answer::Processes(Box::new(self.report()))),
-            _ => Err(ControlError::new(ErrorKind::Invalid, "this is asked of the mail process")),
-        }
+        }))
     }
 }
 
@@ -267,8 +259,8 @@ pub(super) fn follow(changes: Arc<Changes>, told: Receiver<Told>) {
                 changes.keep();
                 continue;
             }
-            let reloaded = changes.reload();
-            control::reloaded_by_signal(reloaded.as_ref().map(drop), changes.revision());
+            let reloaded = changes.reload(&Actor::Signal, Reload);
+            admin::reloaded_by_signal(reloaded.as_ref().map(drop), changes.revision());
             match reloaded {
                 Ok(reloaded) => {
                     info!(notes = reloaded.notes.join("; "), "{} is in force", reloaded.config.display())
@@ -279,22 +271,43 @@ pub(super) fn follow(changes: Arc<Changes>, told: Receiver<Told>) {
     });
 }
 
-/// Answers root.
-struct Administration(Arc<Changes>);
+/// What root may ask of the datapath process.
+struct RootAdmin(Arc<Changes>);
 
-impl Handler for Administration {
-    fn admits(&self, user: u32) -> bool {
-        user == 0
+impl RootAdmin {
+    /// Has `by` answer in a thread that may wait.
+    async fn answer<A>(
+        &self,
+        actor: &Actor,
+        ask: A,
+        by: fn(&Changes, &Actor, A) -> Result<A::Answer, AdminError>,
+    ) -> Result<Answer, AdminError>
+    where
+        A: Ask<Answer: Send> + Send + 'static,
+    {
+        let (changes, actor) = (self.0.clone(), actor.clone());
+        let done = tokio::task::spawn_blocking(move || by(&changes, &actor, ask)).await;
+        done.unwrap_or_else(|error| Err(AdminError::new(ErrorKind::Failed, error))).map(Into::into)
+    }
+}
+
+impl Administration for RootAdmin {
+    fn admits(&self, actor: &Actor) -> bool {
+        actor.is_root()
     }
 
     fn revision(&self) -> u64 {
         self.0.revision()
     }
 
-    async fn handle(&self, request: Request) -> Result<Answer, ControlError> {
-        let changes = self.0.clone();
-        let done = tokio::task::spawn_blocking(move || changes.perform(request)).await;
-        done.unwrap_or_else(|error| Err(ControlError::new(ErrorKind::Failed, error)))
+    async fn perform(&self, actor: &Actor, request: Request) -> Result<Answer, AdminError> {
+        match request {
+            Request::Reload(ask) => self.answer(actor, ask, Changes::reload).await,
+            Request::Edit(ask) => self.answer(actor, ask, Changes::edit).await,
+            Request::BanLift(ask) => self.answer(actor, ask, Changes::ban_lift).await,
+            Request::Processes(ask) => self.answer(actor, ask, Changes::processes).await,
+            _ => Err(AdminError::new(ErrorKind::Invalid, "this is asked of the mail process")),
+        }
     }
 }
 
@@ -310,7 +323,7 @@ pub(super) fn serve(changes: Arc<Changes>, runtime_dir: &Path) -> Result<(), Run
     let within = runtime.enter();
     let socket = control::bind(&path, control::ROOT_MODE)?;
     drop(within);
-    let answer = move || runtime.block_on(control::serve(socket, Arc::new(Administration(changes))));
+    let answer = move || runtime.block_on(control::serve(socket, Arc::new(RootAdmin(changes))));
     thread::Builder::new().name("control".to_owned()).spawn(answer).map_err(fail)?;
     Ok(())
 }

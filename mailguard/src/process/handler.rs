@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use futures::future::join_all;
 use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
-use mailguard_core::mail::{ForwardPath, Mailbox, QueueId, ReversePath, UnixTime};
+use mailguard_core::mail::{ForwardPath, QueueId, ReversePath, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::route::{self, Explanation};
 
@@ -17,11 +17,16 @@ use super::log::Logging;
 use super::privileged::Privileged;
 use super::rows;
 use super::services::{CompiledConfig, MailServices};
-use crate::config::{self, EditList, Source, entries};
-use crate::control::{
-    Answer, ControlError, Done, ErrorKind, Handler, Listing, MAX_ROWS, Page, Request, StatusReport, Stock,
-    Which, ZoneStatus,
+use crate::admin::request::{
+    BanAdd, Entries, QuarantineDelete, QuarantineList, QuarantineRelease, QuarantineShow, QueueHold,
+    QueueList, QueuePause, QueueRemove, QueueRetry, QueueShow, Status, Trace,
 };
+use crate::admin::{
+    Actor, AdminError, Administration, Answer, BanRow, Done, EntryRow, ErrorKind, Listing, MAX_ROWS, Page,
+    QuarantineMessage, QuarantineRow, QueueMessage, QueueRow, Request, RouteRow, StatusReport, Stock,
+    TraceRow, Which, ZoneStatus, answer, request,
+};
+use crate::config::{self, Source, entries};
 use crate::delivery::Delivery;
 use crate::quarantine::{Filter, QuarantineHandle, Released};
 use crate::queue::QueueHandle;
@@ -36,7 +41,7 @@ const OTHER_QUESTION: &str = "the datapath process answered another question";
 /// Messages that one commit holds or removes.
 const COMMIT_BATCH: usize = 512;
 
-type Result<T> = std::result::Result<T, ControlError>;
+type Result<T> = std::result::Result<T, AdminError>;
 
 /// What requests are about.
 pub(super) struct Parts {
@@ -69,20 +74,20 @@ pub(super) fn now() -> UnixTime {
     SystemTime::now().into()
 }
 
-pub(super) fn failed(error: impl ToString) -> ControlError {
-    ControlError::new(ErrorKind::Failed, error)
+pub(super) fn failed(error: impl ToString) -> AdminError {
+    AdminError::new(ErrorKind::Failed, error)
 }
 
-pub(super) fn refused(error: impl ToString) -> ControlError {
-    ControlError::new(ErrorKind::Refused, error)
+pub(super) fn refused(error: impl ToString) -> AdminError {
+    AdminError::new(ErrorKind::Refused, error)
 }
 
-fn not_found(id: QueueId) -> ControlError {
-    ControlError::new(ErrorKind::NotFound, format!("there is no message {id} here"))
+fn not_found(id: QueueId) -> AdminError {
+    AdminError::new(ErrorKind::NotFound, format!("there is no message {id} here"))
 }
 
 fn destination(text: &str) -> Result<Destination> {
-    text.parse().map_err(|error| ControlError::new(ErrorKind::Invalid, error))
+    text.parse().map_err(|error| AdminError::new(ErrorKind::Invalid, error))
 }
 
 fn limit(page: Page) -> usize {
@@ -124,7 +129,7 @@ impl ControlHandler {
         Ok(())
     }
 
-    async fn entries(&self, lists: Vec<EditList>) -> Result<Answer> {
+    async fn entries(&self, _: &Actor, Entries { lists }: Entries) -> Result<Vec<EntryRow>> {
         let (counts, names) =
             match self.parts.privileged.request(ipc::Request::RuleCounts).await.map_err(failed)? {
                 ipc::Answer::RuleCounts { rules, names } => (rules, names),
@@ -132,10 +137,10 @@ impl ControlHandler {
             };
         let loaded = self.loaded();
         let entries = lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect();
-        Ok(Answer::Entries(rows::entry_rows(entries, &counts, &names)))
+        Ok(rows::entry_rows(entries, &counts, &names))
     }
 
-    async fn status(&self) -> Result<Answer> {
+    async fn status(&self, _: &Actor, Status: Status) -> Result<StatusReport> {
         let config = self.parts.config.load_full();
         let mut problems: Vec<String> = Vec::new();
         problems.extend(self.parts.services.storage_problem().map(|error| error.to_string()));
@@ -159,7 +164,7 @@ impl ControlHandler {
             let loaded = self.loaded();
             (loaded.source.path.clone(), loaded.at)
         };
-        Ok(Answer::Status(Box::new(StatusReport {
+        Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: config.hostname.to_string(),
             config: path,
@@ -176,7 +181,7 @@ impl ControlHandler {
             quarantine_max_octets: config.quarantine.max_size,
             kernel,
             inactive: config.inactive.clone(),
-        })))
+        })
     }
 
     /// A line for each row of the store that can't be used.
@@ -202,19 +207,19 @@ impl ControlHandler {
         }
     }
 
-    async fn queue_list(&self, page: Page) -> Result<Answer> {
+    async fn queue_list(&self, _: &Actor, QueueList(page): QueueList) -> Result<Listing<QueueRow>> {
         let listing = self.parts.queue.list(page.after, limit(page)).await.map_err(failed)?;
-        Ok(Answer::Queue(Listing {
+        Ok(Listing {
             rows: listing.rows.iter().map(|(id, record)| rows::queue_row(*id, record)).collect(),
             next: listing.next,
             total: self.parts.queue.stock().messages,
-        }))
+        })
     }
 
-    async fn queue_show(&self, id: QueueId) -> Result<Answer> {
+    async fn queue_show(&self, _: &Actor, QueueShow { id }: QueueShow) -> Result<QueueMessage> {
         let found = self.parts.queue.show(id).await.map_err(failed)?;
         let (record, header) = found.ok_or_else(|| not_found(id))?;
-        Ok(Answer::QueueMessage(Box::new(rows::queue_message(id, &record, header))))
+        Ok(rows::queue_message(id, &record, header))
     }
 
     async fn queued(&self, which: Which) -> Result<Vec<QueueId>> {
@@ -244,13 +249,13 @@ impl ControlHandler {
         tokio::spawn(work).await.map_err(failed)?
     }
 
-    async fn queue_retry(&self, which: Which) -> Result<Done> {
+    async fn queue_retry(&self, _: &Actor, QueueRetry { which }: QueueRetry) -> Result<Done> {
         let ids = self.queued(which).await?;
         let (there, missing): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| self.parts.queue.retry(*id));
         Ok(Done { messages: there.len() as u64, missing })
     }
 
-    async fn queue_hold(&self, which: Which, held: bool) -> Result<Done> {
+    async fn queue_hold(&self, _: &Actor, QueueHold { which, held }: QueueHold) -> Result<Done> {
         let queue = self.parts.queue.clone();
         self.each_queued(which, move |id| {
             let queue = queue.clone();
@@ -259,7 +264,7 @@ impl ControlHandler {
         .await
     }
 
-    async fn queue_remove(&self, which: Which) -> Result<Done> {
+    async fn queue_remove(&self, _: &Actor, QueueRemove { which }: QueueRemove) -> Result<Done> {
         let queue = self.parts.queue.clone();
         self.each_queued(which, move |id| {
             let queue = queue.clone();
@@ -268,33 +273,42 @@ impl ControlHandler {
         .await
     }
 
-    async fn queue_pause(&self, text: &str, paused: bool) -> Result<Answer> {
-        let destination = destination(text)?;
+    async fn queue_pause(&self, _: &Actor, asked: QueuePause) -> Result<Vec<String>> {
+        let QueuePause { destination: text, paused } = asked;
+        let destination = destination(&text)?;
         if paused {
             self.parts.queue.pause(destination).await.map_err(refused)?;
         } else if !self.parts.queue.resume(&destination).await.map_err(failed)? {
-            return Err(ControlError::new(ErrorKind::NotFound, format!("{destination} isn't paused")));
+            return Err(AdminError::new(ErrorKind::NotFound, format!("{destination} isn't paused")));
         }
-        Ok(Answer::Paused(self.paused()))
+        Ok(self.paused())
     }
 
     fn paused(&self) -> Vec<String> {
         self.parts.queue.paused().iter().map(ToString::to_string).collect()
     }
 
-    async fn quarantine_list(&self, page: Page) -> Result<Answer> {
+    async fn quarantine_list(
+        &self,
+        _: &Actor,
+        QuarantineList(page): QuarantineList,
+    ) -> Result<Listing<QuarantineRow>> {
         let quarantine = &self.parts.quarantine;
         let listing = quarantine.list(Filter::default(), page.after, limit(page)).await.map_err(failed)?;
-        Ok(Answer::Quarantine(Listing {
+        Ok(Listing {
             rows: listing.rows.iter().map(|(id, record)| rows::quarantine_row(*id, record)).collect(),
             next: listing.next,
             total: quarantine.stock().messages,
-        }))
+        })
     }
 
-    async fn quarantine_show(&self, id: QueueId) -> Result<Answer> {
+    async fn quarantine_show(
+        &self,
+        _: &Actor,
+        QuarantineShow { id }: QuarantineShow,
+    ) -> Result<QuarantineMessage> {
         let shown = self.parts.quarantine.show(id).await.map_err(failed)?.ok_or_else(|| not_found(id))?;
-        Ok(Answer::QuarantineMessage(Box::new(rows::quarantine_message(id, shown))))
+        Ok(rows::quarantine_message(id, shown))
     }
 
     async fn quarantined(&self, which: Which) -> Result<Vec<QueueId>> {
@@ -302,12 +316,13 @@ impl ControlHandler {
             Which::Ids(ids) => Ok(ids),
             Which::All => self.parts.quarantine.ids().await.map_err(failed),
             Which::To(_) => {
-                Err(ControlError::new(ErrorKind::Invalid, "what is quarantined isn't chosen by destination"))
+                Err(AdminError::new(ErrorKind::Invalid, "what is quarantined isn't chosen by destination"))
             }
         }
     }
 
-    async fn release(&self, which: Which, to: Option<Mailbox>, with_virus: bool) -> Result<Done> {
+    async fn quarantine_release(&self, _: &Actor, asked: QuarantineRelease) -> Result<Done> {
+        let QuarantineRelease { which, to, with_virus } = asked;
         let ids = self.quarantined(which).await?;
         let released = self.parts.quarantine.release(&ids, to.as_ref(), with_virus).await.map_err(failed)?;
         let with = |wanted| released.iter().filter(move |(_, what)| *what == wanted).map(|(id, _)| *id);
@@ -324,7 +339,11 @@ impl ControlHandler {
         })
     }
 
-    async fn delete(&self, which: Which) -> Result<Done> {
+    async fn quarantine_delete(
+        &self,
+        _: &Actor,
+        QuarantineDelete { which }: QuarantineDelete,
+    ) -> Result<Done> {
         let mut done = Done { messages: 0, missing: Vec::new() };
         for id in self.quarantined(which).await? {
             match self.parts.quarantine.delete(vec![id]).await.map_err(failed)? {
@@ -335,7 +354,11 @@ impl ControlHandler {
         Ok(done)
     }
 
-    async fn route(&self, recipient: Mailbox, sender: Option<Mailbox>) -> Result<Answer> {
+    async fn route(
+        &self,
+        _: &Actor,
+        request::Route { recipient, sender }: request::Route,
+    ) -> Result<RouteRow> {
         let config = self.parts.config.load_full();
         let sender = sender.map_or(ReversePath::Null, ReversePath::Mailbox);
         let path = ForwardPath::Mailbox(recipient);
@@ -345,14 +368,22 @@ impl ControlHandler {
             Ok(route) => self.parts.delivery.destinations(&config, route).await,
             Err(none) => Err(none.clone()),
         };
-        Ok(Answer::Route(Box::new(rows::route_row(&sender, &path, steps, route.ok(), servers))))
+        Ok(rows::route_row(&sender, &path, steps, route.ok(), servers))
     }
 
-    async fn trace(&self, query: &str) -> Result<Answer> {
+    async fn trace(&self, _: &Actor, Trace { query }: Trace) -> Result<Vec<TraceRow>> {
         let query =
-            Query::parse(query, now()).map_err(|error| ControlError::new(ErrorKind::Invalid, error))?;
+            Query::parse(&query, now()).map_err(|error| AdminError::new(ErrorKind::Invalid, error))?;
         let traces = self.parts.traces.query(query).await.map_err(failed)?;
-        Ok(Answer::Traces(traces.records.into_iter().map(rows::trace_row).collect()))
+        Ok(traces.records.into_iter().map(rows::trace_row).collect())
+    }
+
+    async fn bans(&self, _: &Actor, request::Bans: request::Bans) -> Result<Vec<BanRow>> {
+        self.parts.bans.list().await
+    }
+
+    async fn ban_add(&self, _: &Actor, BanAdd { clients, seconds, reason }: BanAdd) -> Result<Vec<BanRow>> {
+        self.parts.bans.add_by_admin(clients, seconds, reason).await
     }
 }
 
@@ -365,35 +396,31 @@ fn zone_status(zone: &mailguard_core::config::model::Zone) -> ZoneStatus {
     }
 }
 
-impl Handler for ControlHandler {
+impl Administration for ControlHandler {
     fn revision(&self) -> u64 {
         self.loaded().revision
     }
 
-    async fn handle(&self, request: Request) -> Result<Answer> {
+    async fn perform(&self, actor: &Actor, request: Request) -> Result<Answer> {
         match request {
-            Request::Status => self.status().await,
-            Request::Entries { lists } => self.entries(lists).await,
-            Request::QueueList(page) => self.queue_list(page).await,
-            Request::QueueShow { id } => self.queue_show(id).await,
-            Request::QueueRetry { which } => self.queue_retry(which).await.map(Answer::Done),
-            Request::QueueHold { which, held } => self.queue_hold(which, held).await.map(Answer::Done),
-            Request::QueuePause { destination, paused } => self.queue_pause(&destination, paused).await,
-            Request::QueueRemove { which } => self.queue_remove(which).await.map(Answer::Done),
-            Request::QuarantineList(page) => self.quarantine_list(page).await,
-            Request::QuarantineShow { id } => self.quarantine_show(id).await,
-            Request::QuarantineRelease { which, to, with_virus } => {
-                self.release(which, to, with_virus).await.map(Answer::Done)
-            }
-            Request::QuarantineDelete { which } => self.delete(which).await.map(Answer::Done),
-            Request::Trace { query } => self.trace(&query).await,
-            Request::Route { recipient, sender } => self.route(recipient, sender).await,
-            Request::Bans => self.parts.bans.list().await.map(Answer::Bans),
-            Request::BanAdd { clients, seconds, reason } => {
-                self.parts.bans.add_by_admin(clients, seconds, reason).await.map(Answer::Bans)
-            }
-            Request::Reload | Request::Edit(_) | Request::BanLift { .. } | Request::Processes => {
-                Err(ControlError::new(ErrorKind::Invalid, "this is asked of the datapath process"))
+            Request::Status(ask) => answer(ask, |ask| self.status(actor, ask)).await,
+            Request::Entries(ask) => answer(ask, |ask| self.entries(actor, ask)).await,
+            Request::QueueList(ask) => answer(ask, |ask| self.queue_list(actor, ask)).await,
+            Request::QueueShow(ask) => answer(ask, |ask| self.queue_show(actor, ask)).await,
+            Request::QueueRetry(ask) => answer(ask, |ask| self.queue_retry(actor, ask)).await,
+            Request::QueueHold(ask) => answer(ask, |ask| self.queue_hold(actor, ask)).await,
+            Request::QueuePause(ask) => answer(ask, |ask| self.queue_pause(actor, ask)).await,
+            Request::QueueRemove(ask) => answer(ask, |ask| self.queue_remove(actor, ask)).await,
+            Request::QuarantineList(ask) => answer(ask, |ask| self.quarantine_list(actor, ask)).await,
+            Request::QuarantineShow(ask) => answer(ask, |ask| self.quarantine_show(actor, ask)).await,
+            Request::QuarantineRelease(ask) => answer(ask, |ask| self.quarantine_release(actor, ask)).await,
+            Request::QuarantineDelete(ask) => answer(ask, |ask| self.quarantine_delete(actor, ask)).await,
+            Request::Trace(ask) => answer(ask, |ask| self.trace(actor, ask)).await,
+            Request::Route(ask) => answer(ask, |ask| self.route(actor, ask)).await,
+            Request::Bans(ask) => answer(ask, |ask| self.bans(actor, ask)).await,
+            Request::BanAdd(ask) => answer(ask, |ask| self.ban_add(actor, ask)).await,
+            Request::Reload(_) | Request::Edit(_) | Request::BanLift(_) | Request::Processes(_) => {
+                Err(AdminError::new(ErrorKind::Invalid, "this is asked of the datapath process"))
             }
         }
     }

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use tracing::{error, info};
 
 use super::start::Refused;
+use crate::admin::StandIn;
 use crate::config::{LastApplied, Source};
-use crate::control::StandIn;
 
 /// What is known of the version in force.
 pub(super) struct Kept {

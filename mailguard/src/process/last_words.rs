@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tracing::error;
 
-use crate::control::{AUDIT, VERBS_OF_ROOT};
+use crate::admin::{AUDIT, VERBS_OF_ROOT};
 
 /// Longest line that is passed on, octets.
 const MAX_LINE_OCTETS: usize = 16 << 10;

@@ -23,7 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt as lines};
 
 use super::log_queue::LogQueue;
-use crate::{control, mail_log};
+use crate::{admin, mail_log};
 
 /// The log of this process.
 #[derive(Debug, Clone)]
@@ -103,7 +103,7 @@ fn filter(log: &Log) -> Targets {
         .with_default(level)
         .with_target("mailguard", level)
         .with_target(mail_log::TARGET, if log.mail { LevelFilter::INFO } else { LevelFilter::OFF })
-        .with_target(control::AUDIT, LevelFilter::INFO)
+        .with_target(admin::AUDIT, LevelFilter::INFO)
 }
 
 /// Where lines go.
@@ -261,7 +261,7 @@ pub(super) mod tests {
         let _guard = logged.with(lines).set_default();
         tracing::error!("it fails");
         tracing::info!(target: mail_log::TARGET, id = "X");
-        tracing::info!(target: control::AUDIT, verb = "reload");
+        tracing::info!(target: admin::AUDIT, verb = "reload");
         assert_eq!(String::from_utf8(queue.waiting()).unwrap().lines().count(), 3);
     }
 
@@ -278,7 +278,7 @@ pub(super) mod tests {
         for (mail, expect) in [(true, 3), (false, 2)] {
             let (heard, _guard) = heard(&log(LogFormat::Text, LogLevel::Error, mail));
             tracing::info!(target: mail_log::TARGET, id = "X");
-            tracing::info!(target: control::AUDIT, verb = "reload");
+            tracing::info!(target: admin::AUDIT, verb = "reload");
             tracing::info!("of no weight");
             tracing::warn!("of little weight");
             tracing::error!("this");

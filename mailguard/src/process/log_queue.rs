@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::error;
 
-use crate::control::SYSTEM_PROBLEM;
+use crate::admin::SYSTEM_PROBLEM;
 
 /// Most octets that wait: some ten thousand lines. As many more may be under way.
 const MAX_WAITING_OCTETS: usize = 4 << 20;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::error;
 
 use super::last_words::cause;
-use crate::control::MailProcess;
+use crate::admin::MailProcess;
 use crate::datapath::Pulse;
 
 /// Where signs of life go to and what they say.

@@ -12,11 +12,11 @@ use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NoRoute, Route};
 use mailguard_core::rule_key::RuleKey;
 
-use crate::config::{EditList, ListEntry};
-use crate::control::{
+use crate::admin::{
     AttemptRow, CheckRow, EntryRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
     RouteRow, SourceRow, TraceRecipient, TraceRow,
 };
+use crate::config::{EditList, ListEntry};
 use crate::datapath::RuleCount;
 use crate::quarantine::Shown;
 use crate::routing::Destination;

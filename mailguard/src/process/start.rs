@@ -11,8 +11,8 @@ use mailguard_core::mail::is_obeyed;
 use tracing::error;
 
 use super::RunError;
+use crate::admin::StandIn;
 use crate::config::{self, Errors, LastApplied, LoadError, Located, Source, Version};
-use crate::control::StandIn;
 
 /// Errors that are told one by one where another version stands in for the file; the rest is counted.
 const MAX_TOLD_ERRORS: usize = 20;

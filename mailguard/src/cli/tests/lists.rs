@@ -13,11 +13,11 @@ fn lists() {
     };
     check(
         "bypass list from-ip",
-        Request::Entries { lists: vec![EditList::BypassFromIp] },
-        Answer::Entries(vec![
+        Entries { lists: vec![EditList::BypassFromIp] },
+        vec![
             entry(EditList::BypassFromIp, "192.0.2.1", 7, Some(12), Some(90)),
             entry(EditList::BypassFromIp, "2001:db8::1", 12, Some(0), None),
-        ]),
+        ],
         "KIND     VALUE        HITS  LAST HIT  WRITTEN IN\n\
          from-ip  192.0.2.1    12    1m ago    /m.toml:7\n\
          from-ip  2001:db8::1  0     -         /m.toml:12\n",
@@ -29,11 +29,11 @@ fn lists() {
     };
     check(
         "bypass list to-name",
-        Request::Entries { lists: vec![EditList::BypassToName] },
-        Answer::Entries(vec![
+        Entries { lists: vec![EditList::BypassToName] },
+        vec![
             named("mail.example.net", 7, &["192.0.2.1", "2001:db8::1"], None),
             named("no.example.net", 8, &[], Some("it has no address")),
-        ]),
+        ],
         "KIND     VALUE             HITS  LAST HIT  WRITTEN IN\n\
          to-name  mail.example.net  3     -         /m.toml:7\n\
          to-name  no.example.net    3     -         /m.toml:8\n\n\
@@ -44,43 +44,40 @@ fn lists() {
     let long = format!("{}@example.com", "x".repeat(64));
     check(
         "blacklist list recipient",
-        Request::Entries { lists: vec![EditList::BlacklistRecipient] },
-        Answer::Entries(vec![entry(EditList::BlacklistRecipient, &long, 3, None, None)]),
+        Entries { lists: vec![EditList::BlacklistRecipient] },
+        vec![entry(EditList::BlacklistRecipient, &long, 3, None, None)],
         &format!(
             "KIND       VALUE{:73}HITS  LAST HIT  WRITTEN IN\nrecipient  {long}  -     -         /m.toml:3\n",
             ""
         ),
     );
     let lists = vec![EditList::BlacklistClient, EditList::BlacklistSender, EditList::BlacklistRecipient];
-    check("blacklist list", Request::Entries { lists }, Answer::Entries(Vec::new()), "nothing is listed\n");
+    check("blacklist list", Entries { lists }, Vec::new(), "nothing is listed\n");
     let (list, change) = (EditList::BlacklistSender, Change::Add);
     let values = vec!["a@example.com".to_owned(), "example.net".to_owned()];
     let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into(), notes: Vec::new() };
     check(
         "blacklist add sender a@example.com example.net",
-        Request::Edit(Edit { list, change, values, all: false }),
-        Answer::Edited(edited),
+        Edit { list, change, values, all: false },
+        edited,
         "added: sender a@example.com\nadded: sender example.net\nin force, and written into /m.toml\n",
     );
     let (list, change, values) = (EditList::RblIp, Change::Add, vec!["psbl.surriel.com".to_owned()]);
     check(
         "rbl enable ip psbl.surriel.com",
-        Request::Edit(Edit { list, change, values: values.clone(), all: false }),
-        Answer::Edited(Edited { list, change, values, config: "/m.toml".into(), notes: Vec::new() }),
+        Edit { list, change, values: values.clone(), all: false },
+        Edited { list, change, values, config: "/m.toml".into(), notes: Vec::new() },
         "enabled: psbl.surriel.com\nin force, and written into /m.toml\n",
     );
     let many: Vec<String> = (0..21).map(|number| format!("192.0.2.{number}")).collect();
     let (list, change) = (EditList::BypassToIp, Change::Remove);
     let edited = Edited { list, change, values: many, config: "/m.toml".into(), notes: Vec::new() };
-    let edited = ask("bypass remove to-ip 192.0.2.0", vec![Ok(Answer::Edited(edited))]).1.unwrap();
+    let edited = ask("bypass remove to-ip 192.0.2.0", vec![Ok(edited.into())]).1.unwrap();
     assert_eq!(edited.text, "removed: 21 values of to-ip\nin force, and written into /m.toml\n");
-    let refused = ControlError::new(ErrorKind::Refused, "192.0.2.1 is not in bypass.to_ips");
+    let refused = AdminError::new(ErrorKind::Refused, "192.0.2.1 is not in bypass.to_ips");
     let (asked, printed) = ask("bypass remove to-ip 192.0.2.1", vec![Err(refused)]);
     let (list, change) = (EditList::BypassToIp, Change::Remove);
-    assert_eq!(
-        asked,
-        [Request::Edit(Edit { list, change, values: vec!["192.0.2.1".to_owned()], all: false })]
-    );
+    assert_eq!(asked, [Edit { list, change, values: vec!["192.0.2.1".to_owned()], all: false }.into()]);
     assert_eq!(printed.unwrap_err().to_string(), "192.0.2.1 is not in bypass.to_ips");
 }
 
@@ -126,8 +123,8 @@ fn everybody_is_put_on_a_list_only_by_an_explicit_word() {
     let edited = Edited { list, change, values: values.clone(), config: "/m.toml".into(), notes };
     check(
         "bypass add from-subnet 0.0.0.0/0 --all",
-        Request::Edit(Edit { list, change, values, all: true }),
-        Answer::Edited(edited),
+        Edit { list, change, values, all: true },
+        edited,
         "added: from-subnet 0.0.0.0/0\nin force, and written into /m.toml\n  the mail process hangs\n",
     );
 }

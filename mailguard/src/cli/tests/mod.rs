@@ -15,6 +15,11 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::admin::request::{
+    BanAdd, BanLift, Bans, Entries, QuarantineDelete, QuarantineList, QuarantineRelease, QuarantineShow,
+    QueueList, QueueRemove, QueueRetry, QueueShow, Reload, Status,
+};
+use crate::admin::{self, *};
 use crate::config::{Change, Edit, EditList, ListEntry, Located};
 use crate::control::*;
 use crate::doctor::{Finding, Severity};
@@ -79,20 +84,20 @@ impl Processes for Alone {
 /// Gives the next answer to whatever is asked, and notes the question; how the processes are is asked at any time.
 #[derive(Default)]
 struct Script {
-    answers: Mutex<Vec<std::result::Result<Answer, ControlError>>>,
+    answers: Mutex<Vec<std::result::Result<Answer, AdminError>>>,
     asked: Mutex<Vec<Request>>,
     /// Milliseconds since the mail process's last sign of life.
     silent: u64,
 }
 
-impl Handler for Script {
+impl Administration for Script {
     fn revision(&self) -> u64 {
         7
     }
 
-    async fn handle(&self, request: Request) -> std::result::Result<Answer, ControlError> {
-        if request == Request::Processes {
-            return Ok(Answer::Processes(Box::new(processes(self.silent))));
+    async fn perform(&self, _: &Actor, request: Request) -> std::result::Result<Answer, AdminError> {
+        if let Request::Processes(_) = request {
+            return Ok(processes(self.silent).into());
         }
         self.asked.lock().unwrap().push(request);
         self.answers.lock().unwrap().remove(0)
@@ -139,7 +144,7 @@ fn typed(line: &str, folder: &TempDir) -> anyhow::Result<Printed> {
 /// Types a line while the daemon has these answers; the questions it got, and what was printed.
 fn ask(
     line: &'static str,
-    answers: Vec<std::result::Result<Answer, ControlError>>,
+    answers: Vec<std::result::Result<Answer, AdminError>>,
 ) -> (Vec<Request>, anyhow::Result<Printed>) {
     let folder = folder("runtime_dir = \"DIR\"\nthis line = is no TOML\n");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -160,9 +165,9 @@ fn ask(
 }
 
 /// One question, one answer, one text.
-fn check(line: &'static str, question: Request, answer: Answer, text: &str) {
-    let (asked, printed) = ask(line, vec![Ok(answer)]);
-    assert_eq!((asked, printed.unwrap()), (vec![question], Printed::text(text)), "{line}");
+fn check<A: Ask>(line: &'static str, question: A, answer: A::Answer, text: &str) {
+    let (asked, printed) = ask(line, vec![Ok(answer.into())]);
+    assert_eq!((asked, printed.unwrap()), (vec![question.into()], Printed::text(text)), "{line}");
 }
 
 fn queue_row(id: u64) -> QueueRow {
@@ -251,14 +256,14 @@ fn where_mail_goes() {
         username: None,
         problem: None,
     };
-    let request = Request::Route {
+    let request = admin::request::Route {
         recipient: Mailbox::parse("b@example.net").unwrap(),
         sender: Some(Mailbox::parse("a@example.com").unwrap()),
     };
     check(
         "route b@example.net --sender a@example.com",
         request,
-        Answer::Route(Box::new(row)),
+        row,
         "b@example.net from <a@example.com>\n  \
          - no incoming domain takes example.net\n  \
          - there is no smarthost\n\
@@ -332,19 +337,14 @@ fn without_a_daemon() {
 fn the_queue() {
     check(
         "queue list --limit 1",
-        Request::QueueList(Page { after: None, limit: 1 }),
-        Answer::Queue(Listing { rows: vec![queue_row(33)], next: Some(QueueId(33)), total: 8 }),
+        QueueList(Page { after: None, limit: 1 }),
+        Listing { rows: vec![queue_row(33)], next: Some(QueueId(33)), total: 8 },
         "ID  AGE  SIZE    FROM             TO                TRIES  NEXT   LAST\n\
          11  1h   4.2 KB  <a@example.com>  b@example.net +2  2      in 5m  451 4.3.0 try later\u{fffd}[2J\n\
          1 of 8 shown, see --limit\n",
     );
     let empty = Listing { rows: Vec::new(), next: None, total: 0 };
-    check(
-        "queue list",
-        Request::QueueList(Page { after: None, limit: 100 }),
-        Answer::Queue(empty),
-        "the queue is empty\n",
-    );
+    check("queue list", QueueList(Page { after: None, limit: 100 }), empty, "the queue is empty\n");
     let recipients = vec![QueueRecipient {
         address: "b@example.net".to_owned(),
         state: "queued".to_owned(),
@@ -356,8 +356,8 @@ fn the_queue() {
     let message = QueueMessage { row: queue_row(33), source: Some(source()), recipients, header };
     check(
         "queue show 11",
-        Request::QueueShow { id: QueueId(33) },
-        Answer::QueueMessage(Box::new(message)),
+        QueueShow { id: QueueId(33) },
+        message,
         "11  2026-11-24T05:29:36Z, 1h ago, 4.2 KB\n  \
          client     192.0.2.7 in zone lan, to 203.0.113.5:25, HELO client.example\n  \
          sender     <a@example.com>\n  \
@@ -371,13 +371,15 @@ fn the_queue() {
 fn long_lists() {
     let piece = |ids: std::ops::Range<u64>, next: Option<u64>| {
         let rows = ids.map(queue_row).collect();
-        Ok(Answer::Queue(Listing { rows, next: next.map(QueueId), total: 2_500 }))
+        Ok(Listing { rows, next: next.map(QueueId), total: 2_500 }.into())
     };
     let (asked, printed) = ask(
         "queue list --json --limit 1500",
         vec![piece(0..1_000, Some(999)), piece(1_000..1_500, Some(1_499))],
     );
-    let page = |after: Option<u64>, limit| Request::QueueList(Page { after: after.map(QueueId), limit });
+    let page = |after: Option<u64>, limit| -> Request {
+        QueueList(Page { after: after.map(QueueId), limit }).into()
+    };
     assert_eq!(asked, [page(None, 1_000), page(Some(999), 500)]);
     let rows: Vec<QueueRow> = serde_json::from_str(&printed.unwrap().text).unwrap();
     assert_eq!(rows, (0..1_500).map(queue_row).collect::<Vec<_>>());
@@ -385,31 +387,23 @@ fn long_lists() {
 
 #[test]
 fn changes_of_messages() {
-    let done = |messages, missing: &[u64]| {
-        Answer::Done(Done { messages, missing: missing.iter().copied().map(QueueId).collect() })
+    let done = |messages, missing: &[u64]| Done {
+        messages,
+        missing: missing.iter().copied().map(QueueId).collect(),
     };
     let some = Which::Ids(vec![QueueId(33), QueueId(34)]);
-    check(
-        "queue retry --all",
-        Request::QueueRetry { which: Which::All },
-        done(2, &[]),
-        "2 messages are due now\n",
-    );
-    check(
-        "queue remove 11 12",
-        Request::QueueRemove { which: some.clone() },
-        done(2, &[]),
-        "2 messages removed\n",
-    );
+    check("queue retry --all", QueueRetry { which: Which::All }, done(2, &[]), "2 messages are due now\n");
+    check("queue remove 11 12", QueueRemove { which: some.clone() }, done(2, &[]), "2 messages removed\n");
     check(
         "quarantine delete 11 12",
-        Request::QuarantineDelete { which: some.clone() },
+        QuarantineDelete { which: some.clone() },
         done(2, &[]),
         "2 messages deleted\n",
     );
-    let (asked, printed) = ask("quarantine release 11 12 --to it@example.com", vec![Ok(done(1, &[34]))]);
+    let (asked, printed) =
+        ask("quarantine release 11 12 --to it@example.com", vec![Ok(done(1, &[34]).into())]);
     let to = Some("it@example.com".to_owned().try_into().unwrap());
-    assert_eq!(asked, [Request::QuarantineRelease { which: some, to, with_virus: false }]);
+    assert_eq!(asked, [QuarantineRelease { which: some, to, with_virus: false }.into()]);
     let printed = printed.unwrap();
     assert_eq!(printed.text, "1 message released\n");
     assert_eq!(printed.complaint, "mailguard: there is no message 12\n");
@@ -428,8 +422,8 @@ fn the_quarantine() {
     };
     check(
         "quarantine list",
-        Request::QuarantineList(Page { after: None, limit: 100 }),
-        Answer::Quarantine(Listing { rows: vec![row.clone()], next: None, total: 1 }),
+        QuarantineList(Page { after: None, limit: 100 }),
+        Listing { rows: vec![row.clone()], next: None, total: 1 },
         "ID  AGE  SIZE  FROM  TO                REASON\n\
          11  1h   70 B  <>    b@example.net +1  virus EICAR\n",
     );
@@ -442,8 +436,8 @@ fn the_quarantine() {
     };
     check(
         "quarantine show 11",
-        Request::QuarantineShow { id: QueueId(33) },
-        Answer::QuarantineMessage(Box::new(message)),
+        QuarantineShow { id: QueueId(33) },
+        message,
         "11  2026-11-24T05:29:36Z, 1h ago, 70 B\n  \
          client     mailguard itself\n  \
          sender     <>\n  \
@@ -475,19 +469,19 @@ fn bans() {
          2001:db8::/64  {came}  2h    21 errors in a session, 20 allowed  0        -\n",
         "SINCE"
     );
-    check("ban list", Request::Bans, Answer::Bans(rows.to_vec()), &text);
-    check("ban list", Request::Bans, Answer::Bans(Vec::new()), "nobody is banned\n");
+    check("ban list", Bans, rows.to_vec(), &text);
+    check("ban list", Bans, Vec::new(), "nobody is banned\n");
     check(
         "ban add 192.0.2.9 2001:db8::9 --for 2h --reason loud",
-        Request::BanAdd { clients: clients.clone(), seconds: Some(7_200), reason: Some("loud".to_owned()) },
-        Answer::Bans(rows.to_vec()),
+        BanAdd { clients: clients.clone(), seconds: Some(7_200), reason: Some("loud".to_owned()) },
+        rows.to_vec(),
         "banned: 192.0.2.9 for 2h\nbanned: 2001:db8::/64 for 2h\n",
     );
-    let lift = |clients| Request::BanLift { clients };
-    let lifted = Answer::Lifted(rows.iter().map(|row| row.client).collect());
+    let lift = |clients| BanLift { clients };
+    let lifted = rows.iter().map(|row| row.client).collect();
     let both = lift(Some(vec![clients[0], "2001:db8::".parse().unwrap()]));
     check("ban lift 192.0.2.9 2001:db8::/64", both, lifted, "lifted: 192.0.2.9\nlifted: 2001:db8::/64\n");
-    check("ban lift --all", lift(None), Answer::Lifted(Vec::new()), "nobody was banned\n");
+    check("ban lift --all", lift(None), Vec::new(), "nobody was banned\n");
     let folder = folder("");
     for line in [
         "ban lift",
@@ -530,7 +524,7 @@ fn traces() {
         text: "250 ok".to_owned(),
         transfer: String::new(),
     };
-    let question = |query: &str| Request::Trace { query: query.to_owned() };
+    let question = |query: &str| Trace { query: query.to_owned() };
     let rows = vec![
         row(33, "deliver", vec![attempt.clone()]),
         row(34, "deliver", Vec::new()),
@@ -540,7 +534,7 @@ fn traces() {
     check(
         "trace from:a@example.com since:1d",
         question("from:a@example.com since:1d"),
-        Answer::Traces(rows),
+        rows,
         "ID  WHEN    CLIENT     FROM             TO             SUBJECT  RESULT\n\
          11  1h ago  192.0.2.7  <a@example.com>  b@example.net  hi       delivered: 250 ok\n\
          12  1h ago  192.0.2.7  <a@example.com>  b@example.net  hi       accepted\n\
@@ -556,9 +550,9 @@ fn traces() {
          result     accepted\n  \
          attempt    0s ago: delivered to b@example.net via 10.0.0.25:25: 250 ok\n";
     let row = row(33, "deliver", vec![attempt]);
-    check("trace 11", question("11"), Answer::Traces(vec![row.clone()]), one);
-    check("trace --full", question(""), Answer::Traces(vec![row.clone(), row]), &format!("{one}\n{one}"));
-    check("trace", question(""), Answer::Traces(Vec::new()), "no message matches\n");
+    check("trace 11", question("11"), vec![row.clone()], one);
+    check("trace --full", question(""), vec![row.clone(), row], &format!("{one}\n{one}"));
+    check("trace", question(""), Vec::new(), "no message matches\n");
 }
 
 #[test]
@@ -566,8 +560,8 @@ fn reloading() {
     let notes = vec!["state_dir: restart needed".to_owned()];
     check(
         "reload",
-        Request::Reload,
-        Answer::Reloaded(Reloaded { config: "/m.toml".into(), notes, inactive: Vec::new() }),
+        Reload,
+        Reloaded { config: "/m.toml".into(), notes, inactive: Vec::new() },
         "/m.toml is in force\n  state_dir: restart needed\n",
     );
     let (_, printed) = ask("reload", vec![Ok(Answer::Traces(Vec::new()))]);

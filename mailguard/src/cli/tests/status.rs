@@ -99,8 +99,8 @@ fn the_status() {
          BANS  3        65536\n\n\
          Configured, but not active in this version:\n  \
          spam.enabled  not yet\n";
-    check("status", Request::Status, Answer::Status(Box::new(report.clone())), text);
-    let (_, printed) = ask("status --json", vec![Ok(Answer::Status(Box::new(report.clone())))]);
+    check("status", Status, report.clone(), text);
+    let (_, printed) = ask("status --json", vec![Ok(report.clone().into())]);
     let printed = printed.unwrap().text;
     assert_eq!(serde_json::from_str::<StatusReport>(&printed).unwrap(), report);
     let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
@@ -143,8 +143,7 @@ fn the_columns_of_the_kernel_side_stand_in_the_order_that_people_read() {
 /// Programs read it: each name stays where it was when what is said of the kernel side had no type on its way.
 #[test]
 fn the_json_of_the_status_has_each_part_where_it_was() {
-    let printed =
-        ask("status --json", vec![Ok(Answer::Status(Box::new(report(Some(kernel())))))]).1.unwrap().text;
+    let printed = ask("status --json", vec![Ok(report(Some(kernel())).into())]).1.unwrap().text;
     let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(value["hostname"], "gate.example.org");
     let of_kernel = json!({
@@ -162,7 +161,7 @@ fn the_json_of_the_status_has_each_part_where_it_was() {
         "rules": [{ "list": "bypass from", "value": "192.0.2.7", "packets": 5, "last_hit_seconds_ago": 7_200 }],
     });
     assert_eq!((&value["kernel"], &value["processes"]["kernel"]), (&of_kernel, &of_kernel));
-    let printed = ask("status --json", vec![Ok(Answer::Status(Box::new(report(None))))]).1.unwrap().text;
+    let printed = ask("status --json", vec![Ok(report(None).into())]).1.unwrap().text;
     let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(value.get("kernel"), Some(&serde_json::Value::Null), "the datapath process said nothing");
 }

@@ -13,8 +13,8 @@ use super::super::changes::{Change, Order, Taken};
 use super::super::ipc::{Answer, Request, ToMail};
 use super::super::{names, open_files};
 use super::{Mail, Supervisor, known, log_warnings};
+use crate::admin::{AdminError, ErrorKind, SYSTEM_PROBLEM};
 use crate::config;
-use crate::control::{ControlError, ErrorKind, SYSTEM_PROBLEM};
 use crate::datapath::DatapathError;
 
 /// Somebody who waits for the mail process.
@@ -168,8 +168,8 @@ impl Supervisor {
     }
 
     /// Lets these clients in again, or all who are banned: all of them, or none if one isn't.
-    fn lift(&mut self, clients: Option<Vec<IpAddr>>) -> Result<Vec<Subscriber>, ControlError> {
-        let failed = |error: DatapathError| ControlError::new(ErrorKind::Failed, error);
+    fn lift(&mut self, clients: Option<Vec<IpAddr>>) -> Result<Vec<Subscriber>, AdminError> {
+        let failed = |error: DatapathError| AdminError::new(ErrorKind::Failed, error);
         let banned: BTreeSet<Subscriber> =
             self.datapath.bans().map_err(failed)?.iter().map(|ban| ban.client).collect();
         let wanted: BTreeSet<Subscriber> = match clients {
@@ -179,7 +179,7 @@ impl Supervisor {
         let others: Vec<String> = wanted.difference(&banned).map(Subscriber::to_string).collect();
         if !others.is_empty() {
             let text = format!("{}: not banned; nothing was lifted", others.join(", "));
-            return Err(ControlError::new(ErrorKind::Refused, text));
+            return Err(AdminError::new(ErrorKind::Refused, text));
         }
         let clients: Vec<Subscriber> = wanted.into_iter().collect();
         self.datapath.lift(&addresses(&clients)).map_err(failed)?;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use mailguard_core::mail::{UnixTime, rfc3339};
 use serde::{Deserialize, Serialize};
 
-use super::Request;
 use crate::datapath::DatapathStatus;
 
 /// Which process answers.
@@ -15,19 +14,6 @@ pub enum Process {
     Datapath,
     /// The mail process.
     Mail,
-}
-
-impl Request {
-    /// Which process is asked. Whatever changes the configuration or lets somebody in is asked of root's: a mail process that
-    /// was taken over must not be able to open anything.
-    pub fn asks(&self) -> Process {
-        match self {
-            Request::Reload | Request::Edit(_) | Request::BanLift { .. } | Request::Processes => {
-                Process::Datapath
-            }
-            _ => Process::Mail,
-        }
-    }
 }
 
 /// What the datapath process knows, however its mail process is.

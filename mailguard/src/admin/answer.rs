@@ -1,4 +1,4 @@
-//! What is said over the control socket: requests, answers and their rows.
+//! What is answered: a type for each answer, and their rows. [`super::Ask`] ties them to what is asked.
 //!
 //! Rows are plain: texts as people read them, times by RFC 3339 in UTC, numbers in the unit that their field names
 //! (`octets`, `seconds_left`, `silent_milliseconds`). They are what `--json` prints, so a field that is there stays there.
@@ -7,133 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use mailguard_core::config::model::{Inactive, ZoneKind, ZoneMode};
-use mailguard_core::mail::{Mailbox, QueueId, UnixTime, rfc3339};
+use mailguard_core::mail::{QueueId, UnixTime, rfc3339};
 use mailguard_core::subscriber::Subscriber;
 use serde::{Deserialize, Serialize};
 
-use super::ProcessReport;
-use crate::config::{Change, Edit, EditList, ListEntry};
+use super::processes::ProcessReport;
+use crate::config::{Change, EditList, ListEntry};
 use crate::datapath::DatapathStatus;
-
-/// One request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "kebab-case")]
-pub enum Request {
-    /// Answered by [`Answer::Status`].
-    Status,
-    /// Read the configuration file again and apply it, or refuse it whole. Answered by [`Answer::Reloaded`].
-    Reload,
-    /// What is on lists. Answered by [`Answer::Entries`].
-    Entries {
-        /// Which lists.
-        lists: Vec<EditList>,
-    },
-    /// Change a list, at once and in the file. Answered by [`Answer::Edited`].
-    Edit(Edit),
-    /// Messages that wait, oldest first. Answered by [`Answer::Queue`].
-    QueueList(Page),
-    /// One of them. Answered by [`Answer::QueueMessage`].
-    QueueShow {
-        /// Which.
-        id: QueueId,
-    },
-    /// Make an attempt now. Answered by [`Answer::Done`].
-    QueueRetry {
-        /// Which.
-        which: Which,
-    },
-    /// Give them up without a notification. Answered by [`Answer::Done`].
-    QueueRemove {
-        /// Which.
-        which: Which,
-    },
-    /// Make no attempt at them from now on, or make attempts again. Answered by [`Answer::Done`].
-    QueueHold {
-        /// Which.
-        which: Which,
-        /// Whether they are held.
-        held: bool,
-    },
-    /// Make no attempt at a destination from now on, or make attempts again. Answered by [`Answer::Paused`].
-    QueuePause {
-        /// As [`mailguard_core::destination::Destination`] is written.
-        destination: String,
-        /// Whether it is paused.
-        paused: bool,
-    },
-    /// Messages that are quarantined, oldest first. Answered by [`Answer::Quarantine`].
-    QuarantineList(Page),
-    /// One of them. Answered by [`Answer::QuarantineMessage`].
-    QuarantineShow {
-        /// Which.
-        id: QueueId,
-    },
-    /// Deliver them to their recipients after all. Answered by [`Answer::Done`].
-    QuarantineRelease {
-        /// Which.
-        which: Which,
-        /// To this address instead of the recipients.
-        to: Option<Mailbox>,
-        /// Also messages in which a virus was found.
-        with_virus: bool,
-    },
-    /// Delete them. Answered by [`Answer::Done`].
-    QuarantineDelete {
-        /// Which.
-        which: Which,
-    },
-    /// What happened to messages, newest first. Answered by [`Answer::Traces`].
-    Trace {
-        /// As [`crate::trace::SYNTAX`] says.
-        query: String,
-    },
-    /// Where mail for an address would go. Answered by [`Answer::Route`].
-    Route {
-        /// For whom.
-        recipient: Mailbox,
-        /// From whom; absent: a notice, which has no sender.
-        sender: Option<Mailbox>,
-    },
-    /// Clients that are banned. Answered by [`Answer::Bans`].
-    Bans,
-    /// Ban clients: all of them, or none. Answered by [`Answer::Bans`], these only.
-    BanAdd {
-        /// Whom: an address of each.
-        clients: Vec<IpAddr>,
-        /// For how long; absent: `kernel.ban_after_abuse`, or an hour if that is zero.
-        seconds: Option<u64>,
-        /// Why; absent: by hand.
-        reason: Option<String>,
-    },
-    /// Let clients in again: all of them, or none if one isn't banned. Answered by [`Answer::Lifted`].
-    BanLift {
-        /// Whom; absent: all who are banned.
-        clients: Option<Vec<IpAddr>>,
-    },
-    /// What the datapath process knows, however its mail process is. Answered by [`Answer::Processes`].
-    Processes,
-}
-
-/// A piece of a long list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Page {
-    /// Begin behind this one; absent: at the beginning.
-    pub after: Option<QueueId>,
-    /// At most so many, and at most [`super::MAX_ROWS`].
-    pub limit: u32,
-}
-
-/// Which messages something is done to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Which {
-    /// All that are there.
-    All,
-    /// These.
-    Ids(Vec<QueueId>),
-    /// Of the queue, those of which a recipient is at this destination.
-    To(String),
-}
 
 /// The answer line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,20 +22,20 @@ pub enum Reply {
     /// Done.
     Ok(Answer),
     /// Not done.
-    Error(ControlError),
+    Error(AdminError),
 }
 
 /// Why a request wasn't done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
-pub struct ControlError {
+pub struct AdminError {
     /// Which kind of reason.
     pub kind: ErrorKind,
     /// For people; may have several lines.
     pub message: String,
 }
 
-impl ControlError {
+impl AdminError {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl ToString) -> Self {
         Self { kind, message: message.to_string() }
@@ -176,12 +56,45 @@ pub enum ErrorKind {
     Failed,
 }
 
-/// What a request brought.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Answer {
+/// An answer that isn't of the type that was asked for: the other end is of another version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon answered another question: is it of the same version?")]
+pub struct OtherAnswer;
+
+/// Makes of a table of types the protocol's [`Answer`], and each type of it and back.
+macro_rules! answers {
+    ($($(#[$doc:meta])+ $name:ident($answer:ty),)+) => {
+        /// What a request brought, as it is written.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Answer {
+            $($(#[$doc])+ $name($answer),)+
+        }
+
+        $(
+            impl From<$answer> for Answer {
+                fn from(answer: $answer) -> Self {
+                    Answer::$name(answer)
+                }
+            }
+
+            impl TryFrom<Answer> for $answer {
+                type Error = OtherAnswer;
+
+                fn try_from(answer: Answer) -> Result<Self, OtherAnswer> {
+                    match answer {
+                        Answer::$name(answer) => Ok(answer),
+                        _ => Err(OtherAnswer),
+                    }
+                }
+            }
+        )+
+    };
+}
+
+answers! {
     /// The state of everything.
-    Status(Box<StatusReport>),
+    Status(StatusReport),
     /// The new configuration is in force.
     Reloaded(Reloaded),
     /// Entries of lists.
@@ -191,11 +104,11 @@ pub enum Answer {
     /// Messages that wait.
     Queue(Listing<QueueRow>),
     /// A message that waits.
-    QueueMessage(Box<QueueMessage>),
+    QueueMessage(QueueMessage),
     /// Messages that are quarantined.
     Quarantine(Listing<QuarantineRow>),
-    /// A message that is quarantined.
-    QuarantineMessage(Box<QuarantineMessage>),
+    /// A message that is withheld.
+    QuarantineMessage(QuarantineMessage),
     /// Something was done to messages.
     Done(Done),
     /// The destinations that are paused now.
@@ -203,13 +116,13 @@ pub enum Answer {
     /// What happened to messages.
     Traces(Vec<TraceRow>),
     /// Where mail would go.
-    Route(Box<RouteRow>),
+    Route(RouteRow),
     /// Clients that are banned, in the order of addresses.
     Bans(Vec<BanRow>),
     /// These clients are let in again.
     Lifted(Vec<Subscriber>),
     /// What the datapath process knows.
-    Processes(Box<ProcessReport>),
+    Processes(ProcessReport),
 }
 
 /// The state of everything.
