@@ -20,7 +20,7 @@ use crate::datapath::DatapathStatus;
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     /// Done.
-    Ok(Answer),
+    Ok(Box<Answer>),
     /// Not done.
     Error(AdminError),
 }

@@ -107,7 +107,7 @@ impl Client {
         match exchange {
             Ok(0) => Err(no_answer("it closed the connection".to_owned())),
             Ok(_) => match serde_json::from_slice(&answer).map_err(|error| no_answer(error.to_string()))? {
-                Reply::Ok(answer) => Ok(answer),
+                Reply::Ok(answer) => Ok(*answer),
                 Reply::Error(error) => Err(ClientError::Refused(error)),
             },
             Err(cause) if cause.kind() == io::ErrorKind::TimedOut => Err(no_answer("it hangs".to_owned())),

@@ -139,7 +139,7 @@ async fn answer(line: &[u8], actor: &Actor, administration: &impl Administration
         }
     };
     match admin::handle(administration, actor, request).await {
-        Ok(answer) => Reply::Ok(answer),
+        Ok(answer) => Reply::Ok(answer.into()),
         Err(error) => Reply::Error(error),
     }
 }
