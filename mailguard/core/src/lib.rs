@@ -61,3 +61,5 @@ pub mod rules;
 pub mod schedule;
 pub mod smtp;
 pub mod subscriber;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -337,47 +337,25 @@ fn by_domain(mailbox: &Mailbox) -> NextHop {
 mod tests {
     use super::*;
     use crate::config::model::ZoneKind;
-    use crate::config::syntax::MAIL_SERVER;
-    use crate::config::{Data, Entry, Place, Value, resolve};
     use crate::origin::ClientOrigin;
+    use crate::testing::config;
 
-    const PLACE: Place = Place { text: 0, start: 0, end: 0 };
-
-    fn value(data: Data) -> Value {
-        Value { place: PLACE, data }
-    }
-
-    fn table(entries: Vec<(&str, Value)>) -> Value {
-        let entry = |(key, value): (&str, Value)| Entry { key: key.to_owned(), key_place: PLACE, value };
-        value(Data::Table(entries.into_iter().map(entry).collect()))
-    }
-
-    /// One zone and nothing else said.
+    /// Nothing is said of routes.
     fn defaults() -> Config {
-        let text = |text: &str| value(Data::Text(text.to_owned()));
-        let zone = table(vec![
-            ("name", text("green")),
-            ("kind", text("green")),
-            ("interfaces", value(Data::Array(vec![text("eth0")]))),
-            ("mode", text("active")),
-        ]);
-        let root = table(vec![("hostname", text("guard.test")), ("zone", value(Data::Array(vec![zone])))]);
-        resolve(&root, crate::config::named::NamedFiles::default()).unwrap()
+        config("")
     }
 
-    fn incoming(domain: &str, server: &str) -> IncomingDomain {
-        let subdomains = domain.starts_with('.');
-        let domain = Domain::parse(domain.trim_start_matches('.')).unwrap();
-        let servers = server.split(',').map(|server| (MAIL_SERVER.parse)(server).unwrap()).collect();
-        IncomingDomain { domain, subdomains, servers, balance: false }
+    /// The servers in one text, `,` between.
+    fn incoming(domain: &str, servers: &str) -> IncomingDomain {
+        let servers: Vec<&str> = servers.split(',').collect();
+        let text = format!("incoming_domain = [{{ domain = {domain:?}, server = {servers:?} }}]");
+        config(&text).incoming_domains.remove(0)
     }
 
-    fn with_smarthost(host: SmarthostAddress) -> Config {
-        Config { smarthost: Some(smarthost(host)), ..defaults() }
-    }
-
-    fn smarthost(host: SmarthostAddress) -> Arc<Smarthost> {
-        Arc::new(Smarthost { host, port: 587, tls: Tls::Required, ca: None, login: None })
+    fn with_smarthost(host: &str) -> Config {
+        config(&format!(
+            "smarthost = {{ enabled = true, address = {host:?}, port = 587, tls = \"required\" }}"
+        ))
     }
 
     fn original(mut config: Config) -> Config {
@@ -450,7 +428,7 @@ mod tests {
             {
                 assert_eq!(way(config, "a@d.test", origin, deferred), to("mx:d.test", Dialled::NotAsked));
             }
-            let mut named = original(with_smarthost(SmarthostAddress::Ip("192.0.2.200".parse().unwrap())));
+            let mut named = original(with_smarthost("192.0.2.200"));
             assert_eq!(way(&named, "a@d.test", &remote, deferred), to("192.0.2.200:587", Dialled::NotAsked));
             named.incoming_domains = vec![incoming("d.test", "192.0.2.10:25")];
             assert_eq!(way(&named, "a@d.test", &remote, deferred), to("192.0.2.10:25", Dialled::NotAsked));
@@ -469,8 +447,8 @@ mod tests {
     #[test]
     fn a_smarthost_takes_what_is_not_incoming() {
         let remote = dialled("198.51.100.7:25", false);
-        let named = with_smarthost(SmarthostAddress::Name(Domain::parse("relay.test").unwrap()));
-        let numbered = with_smarthost(SmarthostAddress::Ip("2001:db8::1".parse().unwrap()));
+        let named = with_smarthost("relay.test");
+        let numbered = with_smarthost("2001:db8::1");
         check(&named, "a@d.test", &remote, "relay.test:587");
         check(&numbered, "a@[192.0.2.5]", &remote, "[2001:db8::1]:587");
         check(&original(named), "a@d.test", &remote, "relay.test:587");
@@ -478,7 +456,7 @@ mod tests {
 
     #[test]
     fn incoming_domains_come_first_and_the_longest_wins() {
-        let mut config = original(with_smarthost(SmarthostAddress::Ip("192.0.2.200".parse().unwrap())));
+        let mut config = original(with_smarthost("192.0.2.200"));
         config.incoming_domains = vec![
             incoming(".d.test", "192.0.2.11:25"),
             incoming("d.test", "192.0.2.10:26"),
@@ -518,23 +496,19 @@ mod tests {
     #[test]
     fn the_bare_postmaster_goes_where_the_configured_one_does() {
         let remote = dialled("192.0.2.9:25", true);
-        let nobody = Config { postmaster: None, ..defaults() };
+        let nobody = defaults();
         check(&nobody, "-", &remote, "deferred 4.3.5");
-        let mut somebody = Config { postmaster: Some(Mailbox::parse("boss@d.test").unwrap()), ..defaults() };
+        let mut somebody = config("postmaster = \"boss@d.test\"");
         check(&somebody, "-", &remote, "mx:d.test");
         check(&original(somebody.clone()), "-", &dialled("198.51.100.7:25", false), "mx:d.test");
         somebody.incoming_domains = vec![incoming("d.test", "192.0.2.10:25")];
         check(&somebody, "-", &remote, "192.0.2.10:25");
     }
 
-    fn rule(
-        direction: Direction,
-        domain: &str,
-        outgoing: Option<&str>,
-        smarthost: RouteSmarthost,
-    ) -> DomainRoute {
-        let outgoing = outgoing.map(|name| OutgoingAddress::Interface(name.to_owned()));
-        DomainRoute { direction, domain: Domain::parse(domain).unwrap(), outgoing, smarthost }
+    /// A route in the configuration's words.
+    fn rule(direction: &str, domain: &str, more: &str) -> DomainRoute {
+        let text = format!("[[domain_route]]\ndirection = \"{direction}\"\ndomain = \"{domain}\"\n{more}");
+        config(&text).domain_routes.remove(0)
     }
 
     /// `next hop from interface`, and the steps.
@@ -552,14 +526,15 @@ mod tests {
 
     #[test]
     fn a_recipient_route_wins_over_a_sender_route_and_holds_whole() {
-        let own =
-            |name: &str| RouteSmarthost::Own(smarthost(SmarthostAddress::Name(Domain::parse(name).unwrap())));
-        let mut config = with_smarthost(SmarthostAddress::Ip("192.0.2.200".parse().unwrap()));
+        let own = "outgoing_address = \"wan1\"
+            smarthost = { address = \"by-sender.test\", port = 587, tls = \"required\" }";
+        let none = "outgoing_address = \"wan3\"\nsmarthost.enabled = false";
+        let mut config = with_smarthost("192.0.2.200");
         config.domain_routes = vec![
-            rule(Direction::Sender, "s.test", Some("wan1"), own("by-sender.test")),
-            rule(Direction::Sender, "deep.s.test", Some("wan2"), RouteSmarthost::General),
-            rule(Direction::Recipient, "r.test", None, RouteSmarthost::General),
-            rule(Direction::Recipient, "direct.r.test", Some("wan3"), RouteSmarthost::Without),
+            rule("sender", "s.test", own),
+            rule("sender", "deep.s.test", "outgoing_address = \"wan2\""),
+            rule("recipient", "r.test", ""),
+            rule("recipient", "direct.r.test", none),
         ];
         config.incoming_domains = vec![incoming("in.r.test", "192.0.2.10:25")];
         let check = |sender: &str, recipient: &str, expect: &str| {
@@ -579,10 +554,7 @@ mod tests {
     #[test]
     fn each_rule_that_is_read_is_told() {
         let mut config = defaults();
-        config.domain_routes = vec![
-            rule(Direction::Sender, "s.test", None, RouteSmarthost::General),
-            rule(Direction::Recipient, "r.test", None, RouteSmarthost::General),
-        ];
+        config.domain_routes = vec![rule("sender", "s.test", ""), rule("recipient", "r.test", "")];
         assert_eq!(
             explained(&config, "a@s.test", "b@c.r.test").1,
             [

@@ -203,22 +203,24 @@ mod tests {
     #[test]
     fn who_may_send_is_named_and_everybody_else_is_refused() {
         use SenderRule::{Allow, Drop, Reset};
-        let rules = |allowed: Option<&str>, mode, action| {
-            let (name, kind) = ("green".to_owned(), crate::config::model::ZoneKind::Green);
-            let allow_clients = allowed.map(nets);
-            let zone = Zone { name, kind, interfaces: Vec::new(), mode, allow_clients };
-            let rules = sender_rules(&zone, action)?.1.into_iter();
+        let rules = |allowed: Option<&str>, mode: &str, action| {
+            let allowed = allowed.map(|nets| nets.split_whitespace().collect::<Vec<_>>());
+            let allowed = allowed.map_or(String::new(), |nets| format!(", allow_clients = {nets:?}"));
+            let zone = format!(
+                "zone = [{{ name = \"lan\", kind = \"green\", interfaces = [\"lan\"], mode = \"{mode}\"{allowed} }}]"
+            );
+            let rules = sender_rules(&crate::testing::config(&zone).zones[0], action)?.1.into_iter();
             Some(rules.map(|(net, rule)| (net.to_string(), rule)).collect::<Vec<_>>())
         };
         let expect = |rules: &[(&str, SenderRule)]| {
             Some(rules.iter().map(|(net, rule)| ((*net).to_owned(), *rule)).collect::<Vec<_>>())
         };
-        let (transparent, drop) = (ZoneMode::Transparent, BlacklistAction::Drop);
+        let (transparent, drop) = ("transparent", BlacklistAction::Drop);
         assert_eq!(rules(None, transparent, drop), None);
-        assert_eq!(rules(Some("10.0.0.1/32"), ZoneMode::Inactive, drop), None);
+        assert_eq!(rules(Some("10.0.0.1/32"), "inactive", drop), None);
         assert_eq!(rules(Some(""), transparent, drop), expect(&[("0.0.0.0/0", Drop), ("::/0", Drop)]));
         let one = [("0.0.0.0/0", Reset), ("10.0.0.1/32", Allow), ("::/0", Reset)];
-        assert_eq!(rules(Some("10.0.0.1/32"), ZoneMode::Active, BlacklistAction::Reset), expect(&one));
+        assert_eq!(rules(Some("10.0.0.1/32"), "active", BlacklistAction::Reset), expect(&one));
         let all = [("0.0.0.0/0", Allow), ("::/0", Drop)];
         assert_eq!(rules(Some("0.0.0.0/0"), transparent, BlacklistAction::Reject), expect(&all));
     }

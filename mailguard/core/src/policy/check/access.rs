@@ -86,11 +86,12 @@ mod tests {
     #[test]
     fn names_are_listed_with_what_is_below_them() {
         let name = |name: &str| Domain::parse(name).unwrap();
-        let access = Access {
-            whitelist_client_names: vec![name("mx.white.example")],
-            blacklist_client_names: vec![name("black.example"), name("white.example")],
-            ..Access::default()
-        };
+        let text = r#"
+            [access]
+            whitelist_clients = ["mx.white.example"]
+            blacklist_clients = ["black.example", "white.example"]
+        "#;
+        let access = crate::testing::config(text).access;
         let check = |names: Lookup<Vec<Domain>>, expect: &str| {
             let finding = client_names(&access, "192.0.2.1".parse().unwrap(), &names);
             assert_eq!(finding.opinion.to_string(), expect, "{names:?}");

@@ -116,21 +116,19 @@ fn stands(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::config;
 
-    const ALL: SpamPrevention = SpamPrevention {
-        reject_non_fqdn_recipient: true,
-        reject_non_fqdn_sender: true,
-        reject_non_fqdn_helo: true,
-        reject_unknown_recipient_domain: true,
-        reject_unknown_sender_domain: true,
-    };
-    const NONE: SpamPrevention = SpamPrevention {
-        reject_non_fqdn_recipient: false,
-        reject_non_fqdn_sender: false,
-        reject_non_fqdn_helo: false,
-        reject_unknown_recipient_domain: false,
-        reject_unknown_sender_domain: false,
-    };
+    /// Everything is refused, or nothing.
+    fn refusing(everything: bool) -> SpamPrevention {
+        let text = format!(
+            "[spam_prevention]
+            reject_non_fqdn_recipient = {everything}
+            reject_non_fqdn_sender = {everything}
+            reject_unknown_recipient_domain = {everything}
+            reject_unknown_sender_domain = {everything}"
+        );
+        config(&text).spam_prevention
+    }
 
     fn sender(path: &str) -> ReversePath {
         match path {
@@ -146,10 +144,8 @@ mod tests {
         }
     }
 
-    fn incoming() -> [IncomingDomain; 1] {
-        let domain = Domain::parse("inside").unwrap();
-        let servers = vec![crate::config::model::MailServer::Address("192.0.2.25:25".parse().unwrap())];
-        [IncomingDomain { domain, subdomains: false, servers, balance: false }]
+    fn incoming() -> Vec<IncomingDomain> {
+        config(r#"incoming_domain = [{ domain = "inside", server = "192.0.2.25" }]"#).incoming_domains
     }
 
     fn refusals(findings: &[Finding]) -> Vec<Refusal> {
@@ -158,6 +154,7 @@ mod tests {
 
     #[test]
     fn unqualified_domains_are_refused_where_that_is_asked_for() {
+        let (all, none) = (refusing(true), refusing(false));
         for (path, refused) in [
             ("a@localhost", true),
             ("a@inside", false),
@@ -168,20 +165,21 @@ mod tests {
         ] {
             let expect = |refusal| if refused { vec![refusal] } else { vec![] };
             if path != "postmaster" {
-                let seen = refusals(&judge_sender(&ALL, &incoming(), &sender(path)));
+                let seen = refusals(&judge_sender(&all, &incoming(), &sender(path)));
                 assert_eq!(seen, expect(Refusal::SenderDomain(DomainFault::NotQualified)), "{path}");
-                assert_eq!(judge_sender(&NONE, &incoming(), &sender(path)), [], "{path}");
+                assert_eq!(judge_sender(&none, &incoming(), &sender(path)), [], "{path}");
             }
             if !path.is_empty() {
-                let seen = refusals(&judge_recipient(&ALL, &incoming(), &recipient(path)));
+                let seen = refusals(&judge_recipient(&all, &incoming(), &recipient(path)));
                 assert_eq!(seen, expect(Refusal::RecipientDomain(DomainFault::NotQualified)), "{path}");
-                assert_eq!(judge_recipient(&NONE, &incoming(), &recipient(path)), [], "{path}");
+                assert_eq!(judge_recipient(&none, &incoming(), &recipient(path)), [], "{path}");
             }
         }
     }
 
     #[test]
     fn the_dns_is_asked_about_domains_of_others_only() {
+        let (all, none) = (refusing(true), refusing(false));
         let name = |domain: Option<&Domain>| domain.map(|domain| domain.to_string());
         for (path, asked) in [
             ("a@b.example", Some("b.example")),
@@ -190,13 +188,13 @@ mod tests {
             ("a@[192.0.2.1]", None),
         ] {
             let (from, to) = (sender(path), recipient(path));
-            assert_eq!(name(sender_in_question(&ALL, &incoming(), &from)).as_deref(), asked, "{path}");
-            assert_eq!(name(recipient_in_question(&ALL, &incoming(), &to)).as_deref(), asked, "{path}");
-            assert_eq!(sender_in_question(&NONE, &incoming(), &from), None, "{path}");
-            assert_eq!(recipient_in_question(&NONE, &incoming(), &to), None, "{path}");
+            assert_eq!(name(sender_in_question(&all, &incoming(), &from)).as_deref(), asked, "{path}");
+            assert_eq!(name(recipient_in_question(&all, &incoming(), &to)).as_deref(), asked, "{path}");
+            assert_eq!(sender_in_question(&none, &incoming(), &from), None, "{path}");
+            assert_eq!(recipient_in_question(&none, &incoming(), &to), None, "{path}");
         }
-        assert_eq!(sender_in_question(&ALL, &incoming(), &ReversePath::Null), None);
-        assert_eq!(recipient_in_question(&ALL, &incoming(), &ForwardPath::Postmaster), None);
+        assert_eq!(sender_in_question(&all, &incoming(), &ReversePath::Null), None);
+        assert_eq!(recipient_in_question(&all, &incoming(), &ForwardPath::Postmaster), None);
     }
 
     #[test]

@@ -280,24 +280,22 @@ pub fn is_exempt(settings: &Greylist, client: IpAddr, forward_path: &ForwardPath
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::AddressPattern;
-    use crate::mail::Domain;
+    use crate::testing::config;
 
     const START: UnixTime = UnixTime(1_000_000_000_000_000);
 
-    /// The defaults, shorter: 300 s, an hour, a day.
+    /// The defaults, shorter: 300 s, two hours, a day.
     fn settings() -> Greylist {
-        Greylist {
-            enabled: true,
-            delay: Duration::from_secs(300),
-            retry_window: Duration::from_secs(3_600),
-            remember: Duration::from_secs(86_400),
-            whitelist_recipients: vec![
-                AddressPattern::Mailbox(Mailbox::parse("abuse@here.example").unwrap()),
-                AddressPattern::Domain(Domain::parse("quick.example").unwrap()),
-            ],
-            whitelist_clients: vec!["192.0.2.0/25".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()],
-        }
+        let text = r#"
+            [spam.greylist]
+            enabled = true
+            delay = "300s"
+            retry_window = "2h"
+            remember = "1d"
+            whitelist_recipients = ["abuse@here.example", "quick.example"]
+            whitelist_clients = ["192.0.2.0/25", "2001:db8:1::/48"]
+        "#;
+        config(text).greylist
     }
 
     fn forward(path: &str) -> ForwardPath {
@@ -351,8 +349,8 @@ mod tests {
             (300_001, KNOWN),
         ]);
         // The window.
-        check(&[(0, WAIT), (3_600_000, "came again after 3600 s")]);
-        check(&[(0, WAIT), (3_600_001, WAIT), (3_900_001, "came again after 300 s")]);
+        check(&[(0, WAIT), (7_200_000, "came again after 7200 s")]);
+        check(&[(0, WAIT), (7_200_001, WAIT), (7_500_001, "came again after 300 s")]);
         // Each use renews; a day without one ends it.
         check(&[
             (0, WAIT),

@@ -77,17 +77,13 @@ pub fn judge(answers: &[(RblQuery, Listing)]) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::mail::Mailbox;
+    use crate::testing::config;
 
     fn rbl() -> Rbl {
-        Rbl {
-            ip_lists: vec!["ip.example".to_owned()],
-            domain_lists: vec!["names.example".to_owned()],
-            timeout: Duration::from_secs(5),
-        }
+        let text = r#"rbl = { enabled = true, ip_lists = ["ip.example"], domain_lists = ["names.example"] }"#;
+        config(text).rbl.unwrap()
     }
 
     fn domain(name: &str) -> Domain {

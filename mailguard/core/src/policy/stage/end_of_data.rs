@@ -42,10 +42,11 @@ pub fn judge(access: &Access, header: &Header, whitelisted: bool) -> Vec<Finding
 mod tests {
     use super::*;
     use crate::mail::Mailbox;
+    use crate::testing::config;
 
     #[test]
     fn the_header_at_end_of_data() {
-        let access = crate::policy::stage::rcpt::tests::access();
+        let access = config("access.blacklist_senders = [\"black.example\"]").access;
         let check = |received, from: &str, whitelisted, expect: Option<Refusal>| {
             let from = vec![Mailbox::parse("me@y.example").unwrap(), Mailbox::parse(from).unwrap()];
             let summary = Summary { received, from, ..Summary::default() };

@@ -74,8 +74,8 @@ fn is_literal(literal: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::stage::rcpt::tests::{prevention, server};
     use crate::smtp::Command;
+    use crate::testing::config;
 
     #[test]
     fn what_a_client_may_call_itself() {
@@ -115,12 +115,13 @@ mod tests {
             ("my computer", false, true, Some(Refusal::HeloNotQualified)),
             ("my computer", true, true, Some(Refusal::HeloInvalid)),
         ] {
-            let server = Server { reject_invalid_hostname: invalid, ..server() };
-            let prevention = SpamPrevention { reject_non_fqdn_helo: unqualified, ..prevention() };
+            let config = config(&format!(
+                "server.reject_invalid_hostname = {invalid}\nspam_prevention.reject_non_fqdn_helo = {unqualified}"
+            ));
             let Ok(Command::Ehlo(helo)) = Command::parse(format!("EHLO {name}").as_bytes()) else {
                 panic!("{name}")
             };
-            let findings = judge(&server, &prevention, Some(&helo));
+            let findings = judge(&config.server, &config.spam_prevention, Some(&helo));
             assert_eq!(findings[0].objection().cloned(), expect, "{name} {invalid} {unqualified}");
         }
     }

@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn limits_are_answered_at_mail() {
-        let server = crate::policy::stage::rcpt::tests::server();
+        let server = crate::testing::config("").server;
         let limit = server.max_message_size;
         let check = |size, storage, expect| {
             assert_eq!(verdict(&limits(&server, size, storage)), expect, "{size:?}");

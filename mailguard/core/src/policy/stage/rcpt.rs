@@ -104,65 +104,34 @@ pub fn next<'a>(findings: impl Iterator<Item = &'a Finding> + Clone, unasked: &[
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::time::Duration;
-
+mod tests {
     use super::*;
-    use crate::config::model::{AddressPattern, Server, SpamPrevention, ZoneKind};
-    use crate::mail::{Domain, Mailbox, ReversePath};
+    use crate::config::Config;
+    use crate::config::model::ZoneKind;
+    use crate::mail::ReversePath;
     use crate::policy::stage::{connect, helo, mail};
     use crate::smtp::{Command, DomainFault};
 
-    pub(in crate::policy) fn server() -> Server {
-        Server {
-            require_helo: true,
-            reject_invalid_hostname: false,
-            hard_error_limit: 20,
-            max_message_size: 1000,
-            max_recipients: 1000,
-            dsn_zones: vec![],
-            command_timeout: Duration::from_secs(300),
-            data_timeout: Duration::from_secs(600),
-            greet_delay: Duration::ZERO,
-            max_sessions: 100,
-            max_sessions_per_client: 10,
-            tls: None,
-            verify_recipients: false,
-        }
-    }
-
-    pub(in crate::policy) fn prevention() -> SpamPrevention {
-        SpamPrevention::default()
-    }
-
-    /// Lists whose entries say where they stand.
-    pub(in crate::policy) fn access() -> Access {
-        let address = |name: &str| AddressPattern::Mailbox(Mailbox::parse(name).unwrap());
-        let domain = |name: &str| AddressPattern::Domain(Domain::parse(name).unwrap());
-        Access {
-            whitelist_senders: vec![domain("white.example"), address("friend@black.example")],
-            blacklist_senders: vec![domain("black.example"), address("foe@white.example")],
-            whitelist_recipients: vec![address("open@here.example"), domain("white-to.example")],
-            blacklist_recipients: vec![address("closed@here.example"), address("open@here.example")],
-            whitelist_clients: vec!["192.0.2.1/32".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()],
-            blacklist_clients: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-            ..Access::default()
-        }
-    }
-
-    fn incoming() -> Vec<IncomingDomain> {
-        [("here.example", false), ("sub.example", true)]
-            .map(|(name, subdomains)| IncomingDomain {
-                domain: Domain::parse(name).unwrap(),
-                subdomains,
-                servers: vec![crate::config::model::MailServer::Address("192.0.2.25:25".parse().unwrap())],
-                balance: false,
-            })
-            .to_vec()
-    }
+    /// Lists whose entries say where they stand. "here.example" and the subdomains of "sub.example" are incoming domains.
+    const CONFIG: &str = r#"
+        [access]
+        whitelist_senders = ["white.example", "friend@black.example"]
+        blacklist_senders = ["black.example", "foe@white.example"]
+        whitelist_recipients = ["open@here.example", "white-to.example"]
+        blacklist_recipients = ["closed@here.example", "open@here.example"]
+        whitelist_clients = ["192.0.2.1", "2001:db8:1::/48"]
+        blacklist_clients = ["192.0.2.0/24", "2001:db8::/32"]
+        [[incoming_domain]]
+        domain = "here.example"
+        server = "192.0.2.25"
+        [[incoming_domain]]
+        domain = ".sub.example"
+        server = "192.0.2.25"
+    "#;
 
     /// One row: zone, client, HELO ("-": none), MAIL, RCPT, answer.
-    fn check(row: &str) {
+    fn check(config: &Config, row: &str) {
+        let Config { access, server, spam_prevention, incoming_domains, .. } = config;
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let [_, zone, client, name, sender, recipient, expect, _] = cells[..] else { panic!("{row}") };
         let kind = match zone {
@@ -184,10 +153,10 @@ pub(super) mod tests {
         };
         let reverse_path: ReversePath = command.reverse_path;
         let findings = [
-            connect::judge(&access(), client.parse().unwrap()),
-            helo::judge(&server(), &prevention(), name.as_ref()),
-            mail::judge(&access(), &reverse_path),
-            judge(&access(), &incoming(), trust, &rcpt.recipient.forward_path),
+            connect::judge(access, client.parse().unwrap()),
+            helo::judge(server, spam_prevention, name.as_ref()),
+            mail::judge(access, &reverse_path),
+            judge(access, incoming_domains, trust, &rcpt.recipient.forward_path),
         ]
         .concat();
         assert_eq!(in_words(&next(findings.iter(), &[])), expect, "{row}\n{findings:#?}");
@@ -259,9 +228,10 @@ pub(super) mod tests {
         Finding::new(check, outcome, word)
     }
 
-    /// Who may send what to whom. "here.example" and the subdomains of "sub.example" are incoming domains.
+    /// Who may send what to whom.
     #[test]
     fn the_order_at_rcpt() {
+        let config = crate::testing::config(CONFIG);
         for row in "
         | red   | 198.51.100.1   | a | <x@y.example>          | <u@here.example>       | accepted |
         | red   | 198.51.100.1   | a | <>                     | <u@here.example>       | accepted |
@@ -315,7 +285,7 @@ pub(super) mod tests {
         .map(str::trim)
         .filter(|row| !row.is_empty())
         {
-            check(row);
+            check(&config, row);
         }
     }
 }

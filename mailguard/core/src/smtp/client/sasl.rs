@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     fn login(user: &str, password: &str) -> Login {
-        Login { user: user.to_owned(), password: password.to_owned(), methods: Mechanism::ALL.to_vec() }
+        crate::testing::login(user, password, &Mechanism::ALL)
     }
 
     /// Challenges and responses in clear, in turn; an error ends it.

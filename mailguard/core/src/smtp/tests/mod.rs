@@ -15,9 +15,10 @@ use proptest::sample::select;
 
 use super::client::{END_OF_DATA_TIMEOUT, Encryption, Ending, MAX_PIPELINED_COMMANDS};
 use super::server::{AuthOffer, UncleanData};
-use crate::config::model::{Login, Mechanism};
+use crate::config::model::Mechanism;
 use crate::mail::{Notify, Recipient, ReversePath};
 use crate::outcome::Outcome;
+use crate::testing::login;
 use pair::{Done, Fate, Fault, Stored, Timing, play};
 use scenario::{CONTENTS, EXTENSIONS, Message, Scenario, some_scenario, words};
 
@@ -154,8 +155,7 @@ fn two_messages() -> Vec<Message> {
 /// Sessions as they differ by what is offered and wanted, and whether the server takes its time over recipients.
 fn sessions() -> Vec<(Scenario, bool)> {
     let plain = Scenario::with(two_messages());
-    let login =
-        Login { user: "alice".to_owned(), password: "secret".to_owned(), methods: vec![Mechanism::Login] };
+    let login = login("alice", "secret", &[Mechanism::Login]);
     let stepwise = Scenario { hidden: vec!["PIPELINING"], ..plain.clone() };
     let old = Scenario { knows_ehlo: false, ..plain.clone() };
     let guarded = Scenario {
@@ -230,8 +230,7 @@ fn content_arrives_as_it_was_meant_however_it_is_cut() {
 /// Firewalls take lines out of the answer to EHLO.
 #[test]
 fn mail_goes_with_and_without_each_extension() {
-    let login =
-        Login { user: "alice".to_owned(), password: "secret".to_owned(), methods: Mechanism::ALL.to_vec() };
+    let login = login("alice", "secret", &Mechanism::ALL);
     let mut messages = two_messages();
     messages[1].content = "größe\r\n".as_bytes().to_vec();
     messages.push(Message::new(2, &["größe0", "rcpt1"], b"x\r\n"));

@@ -17,6 +17,7 @@ use crate::outcome::Outcome;
 use crate::smtp::client::{self, ContentForm, Encryption};
 use crate::smtp::server::{self, AuthOffer, UncleanData};
 use crate::smtp::{MailCommand, Refusal, Strictness};
+use crate::testing::login;
 
 /// The server stores no content that begins so.
 pub(super) const FULL: &[u8] = b"full";
@@ -361,11 +362,9 @@ fn some_message() -> impl Strategy<Value = Message> {
 fn some_login() -> impl Strategy<Value = Option<Login>> {
     let methods = subsequence(Mechanism::ALL.to_vec(), 1..=4);
     let password = prop_oneof![3 => Just("secret"), 1 => Just("wrong")];
-    proptest::option::of((password, methods).prop_map(|(password, methods)| Login {
-        user: "alice".to_owned(),
-        password: password.to_owned(),
-        methods,
-    }))
+    proptest::option::of(
+        (password, methods).prop_map(|(password, methods)| login("alice", password, &methods)),
+    )
 }
 
 prop_compose! {

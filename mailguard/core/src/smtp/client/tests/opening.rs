@@ -1,15 +1,14 @@
 //! STARTTLS and AUTH, and what comes of a server that can't or won't.
 
 use super::*;
-use crate::config::model::{Login, Mechanism};
+use crate::config::model::Mechanism;
 
 fn with(encryption: Encryption) -> Settings {
     Settings { encryption, ..settings() }
 }
 
 fn logging_in(encryption: Encryption, methods: &[Mechanism]) -> Settings {
-    let login =
-        Login { user: "tim".to_owned(), password: "tanstaaftanstaaf".to_owned(), methods: methods.to_vec() };
+    let login = crate::testing::login("tim", "tanstaaftanstaaf", methods);
     Settings { encryption, login: Some(login), ..settings() }
 }
 
