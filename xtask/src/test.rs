@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::process::{self, repository};
 use crate::{build, package, setup};
 
-/// How long a test may take, and which tests run alone.
+/// How long a test may take, and how many run at a time.
 const NEXTEST_CONFIG: &str = ".config/nextest.toml";
 
 /// How often `--stress` runs each unit test.

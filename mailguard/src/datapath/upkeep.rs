@@ -33,10 +33,6 @@ const MEND_PAUSE: Duration = Duration::from_millis(30);
 impl Datapath {
     /// Looks whether everything is in place, and mends what isn't. Says so in the log, and [`Datapath::status`] has it.
     pub fn verify(&mut self, occasion: Occasion) {
-        if occasion == Occasion::Look && self.troubled {
-            let again = self.attach_to(self.zones.clone());
-            again.unwrap_or_else(|error| error!(%error, "the kernel side can't be set up"));
-        }
         let left = match self.missing() {
             Ok(missing) if !missing.is_empty() => {
                 if !self.mends.may_mend(occasion, Instant::now()) {
@@ -45,6 +41,11 @@ impl Datapath {
                     return;
                 }
                 self.put_back(missing)
+            }
+            Ok(nothing) if occasion == Occasion::Look && self.troubled => {
+                let again = self.attach_to(self.zones.clone());
+                again.unwrap_or_else(|error| error!(%error, "the kernel side can't be set up"));
+                Ok(nothing)
             }
             found => found,
         };
