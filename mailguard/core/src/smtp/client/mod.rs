@@ -149,10 +149,19 @@ enum State {
     StartTls,
     Handshake,
     Auth(Exchange),
-    Ready,
+    Ready(LeftBehind),
     Transaction(Box<Progress>),
     Quitting,
     Closed,
+}
+
+/// What of a transaction is in force at the server when it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeftBehind {
+    /// Nothing: the next one may begin.
+    Nothing,
+    /// A MAIL without an end: RSET comes before the next one.
+    OpenMail,
 }
 
 /// One session.
@@ -162,8 +171,6 @@ pub struct Client {
     state: State,
     parser: ReplyParser,
     offers: Capabilities,
-    /// A MAIL without an end is in force at the server: RSET comes before the next one.
-    must_reset: bool,
     transfer: Transfer,
     deadline: Option<Instant>,
     actions: VecDeque<Action>,
@@ -177,7 +184,6 @@ impl Client {
             state: State::Greeting,
             parser: ReplyParser::default(),
             offers: Capabilities::default(),
-            must_reset: false,
             transfer: Transfer::default(),
             deadline: Some(now + Stage::Greeting.timeout()),
             actions: VecDeque::with_capacity(4),
@@ -201,7 +207,7 @@ impl Client {
 
     /// Whether [`Client::begin`] may be called.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready)
+        matches!(self.state, State::Ready(_))
     }
 
     /// Whether the session is over: nothing may be written any more.
@@ -211,16 +217,20 @@ impl Client {
 
     /// Starts a transaction. Outside of a ready session it is over at once, deferred.
     pub fn begin(&mut self, now: Instant, transaction: &Transaction<'_>) {
+        let left = match self.state {
+            State::Ready(left) => Some(left),
+            _ => None,
+        };
         let remote = &self.settings.remote;
-        let mut progress = Box::new(Progress::new(transaction, &self.offers, self.must_reset, remote));
-        if !self.is_ready() {
+        let before = left.unwrap_or(LeftBehind::Nothing);
+        let mut progress = Box::new(Progress::new(transaction, &self.offers, before, remote));
+        if left.is_none() {
             self.conclude(*progress, Ending::Unanswered);
             return;
         }
         match progress.next_batch(self.offers.pipelining) {
             None => self.conclude(*progress, Ending::Settled),
             Some(commands) => {
-                self.must_reset = false;
                 self.send(now, progress.stage(), commands);
                 self.state = State::Transaction(progress);
             }
@@ -295,7 +305,7 @@ impl Client {
             State::Transaction(_) => self.on_transaction_reply(now, reply),
             // It came in the clear, and would be taken for what comes encrypted.
             State::Handshake => self.broken_ahead(),
-            State::Ready | State::Quitting => self.close(),
+            State::Ready(_) | State::Quitting => self.close(),
             State::Closed => {}
         }
     }
@@ -341,9 +351,12 @@ impl Client {
     }
 
     fn take_conclusion(&mut self, ending: Ending) {
-        if let State::Transaction(progress) = std::mem::replace(&mut self.state, State::Ready) {
-            self.must_reset = progress.is_open();
-            self.conclude(*progress, ending);
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Transaction(progress) => {
+                self.state = State::Ready(progress.left_behind());
+                self.conclude(*progress, ending);
+            }
+            other => self.state = other,
         }
     }
 
@@ -384,7 +397,7 @@ impl Client {
                 progress.settle_rest(outcome);
                 self.take_conclusion(ending);
             }
-            State::Ready | State::Quitting => self.close(),
+            State::Ready(_) | State::Quitting => self.close(),
             State::Closed => {}
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::capabilities::Capabilities;
 use super::sasl::{self, Exchange};
 use super::transaction::refusal;
-use super::{Action, Client, Encryption, Settings, Stage, State, loop_report};
+use super::{Action, Client, Encryption, LeftBehind, Settings, Stage, State, loop_report};
 use crate::config::model::Mechanism;
 use crate::mail::{Domain, Host};
 use crate::outcome::{Outcome, Report, TlsUsed};
@@ -203,7 +203,7 @@ impl Client {
         if !self.parser.is_empty() {
             return self.broken_ahead();
         }
-        self.state = State::Ready;
+        self.state = State::Ready(LeftBehind::Nothing);
         self.deadline = None;
         self.actions.push_back(Action::Ready);
     }

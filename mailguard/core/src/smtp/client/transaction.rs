@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use super::capabilities::Capabilities;
 use super::stage::Stage;
-use super::{ContentForm, Transaction};
+use super::{ContentForm, LeftBehind, Transaction};
 use crate::dsn::wants_success;
 use crate::mail::{DsnReturn, ForwardPath, Mailbox, Notify, Recipient, ReversePath};
 use crate::outcome::{Outcome, Report, Transfer};
@@ -40,13 +40,69 @@ pub(super) enum Next {
     Interrupted,
 }
 
+/// A command, and whom it is about.
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Reset,
+    Mail,
+    /// The recipient at this place.
+    Rcpt(usize),
+    Data,
+}
+
+impl Command {
+    const fn stage(self) -> Stage {
+        match self {
+            Command::Reset => Stage::Reset,
+            Command::Mail => Stage::Mail,
+            Command::Rcpt(_) => Stage::Rcpt,
+            Command::Data => Stage::Data,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Step {
-    stage: Stage,
-    /// Which recipient, for RCPT.
-    recipient: usize,
+    command: Command,
     /// Where the command ends in the text.
     end: usize,
+}
+
+/// How far the transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Commands and their replies.
+    Commands,
+    /// The content is being written.
+    Content,
+    /// The final dot behind it is, or was.
+    EndOfData,
+    /// The final dot of content that has no recipient is.
+    EndOfNothing,
+}
+
+/// What the transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To hand over a message.
+    Delivery,
+    /// To hear whether the recipients would be taken: nothing follows them.
+    Probe,
+}
+
+/// What is known of one recipient.
+#[derive(Debug)]
+struct Addressee {
+    /// The first that decides; no other one changes it.
+    outcome: Option<Outcome>,
+    /// Its sender wants to hear of success, and the server can't be told.
+    success_unreported: bool,
+}
+
+impl Addressee {
+    fn settle(&mut self, outcome: impl FnOnce() -> Outcome) {
+        self.outcome.get_or_insert_with(outcome);
+    }
 }
 
 /// The state of one transaction.
@@ -56,84 +112,80 @@ pub(super) struct Progress {
     steps: Vec<Step>,
     sent: usize,
     answered: usize,
-    results: Vec<Option<Outcome>>,
+    phase: Phase,
+    purpose: Purpose,
+    /// In the order of the transaction's recipients.
+    addressees: Vec<Addressee>,
+    /// RCPT commands that the server took.
     accepted: usize,
-    mail_taken: bool,
-    stage: Stage,
-    empty: bool,
-    /// Nothing follows the recipients.
-    asks_only: bool,
-    /// Those whose senders want to hear of success, where the server can't be told.
-    success_unreported: Vec<bool>,
+    /// What of MAIL is in force at the server.
+    left: LeftBehind,
 }
 
 impl Progress {
-    /// Plans the commands. Recipients that the server can't be given are decided here.
+    /// Plans the commands, after one that ends what is in force at the server. Recipients that the server can't be given are
+    /// decided here.
     pub(super) fn new(
         transaction: &Transaction<'_>,
         offers: &Capabilities,
-        reset: bool,
+        left: LeftBehind,
         remote: &str,
     ) -> Self {
         let recipients = transaction.recipients.len();
+        let addressee = |recipient| Addressee {
+            outcome: None,
+            success_unreported: wants_success(recipient) && !offers.dsn,
+        };
         let mut progress = Self {
             text: Vec::with_capacity(128 + recipients * 64),
             steps: Vec::with_capacity(recipients + 3),
             sent: 0,
             answered: 0,
-            results: vec![None; recipients],
+            phase: Phase::Commands,
+            purpose: if transaction.content.is_some() { Purpose::Delivery } else { Purpose::Probe },
+            addressees: transaction.recipients.iter().map(addressee).collect(),
             accepted: 0,
-            mail_taken: false,
-            stage: if reset { Stage::Reset } else { Stage::Mail },
-            empty: false,
-            asks_only: transaction.content.is_none(),
-            success_unreported: transaction
-                .recipients
-                .iter()
-                .map(|r| wants_success(r) && !offers.dsn)
-                .collect(),
+            left: LeftBehind::Nothing,
         };
         if let Some(report) = obstacle(transaction, offers, remote) {
             progress.settle_rest(Outcome::Failed(report));
             return progress;
         }
-        if reset {
-            progress.command(Stage::Reset, 0, |text| text.extend_from_slice(b"RSET"));
+        if left == LeftBehind::OpenMail {
+            progress.command(Command::Reset, |text| text.extend_from_slice(b"RSET"));
         }
         let utf8 = speaks_utf8(transaction, offers);
-        progress.command(Stage::Mail, 0, |text| write_mail(text, transaction, offers, utf8));
+        progress.command(Command::Mail, |text| write_mail(text, transaction, offers, utf8));
         for (index, recipient) in transaction.recipients.iter().enumerate() {
             let path = &recipient.forward_path;
             if path.mailbox().is_some_and(local_part_needs_utf8) && !offers.smtputf8 {
-                let report = needs_smtputf8(path, remote);
-                progress.results[index] = Some(Outcome::Failed(report));
+                progress.addressees[index].settle(|| Outcome::Failed(needs_smtputf8(path, remote)));
                 continue;
             }
-            progress.command(Stage::Rcpt, index, |text| write_rcpt(text, recipient, offers, utf8));
+            progress.command(Command::Rcpt(index), |text| write_rcpt(text, recipient, offers, utf8));
         }
-        if !progress.asks_only {
-            progress.command(Stage::Data, 0, |text| text.extend_from_slice(b"DATA"));
+        if progress.purpose == Purpose::Delivery {
+            progress.command(Command::Data, |text| text.extend_from_slice(b"DATA"));
         }
         progress
     }
 
-    fn command(&mut self, stage: Stage, recipient: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    fn command(&mut self, command: Command, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.text);
         self.text.extend_from_slice(b"\r\n");
-        self.steps.push(Step { stage, recipient, end: self.text.len() });
+        self.steps.push(Step { command, end: self.text.len() });
     }
 
     /// The next commands to send together; nothing when there is no point in going on.
     pub(super) fn next_batch(&mut self, pipelining: bool) -> Option<Vec<u8>> {
         self.steps.get(self.sent)?;
-        if self.results.iter().all(Option::is_some) {
+        if self.addressees.iter().all(|addressee| addressee.outcome.is_some()) {
             return None;
         }
         let most = if pipelining { MAX_PIPELINED_COMMANDS } else { 1 };
         let from = self.sent.checked_sub(1).map_or(0, |previous| self.steps[previous].end);
         self.sent = (self.sent + most).min(self.steps.len());
         let to = self.steps[self.sent - 1].end;
-        self.stage = self.steps[self.answered].stage;
         Some(if (from, to) == (0, self.text.len()) {
             std::mem::take(&mut self.text)
         } else {
@@ -143,7 +195,14 @@ impl Progress {
 
     /// What the server is to do next.
     pub(super) fn stage(&self) -> Stage {
-        self.stage
+        match self.phase {
+            Phase::Commands => {
+                let step = self.steps.get(self.answered).or(self.steps.last());
+                step.map_or(Stage::Mail, |step| step.command.stage())
+            }
+            Phase::Content => Stage::Content,
+            Phase::EndOfData | Phase::EndOfNothing => Stage::EndOfData,
+        }
     }
 
     /// Whether the server has answered any command of this transaction.
@@ -151,64 +210,61 @@ impl Progress {
         self.answered > 0
     }
 
-    /// Whether a MAIL command of ours is in force at the server.
-    pub(super) fn is_open(&self) -> bool {
-        self.mail_taken
+    /// What is in force at the server.
+    pub(super) fn left_behind(&self) -> LeftBehind {
+        self.left
     }
 
     /// The content, with its final dot, is on its way.
     pub(super) fn content_sent(&mut self) {
-        self.stage = Stage::EndOfData;
+        self.phase = Phase::EndOfData;
     }
 
     /// Takes the next reply.
     pub(super) fn on_reply(&mut self, reply: Reply, remote: &str) -> Next {
         if reply.code == ReplyCode::NOT_AVAILABLE {
-            self.settle_rest(Outcome::Deferred(report(&reply, self.stage, remote)));
+            self.settle_rest(Outcome::Deferred(report(&reply, self.stage(), remote)));
             return Next::Interrupted;
         }
-        match self.stage {
-            Stage::Content => self.on_early_final_reply(&reply, remote),
-            Stage::EndOfData => self.on_final_reply(&reply, remote),
-            _ => self.on_command_reply(&reply, remote),
+        match self.phase {
+            Phase::Commands => self.on_command_reply(&reply, remote),
+            Phase::Content => self.on_early_final_reply(&reply, remote),
+            Phase::EndOfData | Phase::EndOfNothing => self.on_final_reply(&reply, remote),
         }
     }
 
     fn on_command_reply(&mut self, reply: &Reply, remote: &str) -> Next {
-        let step = self.steps[self.answered];
+        let command = self.steps[self.answered].command;
         self.answered += 1;
         let severity = reply.code.severity();
-        match (step.stage, severity) {
-            (Stage::Reset, Severity::Completed) => {}
-            (Stage::Mail, Severity::Completed) => self.mail_taken = true,
-            (Stage::Rcpt, Severity::Completed) if self.asks_only && self.mail_taken => {
-                self.results[step.recipient].get_or_insert(Outcome::Delivered(delivered(reply, remote)));
+        let in_force = self.left == LeftBehind::OpenMail;
+        match (command, severity) {
+            (Command::Reset, Severity::Completed) => {}
+            (Command::Mail, Severity::Completed) => self.left = LeftBehind::OpenMail,
+            (Command::Rcpt(index), Severity::Completed) if self.purpose == Purpose::Probe && in_force => {
+                self.addressees[index].settle(|| Outcome::Delivered(delivered(reply, remote)));
             }
-            (Stage::Rcpt, Severity::Completed) => self.accepted += usize::from(self.mail_taken),
-            (Stage::Rcpt, Severity::Transient | Severity::Permanent) => {
+            (Command::Rcpt(_), Severity::Completed) => self.accepted += usize::from(in_force),
+            (Command::Rcpt(index), Severity::Transient | Severity::Permanent) => {
                 let outcome = self.rcpt_refusal(reply, remote);
-                self.results[step.recipient].get_or_insert(outcome);
+                self.addressees[index].settle(|| outcome);
             }
-            (Stage::Data, Severity::Intermediate) if self.accepted > 0 => {
-                self.stage = Stage::Content;
+            (Command::Data, Severity::Intermediate) if self.accepted > 0 => {
+                self.phase = Phase::Content;
                 return Next::Content;
             }
-            (Stage::Data, Severity::Intermediate) => {
-                self.stage = Stage::EndOfData;
-                self.empty = true;
+            (Command::Data, Severity::Intermediate) => {
+                self.phase = Phase::EndOfNothing;
                 return Next::EmptyContent;
             }
             // It says nothing about those who were asked about.
-            (Stage::Mail, Severity::Transient | Severity::Permanent) if self.asks_only => {
-                self.settle_rest(Outcome::Deferred(report(reply, step.stage, remote)));
+            (Command::Mail, Severity::Transient | Severity::Permanent) if self.purpose == Purpose::Probe => {
+                self.settle_rest(Outcome::Deferred(report(reply, command.stage(), remote)));
             }
-            (Stage::Mail | Stage::Data, Severity::Transient | Severity::Permanent) => {
-                self.settle_rest(refusal(reply, step.stage, remote));
+            (Command::Mail | Command::Data, Severity::Transient | Severity::Permanent) => {
+                self.settle_rest(refusal(reply, command.stage(), remote));
             }
-            _ => return self.nonsense(reply, remote),
-        }
-        if let Some(next) = self.steps.get(self.answered) {
-            self.stage = next.stage;
+            _ => return self.nonsense(reply, command.stage(), remote),
         }
         match self.answered {
             answered if answered == self.steps.len() => Next::Concluded,
@@ -240,28 +296,28 @@ impl Progress {
                 self.settle_rest(refusal(reply, Stage::Content, remote));
                 Next::Interrupted
             }
-            Severity::Completed | Severity::Intermediate => self.nonsense(reply, remote),
+            Severity::Completed | Severity::Intermediate => self.nonsense(reply, Stage::Content, remote),
         }
     }
 
     fn on_final_reply(&mut self, reply: &Reply, remote: &str) -> Next {
         match reply.code.severity() {
-            Severity::Completed if self.empty => {}
+            Severity::Completed if self.phase == Phase::EndOfNothing => {}
             Severity::Completed => {
-                self.mail_taken = false;
+                self.left = LeftBehind::Nothing;
                 self.settle_delivered(delivered(reply, remote));
             }
             Severity::Transient | Severity::Permanent => {
-                self.mail_taken = false;
+                self.left = LeftBehind::Nothing;
                 self.settle_rest(refusal(reply, Stage::EndOfData, remote));
             }
-            Severity::Intermediate => return self.nonsense(reply, remote),
+            Severity::Intermediate => return self.nonsense(reply, Stage::EndOfData, remote),
         }
         Next::Concluded
     }
 
-    fn nonsense(&mut self, reply: &Reply, remote: &str) -> Next {
-        let mut report = report(reply, self.stage, remote);
+    fn nonsense(&mut self, reply: &Reply, stage: Stage, remote: &str) -> Next {
+        let mut report = report(reply, stage, remote);
         report.status = EnhancedStatus::transient(Detail::OTHER_PROTOCOL);
         report.text = format!("the server broke the protocol: {}", report.text);
         self.settle_rest(Outcome::Deferred(report));
@@ -270,27 +326,29 @@ impl Progress {
 
     /// The server has the message for everyone who has no outcome yet.
     fn settle_delivered(&mut self, report: Report) {
-        for (result, success_unreported) in self.results.iter_mut().zip(&self.success_unreported) {
-            let outcome = if *success_unreported { Outcome::Relayed } else { Outcome::Delivered };
-            result.get_or_insert_with(|| outcome(report.clone()));
+        for addressee in &mut self.addressees {
+            let outcome = if addressee.success_unreported { Outcome::Relayed } else { Outcome::Delivered };
+            addressee.settle(|| outcome(report.clone()));
         }
     }
 
     /// Gives every recipient without an outcome this one.
     pub(super) fn settle_rest(&mut self, outcome: Outcome) {
-        for result in &mut self.results {
-            result.get_or_insert_with(|| outcome.clone());
+        for addressee in &mut self.addressees {
+            addressee.settle(|| outcome.clone());
         }
     }
 
     /// The outcomes, in the order of the recipients.
-    pub(super) fn into_outcomes(mut self, remote: &str) -> Vec<Outcome> {
-        self.settle_rest(Outcome::Deferred(Report::ours(
-            EnhancedStatus::transient(Detail::OTHER_PROTOCOL),
-            remote.to_owned(),
-            "the session ended before the server said anything of this recipient".to_owned(),
-        )));
-        self.results.into_iter().flatten().collect()
+    pub(super) fn into_outcomes(self, remote: &str) -> Vec<Outcome> {
+        let unsaid = || {
+            Outcome::Deferred(Report::ours(
+                EnhancedStatus::transient(Detail::OTHER_PROTOCOL),
+                remote.to_owned(),
+                "the session ended before the server said anything of this recipient".to_owned(),
+            ))
+        };
+        self.addressees.into_iter().map(|addressee| addressee.outcome.unwrap_or_else(unsaid)).collect()
     }
 }
 
