@@ -13,6 +13,7 @@ use mailguard_core::credentials::Credentials;
 use mailguard_core::disposition::{Decision, Disposition, DispositionPolicy, decide};
 use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::language::Wording;
+use mailguard_core::mail::header::MAX_HEADER_OCTETS;
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
 use mailguard_core::policy::stage::rcpt::{Need, Next, Verdict};
@@ -210,7 +211,7 @@ impl<S: Services> Transactions<S> {
 
     /// Judges a recipient, and adds it if nothing speaks against it.
     pub(super) async fn rcpt(&mut self, recipient: Recipient) -> Result<(), Refusal> {
-        let Some(mut transaction) = self.current.take() else { return Err(Refusal::Busy) };
+        let Some(mut transaction) = self.current.take() else { return Err(Refusal::NoTransaction) };
         // Lists that name somebody twice: once is what everybody means. With other parameters it is another wish.
         if transaction.envelope.recipients.contains(&recipient) {
             self.current = Some(transaction);
@@ -349,8 +350,8 @@ impl<S: Services> Transactions<S> {
 
     /// Decides on the complete message and stores it, if that is the decision.
     pub(super) async fn end_of_data(&mut self) -> Result<S::Receipt, Refusal> {
-        let Some(mut transaction) = self.current.take() else { return Err(Refusal::Busy) };
-        let Some(incoming) = transaction.body.take() else { return Err(Refusal::Busy) };
+        let Some(mut transaction) = self.current.take() else { return Err(Refusal::NoTransaction) };
+        let Some(incoming) = transaction.body.take() else { return Err(Refusal::NoTransaction) };
         let size = incoming.octets();
         let received = match incoming.finish().await {
             Ok(received) => received,
@@ -398,7 +399,8 @@ impl<S: Services> Transactions<S> {
         transaction.traced.append(&mut findings);
         match (decision, body) {
             (Decision::Refuse(refusal), _) => Err(refusal),
-            (Decision::Accept(_), None) => Err(Refusal::Busy),
+            // The one reason why there is none.
+            (Decision::Accept(_), None) => Err(Refusal::HeaderTooLarge(MAX_HEADER_OCTETS)),
             (Decision::Accept(dispositions), Some(body)) => {
                 let message = NewMessage {
                     id: transaction.id,

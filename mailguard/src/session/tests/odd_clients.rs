@@ -92,3 +92,21 @@ async fn a_stranger_keeps_to_the_rules() {
     client.play("S: 554 5.5.1 Protocol error: you went on without waiting for the reply").await;
     client.closed().await;
 }
+
+/// The state machine asks about nothing outside of a transaction; if it did, the client would be told what is wrong.
+#[tokio::test]
+async fn rcpt_and_data_outside_of_a_transaction_are_a_bad_sequence() {
+    let server = server(GREEN);
+    let address = "127.0.0.1:25".parse().unwrap();
+    let peer = Peer { client: address, destination: address, destination_is_ours: true, zone: GREEN };
+    let (name, kind) = ("green", ZoneKind::Green);
+    let log = SessionLog::begin(QueueId(32), peer, (name, kind), server.limits.clone());
+    let zone = (name.to_owned(), kind);
+    let (config, house) = (server.config.clone(), server.house.clone());
+    let mut transactions = transaction::Transactions::new(config, house, peer, zone, log);
+    let recipient = mailguard_core::mail::Recipient::new(ForwardPath::Postmaster);
+    assert_eq!(transactions.rcpt(recipient).await, Err(Refusal::NoTransaction));
+    assert_eq!(transactions.end_of_data().await.err(), Some(Refusal::NoTransaction));
+    assert_eq!(Refusal::NoTransaction.codes().0, ReplyCode::BAD_SEQUENCE);
+    assert!(server.records().is_empty());
+}

@@ -85,6 +85,9 @@ pub enum Refusal {
     /// The message could not be taken apart within the limits of memory right now.
     #[serde(rename = "busy")]
     Busy,
+    /// RCPT or data without a MAIL that was taken.
+    #[serde(rename = "no-transaction")]
+    NoTransaction,
 }
 
 /// What can be wrong with a domain that mail comes from or goes to.
@@ -130,7 +133,9 @@ impl Refusal {
             | Refusal::RecipientListed
             | Refusal::RelayDenied
             | Refusal::BlockListed(_) => (ReplyCode::TRANSACTION_FAILED, Detail::NOT_AUTHORIZED),
-            Refusal::HeloRequired => (ReplyCode::BAD_SEQUENCE, Detail::INVALID_COMMAND),
+            Refusal::HeloRequired | Refusal::NoTransaction => {
+                (ReplyCode::BAD_SEQUENCE, Detail::INVALID_COMMAND)
+            }
             Refusal::HeloInvalid => (ReplyCode::PARAMETER_SYNTAX_ERROR, Detail::SYNTAX_ERROR),
             Refusal::HeloNotQualified => (ReplyCode::PARAMETER_NOT_IMPLEMENTED, Detail::SYNTAX_ERROR),
             Refusal::SenderDomain(fault) => fault
@@ -237,6 +242,7 @@ mod tests {
             Refusal::QuarantineFull,
             Refusal::ScannerFailed,
             Refusal::Busy,
+            Refusal::NoTransaction,
         ];
         all.extend(faults.map(Refusal::SenderDomain));
         all.extend(faults.map(Refusal::RecipientDomain));

@@ -140,6 +140,12 @@ fn message(refusal: &Refusal) -> Texts {
             it: "Controllo del contenuto non riuscito, riprovare più tardi",
             ja: "内容の検査に失敗しました。後で再送してください",
         },
+        Refusal::NoTransaction => Texts {
+            en: "There is no transaction: MAIL comes first",
+            de: "Es gibt keine Transaktion: MAIL kommt zuerst",
+            it: "Nessuna transazione in corso: prima serve MAIL",
+            ja: "トランザクションがありません。先に MAIL が必要です",
+        },
         _ => Texts {
             en: "Busy, try later",
             de: "Überlastet, später versuchen",

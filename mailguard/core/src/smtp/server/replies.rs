@@ -64,3 +64,30 @@ impl Replies {
         std::mem::take(&mut self.octets)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::reply::ReplyCode;
+
+    fn reply(text: &str) -> Reply {
+        Reply::bare(ReplyCode::OK, vec![text.to_owned()])
+    }
+
+    #[test]
+    fn no_reply_goes_with_those_that_are_written() {
+        let mut replies = Replies::default();
+        replies.push(&reply("a"));
+        assert!(replies.wait() && !replies.are_due());
+        replies.push(&reply("b"));
+        replies.flush();
+        assert!(replies.are_due());
+        assert_eq!(replies.hand_out(), b"250 a\r\n250 b\r\n");
+        assert!(!replies.wait() && !replies.are_due());
+        // The driver hasn't come back yet.
+        replies.push(&reply("c"));
+        replies.forget_written();
+        assert_eq!(replies.take(), b"250 c\r\n");
+        assert!(!replies.wait());
+    }
+}
