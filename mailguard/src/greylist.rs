@@ -336,7 +336,6 @@ fn network(key: &[u8]) -> &[u8] {
 mod tests {
     use std::path::Path;
 
-    use mailguard_core::config::model::AddressPattern;
     use mailguard_core::mail::Mailbox;
     use tempfile::TempDir;
 
@@ -350,16 +349,17 @@ mod tests {
         Mailbox::parse(name).unwrap()
     }
 
-    /// 300 s, an hour, a day.
+    /// 300 s, two hours, a day.
     fn settings() -> Settings {
-        Settings {
-            enabled: true,
-            delay: Duration::from_secs(300),
-            retry_window: Duration::from_secs(3_600),
-            remember: Duration::from_secs(86_400),
-            whitelist_recipients: vec![AddressPattern::Mailbox(mailbox("abuse@here.example"))],
-            whitelist_clients: vec![],
-        }
+        let text = r#"
+            [spam.greylist]
+            enabled = true
+            delay = "300s"
+            retry_window = "2h"
+            remember = "1d"
+            whitelist_recipients = ["abuse@here.example"]
+        "#;
+        mailguard_core::testing::config(text).greylist
     }
 
     fn at(seconds: u64) -> UnixTime {
@@ -466,7 +466,7 @@ mod tests {
         house.check(300, "192.0.2.1", "a@x.example", "came again after 300 s").await;
         house.check(300, "192.0.3.1", "a@x.example", WAIT).await;
         for (seconds, left) in
-            [(3_900, (2, 1)), (3_901, (1, 1)), (300 + 86_400, (1, 1)), (301 + 86_400, (0, 0))]
+            [(7_500, (2, 1)), (7_501, (1, 1)), (300 + 86_400, (1, 1)), (301 + 86_400, (0, 0))]
         {
             house.remove_expired(seconds).await;
             assert_eq!(house.count().await, left, "{seconds}");

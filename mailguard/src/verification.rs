@@ -167,8 +167,8 @@ fn crowded(server: &NextHop) -> Report {
 mod tests {
     use std::net::SocketAddr;
 
-    use mailguard_core::config::model::{IncomingDomain, MailServer};
-    use mailguard_core::mail::{Domain, Mailbox};
+    use mailguard_core::config::model::MailServer;
+    use mailguard_core::mail::Mailbox;
     use mailguard_core::route;
     use mailguard_core::smtp::{Reply, ReplyCode};
 
@@ -198,9 +198,7 @@ mod tests {
     }
 
     fn to(config: &Config, server: SocketAddr) -> Route {
-        let domain = Domain::parse("here.test").unwrap();
-        let servers = vec![MailServer::Address(server)];
-        route::to_incoming(config, &IncomingDomain { domain, subdomains: false, servers, balance: false })
+        route::to_servers(config, &[MailServer::Address(server)], false)
     }
 
     fn user(number: usize) -> ForwardPath {

@@ -212,13 +212,12 @@ fn messages(which: &Which) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mailguard_core::config::model::{Log, LogFormat, LogLevel};
 
     use super::*;
 
     #[test]
     fn a_reload_by_a_signal_names_the_signal_and_no_user() {
-        let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: false };
+        let log = mailguard_core::testing::config("log = { level = \"error\", mail = false }").log;
         let (heard, _guard) = crate::process::heard_log(&log);
         reloaded_by_signal(Ok(()), 3);
         reloaded_by_signal(Err(&AdminError::new(ErrorKind::Refused, "a slip")), 4);

@@ -99,21 +99,14 @@ impl Authenticator {
 
 #[cfg(test)]
 mod tests {
-    use mailguard_core::config::model::{Dns as DnsConfig, ImapTls};
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn logins_wait_for_their_turn_and_then_for_another_time() {
-        let config = ImapAuth {
-            server: SmarthostAddress::Ip("127.0.0.1".parse().unwrap()),
-            port: 1,
-            tls: ImapTls::Off,
-            ca: None,
-            daemons: 2,
-        };
-        let authenticator = Authenticator::new(&config).unwrap();
-        let dns = Dns::new(&DnsConfig { servers: vec![], timeout: Duration::from_secs(1) });
+        let text = r#"imap_auth = { enabled = true, port = 1, tls = "off", daemons = 2 }"#;
+        let config = mailguard_core::testing::config(text);
+        let authenticator = Authenticator::new(config.imap_auth.as_ref().unwrap()).unwrap();
+        let dns = Dns::new(&config.dns);
         let credentials = Credentials { user: "alice".to_owned(), password: "secret".to_owned() };
         let turns = authenticator.under_way.acquire_many(2).await.unwrap();
         let began = tokio::time::Instant::now();

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use mailguard_core::config::model::{Log, LogFormat, LogLevel};
+use mailguard_core::config::model::{Log, LogFormat};
 use mailguard_core::mail::{QueueId, UnixTime};
 use tempfile::TempDir;
 
@@ -206,7 +206,7 @@ fn who_is_not_admitted_is_told_so_and_not_heard() {
 /// One line for each change, whatever came of it, with who asked; none for looking.
 #[test]
 fn each_change_has_its_line_in_the_audit() {
-    let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: false };
+    let log = mailguard_core::testing::config("log = { level = \"error\", mail = false }").log;
     let (heard, _guard) = crate::process::heard_log(&log);
     serve_while(|path| {
         let mut client = Client::connect(path, Process::Mail).unwrap();
@@ -234,7 +234,10 @@ fn each_change_has_its_line_in_the_audit() {
 #[test]
 fn no_line_of_the_audit_is_longer_than_what_is_passed_on() {
     for format in [LogFormat::Text, LogFormat::Json] {
-        let log = Log { level: LogLevel::Error, format, mail: false };
+        let log = Log {
+            format,
+            ..mailguard_core::testing::config("log = { level = \"error\", mail = false }").log
+        };
         let (heard, _guard) = crate::process::heard_log(&log);
         serve_while(|path| {
             let mut client = Client::connect(path, Process::Mail).unwrap();

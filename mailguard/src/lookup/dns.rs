@@ -451,10 +451,8 @@ mod tests {
     #[test]
     fn a_changed_section_makes_a_new_resolver() {
         let current = CurrentDns::default();
-        let config = |port| DnsConfig {
-            servers: vec![([127, 0, 0, 1], port).into()],
-            timeout: Duration::from_secs(5),
-        };
+        let config =
+            |port| mailguard_core::testing::config(&format!("dns.servers = [\"127.0.0.1:{port}\"]")).dns;
         let first = current.get(&config(53));
         assert!(Arc::ptr_eq(&first, &current.get(&config(53))));
         assert!(!Arc::ptr_eq(&first, &current.get(&config(54))));
@@ -464,7 +462,7 @@ mod tests {
     fn other_name_servers_of_the_system_make_a_new_resolver() {
         let dir = tempfile::TempDir::new().unwrap();
         let current = CurrentDns { system: dir.path().join("resolv.conf"), ..CurrentDns::default() };
-        let config = DnsConfig { servers: Vec::new(), timeout: Duration::from_secs(5) };
+        let config = mailguard_core::testing::config("").dns;
         let none = current.get(&config);
         assert!(Arc::ptr_eq(&none, &current.get(&config)));
         std::fs::write(&current.system, "nameserver 192.0.2.1\n").unwrap();

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR};
@@ -62,7 +61,7 @@ impl DnsServer {
 
     /// A `[dns]` section that asks this server.
     pub(crate) fn config(&self) -> DnsConfig {
-        DnsConfig { servers: vec![self.0], timeout: Duration::from_secs(5) }
+        mailguard_core::testing::config(&format!("dns.servers = [\"{}\"]", self.0)).dns
     }
 }
 

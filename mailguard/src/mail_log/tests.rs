@@ -1,6 +1,6 @@
 //! The lines as they come out of the log, in both forms.
 
-use mailguard_core::config::model::{Log, LogFormat, LogLevel};
+use mailguard_core::config::model::{Log, LogFormat};
 use mailguard_core::finding::{Check, Finding, Opinion, Threat};
 use mailguard_core::mail::UnixTime;
 use mailguard_core::outcome::{Report, TlsUsed, Transfer};
@@ -11,7 +11,7 @@ use crate::spool::fixture::{client, mailbox};
 
 /// What follows the target in each line.
 fn lines(format: LogFormat, say: impl FnOnce()) -> Vec<String> {
-    let log = Log { level: LogLevel::Error, format, mail: true };
+    let log = Log { format, ..mailguard_core::testing::config("log.level = \"error\"").log };
     let (heard, _guard) = crate::process::heard_log(&log);
     say();
     let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();

@@ -107,15 +107,11 @@ pub(super) fn envelope(record: &MessageRecord, recipients: &[usize]) -> Envelope
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::path::Path;
-
-    use mailguard_core::config::model::{IncomingDomain, MailServer};
-    use mailguard_core::mail::Domain;
 
     use super::*;
     use crate::spool::Body;
-    use crate::spool::fixture::{config, mailbox, message};
+    use crate::spool::fixture::{config, config_with, mailbox, message};
     use crate::store::record::{Queued, RecipientState, StoredBody};
 
     const NOW: UnixTime = UnixTime(1_000);
@@ -132,16 +128,8 @@ mod tests {
     }
 
     fn own_server(domain: &str) -> Config {
-        let mut config = config(Path::new("/"));
-        let server: SocketAddr = "10.0.0.25:25".parse().unwrap();
-        let domain = Domain::parse(domain).unwrap();
-        config.incoming_domains.push(IncomingDomain {
-            domain,
-            subdomains: false,
-            servers: vec![MailServer::Address(server)],
-            balance: false,
-        });
-        config
+        let text = format!("incoming_domain = [{{ domain = {domain:?}, server = \"10.0.0.25\" }}]");
+        config_with(Path::new("/"), &text)
     }
 
     #[test]

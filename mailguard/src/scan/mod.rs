@@ -135,10 +135,8 @@ impl Scanner {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::path::PathBuf;
-
     use bytes::Bytes;
-    use mailguard_core::config::model::{Handling, ScannerFailure};
+    use mailguard_core::testing::TestConfig;
 
     use super::*;
     use crate::spool::SPILL_OCTETS;
@@ -163,21 +161,14 @@ pub(crate) mod tests {
     }
 
     fn scanner(files: bool, signatures: bool, rules: &[(&str, &str)]) -> Scanner {
-        let virus = Virus {
-            signatures,
-            rules: rules.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect(),
-            handling: Handling::Quarantine,
-            on_scanner_failure: ScannerFailure::Defer,
-        };
-        let files = Files {
-            enabled: files,
-            handling: Handling::Quarantine,
-            extensions: vec!["exe".to_owned(), "com".to_owned()],
-            max_depth: 2,
-            max_entries: 100,
-            max_unpacked: 16 * 1024 * 1024,
-        };
-        Scanner::of_sections(&virus, &files, None).unwrap()
+        let said = TestConfig::default().with(&format!(
+            "virus.signatures.enabled = {signatures}
+            files.enabled = {files}
+            files.extensions = [\"exe\", \"com\"]
+            files.limits = {{ max_depth = 2, max_entries = 100, max_unpacked = \"16MB\" }}"
+        ));
+        let said = rules.iter().fold(said, |said, (path, text)| said.with_rules(path, text));
+        Scanner::new(&said.resolve()).unwrap()
     }
 
     /// The findings as `check: outcome (reason)`.

@@ -127,7 +127,6 @@ impl Drop for SessionLog {
 
 #[cfg(test)]
 mod tests {
-    use mailguard_core::config::model::{Log, LogFormat, LogLevel};
     use mailguard_core::disposition::Disposition;
     use mailguard_core::language::ENGLISH;
     use mailguard_core::mail::{ForwardPath, UnixTime};
@@ -157,7 +156,7 @@ mod tests {
     /// However many connections somebody opens, and whatever is refused in them.
     #[test]
     fn who_brings_nothing_causes_a_bounded_number_of_lines() {
-        let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: true };
+        let log = mailguard_core::testing::config("log.level = \"error\"").log;
         let (heard, _guard) = crate::process::heard_log(&log);
         let events = || {
             let text = String::from_utf8(std::mem::take(&mut *heard.lock().unwrap())).unwrap();

@@ -1,6 +1,5 @@
 //! Delivery to a server that we didn't write: Postfix's smtp-sink, judged by what it received and counted.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -21,14 +20,7 @@ const CONFIG: &str = "hostname = \"mailguard.example.test\"\n[[zone]]\nname = \"
                       interfaces = [\"lan\"]\nmode = \"active\"\n";
 
 fn config() -> Config {
-    let source = Source {
-        path: PathBuf::from("mailguard.toml"),
-        text: CONFIG.to_owned(),
-        includes: Vec::new(),
-        rules: Vec::new(),
-        texts: Vec::new(),
-    };
-    parse(&source).expect("the configuration is right")
+    parse(&Source::of_text("mailguard.toml", CONFIG)).expect("the configuration is right")
 }
 
 fn envelope(recipient: &str) -> Envelope {

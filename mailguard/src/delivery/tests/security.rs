@@ -99,8 +99,7 @@ async fn a_login_behind_the_handshake() {
          C: AUTH PLAIN AHRpbQBzZWNyZXQ=\nS: 235 2.7.0 ok\n{}",
         STEPWISE.trim_start_matches("C: EHLO guard.test\n    S: 250 mx.test\n")
     );
-    let methods = vec![Mechanism::Plain];
-    let login = Login { user: "tim".to_owned(), password: "secret".to_owned(), methods };
+    let login = mailguard_core::testing::login("tim", "secret", &[Mechanism::Plain]);
     let relay = Relay::start(&[&script]).await;
     let (outcome, seen) = relay.send(&relay.route("relay.test", Tls::Required, Some(login))).await;
     assert!(outcome.ends_with(", verified; AUTH PLAIN"), "{outcome}");

@@ -73,7 +73,7 @@ struct Scene {
 }
 
 fn dns() -> DnsConfig {
-    DnsConfig { servers: Vec::new(), timeout: Duration::from_secs(5) }
+    mailguard_core::testing::config("").dns
 }
 
 /// Starts a thread for one name. Its resolvers behave so; without a manner none can be started.

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mailguard_core::attempt::{Attempted, Consequence};
-use mailguard_core::config::model::{DefaultRoute, Direction, IncomingDomain, MailRoute, MailServer};
+use mailguard_core::config::model::DefaultRoute;
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Threat;
 use mailguard_core::lookup::Lookup;
-use mailguard_core::mail::{Domain, ReversePath};
+use mailguard_core::mail::ReversePath;
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
@@ -171,15 +171,9 @@ impl House {
 
     /// From now on mail for the domain goes to 10.0.0.25.
     fn reroute(&self, domain: &str) {
-        let (domain, server) = (Domain::parse(domain).unwrap(), "10.0.0.25:25".parse().unwrap());
-        self.configure(|config| {
-            config.incoming_domains.push(IncomingDomain {
-                domain,
-                subdomains: false,
-                servers: vec![MailServer::Address(server)],
-                balance: false,
-            });
-        });
+        let text = format!("incoming_domain = [{{ domain = {domain:?}, server = \"10.0.0.25\" }}]");
+        let route = mailguard_core::testing::config(&text).incoming_domains;
+        self.configure(|config| config.incoming_domains.extend(route));
     }
 
     fn quarantine(&self) -> QuarantineHandle {

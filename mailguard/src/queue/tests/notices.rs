@@ -80,17 +80,16 @@ async fn a_flood_of_undeliverable_mail_is_no_flood_of_notices() {
 }
 
 fn with_copies(config: &mut Config) {
-    config.delivery.always_bcc = Some(mailbox("all@archive.test"));
-    let route = |direction, address: &str, bcc: &str| MailRoute {
-        direction,
-        address: mailbox(address),
-        bcc: mailbox(bcc),
-    };
-    config.mail_routes = vec![
-        route(Direction::Recipient, "boss@x.test", "bcc@archive.test"),
-        route(Direction::Sender, "sender@green.test", "bcc@archive.test"),
-        route(Direction::Recipient, "other@x.test", "never@archive.test"),
-    ];
+    let text = r#"
+        delivery.always_bcc = "all@archive.test"
+        mail_route = [
+            { direction = "recipient", address = "boss@x.test", bcc = "bcc@archive.test" },
+            { direction = "sender", address = "sender@green.test", bcc = "bcc@archive.test" },
+            { direction = "recipient", address = "other@x.test", bcc = "never@archive.test" },
+        ]
+    "#;
+    let said = mailguard_core::testing::config(text);
+    (config.delivery.always_bcc, config.mail_routes) = (said.delivery.always_bcc, said.mail_routes);
 }
 
 /// Who got what so far, each time.

@@ -1,6 +1,6 @@
 //! STARTTLS and AUTH (RFC 3207, RFC 4954), with a real client of TLS.
 
-use mailguard_core::config::model::{ImapAuth, ImapTls, SmarthostAddress, TlsIdentity};
+use mailguard_core::config::model::{ImapAuth, TlsIdentity};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -30,13 +30,7 @@ fn server_of(zone: usize, auth: bool) -> (Running, String) {
 
 /// Nobody is asked there: what `Services` of these tests say counts.
 pub(super) fn imap_auth() -> ImapAuth {
-    ImapAuth {
-        server: SmarthostAddress::Ip("127.0.0.1".parse().unwrap()),
-        port: 143,
-        tls: ImapTls::Off,
-        ca: None,
-        daemons: 1,
-    }
+    mailguard_core::testing::config("imap_auth.enabled = true").imap_auth.unwrap()
 }
 
 /// Says EHLO and STARTTLS; `ahead` is sent in the same write as STARTTLS.

@@ -1,7 +1,5 @@
 //! The lines of the mail log that sessions leave.
 
-use mailguard_core::config::model::{Log, LogFormat, LogLevel};
-
 use super::*;
 
 /// What the mail log got from what is done meanwhile, in this thread.
@@ -11,7 +9,7 @@ struct Heard {
 }
 
 fn listen() -> Heard {
-    let log = Log { level: LogLevel::Error, format: LogFormat::Text, mail: true };
+    let log = mailguard_core::testing::config("log.level = \"error\"").log;
     let (text, _guard) = crate::process::heard_log(&log);
     Heard { text, _guard }
 }

@@ -1,7 +1,5 @@
 //! Block lists, unknown domains and names of clients, asked of a real server of the DNS.
 
-use mailguard_core::config::model::Rbl;
-
 use super::*;
 use crate::lookup::dns::Dns;
 use crate::lookup::dns_server::DnsServer;
@@ -20,11 +18,8 @@ async fn asking(zone: &[&str], change: impl FnOnce(&mut Config)) -> Running {
 }
 
 fn rbl(config: &mut Config) {
-    config.rbl = Some(Rbl {
-        ip_lists: vec!["ip.rbl.test".to_owned()],
-        domain_lists: vec!["names.rbl.test".to_owned()],
-        timeout: Duration::from_secs(5),
-    });
+    let lists = r#"rbl = { enabled = true, ip_lists = ["ip.rbl.test"], domain_lists = ["names.rbl.test"] }"#;
+    config.rbl = mailguard_core::testing::config(lists).rbl;
 }
 
 /// Gives MAIL and RCPT; `reply` answers RCPT.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mailguard_core::config::model::{AddressPattern, IncomingDomain, MailServer};
+use mailguard_core::config::model::AddressPattern;
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::{Check, Opinion, Threat};
 use mailguard_core::language::Language;
@@ -155,6 +155,12 @@ struct Running {
 const GREEN: usize = 0;
 const RED: usize = 1;
 
+const CONFIG: &str = r#"
+    server.max_message_size = "1MB"
+    access.blacklist_senders = ["black.test"]
+    incoming_domain = [{ domain = "here.test", server = "127.0.0.1" }]
+"#;
+
 /// A server whose sessions come from this zone.
 fn server(zone: usize) -> Running {
     server_with(zone, |_, _| ())
@@ -162,15 +168,7 @@ fn server(zone: usize) -> Running {
 
 fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Running {
     let directory = tempfile::tempdir().unwrap();
-    let mut config = fixture::config(directory.path());
-    config.server.max_message_size = 1 << 20;
-    config.incoming_domains = vec![IncomingDomain {
-        domain: Domain::parse("here.test").unwrap(),
-        subdomains: false,
-        servers: vec![MailServer::Address("127.0.0.1:25".parse().unwrap())],
-        balance: false,
-    }];
-    config.access.blacklist_senders = vec![AddressPattern::Domain(Domain::parse("black.test").unwrap())];
+    let mut config = fixture::config_with(directory.path(), CONFIG);
     let identity = Identity::serving(&fixture::config(tempfile::tempdir().unwrap().path())).unwrap();
     let dns = Arc::new(Dns::new(&config.dns));
     let mut house = House {
