@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use mailguard::config::{Source, parse};
+use mailguard::config::{Source, parse_and_validate};
 use mailguard::datapath::{self, Datapath};
 use mailguard::intercept::{Listeners, ZoneListener};
 use mailguard_core::config::Config;
@@ -32,7 +32,8 @@ fn main() -> Result<()> {
         _ => bail!("usage: bench_firewall CONFIG [listen-only]"),
     };
     let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
-    let config = parse(&Source::of_text(path, text)).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    let config =
+        parse_and_validate(&Source::of_text(path, text)).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     let served = serve(&config, attach);
     if attach {
         datapath::unload(Path::new(&config.kernel.pin_dir))?;

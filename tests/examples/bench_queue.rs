@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use mailguard::config::{Source, parse};
+use mailguard::config::{Source, parse_and_validate};
 use mailguard::queue::{AttemptObserver, Deliver, Outgoing, Queue, QueueContext, Reached};
 use mailguard::routing::Names;
 use mailguard::spool::{Body, IdMint, NewMessage, Spool};
@@ -78,7 +78,7 @@ fn config(folder: &Path) -> Result<Config> {
          interfaces = [\"lan\"]\nmode = \"active\"\n",
         folder.display()
     );
-    parse(&Source::of_text("mailguard.toml", text)).map_err(|errors| anyhow::anyhow!("{errors}"))
+    parse_and_validate(&Source::of_text("mailguard.toml", text)).map_err(|errors| anyhow::anyhow!("{errors}"))
 }
 
 fn envelope(number: usize) -> Result<Envelope> {

@@ -15,7 +15,7 @@ use crate::config;
 /// Checks a file.
 pub(super) fn check(path: &Path, output: Output, processes: &impl Processes) -> anyhow::Result<Printed> {
     let source = config::load(path)?;
-    let config = match config::parse(&source) {
+    let config = match config::parse_and_validate(&source) {
         Ok(config) => config,
         Err(errors) => {
             let value = json!({ "file": path, "valid": false, "errors": errors });

@@ -27,7 +27,7 @@ pub(super) fn rbl(
     connect: impl FnOnce() -> anyhow::Result<Daemon>,
     command: RblCommand,
 ) -> anyhow::Result<Printed> {
-    let config = || anyhow::Ok(config::parse(&config::load(path)?)?);
+    let config = || anyhow::Ok(config::parse_and_validate(&config::load(path)?)?);
     match command {
         RblCommand::Enable(RblLists { kind, lists, output }) => {
             let printed = edit(

@@ -4,6 +4,9 @@ use toml_edit::{Array, DocumentMut, Item, TableLike};
 
 use super::edit::EditError;
 use super::lists::EditList;
+use super::report::Text;
+use super::source::Source;
+use super::tree;
 
 /// The document with what `toml_edit` would not keep by itself: the kind of line end.
 pub(super) struct Document {
@@ -11,20 +14,32 @@ pub(super) struct Document {
     crlf: bool,
 }
 
+/// What a text says of a list before anything changes.
+pub(super) struct Written {
+    /// Its values, each with its line, from 1; absent where the list isn't written.
+    pub(super) values: Option<Vec<(String, usize)>>,
+    /// Whether its switch is on, if it has one. None is on where it isn't written.
+    pub(super) is_on: bool,
+}
+
 impl Document {
-    /// The document of a text; refused if it would not come out again as it stands.
-    pub(super) fn open(text: &str) -> Result<Self, EditError> {
+    /// The document of a source's text, and what that says of `list`; refused if it would not come out again as it stands.
+    pub(super) fn open(source: &Source, list: EditList) -> Result<(Self, Written), EditError> {
+        let text = &source.text;
         let crlf = text.contains("\r\n");
-        let mut plain = if crlf { text.replace("\r\n", "\n") } else { text.to_owned() };
+        let mut plain = if crlf { text.replace("\r\n", "\n") } else { text.clone() };
         if !plain.ends_with('\n') && !plain.is_empty() {
             plain.push('\n');
         }
         let mixed = crlf && plain.replace('\n', "\r\n").trim_end() != text.trim_end();
-        let document: DocumentMut = plain.parse().map_err(|_| EditError::Document)?;
+        tree::note_parse();
+        let parsed = toml_edit::Document::parse(plain.as_str()).map_err(|_| EditError::Document)?;
+        let written = Written::of(&parsed, &Text::new(&source.path, &plain), list);
+        let document = parsed.into_mut();
         if mixed || document.to_string() != plain {
             return Err(EditError::Document);
         }
-        Ok(Self { document, crlf })
+        Ok((Self { document, crlf }, written))
     }
 
     /// Puts values at the end of a list.
@@ -95,6 +110,24 @@ impl Document {
     pub(super) fn text(&self) -> String {
         let text = self.document.to_string();
         if self.crlf { text.replace('\n', "\r\n") } else { text }
+    }
+}
+
+impl Written {
+    fn of(document: &toml_edit::Document<&str>, text: &Text<'_>, list: EditList) -> Self {
+        let [table, key] = list.path();
+        let table = document.get(table).and_then(Item::as_table_like);
+        let item = |key| table.and_then(|table| table.get(key));
+        let value = |value: &toml_edit::Value| {
+            let line = value.span().map_or(1, |span| text.line(span.start));
+            Some((value.as_str()?.to_owned(), line))
+        };
+        let values = item(key).and_then(Item::as_array);
+        let switch = list.switch().and_then(item).and_then(Item::as_bool);
+        Self {
+            values: values.map(|values| values.iter().filter_map(value).collect()),
+            is_on: switch == Some(true),
+        }
     }
 }
 

@@ -5,15 +5,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use mailguard_core::config::{Config, Data};
+use mailguard_core::config::Config;
 use serde::{Deserialize, Serialize};
 
-use super::document::Document;
+use super::document::{Document, Written};
 use super::everybody::newly_everybody;
-use super::lists::{EditList, Entry, ListEntry, entries};
+use super::lists::{EditList, Entry, ListEntry, listed};
 use super::report::Errors;
 use super::source::Source;
-use super::tree;
 
 /// Values that one edit may add or remove: as many as a list holds.
 pub const MAX_EDIT_VALUES: usize = mailguard_core::config::resolve::MAX_LIST_VALUES;
@@ -122,34 +121,34 @@ pub enum EditError {
     Invalid(Errors),
 }
 
-/// The source after the edit. A value named twice, one that is there already or one that isn't there makes the whole
-/// edit fail. What is added has an effect: where a switch keeps its list from having one, it is switched on, and a value
-/// that was there without an effect is as good as added. Nothing comes into force with it that isn't written.
-pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
+/// The source after the edit, and what it means; before it means `config`. A value named twice, one that is there already or one
+/// that isn't there makes the whole edit fail. What is added has an effect: where a switch keeps its list from having one, it is
+/// switched on, and a value that was there without an effect is as good as added. Nothing comes into force with it that isn't
+/// written. Each text is parsed once: the one that changes, and the one that comes of it.
+pub fn edit(source: &Source, config: &Config, edit: &Edit) -> Result<(Source, Config), EditError> {
     if !(1..=MAX_EDIT_VALUES).contains(&edit.values.len()) {
         return Err(EditError::Count(edit.values.len()));
     }
     let list = edit.list;
     let values = edit.values.iter().map(|text| list.read(text.trim())).collect::<Result<Vec<Entry>, _>>()?;
-    let mut document = Document::open(&source.text)?;
+    let (mut document, written) = Document::open(source, list)?;
     match edit.change {
-        Change::Add if is_off(source, list) => {
+        Change::Add if list.switch().is_some() && !written.is_on => {
             refuse_present(list, &values, &HashMap::new())?;
             list.switched_with().iter().try_for_each(|list| document.write(*list, &[]))?;
-            let known = known(source, list);
+            let known = known(source, list, &written, &[]);
             let new = values.iter().filter(|value| !known.contains_key(&value.compared));
             document.push(list, new.map(|value| value.written.as_str()))?;
             document.switch_on(list)?;
         }
         Change::Add => {
-            write_default(&mut document, source, list, &values)?;
-            refuse_present(list, &values, &known(source, list))?;
+            write_default(&mut document, list, &written, &values)?;
+            refuse_present(list, &values, &known(source, list, &written, &[]))?;
             document.push(list, values.iter().map(|value| value.written.as_str()))?;
         }
         Change::Remove => {
-            write_default(&mut document, source, list, &[])?;
-            let written = Source { text: document.text(), ..source.clone() };
-            refuse_absent(source, list, &values, &known(&written, list))?;
+            write_default(&mut document, list, &written, &[])?;
+            refuse_absent(source, list, &values, &known(source, list, &written, list.default_values()))?;
             let gone: HashSet<&str> = values.iter().map(|value| value.compared.as_str()).collect();
             let is_gone =
                 |text: &str| list.read(text).is_ok_and(|item| gone.contains(item.compared.as_str()));
@@ -157,31 +156,25 @@ pub fn edit(source: &Source, edit: &Edit) -> Result<Source, EditError> {
         }
     }
     let edited = Source { text: document.text(), ..source.clone() };
-    let config = super::parse(&edited).map_err(EditError::Invalid)?;
-    if edit.change == Change::Add && !edit.all {
-        refuse_everybody(source, &config, list)?;
+    let after = super::parse_and_validate(&edited).map_err(EditError::Invalid)?;
+    if edit.change == Change::Add
+        && !edit.all
+        && let Some(family) = newly_everybody(config, &after, list)
+    {
+        return Err(EditError::Everybody { key: list.key(), family });
     }
-    Ok(edited)
-}
-
-fn refuse_everybody(source: &Source, after: &Config, list: EditList) -> Result<(), EditError> {
-    let before = super::parse(source).map_err(EditError::Invalid)?;
-    match newly_everybody(&before, after, list) {
-        Some(family) => Err(EditError::Everybody { key: list.key(), family }),
-        None => Ok(()),
-    }
+    Ok((edited, after))
 }
 
 /// Writes down what the list holds where it isn't written; none of `added` may be among that.
 fn write_default(
     document: &mut Document,
-    source: &Source,
     list: EditList,
+    written: &Written,
     added: &[Entry],
 ) -> Result<(), EditError> {
-    let is_written = tree::from_toml(&source.text).is_ok_and(|root| root.at(&list.path()).is_some());
     let default = list.default_values();
-    if is_written || default.is_empty() {
+    if written.values.is_some() || default.is_empty() {
         return Ok(());
     }
     if let Some(entry) = added.iter().find(|entry| default.contains(&entry.compared.as_str())) {
@@ -190,10 +183,23 @@ fn write_default(
     document.write(list, default)
 }
 
-/// What is on the list, by the form in which values are compared.
-fn known(source: &Source, list: EditList) -> HashMap<String, ListEntry> {
+/// What is on the list, by the form in which values are compared: what is written, or else `unwritten`.
+fn known(
+    source: &Source,
+    list: EditList,
+    written: &Written,
+    unwritten: &[&str],
+) -> HashMap<String, ListEntry> {
+    let entries = match &written.values {
+        Some(values) => {
+            let values = values.iter().map(|(value, line)| (value.as_str(), *line));
+            listed(source, list, values)
+        }
+        // In no line yet, and nobody is told of one.
+        None => listed(source, list, unwritten.iter().map(|value| (*value, 0))),
+    };
     let mut known: HashMap<String, ListEntry> = HashMap::new();
-    for entry in entries(source, list) {
+    for entry in entries {
         // Of a value that stands twice, the one in a file of its own is what an administrator must hear of.
         let Ok(Entry { compared, .. }) = list.read(&entry.value) else { continue };
         if entry.file != source.path || !known.contains_key(&compared) {
@@ -201,15 +207,6 @@ fn known(source: &Source, list: EditList) -> HashMap<String, ListEntry> {
         }
     }
     known
-}
-
-/// Whether a switch keeps the list from having any effect. No such switch is on where it isn't written.
-fn is_off(source: &Source, list: EditList) -> bool {
-    let [table, _] = list.path();
-    let Some(switch) = list.switch() else { return false };
-    let root = tree::from_toml(&source.text);
-    let flag = root.as_ref().ok().and_then(|root| root.at(&[table, switch]));
-    !flag.is_some_and(|value| matches!(value.data, Data::Boolean(true)))
 }
 
 fn refuse_present(

@@ -1,6 +1,6 @@
 //! The lists that can be changed while mailguard runs: where each stands, what it takes, what is in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mailguard_core::config::model::{AddressPattern, ClientPattern};
 use mailguard_core::config::syntax::{self, Mac, Mismatch, Syntax};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edit::EditError;
 use super::report::Text;
-use super::source::Source;
+use super::source::{IncludeContent, Source};
 use super::tree;
 
 /// A list that can be changed while mailguard runs.
@@ -235,18 +235,45 @@ impl Entry {
     }
 }
 
-/// The values of `list`, those of named files included.
-pub fn entries(source: &Source, list: EditList) -> Vec<ListEntry> {
-    let Ok(mut root) = tree::from_toml(&source.text) else { return Vec::new() };
-    tree::expand(&mut root, &source.includes, &mut Vec::new());
-    let Some(Data::Array(items)) = root.at(&list.path()).map(|value| &value.data) else { return Vec::new() };
-    let texts = Text::all(source);
-    let entry = |item: &Value| {
-        let text = &texts[item.place.text];
-        let (file, line) = (text.path.to_owned(), text.line(item.place.start));
-        Some(ListEntry { list, value: item.as_text()?.to_owned(), file, line })
+/// The values of these lists, those of named files included. The text is parsed once for all of them.
+pub fn entries(source: &Source, lists: &[EditList]) -> Vec<ListEntry> {
+    let Ok(root) = tree::from_toml(&source.text) else { return Vec::new() };
+    let text = Text::new(&source.path, &source.text);
+    let of_list = |list: &EditList| {
+        let Some(Data::Array(items)) = root.at(&list.path()).map(|value| &value.data) else {
+            return Vec::new();
+        };
+        let value = |item: &'_ Value| Some((item.as_text()?.to_owned(), text.line(item.place.start)));
+        let values: Vec<(String, usize)> = items.iter().filter_map(value).collect();
+        listed(source, *list, values.iter().map(|(value, line)| (value.as_str(), *line)))
     };
-    items.iter().filter_map(entry).collect()
+    lists.iter().flat_map(of_list).collect()
+}
+
+/// The entries of a list in whose array these values stand, each with its line: those of a named file in the place of its name.
+pub(super) fn listed<'a>(
+    source: &Source,
+    list: EditList,
+    values: impl Iterator<Item = (&'a str, usize)>,
+) -> Vec<ListEntry> {
+    let entry = |value: &str, file: &Path, line| ListEntry {
+        list,
+        value: value.to_owned(),
+        file: file.to_owned(),
+        line,
+    };
+    let mut entries = Vec::new();
+    for (value, line) in values {
+        let Some(file) = tree::named_file(value) else {
+            entries.push(entry(value, &source.path, line));
+            continue;
+        };
+        let include = source.includes.iter().find(|include| include.path == file);
+        let Some(IncludeContent::Text(text)) = include.map(|include| &include.content) else { continue };
+        let of_file = Text::new(&file, text);
+        entries.extend(tree::lines(text).map(|(start, value)| entry(value, &file, of_file.line(start))));
+    }
+    entries
 }
 
 #[cfg(test)]
@@ -283,14 +310,14 @@ mod tests {
                     from_macs = [\"02:00:5E:10:00:01\"]\nto_subnets = [\"198.51.100.7/32\"]\nto_ips = [\"203.0.113.9\"]\n\
                     [access]\nblacklist_clients = [\"10.0.0.0/8\", \"192.0.2.7/32\"]\n";
         let source = Source::of_text("m.toml", format!("{}{text}", crate::config::tests::LEAST));
-        let config = crate::config::parse(&source).unwrap();
+        let config = crate::config::parse_and_validate(&source).unwrap();
         let rules = mailguard_core::rules::compile(&config);
         let mut told: Vec<RuleKey> =
             rules.clients.keys().map(|net| RuleKey::blacklist_client(*net)).collect();
         told.extend(rules.bypass_from.keys().map(|net| RuleKey::bypass_from(*net)));
         told.extend(rules.bypass_to.keys().map(|net| RuleKey::bypass_to(*net)));
         told.extend(rules.bypass_macs.iter().map(|mac| RuleKey::bypass_from_mac(*mac)));
-        let listed = EditList::ALL.into_iter().flat_map(|list| entries(&source, list));
+        let listed = entries(&source, &EditList::ALL).into_iter();
         let mut listed: Vec<RuleKey> = listed.filter_map(|entry| entry.list.rule_key(&entry.value)).collect();
         told.sort();
         listed.sort();

@@ -42,7 +42,7 @@ use mailguard_core::named_hop;
 pub const DEFAULT_PATH: &str = "/etc/mailguard/mailguard.toml";
 
 /// What the source means, or everything that is wrong with it. Pure: reads no file.
-pub fn parse(source: &Source) -> Result<Config, Errors> {
+pub fn parse_and_validate(source: &Source) -> Result<Config, Errors> {
     let mut errors = Vec::new();
     let mut root = match tree::from_toml(&source.text) {
         Ok(root) => root,
@@ -133,4 +133,4 @@ fn unreadable(key: String, place: Place, path: &Path, cause: &str) -> ConfigErro
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -87,7 +87,7 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn new(path: &'a Path, text: &'a str) -> Self {
+    pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(index, _)| index + 1)).collect();
         Self { path, text, starts }
     }

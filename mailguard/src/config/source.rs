@@ -113,7 +113,7 @@ pub fn load(path: &Path) -> Result<Source, LoadError> {
     let mut reader = Reader { left: MAX_SOURCE_OCTETS, files: MAX_INCLUDES };
     let text = reader.read(path).map_err(|cause| LoadError { path: path.to_owned(), cause })?;
     let mut source = Source::of_text(path, text);
-    // What isn't TOML names no file; `parse` says what is wrong with it.
+    // What isn't TOML names no file; `parse_and_validate` says what is wrong with it.
     if let Ok(root) = tree::from_toml(&source.text) {
         source.includes = named_files(&root).into_iter().map(|path| reader.include(path)).collect();
         source.rules = reader.rules(&root);

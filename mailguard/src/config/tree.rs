@@ -13,6 +13,7 @@ const MAX_SYNTAX_ERRORS: usize = 10;
 
 /// The tree of a TOML text, or what isn't TOML in it.
 pub(super) fn from_toml(text: &str) -> Result<Value, Vec<ConfigError>> {
+    note_parse();
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut errors: Vec<ConfigError> = errors.iter().map(|error| syntax_error(error, text)).collect();
     // A missing key of the root stands nowhere; the beginning of the file is shown without a line.
@@ -28,8 +29,15 @@ pub(super) fn from_toml(text: &str) -> Result<Value, Vec<ConfigError>> {
     Err(errors)
 }
 
+/// A text is parsed: with full lists that takes a while, so the tests count how often it happens.
+pub(super) fn note_parse() {
+    #[cfg(test)]
+    super::tests::PARSES.with(|parses| parses.set(parses.get() + 1));
+}
+
 /// What can be made out of a text, whatever is wrong with the rest of it.
 pub(super) fn salvage(text: &str) -> Value {
+    note_parse();
     let (table, _) = DeTable::parse_recoverable(text);
     Value { place: place(0..0), data: table_of(table.get_ref(), &mut Vec::new()) }
 }

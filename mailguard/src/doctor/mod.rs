@@ -110,7 +110,7 @@ pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<
         Ok(source) => source,
         Err(error) => return fail(error.to_string()),
     };
-    let config = match config::parse(&source) {
+    let config = match config::parse_and_validate(&source) {
         Ok(config) => config,
         Err(errors) => return fail(errors.to_string()),
     };
@@ -133,7 +133,7 @@ fn without_the_file(path: &Path) -> String {
         }
     };
     let applied_at = version.applied_at.rfc3339();
-    match config::parse(&version.source) {
+    match config::parse_and_validate(&version.source) {
         // Whoever wrote the file since wants something else.
         Ok(config) if !config.enabled => "The daemon doesn't start with it.".to_owned(),
         Ok(_) => format!(

@@ -17,7 +17,6 @@ use mailguard_core::subscriber::Subscriber;
 use tracing::{error, info};
 
 use super::RunError;
-use super::ipc::Current;
 use super::kept::Kept;
 use super::spawn::MailUser;
 use super::start;
@@ -67,9 +66,20 @@ pub(super) struct Change {
     /// What it was read from.
     pub(super) source: Source,
     /// What it means.
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     /// What it was made of by an edit: then it is to be written into the file.
     pub(super) edited: Option<Source>,
+}
+
+/// The configuration in force, for those who change it.
+#[derive(Clone)]
+pub(super) struct InForce {
+    /// What it was read from.
+    pub(super) source: Source,
+    /// What that means: nobody need parse it again.
+    pub(super) config: Arc<Config>,
+    /// Its number.
+    pub(super) revision: u64,
 }
 
 /// Something is in force, and the mail process is told.
@@ -109,7 +119,7 @@ impl<T> Taken<T> {
 pub(super) struct Changes {
     events: SyncSender<Event>,
     user: MailUser,
-    in_force: Arc<Mutex<Current>>,
+    in_force: Arc<Mutex<InForce>>,
     kept: Arc<Kept>,
     /// What is known when the datapath process's thread is busy.
     known: Box<dyn Fn() -> ProcessReport + Send + Sync>,
@@ -138,7 +148,7 @@ impl Changes {
     pub(super) fn new(
         events: SyncSender<Event>,
         user: MailUser,
-        in_force: Arc<Mutex<Current>>,
+        in_force: Arc<Mutex<InForce>>,
         kept: Arc<Kept>,
         known: Box<dyn Fn() -> ProcessReport + Send + Sync>,
     ) -> Self {
@@ -173,7 +183,7 @@ impl Changes {
         }
         let (source, config) = read.map_err(refused)?;
         let inactive = config.inactive.clone();
-        let change = Box::new(Change { source, config, edited: None });
+        let change = Box::new(Change { source, config: Arc::new(config), edited: None });
         let taken = self.adopt(change)?;
         let notes = taken.wait(|| self.mail_lives()).into_iter().chain(taken.what.iter().cloned()).collect();
         Ok(Reloaded { config: path, notes, inactive })
@@ -197,15 +207,14 @@ impl Changes {
     /// Changes one list and writes it into the file. No list has to do with what is tried.
     fn edit(&self, _: &Actor, edit: Edit) -> Result<Edited, AdminError> {
         let _alone = lock(&self.one_at_a_time);
-        let before = lock(&self.in_force).source.clone();
+        let InForce { source: before, config, .. } = lock(&self.in_force).clone();
         // It would go into a file that doesn't check, or be lost when that is mended.
         if let Some(stand_in) = self.kept.stand_in() {
             return Err(refused(format!("nothing was changed: {}", stand_in.problem(&before.path))));
         }
-        let source = config::edit(&before, &edit).map_err(refused)?;
-        let config = config::parse(&source).map_err(refused)?;
+        let (source, config) = config::edit(&before, &config, &edit).map_err(refused)?;
         let path = source.path.clone();
-        let change = Box::new(Change { source, config, edited: Some(before) });
+        let change = Box::new(Change { source, config: Arc::new(config), edited: Some(before) });
         let taken = self.adopt(change)?;
         let Edit { list, change, values, .. } = edit;
         Ok(Edited {
@@ -326,4 +335,62 @@ pub(super) fn serve(changes: Arc<Changes>, runtime_dir: &Path) -> Result<(), Run
     let answer = move || runtime.block_on(control::serve(socket, Arc::new(RootAdmin(changes))));
     thread::Builder::new().name("control".to_owned()).spawn(answer).map_err(fail)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::MailProcess;
+    use crate::config::{EditList, LastApplied, tests::parses_of};
+
+    /// The datapath process's thread: takes every change, and there is no mail process to wait for.
+    fn adopt_all(inbox: Receiver<Event>, in_force: Arc<Mutex<InForce>>) {
+        thread::spawn(move || {
+            while let Ok(event) = inbox.recv() {
+                let Event::Order(Order::Adopt { change, reply }) = event else { continue };
+                let Change { source, config, .. } = *change;
+                let revision = lock(&in_force).revision + 1;
+                *lock(&in_force) = InForce { source, config, revision };
+                let (_, taken) = sync_channel(1);
+                reply.send(Ok(Taken { what: Vec::new(), taken })).unwrap();
+            }
+        });
+    }
+
+    fn report() -> ProcessReport {
+        ProcessReport {
+            version: String::new(),
+            hostname: String::new(),
+            config: "m.toml".into(),
+            pid: 0,
+            started_at: mailguard_core::mail::UnixTime(0),
+            problems: Vec::new(),
+            stand_in: None,
+            mail: MailProcess::default(),
+            kernel: None,
+        }
+    }
+
+    #[test]
+    fn the_datapath_process_parses_each_text_of_an_edit_once() {
+        let place = tempfile::tempdir().unwrap();
+        let source = Source::of_text(place.path().join("m.toml"), config::tests::LEAST);
+        let config = Arc::new(config::parse_and_validate(&source).unwrap());
+        let in_force = Arc::new(Mutex::new(InForce { source, config, revision: 1 }));
+        let (events, inbox) = sync_channel(1);
+        adopt_all(inbox, in_force.clone());
+        let kept = Arc::new(Kept::new(LastApplied::within(place.path().join("kept")), None));
+        let user = MailUser::find("nobody").unwrap();
+        let changes = Changes::new(events, user, in_force.clone(), kept, Box::new(report));
+        for value in ["192.0.2.1", "192.0.2.2"] {
+            let (list, values) = (EditList::BlacklistClient, vec![value.to_owned()]);
+            let edit = Edit { list, change: config::Change::Add, values, all: false };
+            let (parses, edited) = parses_of(|| changes.edit(&Actor::Signal, edit));
+            assert_eq!(edited.unwrap().values, [value]);
+            assert_eq!(parses, 2, "the text that changes, and the one that comes of it");
+        }
+        let InForce { source, config, revision } = lock(&in_force).clone();
+        assert_eq!((config.access.blacklist_clients.len(), revision), (2, 3));
+        assert_eq!(config::parse_and_validate(&source).unwrap(), *config);
+    }
 }

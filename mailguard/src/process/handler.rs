@@ -116,7 +116,7 @@ impl ControlHandler {
         if revision <= loaded.revision {
             return Ok(());
         }
-        let config = config::parse(&source).map_err(|errors| errors.to_string())?;
+        let config = config::parse_and_validate(&source).map_err(|errors| errors.to_string())?;
         let (before, old) = (self.parts.services.compiled(), self.parts.config.load_full());
         let compiled =
             CompiledConfig::of(&config, Some((&before, &old))).map_err(|error| error.to_string())?;
@@ -136,7 +136,7 @@ impl ControlHandler {
                 _ => return Err(failed(OTHER_QUESTION)),
             };
         let loaded = self.loaded();
-        let entries = lists.into_iter().flat_map(|list| entries(&loaded.source, list)).collect();
+        let entries = entries(&loaded.source, &lists);
         Ok(rows::entry_rows(entries, &counts, &names))
     }
 

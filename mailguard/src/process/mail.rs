@@ -60,7 +60,7 @@ pub fn run(channel: RawFd) -> Result<()> {
     };
     let descriptors =
         inherited(descriptors).map(UnixStream::from).context("the socket by which listeners come")?;
-    let config = config::parse(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    let config = config::parse_and_validate(&current.source).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     let (logging, _finish) = log::start(&config.log).context("the thread that writes the log")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mail").build()?;
     let channels = Channels { channel, descriptors, told, logging, lifted };

@@ -103,7 +103,7 @@ fn usable(
     source: Source,
     examine: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,
 ) -> Result<(Source, Config), RunError> {
-    let config = config::parse(&source).map_err(Refused::from)?;
+    let config = config::parse_and_validate(&source).map_err(Refused::from)?;
     match examine(&source, &config)? {
         problems if problems.is_empty() => Ok((source, config)),
         problems => Err(Refused::from(problems).into()),

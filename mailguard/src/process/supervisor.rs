@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
-use super::changes::{self, Changes, MAX_TOLD, Order, Told};
+use super::changes::{self, Changes, InForce, MAX_TOLD, Order, Told};
 use super::firewall::FirewallWatch;
 use super::folders;
 use super::instance::{Instance, InstanceError};
@@ -144,7 +144,9 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     log_warnings(&source, &config);
     let vigil = Vigil::new(datapath.pulse());
-    let in_force = Arc::new(Mutex::new(Current { source: source.clone(), revision: 1 }));
+    let config = Arc::new(config);
+    let in_force = InForce { source: source.clone(), config: config.clone(), revision: 1 };
+    let in_force = Arc::new(Mutex::new(in_force));
     let known = {
         let (vigil, kept, report) = (vigil.clone(), kept.clone(), report(&source, &config));
         move || known(&report, &vigil, &kept)
@@ -305,7 +307,7 @@ fn adapted(listeners: &Listeners, config: &Config, patience: Duration) -> Result
 
 struct Supervisor {
     source: Source,
-    config: Config,
+    config: Arc<Config>,
     user: MailUser,
     logging: Logging,
     listeners: Listeners,
@@ -318,7 +320,7 @@ struct Supervisor {
     revision: u64,
     firewall: FirewallWatch,
     /// What was loaded, for those who change it.
-    in_force: Arc<Mutex<Current>>,
+    in_force: Arc<Mutex<InForce>>,
     kept: Arc<Kept>,
     /// A mail process has served, and those who keep what is in force know it.
     served: bool,
@@ -505,7 +507,7 @@ impl Supervisor {
         }
     }
 
-    fn adopt(&mut self, source: Source, config: Config) -> Result<(), String> {
+    fn adopt(&mut self, source: Source, config: Arc<Config>) -> Result<(), String> {
         if let Some(what) = needs_restart(&self.config, &config) {
             return Err(format!("{what} changed: restart needed, nothing was applied"));
         }
@@ -524,7 +526,9 @@ impl Supervisor {
         self.names.adopt(&self.config, false);
         names::follow(&self.names, &mut self.datapath, &self.config);
         self.revision += 1;
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = self.current();
+        let (source, config) = (self.source.clone(), self.config.clone());
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) =
+            InForce { source, config, revision: self.revision };
         self.lift_whitelisted();
         open_files::warn_of_shortage(&self.config);
         Ok(())

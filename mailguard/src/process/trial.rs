@@ -103,7 +103,7 @@ pub(super) fn ask(user: &MailUser, source: &Source, extent: Extent) -> Result<Ve
 pub fn run() -> Result<()> {
     let task: Task =
         ipc::read(&mut io::stdin().lock(), ipc::MAX_FRAME_OCTETS).context("nobody says what to try")?;
-    let problems = match config::parse(&task.source) {
+    let problems = match config::parse_and_validate(&task.source) {
         Err(errors) => vec![errors.to_string()],
         Ok(config) => problems(&config, task.extent),
     };

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mailguard::config::{Source, parse};
+use mailguard::config::{Source, parse_and_validate};
 use mailguard::delivery::Delivery;
 use mailguard::routing::OwnListeners;
 use mailguard::spool::Body;
@@ -20,7 +20,7 @@ const CONFIG: &str = "hostname = \"mailguard.example.test\"\n[[zone]]\nname = \"
                       interfaces = [\"lan\"]\nmode = \"active\"\n";
 
 fn config() -> Config {
-    parse(&Source::of_text("mailguard.toml", CONFIG)).expect("the configuration is right")
+    parse_and_validate(&Source::of_text("mailguard.toml", CONFIG)).expect("the configuration is right")
 }
 
 fn envelope(recipient: &str) -> Envelope {

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use mailguard::config::{Source, parse};
+use mailguard::config::{Source, parse_and_validate};
 use mailguard::datapath::{self, Datapath, DatapathStatus, Hook, Occasion};
 use mailguard::intercept::Listeners;
 use mailguard_core::config::Config;
@@ -324,7 +324,7 @@ fn configuration(text: &str, pin_dir: &Path) -> Config {
         false => format!("{text}\n{kernel}"),
     };
     let text = format!("hostname = \"mailguard.example.org\"\n{text}");
-    parse(&Source::of_text("test.toml", text)).unwrap_or_else(|errors| panic!("{errors}"))
+    parse_and_validate(&Source::of_text("test.toml", text)).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// A client's connection that was answered.

@@ -10,8 +10,14 @@ use super::*;
 
 fn change(text: &str, list: EditList, change: Change, values: &[&str]) -> Result<String, EditError> {
     let values = values.iter().map(|value| (*value).to_owned()).collect();
-    edit(&Source::of_text("m.toml", text), &Edit { list, change, values, all: false })
-        .map(|edited| edited.text)
+    let edit = Edit { list, change, values, all: false };
+    made(&Source::of_text("m.toml", text), &edit).map(|edited| edited.text)
+}
+
+/// The source that comes of it.
+fn made(source: &Source, edit: &Edit) -> Result<Source, EditError> {
+    let config = parse_and_validate(source).map_err(EditError::Invalid)?;
+    super::edit(source, &config, edit).map(|(edited, _)| edited)
 }
 
 /// What stands behind `LEAST` after values are added to, or removed from, the bypassed source addresses.
@@ -137,7 +143,7 @@ fn every_list() {
         let text = change(LEAST, list, ADD, &[typed]).unwrap();
         let [table, key] = list.path();
         assert_eq!(text.strip_prefix(LEAST).unwrap(), format!("\n[{table}]\n{key} = [\"{written}\"]\n"));
-        let listed = entries(&Source::of_text("m.toml", &*text), list);
+        let listed = entries(&Source::of_text("m.toml", &*text), &[list]);
         assert_eq!((listed[0].value.as_str(), listed[0].line), (written, 9));
         let emptied = change(&text, list, REMOVE, &[&typed.to_uppercase()]).unwrap();
         assert_eq!(emptied.strip_prefix(LEAST).unwrap(), format!("\n[{table}]\n{key} = []\n"));
@@ -189,6 +195,29 @@ fn refusals() {
     );
 }
 
+/// A list that holds as much as it may takes a while to parse, and the administrator waits for the answer.
+#[test]
+fn an_edit_parses_each_text_once() {
+    let text = format!("{LEAST}[access]\nblacklist_clients = [\"192.0.2.1\"]\n[rbl]\nenabled = false\n");
+    let source = Source::of_text("m.toml", text);
+    let config = parse_and_validate(&source).unwrap();
+    for (list, change, value) in [
+        (EditList::BlacklistClient, ADD, "192.0.2.2"),
+        (EditList::BlacklistClient, REMOVE, "192.0.2.1"),
+        (EditList::BypassFromSubnet, ADD, "192.0.2.0/24"),
+        (EditList::RblIp, ADD, "psbl.surriel.com"),
+        (EditList::RblIp, REMOVE, "zen.spamhaus.org"),
+    ] {
+        let asked = Edit { list, change, values: vec![value.to_owned()], all: false };
+        let (parses, edited) = parses_of(|| edit(&source, &config, &asked));
+        let (edited, after) = edited.unwrap();
+        assert_eq!(parses, 2, "{value}: the text that changes, and the one that comes of it");
+        assert_eq!(parse_and_validate(&edited).unwrap(), after, "{value}: it means what it says");
+    }
+    let (parses, listed) = parses_of(|| entries(&source, &EditList::ALL));
+    assert_eq!((parses, listed.len()), (1, 1), "all lists are shown by one parse");
+}
+
 /// Values of an @ file are known, and the array that names it takes further ones.
 #[test]
 fn lists_with_a_file() {
@@ -198,14 +227,14 @@ fn lists_with_a_file() {
     fs::write(&path, format!("{LEAST}[access]\nblacklist_clients = [\"@{}\"]\n", list.display())).unwrap();
     let source = load(&path).unwrap();
     let attempt = |change, value: &str| {
-        edit(
+        made(
             &source,
             &Edit { list: EditList::BlacklistClient, change, values: vec![value.to_owned()], all: false },
         )
     };
     let added = attempt(ADD, "192.0.2.2").unwrap();
     assert_eq!(added.text, source.text.replace("list\"]", "list\", \"192.0.2.2\"]"));
-    assert_eq!(parse(&added).unwrap().access.blacklist_clients.len(), 2);
+    assert_eq!(parse_and_validate(&added).unwrap().access.blacklist_clients.len(), 2);
     let file = list.display();
     assert_eq!(
         attempt(ADD, "192.0.2.1").unwrap_err().to_string(),
@@ -310,7 +339,7 @@ proptest! {
     #[test]
     fn any_layout(array in any_array(), removed in any::<prop::sample::Index>()) {
         let text = format!("{LEAST}[bypass]\nfrom_ips = {array} # behind\n# after\n");
-        let values = |text: &str| entries(&Source::of_text("m.toml", text), EditList::BypassFromIp)
+        let values = |text: &str| entries(&Source::of_text("m.toml", text), &[EditList::BypassFromIp])
             .into_iter().map(|entry| entry.value).collect::<Vec<_>>();
         let before = values(&text);
         let added = change(&text, EditList::BypassFromIp, ADD, &["198.51.100.1"]).unwrap();
@@ -355,7 +384,7 @@ fn writing() {
     let loaded = load(&link).unwrap();
     let values = vec!["192.0.2.1".to_owned()];
     let edited =
-        edit(&loaded, &Edit { list: EditList::BypassToIp, change: ADD, values, all: false }).unwrap();
+        made(&loaded, &Edit { list: EditList::BypassToIp, change: ADD, values, all: false }).unwrap();
     write(&loaded, &edited).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), edited.text);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
@@ -409,7 +438,7 @@ fn pieces_that_add_up_to_everybody_want_an_explicit_word() {
         }
         let values = halves4.iter().map(|&half| half.to_owned()).collect();
         let edit_all = Edit { list, change: ADD, values, all: true };
-        assert!(edit(&Source::of_text("m.toml", LEAST), &edit_all).is_ok(), "{list:?}");
+        assert!(made(&Source::of_text("m.toml", LEAST), &edit_all).is_ok(), "{list:?}");
     }
     // Lists that work as one.
     let rest: Vec<String> = (0..24).map(|bit| format!("\"1.{}/{}\"", rest_of_1(bit), 32 - bit)).collect();
@@ -431,7 +460,7 @@ fn what_a_killed_edit_left_is_removed_and_nothing_else() {
     let path = dir.path().join("mailguard.toml");
     fs::write(&path, LEAST).unwrap();
     let loaded = load(&path).unwrap();
-    let edited = edit(
+    let edited = made(
         &loaded,
         &Edit { list: EditList::BypassToIp, change: ADD, values: vec!["192.0.2.1".to_owned()], all: false },
     );

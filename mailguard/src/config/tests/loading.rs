@@ -22,7 +22,7 @@ fn load_from(dir: &TempDir) -> Source {
 
 /// The errors of the configuration in `dir`, the folder's path replaced by DIR.
 fn check(dir: &TempDir, expect: &str) {
-    let errors = parse(&load_from(dir)).unwrap_err();
+    let errors = parse_and_validate(&load_from(dir)).unwrap_err();
     assert_eq!(errors.to_string().replace(dir.path().to_str().unwrap(), "DIR"), expect);
 }
 
@@ -33,13 +33,14 @@ fn a_zones_list_comes_from_a_file_as_well() {
          interfaces = [\"eth1\"]\nmode = \"active\"\nallow_clients = [\"@DIR/hosts\"]\n",
     );
     fs::write(dir.path().join("hosts"), "10.2.0.0/16 # printers\n2001:db8::25\n").unwrap();
-    let lists = parse(&load_from(&dir)).unwrap().zones.into_iter().map(|zone| zone.allow_clients);
+    let lists =
+        parse_and_validate(&load_from(&dir)).unwrap().zones.into_iter().map(|zone| zone.allow_clients);
     let lists: Vec<Vec<String>> =
         lists.map(|list| list.unwrap().iter().map(ToString::to_string).collect()).collect();
     let hosts = ["10.2.0.0/16", "2001:db8::25/128"];
     assert_eq!(lists, [[&["10.1.0.25/32"][..], &hosts].concat(), hosts.to_vec()]);
     fs::write(dir.path().join("hosts"), "10.2.0.0/16\nprinter\n").unwrap();
-    let errors = parse(&load_from(&dir)).unwrap_err().to_string();
+    let errors = parse_and_validate(&load_from(&dir)).unwrap_err().to_string();
     assert!(errors.contains("DIR/hosts:2".replace("DIR", dir.path().to_str().unwrap()).as_str()), "{errors}");
 }
 
@@ -53,13 +54,13 @@ fn lists_from_files() {
     fs::write(dir.path().join("senders"), "a#b@example.com\nexample.net\t# all of it\n").unwrap();
     let source = load_from(&dir);
     assert_eq!(source.includes.len(), 2);
-    let access = parse(&source).unwrap().access;
+    let access = parse_and_validate(&source).unwrap().access;
     let clients: Vec<String> = access.blacklist_clients.iter().map(ToString::to_string).collect();
     assert_eq!(clients, ["192.0.2.1/32", "198.51.100.0/24", "203.0.113.7/32", "192.0.2.9/32"]);
     assert_eq!(access.whitelist_clients.len(), 2);
     let senders: Vec<String> = access.blacklist_senders.iter().map(|sender| format!("{sender:?}")).collect();
     assert!(senders[0].contains("a#b") && senders[1].contains("example.net"), "{senders:?}");
-    let listed: Vec<(String, usize)> = entries(&source, EditList::BlacklistClient)
+    let listed: Vec<(String, usize)> = entries(&source, &[EditList::BlacklistClient])
         .into_iter()
         .map(|entry| (format!("{} {}", entry.file.file_name().unwrap().display(), entry.value), entry.line))
         .collect();
@@ -100,7 +101,7 @@ fn limits() {
     nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
     fs::write(dir.path().join("latin"), b"# ok\n# \xfc\n").unwrap();
     fs::File::create(dir.path().join("large")).unwrap().set_len((8 << 20) + 1).unwrap();
-    let errors = parse(&load_from(&dir)).unwrap_err();
+    let errors = parse_and_validate(&load_from(&dir)).unwrap_err();
     let messages: Vec<String> =
         errors.iter().map(|error| error.message.replace(dir.path().to_str().unwrap(), "DIR")).collect();
     assert_eq!(
@@ -119,10 +120,10 @@ fn as_many_entries_as_a_list_holds() {
     let dir = folder("[access]\nblacklist_clients = [\"@DIR/a\", \"@DIR/b\"]\n");
     fs::write(dir.path().join("a"), "192.0.2.1\n".repeat(65_535)).unwrap();
     fs::write(dir.path().join("b"), "192.0.2.2\n").unwrap();
-    let clients = parse(&load_from(&dir)).unwrap().access.blacklist_clients;
+    let clients = parse_and_validate(&load_from(&dir)).unwrap().access.blacklist_clients;
     assert_eq!((clients.len(), clients[65_535].to_string()), (65_536, "192.0.2.2/32".to_owned()));
     fs::write(dir.path().join("b"), "192.0.2.2\n".repeat(2)).unwrap();
-    let errors = parse(&load_from(&dir)).unwrap_err();
+    let errors = parse_and_validate(&load_from(&dir)).unwrap_err();
     assert!(errors.to_string().contains("/b: the list would hold more than 65536 entries\n"), "{errors}");
 }
 
@@ -144,7 +145,7 @@ DIR/m.toml:8:13: virus.signatures.rules_dir: DIR/rules: can't be read: No such f
     for name in ["b.yar", "a.yar", "notes.txt"] {
         fs::write(rules.join(name), name).unwrap();
     }
-    let parsed = parse(&load_from(&dir)).unwrap().virus.rules;
+    let parsed = parse_and_validate(&load_from(&dir)).unwrap().virus.rules;
     let expect = ["a.yar", "b.yar"].map(|name| (rules.join(name), name.to_owned()));
     assert_eq!(parsed, expect);
 }

@@ -15,7 +15,7 @@ fn check(more: &str, expect: &[&str]) {
 }
 
 fn check_text(text: &str, expect: &[&str]) {
-    let seen: Vec<String> = match parse(&Source::of_text("m.toml", text)) {
+    let seen: Vec<String> = match parse_and_validate(&Source::of_text("m.toml", text)) {
         Ok(_) => Vec::new(),
         Err(errors) => errors
             .iter()
@@ -30,7 +30,7 @@ fn check_text(text: &str, expect: &[&str]) {
 
 fn contract() -> Config {
     let source = Source::of_text("mailguard.toml", include_str!("../../../mailguard.toml"));
-    parse(&source).unwrap_or_else(|errors| panic!("{errors}"))
+    parse_and_validate(&source).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn the_contract_file_loads_as_it_stands() {
 #[test]
 fn what_the_contract_says_is_the_default() {
     let said = contract();
-    let silent = parse(&Source::of_text(
+    let silent = parse_and_validate(&Source::of_text(
         "mailguard.toml",
         "hostname = \"mailguard.example.org\"\n\
          zone = [{ name = \"green\", kind = \"green\", interfaces = [\"eth0\"], mode = \"transparent\" },\n\
@@ -399,7 +399,7 @@ proptest! {
     #[test]
     fn any_text_is_answered(text in any_text()) {
         let source = Source::of_text("m.toml", text);
-        match parse(&source) {
+        match parse_and_validate(&source) {
             Ok(config) => prop_assert!(!config.zones.is_empty()),
             Err(errors) => {
                 prop_assert!(errors.iter().count() > 0);
@@ -425,7 +425,7 @@ fn any_text() -> impl Strategy<Value = String> {
 #[test]
 fn deep_nesting() {
     for text in ["a = ".to_owned() + &"[".repeat(200_000), "a = ".to_owned() + &"{a=".repeat(100_000)] {
-        assert!(parse(&Source::of_text("m.toml", text)).is_err());
+        assert!(parse_and_validate(&Source::of_text("m.toml", text)).is_err());
     }
 }
 

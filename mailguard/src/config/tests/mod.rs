@@ -6,10 +6,24 @@ mod meaning;
 mod printing;
 mod routing;
 
+use std::cell::Cell;
+
 use super::*;
 
+thread_local! {
+    /// How often this thread has parsed a text.
+    pub(super) static PARSES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How often a text is parsed by `what`, and what comes of it.
+pub(crate) fn parses_of<T>(what: impl FnOnce() -> T) -> (usize, T) {
+    let before = PARSES.get();
+    let result = what();
+    (PARSES.get() - before, result)
+}
+
 /// The least that is a configuration.
-pub(super) const LEAST: &str = "\
+pub(crate) const LEAST: &str = "\
 hostname = \"gate.example.org\"
 [[zone]]
 name = \"lan\"
@@ -20,5 +34,5 @@ mode = \"transparent\"
 
 /// `LEAST` with `more` behind it, parsed.
 fn least_and(more: &str) -> Result<Config, Errors> {
-    parse(&Source::of_text("m.toml", format!("{LEAST}{more}")))
+    parse_and_validate(&Source::of_text("m.toml", format!("{LEAST}{more}")))
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn check(text: &str, expect: &str) {
-    let errors = parse(&Source::of_text("/etc/m.toml", text)).expect_err(text);
+    let errors = parse_and_validate(&Source::of_text("/etc/m.toml", text)).expect_err(text);
     assert_eq!(errors.to_string(), expect);
 }
 
@@ -72,7 +72,7 @@ fn what_is_no_toml() {
 
 3 errors",
     );
-    let errors = parse(&Source::of_text("m.toml", "zone = 99999999999999999999")).unwrap_err();
+    let errors = parse_and_validate(&Source::of_text("m.toml", "zone = 99999999999999999999")).unwrap_err();
     assert!(errors.to_string().contains("m.toml:1:8: not TOML: a number out of range\n"), "{errors}");
 }
 
@@ -119,7 +119,8 @@ fn odd_lines() {
 #[test]
 fn many_errors_are_counted() {
     let entries = "\"x\", ".repeat(1_500);
-    let errors = parse(&Source::of_text("m.toml", format!("{LEAST}[bypass]\nto_ips = [{entries}]\n")));
+    let errors =
+        parse_and_validate(&Source::of_text("m.toml", format!("{LEAST}[bypass]\nto_ips = [{entries}]\n")));
     let printed = errors.unwrap_err().to_string();
     assert_eq!(printed.matches("bypass.to_ips[").count(), 1_000);
     assert!(printed.ends_with("\n\n1500 errors, the first 1000 of them shown"), "{printed}");

@@ -7,7 +7,7 @@ use mailguard_core::config::model::*;
 use super::*;
 
 fn errors(text: &str) -> Vec<String> {
-    match parse(&Source::of_text("m.toml", format!("{LEAST}{text}"))) {
+    match parse_and_validate(&Source::of_text("m.toml", format!("{LEAST}{text}"))) {
         Ok(_) => Vec::new(),
         Err(errors) => errors.iter().map(|error| format!("{}: {}", error.key, error.message)).collect(),
     }
@@ -17,7 +17,7 @@ fn errors(text: &str) -> Vec<String> {
 fn loaded(directory: &Path, text: &str) -> Result<Config, String> {
     let path = directory.join("mailguard.toml");
     std::fs::write(&path, format!("{LEAST}{text}")).unwrap();
-    parse(&load(&path).unwrap()).map_err(|errors| errors.to_string())
+    parse_and_validate(&load(&path).unwrap()).map_err(|errors| errors.to_string())
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn no_message_holds_a_password() {
     let on = "[smarthost]\nenabled = true\naddress = \"10.0.0.1\"\nusername = \"me\"\n";
     for password in ["123456", "\"geheim\\t\"", "\"ge\"heim\"", "[\"geheim\"]"] {
         let text = format!("{LEAST}{on}password = {password}\n");
-        let errors = parse(&Source::of_text("m.toml", text)).unwrap_err();
+        let errors = parse_and_validate(&Source::of_text("m.toml", text)).unwrap_err();
         let (said, json) = (errors.to_string(), serde_json::to_string(&errors).unwrap());
         for secret in ["123456", "geheim"] {
             assert!(!said.contains(secret) && !json.contains(secret), "{said}");
@@ -120,7 +120,7 @@ fn domain_routes_and_their_smarthosts() {
 fn copies() {
     let text = "[[mail_route]]\ndirection = \"recipient\"\naddress = \"boss@example.com\"\nbcc = \"archive@example.com\"\n\
                 [delivery]\nalways_bcc = \"all@example.com\"\ndelay_warning = \"0s\"\ntls = \"required\"\n";
-    let config = parse(&Source::of_text("m.toml", format!("{LEAST}{text}"))).unwrap();
+    let config = parse_and_validate(&Source::of_text("m.toml", format!("{LEAST}{text}"))).unwrap();
     assert_eq!(config.mail_routes[0].bcc.to_string(), "archive@example.com");
     assert_eq!(config.delivery.always_bcc.unwrap().to_string(), "all@example.com");
     assert!(config.delivery.delay_warning.is_zero());
@@ -189,7 +189,7 @@ fn a_domain_that_is_incoming_and_covers_its_subdomains_elsewhere_is_warned_of() 
     let incoming = "[[incoming_domain]]\ndomain = \"a.test\"\nserver = \"10.0.0.1\"\n";
     let doubts = |text: &str| -> Vec<String> {
         let source = Source::of_text("m.toml", format!("{LEAST}{text}"));
-        let found = doubts(&source, &parse(&source).unwrap());
+        let found = doubts(&source, &parse_and_validate(&source).unwrap());
         found.iter().map(|error| format!("{} {}: {}", error.line, error.key, error.message)).collect()
     };
     let route =

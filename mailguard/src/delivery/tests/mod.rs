@@ -160,7 +160,8 @@ async fn nobody_there_and_ourselves_there() {
 async fn a_next_hop_says_who_it_is_without_login_or_mail() {
     let text = "hostname = \"guard.test\"\n[[zone]]\nname = \"lan\"\nkind = \"green\"\ninterfaces = [\"lo\"]\n\
                 mode = \"active\"\n";
-    let mut config = crate::config::parse(&crate::config::Source::of_text("m.toml", text)).unwrap();
+    let mut config =
+        crate::config::parse_and_validate(&crate::config::Source::of_text("m.toml", text)).unwrap();
     config.dns = DnsServer::start(&["relay.test A 127.0.0.1"]).await.config();
     let refuses = "C: EHLO guard.test\nS: 550 5.7.1 not you\nC: HELO guard.test\nS: 550 5.7.1 not you";
     for (script, expect) in [

@@ -162,7 +162,7 @@ fn remedies_are_commands() {
 #[test]
 fn each_active_interface_is_let_in() {
     let text = TEXT.replace("\"wan0\"", "\"wan0\", \"wan1\"");
-    let config = config::parse(&Source::of_text("m.toml", text)).unwrap();
+    let config = config::parse_and_validate(&Source::of_text("m.toml", text)).unwrap();
     let file = File { path: Path::new("/m.toml"), text: TEXT };
     let found = firewall::judge(&config, &file, &nft("input", "drop", &[json!([our_mark(), accept()])], &[]));
     let commands: Vec<&String> = found.iter().flat_map(|finding| &finding.commands).collect();

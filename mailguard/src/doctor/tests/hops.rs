@@ -43,7 +43,7 @@ fn a_next_hop_is_known_by_its_greeting_and_silence_is_said() {
         // Where the first zone listens.
         domain("f", &"127.0.0.1:10025"),
     ];
-    let config = config::parse(&Source::of_text("m.toml", text.concat())).unwrap();
+    let config = config::parse_and_validate(&Source::of_text("m.toml", text.concat())).unwrap();
     let found = judge(&ask(&config));
     let (error, warning) = (("next-hop", Severity::Error), ("next-hop", Severity::Warning));
     assert_eq!(complaints(&found), [error, warning, error], "{found:#?}");
@@ -67,7 +67,7 @@ fn so_many_next_hops_are_greeted_and_the_rest_is_counted() {
         )
     };
     let text = TEXT.to_owned() + &(2..70).map(domain).collect::<String>();
-    let config = config::parse(&Source::of_text("m.toml", text)).unwrap();
+    let config = config::parse_and_validate(&Source::of_text("m.toml", text)).unwrap();
     let found = judge(&ask(&config));
     assert_eq!(complaints(&found).len(), 64);
     assert!(found.last().is_some_and(|last| last.what.starts_with("4 more next hops")), "{found:?}");

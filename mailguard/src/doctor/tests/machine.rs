@@ -339,7 +339,8 @@ fn listeners_of_others() {
         assert_eq!(complaints(&found).first().map(|(check, _)| *check), expect, "{socket:?}");
     }
     let inactive =
-        config::parse(&Source::of_text("m.toml", TEXT.replace("\"active\"", "\"inactive\""))).unwrap();
+        config::parse_and_validate(&Source::of_text("m.toml", TEXT.replace("\"active\"", "\"inactive\"")))
+            .unwrap();
     let found = ports::judge(&inactive, &[socket("0.0.0.0", 25, Some("master (pid 1)"))]);
     assert_eq!(complaints(&found), [], "a transparent zone needs no port 25");
 }

@@ -29,7 +29,7 @@ mode = "inactive"
 "#;
 
 fn config() -> Config {
-    config::parse(&Source::of_text("m.toml", TEXT)).unwrap()
+    config::parse_and_validate(&Source::of_text("m.toml", TEXT)).unwrap()
 }
 
 /// The check and severity of each finding that isn't ok.
