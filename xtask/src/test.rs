@@ -24,14 +24,14 @@ const PACKAGE: &str = "package";
 /// What to run.
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
-    /// core, common, mailguard, xtask, a file of tests/tests, or package, which no run without a name includes
+    /// core, common, scan, mailguard, xtask, a file of tests/tests, or package, which no run without a name includes
     suite: Option<String>,
     /// Run every unit test 50 times beside processors that are busy with something else; none may fail
     #[arg(long)]
     stress: bool,
 }
 
-/// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `mailguard`, `xtask`) or a file of
+/// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `scan`, `mailguard`, `xtask`) or a file of
 /// `tests/tests` (`kernel`, `flow`, `crash`, …).
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.suite.as_deref() == Some(PACKAGE) {
@@ -46,11 +46,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => nextest.arg("--workspace"),
         Some("core") => nextest.args(["-p", "mailguard-core"]),
         Some("common") => nextest.args(["-p", "mailguard-common"]),
+        Some("scan") => nextest.args(["-p", "mailguard-scan"]),
         Some(package @ ("mailguard" | "xtask")) => nextest.args(["-p", package]),
         Some(file) if arguments.stress => bail!("--stress is for unit tests, which {file} holds none of"),
         Some(file) if is_test_file(file) => nextest.args(["-p", "mailguard-tests", "--test", file]),
         Some(other) => {
-            bail!("no suite is called {other}: core, common, mailguard, xtask or a file of tests/tests")
+            bail!("no suite is called {other}: core, common, scan, mailguard, xtask or a file of tests/tests")
         }
     };
     nextest.current_dir(repository());

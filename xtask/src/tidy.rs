@@ -1,5 +1,7 @@
 //! What the compiler doesn't check: the documents tell the truth about the tree, and files stay readable.
 
+mod crates;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ pub(crate) fn run() -> Result<()> {
         faults.extend(document_faults(&root, document, &text, &defined));
     }
     faults.extend(feature_faults(&root, &sources)?);
+    faults.extend(crates::faults(&fs::read_to_string(root.join("Cargo.lock")).context("Cargo.lock")?));
     if faults.is_empty() {
         println!("tidy: {} files, nothing found", files.len());
         return Ok(());

@@ -1,27 +1,24 @@
 //! Content checks: what a message holds, once its data is complete and before its final reply.
 //!
 //! `session` hands the body in and gets findings; what becomes of the message, `core::disposition` decides. The
-//! engines are pure code over octets; here stands what keeps them from taking the machine: small messages are
-//! scanned where they are, large ones on threads for blocking work, as many octets at once as [`MAX_OCTETS`] allows.
+//! engines that compute are the crate `mailguard-scan`'s: pure code over octets. Here stands what keeps them from taking
+//! the machine: small messages are scanned where they are, large ones on threads for blocking work, as many octets at once
+//! as [`MAX_OCTETS`] allows. Beside them stand the engines that have to be asked ([`MessageEngine`]).
 
-mod examine;
-pub mod files;
-pub mod virus;
+mod message_engine;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
+use futures::future::{join, join_all};
 use mailguard_core::config::Config;
-use mailguard_core::config::model::{Files, Virus};
-use mailguard_core::finding::{Check, Finding, Opinion};
-use mailguard_core::mime::Limits;
+use mailguard_core::finding::{Finding, Opinion};
+use mailguard_scan::{Engines, RuleError, SCAN_TIMEOUT, Signatures};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use examine::Checks;
-pub use examine::{MAX_THREATS, SCAN_TIMEOUT};
-use files::BlockedFiles;
-use virus::signatures::{RuleError, Signatures};
+pub use message_engine::MessageEngine;
 
 use crate::spool::Body;
 
@@ -48,16 +45,17 @@ pub enum ScanError {
 }
 
 /// The checks of one configuration. A reload makes a new one.
-#[derive(Debug)]
 pub struct Scanner {
-    checks: Arc<Checks>,
+    engines: Arc<Engines>,
+    message_engines: Vec<Box<dyn MessageEngine>>,
+    signatures: Option<Signatures>,
     room: Arc<Semaphore>,
 }
 
 impl Scanner {
     /// The checks that the configuration asks for.
     pub fn new(config: &Config) -> Result<Self, ScanError> {
-        Self::of_sections(&config.virus, &config.files, None)
+        Self::with_rules(config, None)
     }
 
     /// The checks that the configuration asks for, with the rules of an earlier one where they are the same: many take
@@ -65,31 +63,38 @@ impl Scanner {
     pub fn renewed(config: &Config, before: (&Self, &Config)) -> Result<Self, ScanError> {
         let (before, old) = before;
         let same = old.virus.rules == config.virus.rules;
-        let compiled = before.checks.signatures.as_ref().filter(|_| same);
-        Self::of_sections(&config.virus, &config.files, compiled)
+        Self::with_rules(config, before.signatures.as_ref().filter(|_| same))
     }
 
-    fn of_sections(virus: &Virus, files: &Files, compiled: Option<&Signatures>) -> Result<Self, ScanError> {
+    fn with_rules(config: &Config, compiled: Option<&Signatures>) -> Result<Self, ScanError> {
         let signatures = match compiled {
-            _ if !virus.signatures => None,
+            _ if !config.virus.signatures => None,
             Some(compiled) => Some(compiled.clone()),
-            None => Some(Signatures::compile(&virus.rules)?),
+            None => Some(Signatures::compile(&config.virus.rules)?),
         };
-        let checks = Checks {
-            files: files.enabled.then(|| BlockedFiles::new(&files.extensions)),
-            signatures,
-            limits: Limits {
-                max_depth: files.max_depth,
-                max_entries: files.max_entries,
-                max_unpacked: files.max_unpacked,
-            },
-        };
-        Ok(Self { checks: Arc::new(checks), room: Arc::new(Semaphore::new(MAX_OCTETS as usize)) })
+        let engines = Engines::new(config, signatures.as_ref());
+        Ok(Self { signatures, ..Self::of(engines) })
+    }
+
+    fn of(engines: Engines) -> Self {
+        Self {
+            engines: Arc::new(engines),
+            message_engines: Vec::new(),
+            signatures: None,
+            room: Arc::new(Semaphore::new(MAX_OCTETS as usize)),
+        }
     }
 
     /// Scans a message: at least one finding of each enabled check. Waits while too much is being scanned. What
     /// goes wrong is a finding too.
     pub async fn scan(&self, body: &Body) -> Vec<Finding> {
+        let asked = self.message_engines.iter().map(|engine| message_engine::ask(engine.as_ref(), body));
+        let (mut findings, asked) = join(self.scan_parts(body), join_all(asked)).await;
+        findings.extend(asked.into_iter().flatten());
+        findings
+    }
+
+    async fn scan_parts(&self, body: &Body) -> Vec<Finding> {
         match body {
             Body::Memory(octets) if octets.len() <= INLINE_OCTETS => self.scan_here(octets),
             _ => self.scan_on_thread(body.clone()).await,
@@ -98,8 +103,8 @@ impl Scanner {
 
     /// A panic is a bug of ours or of an engine; the message must not get through by it.
     fn scan_here(&self, message: &[u8]) -> Vec<Finding> {
-        let examined = catch_unwind(AssertUnwindSafe(|| self.checks.examine(message)));
-        examined.unwrap_or_else(|_| self.unavailable(BUG))
+        let scanned = catch_unwind(AssertUnwindSafe(|| scan_in_time(&self.engines, message)));
+        scanned.unwrap_or_else(|_| self.unavailable(BUG))
     }
 
     async fn scan_on_thread(&self, body: Body) -> Vec<Finding> {
@@ -107,13 +112,13 @@ impl Scanner {
         let Ok(room) = self.room.clone().acquire_many_owned(octets).await else {
             return self.unavailable("shutting down");
         };
-        let checks = self.checks.clone();
+        let engines = self.engines.clone();
         let work = move || {
             // Until the work has ended, whether or not somebody still waits for it.
             let _room = room;
             match body {
-                Body::Memory(octets) => Ok(checks.examine(&octets)),
-                Body::File(file) => std::fs::read(file.path()).map(|octets| checks.examine(&octets)),
+                Body::Memory(octets) => Ok(scan_in_time(&engines, &octets)),
+                Body::File(file) => std::fs::read(file.path()).map(|octets| scan_in_time(&engines, &octets)),
             }
         };
         match spawn_blocking(work).await {
@@ -124,134 +129,62 @@ impl Scanner {
     }
 
     fn unavailable(&self, cause: &str) -> Vec<Finding> {
-        let enabled = [
-            (Check::Files, self.checks.files.is_some()),
-            (Check::Signatures, self.checks.signatures.is_some()),
-        ];
-        let checks = enabled.into_iter().filter_map(|(check, enabled)| enabled.then_some(check));
+        let checks = self.engines.checks();
         checks.map(|check| Finding::new(check, Opinion::Unavailable(cause.to_owned()), cause)).collect()
     }
 }
 
+fn scan_in_time(engines: &Engines, message: &[u8]) -> Vec<Finding> {
+    let deadline = Instant::now() + SCAN_TIMEOUT;
+    engines.scan(message, &|| Instant::now() >= deadline)
+}
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use bytes::Bytes;
+    use mailguard_core::finding::Check;
+    use mailguard_core::mime::{Limits, Part, Summary};
     use mailguard_core::testing::TestConfig;
+    use mailguard_scan::{BlockedFiles, PartEngine, Tally};
 
     use super::*;
     use crate::spool::SPILL_OCTETS;
     use crate::store::body::BodyDirectory;
 
-    /// The EICAR test file, put together here so that no scanner takes this file for it.
-    pub(crate) fn eicar() -> String {
-        [r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR", "-STANDARD-ANTIVIRUS-", "TEST-FILE!$H+H*"].concat()
-    }
+    const OWN: (&str, &str) = ("own.yar", "rule Own { strings: $a = \"the end\" condition: $a }");
 
-    fn base64(octets: &[u8]) -> String {
-        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let mut text = String::new();
-        for three in octets.chunks(3) {
-            let bits = (0..3).fold(0_u32, |bits, i| bits << 8 | u32::from(*three.get(i).unwrap_or(&0)));
-            for i in 0..4 {
-                let digit = char::from(DIGITS[(bits >> (18 - 6 * i) & 63) as usize]);
-                text.push(if i > three.len() { '=' } else { digit });
-            }
-        }
-        text
-    }
-
-    fn scanner(files: bool, signatures: bool, rules: &[(&str, &str)]) -> Scanner {
+    fn config(files: bool, rules: &[(&str, &str)]) -> Config {
         let said = TestConfig::default().with(&format!(
-            "virus.signatures.enabled = {signatures}
+            "virus.signatures.enabled = {}
             files.enabled = {files}
-            files.extensions = [\"exe\", \"com\"]
-            files.limits = {{ max_depth = 2, max_entries = 100, max_unpacked = \"16MB\" }}"
+            files.extensions = [\"com\"]",
+            !rules.is_empty()
         ));
-        let said = rules.iter().fold(said, |said, (path, text)| said.with_rules(path, text));
-        Scanner::new(&said.resolve()).unwrap()
+        rules.iter().fold(said, |said, (path, text)| said.with_rules(path, text)).resolve()
     }
 
-    /// The findings as `check: outcome (reason)`.
-    async fn findings(scanner: &Scanner, message: &str) -> Vec<String> {
+    pub(super) fn scanner_of_files() -> Scanner {
+        Scanner::new(&config(true, &[])).unwrap()
+    }
+
+    /// The findings as `check: opinion (reason)`.
+    pub(super) async fn findings(scanner: &Scanner, message: &str) -> Vec<String> {
         let body = Body::Memory(Bytes::from(message.replace('\n', "\r\n")));
         let findings = scanner.scan(&body).await;
         findings.iter().map(|f| format!("{}: {} ({})", f.check, f.opinion, f.reason)).collect()
     }
 
-    #[track_caller]
-    fn assert_findings(seen: &[String], expect: &[&str]) {
-        assert_eq!(seen, expect);
-    }
-
-    #[tokio::test]
-    async fn findings_of_whole_messages() {
-        let scanner = scanner(true, true, &[]);
-        let check = async |message: &str, expect: &[&str]| {
-            assert_findings(&findings(&scanner, message).await, expect)
-        };
-        check(
-            "Subject: x\n\nhello",
-            &["files: pass (1 part, nothing found)", "signatures: pass (1 part, nothing found)"],
-        )
-        .await;
-        let nested = "Content-Type: message/rfc822\n\n";
-        check(
-            &format!("{nested}{nested}{nested}\n"),
-            &[
-                "files: found: blocked file (beyond the limits) (handled as blocked: nested deeper than files.limits.max_depth)",
-                "signatures: pass (3 parts, nothing found)",
-            ],
-        )
-        .await;
-        check(
-            &format!(
-                "Content-Disposition: attachment; filename=a.exe\nContent-Transfer-Encoding: base64\n\n{}",
-                base64(eicar().as_bytes())
-            ),
-            &[
-                "files: found: blocked file a.exe (extension .exe of \"a.exe\")",
-                "signatures: found: virus EICAR_Test_File (rule EICAR_Test_File matches \"a.exe\")",
-            ],
-        )
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_virus_is_found_wherever_it_stands() {
-        let (plain, encoded) = (eicar(), base64(eicar().as_bytes()));
-        let qp = plain.replace('=', "=3D").replace('E', "=45");
-        let scanner = scanner(false, true, &[]);
-        for message in [
-            format!("Subject: {plain}\n\n"),
-            format!("\n{plain}"),
-            format!("Content-Type: image/png\nContent-Transfer-Encoding: base64\n\n{encoded}"),
-            format!("Content-Transfer-Encoding: quoted-printable\n\n{qp}"),
-            format!("Content-Transfer-Encoding: x-unknown\n\n{encoded}"),
-            format!(
-                "Content-Type: multipart/mixed; boundary=a; boundary=b\n\n--b\nContent-Transfer-Encoding: base64\n\n{encoded}\n--b--"
-            ),
-            format!("Content-Type: message/rfc822\n\nContent-Transfer-Encoding: base64\n\n{encoded}"),
-            format!(
-                "Content-Type: multipart/mixed; boundary=a\n\n--a--\nContent-Transfer-Encoding: base64\n\n{encoded}"
-            ),
-        ] {
-            let seen = findings(&scanner, &message).await;
-            assert_eq!(seen.len(), 1, "{message}");
-            assert!(seen[0].starts_with("signatures: found: virus EICAR_Test_File"), "{message}: {seen:?}");
-        }
-    }
-
     #[tokio::test]
     async fn large_messages_are_scanned_alike() {
-        let filling = "filling of a large message\n".repeat(INLINE_OCTETS / 10);
-        let scanner =
-            scanner(true, true, &[("own.yar", "rule Own { strings: $a = \"the end\" condition: $a }")]);
-        let seen = findings(&scanner, &format!("Content-Type: a; name=a.com\n\n{filling}the end")).await;
-        let expect = [
-            "files: found: blocked file a.com (extension .com of \"a.com\")",
-            "signatures: found: virus Own (rule Own matches \"a.com\")",
-        ];
-        assert_findings(&seen, &expect);
+        let scanner = Scanner::new(&config(true, &[OWN])).unwrap();
+        for filling in ["", &"filling of a large message\n".repeat(INLINE_OCTETS / 10)] {
+            let seen = findings(&scanner, &format!("Content-Type: a; name=a.com\n\n{filling}the end")).await;
+            let expect = [
+                "files: found: blocked file a.com (extension .com of \"a.com\")",
+                "signatures: found: virus Own (rule Own matches \"a.com\")",
+            ];
+            assert_eq!(seen, expect);
+        }
     }
 
     #[tokio::test]
@@ -260,44 +193,65 @@ pub(crate) mod tests {
         let mut writer = BodyDirectory::new(directory.path().to_owned()).writer(1);
         writer.push(b"Content-Type: a; name=a.com\r\n\r\n").await.unwrap();
         writer.push(&b"filling\r\n".repeat(SPILL_OCTETS / 8)).await.unwrap();
-        writer.push(eicar().as_bytes()).await.unwrap();
+        writer.push(b"the end").await.unwrap();
         let body = writer.finish().await.unwrap();
-        let scanner = scanner(true, true, &[]);
-        let outcomes =
+        let scanner = Scanner::new(&config(true, &[OWN])).unwrap();
+        let opinions =
             async || scanner.scan(&body).await.into_iter().map(|f| f.opinion.to_string()).collect::<Vec<_>>();
-        assert_eq!(outcomes().await, ["found: blocked file a.com", "found: virus EICAR_Test_File"]);
+        assert_eq!(opinions().await, ["found: blocked file a.com", "found: virus Own"]);
         let Body::File(file) = &body else { panic!("a large body in memory") };
         std::fs::remove_file(file.path()).unwrap();
-        for outcome in outcomes().await {
-            assert!(outcome.starts_with("unavailable: the message can't be read back"), "{outcome}");
+        for opinion in opinions().await {
+            assert!(opinion.starts_with("unavailable: the message can't be read back"), "{opinion}");
         }
     }
 
     #[tokio::test]
-    async fn beyond_the_limits_a_virus_scan_alone_is_not_complete() {
-        let nested = "Content-Type: message/rfc822\n\n".repeat(3);
-        let seen = findings(&scanner(false, true, &[]), &nested).await;
-        assert_findings(
-            &seen,
-            &["signatures: unavailable: not scanned to its end: nested deeper than files.limits.max_depth \
-               (not scanned to its end: nested deeper than files.limits.max_depth)"],
-        );
+    async fn what_is_not_enabled_says_nothing() {
+        assert_eq!(findings(&Scanner::new(&config(false, &[])).unwrap(), "\nx").await, [""; 0]);
+    }
+
+    /// An engine with a bug.
+    struct Panics;
+
+    impl PartEngine for Panics {
+        fn check(&self) -> Check {
+            Check::Signatures
+        }
+
+        fn begin(&self) -> Box<dyn Tally + '_> {
+            Box::new(Panics)
+        }
+    }
+
+    impl Tally for Panics {
+        fn part(&mut self, _: &Part<'_>) {
+            panic!("as scripted");
+        }
+
+        fn finish(self: Box<Self>, _: &Summary) -> Vec<Finding> {
+            Vec::new()
+        }
     }
 
     #[tokio::test]
-    async fn what_is_not_enabled_says_nothing() {
-        assert_findings(&findings(&scanner(false, false, &[]), "\nx").await, &[]);
+    async fn a_panic_of_one_engine_leaves_no_check_passed() {
+        let limits = Limits { max_depth: 1, max_entries: 9, max_unpacked: 1 << 30, max_ratio: 1 };
+        let files = BlockedFiles::new(&["com".to_owned()]);
+        let scanner = Scanner::of(Engines::of(vec![Box::new(files), Box::new(Panics)], limits));
+        for message in ["\nx", &format!("\n{}", "x".repeat(INLINE_OCTETS))] {
+            let expect =
+                [Check::Files, Check::Signatures].map(|check| format!("{check}: unavailable: {BUG} ({BUG})"));
+            assert_eq!(findings(&scanner, message).await, expect);
+        }
     }
 
     #[test]
     fn rules_that_did_not_change_are_not_compiled_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = crate::spool::fixture::config(folder.path());
-        config.virus.signatures = true;
-        config.virus.rules = vec![("/a.yar".into(), "rule A { condition: true }".to_owned())];
+        let config = config(false, &[("/a.yar", "rule A { condition: true }")]);
         let first = Scanner::new(&config).unwrap();
         let same_rules = |scanner: &Scanner| {
-            let rules = scanner.checks.signatures.as_ref().zip(first.checks.signatures.as_ref());
+            let rules = scanner.signatures.as_ref().zip(first.signatures.as_ref());
             rules.is_some_and(|(one, other)| one.are(other))
         };
         let mut other = config.clone();
@@ -308,6 +262,6 @@ pub(crate) mod tests {
         other.virus.rules[0].1.push('}');
         assert!(Scanner::renewed(&other, (&first, &config)).is_err(), "they are looked at");
         other.virus.signatures = false;
-        assert!(Scanner::renewed(&other, (&first, &config)).unwrap().checks.signatures.is_none());
+        assert!(Scanner::renewed(&other, (&first, &config)).unwrap().signatures.is_none());
     }
 }

@@ -30,15 +30,17 @@
 //! | uuencoded files inside text | the text, and the file |
 //! | a message under a file name | a leaf, and a message |
 //!
-//! Everything is bounded: nested messages by `max_depth`, parts by `max_entries`, decoded octets by `max_unpacked`,
-//! and by the constants here what an honest message never reaches. A walk that meets a bound stops and says which:
-//! the message counts as blocked. What the parts mean is left to the checks; archives are opened elsewhere.
+//! Everything is bounded: nested messages, parts, decoded octets and time by the [`Budget`], which what opens archives
+//! spends from, too, and by the constants here what an honest message never reaches. A walk that meets a bound stops and
+//! says which. What the parts mean is left to the checks; archives are opened elsewhere.
 
 mod boundary;
+mod budget;
 mod encoding;
 mod header;
 pub mod names;
 mod parameter;
+mod part;
 pub mod seven_bit;
 #[cfg(test)]
 mod tests;
@@ -50,7 +52,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 
+pub use budget::{Budget, Limit, Limits, RATIO_FREE_OCTETS};
 pub use header::subject;
+pub use part::{Part, PartKind, PartPath};
 
 /// Deepest nesting of multiparts, in all the nested messages together.
 pub const MAX_MULTIPART_NESTING: usize = 32;
@@ -68,45 +72,6 @@ pub const MAX_CONTENT_FIELD_OCTETS: usize = 64 * 1024;
 pub const MAX_READINGS: u64 = 48;
 /// ... and at this many octets besides, so that small messages are not judged by their size.
 pub const MIN_EXAMINED_OCTETS: u64 = 4 * 1024 * 1024;
-
-/// The configured bounds of a walk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Nested messages.
-    pub max_depth: usize,
-    /// Parts, all readings together.
-    pub max_entries: usize,
-    /// Octets of all decoded parts together.
-    pub max_unpacked: u64,
-}
-
-/// A bound that a message went beyond. What lies behind it was not looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// Messages nested deeper than `max_depth`, or multiparts deeper than [`MAX_MULTIPART_NESTING`].
-    Depth,
-    /// More parts than `max_entries`.
-    Entries,
-    /// More decoded octets than `max_unpacked`.
-    Unpacked,
-    /// A header with more fields, parameters or boundaries than any real one.
-    Header,
-    /// So ambiguous that reading it all ways takes too long ([`MAX_READINGS`]).
-    Readings,
-}
-
-/// The reason of a finding, naming the option where there is one.
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Limit::Depth => "nested deeper than files.limits.max_depth",
-            Limit::Entries => "more parts than files.limits.max_entries",
-            Limit::Unpacked => "more decoded octets than files.limits.max_unpacked",
-            Limit::Header => "more header fields, parameters or boundaries in one part than can be meant",
-            Limit::Readings => "too ambiguous to be read in every way",
-        })
-    }
-}
 
 /// A place where mail readers differ, met in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,35 +127,22 @@ impl fmt::Display for Ambiguity {
     }
 }
 
-/// One reading of one part.
-#[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
-    /// The header's octets; empty for a uuencoded file.
-    pub header: &'a [u8],
-    /// Every name that a mail reader could show or store the part under; empty for most parts.
-    pub names: &'a [String],
-    /// The decoded content. For a multipart its body, undecoded.
-    pub content: &'a [u8],
-    /// Whether this is a multipart, whose content comes again as parts of their own.
-    pub is_container: bool,
-    /// How many messages this one lies in.
-    pub depth: usize,
-}
-
 /// What a walk came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Parts met, all readings together.
     pub parts: usize,
-    /// Decoded octets of all of them.
-    pub unpacked: u64,
     /// Where readers differ.
     pub ambiguities: BTreeSet<Ambiguity>,
     /// The bound that ended the walk early.
     pub exceeded: Option<Limit>,
 }
 
-/// Walks a whole message, header included, and shows every part to `visit`, which can end the walk.
-pub fn walk(message: &[u8], limits: Limits, visit: &mut dyn FnMut(&Part<'_>) -> ControlFlow<()>) -> Summary {
-    walk::Walker::new(message, limits, visit).run(message)
+/// Walks a whole message, header included, spending from the budget, and shows every part to `visit`, which can end the walk.
+pub fn walk(
+    message: &[u8],
+    budget: &mut Budget<'_>,
+    visit: &mut dyn FnMut(&Part<'_>) -> ControlFlow<()>,
+) -> Summary {
+    walk::Walker::new(message, budget, visit).run(message)
 }

@@ -6,14 +6,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { max_depth: 8, max_entries: 1000, max_unpacked: 1024 * 1024 };
+const LIMITS: Limits = Limits { max_depth: 8, max_entries: 1000, max_unpacked: 1024 * 1024, max_ratio: 250 };
 
 /// Walks, and gives `name|name: content` of each part, line ends shown as '/'.
 fn parts_within(message: &[u8], limits: Limits) -> (Vec<String>, Summary) {
     let mut parts = Vec::new();
-    let summary = walk(message, limits, &mut |part| {
+    let mut octets = 0;
+    let summary = walk(message, &mut Budget::new(limits, &|| false), &mut |part| {
+        octets += if part.kind == PartKind::Content { part.content.len() as u64 } else { 0 };
+        assert!(octets <= limits.max_unpacked);
         let content = String::from_utf8_lossy(part.content).replace("\r\n", "/");
-        let kind = if part.is_container { "[multipart]".to_owned() } else { content };
+        let kind = if part.kind == PartKind::Multipart { "[multipart]".to_owned() } else { content };
         let names = part.names.join("|");
         parts.push(if names.is_empty() { kind } else { format!("{names}: {kind}") });
         ControlFlow::Continue(())
@@ -379,11 +382,55 @@ fn ambiguity_without_end_is_cut_off() {
 fn the_visitor_can_end_the_walk() {
     let message = many_parts(5);
     let mut seen = 0;
-    let summary = walk(message.as_bytes(), LIMITS, &mut |_| {
+    let summary = walk(message.as_bytes(), &mut Budget::new(LIMITS, &|| false), &mut |_| {
         seen += 1;
         if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!((seen, summary.exceeded), (2, None));
+}
+
+#[test]
+fn paths_of_parts() {
+    let message = "Content-Type: multipart/mixed; boundary=b\n\n\
+        --b\n\ntext\nbegin 644 u.txt\n#86)C\n`\nend\n\
+        --b\nContent-Type: message/rfc822; name=outer.eml\n\n\
+        Content-Type: message/rfc822\n\n\
+        Content-Type: application/x; name=\"in/a.exe\"\n\nx\n--b--\n";
+    let mut paths = Vec::new();
+    walk(message.replace('\n', "\r\n").as_bytes(), &mut Budget::new(LIMITS, &|| false), &mut |part| {
+        paths.push(format!("{}: {}", part.path.depth(), part.path));
+        ControlFlow::Continue(())
+    });
+    let expect = [
+        "0: (unnamed)",
+        "0: u.txt",
+        "0: outer.eml",
+        "1: outer.eml/(unnamed)",
+        "2: outer.eml/(unnamed)/a.exe",
+    ];
+    assert_eq!(paths, expect);
+}
+
+#[test]
+fn a_walk_ends_when_the_time_is_up() {
+    let left = std::cell::Cell::new(5);
+    let time_is_up = || left.replace(left.get() - 1) == 0;
+    let mut seen = 0;
+    let summary = walk(many_parts(9).as_bytes(), &mut Budget::new(LIMITS, &time_is_up), &mut |_| {
+        seen += 1;
+        ControlFlow::Continue(())
+    });
+    assert_eq!((seen, summary.exceeded), (2, Some(Limit::Time)));
+}
+
+#[test]
+fn a_budget_that_is_spent_in_part_bounds_the_next_walk() {
+    let mut budget = Budget::new(Limits { max_entries: 5, ..LIMITS }, &|| false);
+    let mut parts = || {
+        let summary = walk(many_parts(2).as_bytes(), &mut budget, &mut |_| ControlFlow::Continue(()));
+        (summary.parts, summary.exceeded)
+    };
+    assert_eq!([parts(), parts()], [(3, None), (2, Some(Limit::Entries))]);
 }
 
 /// Pieces that make structure likely where random octets would make none.
@@ -439,10 +486,9 @@ proptest! {
     #[test]
     fn any_octets_are_walked_within_the_limits(fragments in prop::collection::vec(fragment(), 0..60)) {
         let message = fragments.concat();
-        let limits = Limits { max_depth: 3, max_entries: 50, max_unpacked: 2000 };
+        let limits = Limits { max_depth: 3, max_entries: 50, max_unpacked: 2000, ..LIMITS };
         let (parts, summary) = parts_within(&message, limits);
         prop_assert!(summary.parts <= limits.max_entries);
-        prop_assert!(summary.unpacked <= limits.max_unpacked || summary.exceeded == Some(Limit::Unpacked));
         prop_assert_eq!(parts_within(&message, limits), (parts, summary));
     }
 

@@ -8,8 +8,9 @@ use super::encoding::{TransferEncoding, base64, base64_other_readings, quoted_pr
 use super::header::{self, ContentField, Field};
 use super::parameter::{MAX_FIELD_READINGS, Parameters};
 use super::{
-    Ambiguity, Limit, Limits, MAX_BOUNDARIES, MAX_CONTENT_FIELD_OCTETS, MAX_MESSAGE_NESTING,
-    MAX_MULTIPART_NESTING, MAX_READINGS, MIN_EXAMINED_OCTETS, Part, Summary, names, uuencode,
+    Ambiguity, Budget, Limit, MAX_BOUNDARIES, MAX_CONTENT_FIELD_OCTETS, MAX_MESSAGE_NESTING,
+    MAX_MULTIPART_NESTING, MAX_READINGS, MIN_EXAMINED_OCTETS, Part, PartKind, PartPath, Summary, names,
+    uuencode,
 };
 
 /// Extensions of files that mail readers open as messages.
@@ -18,18 +19,19 @@ const MESSAGE_EXTENSIONS: [&str; 4] = [".eml", ".mht", ".mhtml", ".nws"];
 /// Break ends the walk: a limit, or the visitor had enough.
 type Flow = ControlFlow<()>;
 
-pub(super) struct Walker<'v> {
-    limits: Limits,
+pub(super) struct Walker<'v, 't> {
+    budget: &'v mut Budget<'t>,
     visit: &'v mut dyn FnMut(&Part<'_>) -> Flow,
     summary: Summary,
     /// Octets that may still be looked at.
-    budget: u64,
+    readings: u64,
 }
 
 /// How deep we are.
 #[derive(Clone, Copy, Default)]
-struct Nesting {
-    messages: usize,
+struct Nesting<'a> {
+    /// The message that we are in, but for the outermost.
+    message: Option<&'a PartPath<'a>>,
     multiparts: usize,
 }
 
@@ -66,14 +68,15 @@ enum Place {
     Epilogue,
 }
 
-impl<'v> Walker<'v> {
+impl<'v, 't> Walker<'v, 't> {
     pub(super) fn new(
         message: &[u8],
-        limits: Limits,
+        budget: &'v mut Budget<'t>,
         visit: &'v mut dyn FnMut(&Part<'_>) -> ControlFlow<()>,
     ) -> Self {
-        let budget = (message.len() as u64).saturating_mul(MAX_READINGS).saturating_add(MIN_EXAMINED_OCTETS);
-        Self { limits, visit, summary: Summary::default(), budget }
+        let readings =
+            (message.len() as u64).saturating_mul(MAX_READINGS).saturating_add(MIN_EXAMINED_OCTETS);
+        Self { budget, visit, summary: Summary::default(), readings }
     }
 
     pub(super) fn run(mut self, message: &[u8]) -> Summary {
@@ -82,7 +85,7 @@ impl<'v> Walker<'v> {
         self.summary
     }
 
-    fn message(&mut self, octets: &[u8], nesting: Nesting) -> Flow {
+    fn message(&mut self, octets: &[u8], nesting: Nesting<'_>) -> Flow {
         let place = Place::Inside { digest: false };
         self.entity(&mut Buffer::new(octets), 0..octets.len(), nesting, place)
     }
@@ -92,35 +95,37 @@ impl<'v> Walker<'v> {
         ControlFlow::Break(())
     }
 
+    fn within(&mut self, spent: Result<(), Limit>) -> Flow {
+        spent.map_or_else(|limit| self.exceed(limit), ControlFlow::Continue)
+    }
+
     fn note(&mut self, ambiguity: Ambiguity) {
         self.summary.ambiguities.insert(ambiguity);
     }
 
     /// Charges octets about to be looked at.
     fn examine(&mut self, octets: usize) -> Flow {
-        match self.budget.checked_sub(octets as u64) {
+        match self.readings.checked_sub(octets as u64) {
             Some(left) => {
-                self.budget = left;
+                self.readings = left;
                 ControlFlow::Continue(())
             }
             None => self.exceed(Limit::Readings),
         }
     }
 
-    fn show(&mut self, part: &Part<'_>) -> Flow {
-        if !part.is_container {
-            self.summary.unpacked += part.content.len() as u64;
-            if self.summary.unpacked > self.limits.max_unpacked {
-                return self.exceed(Limit::Unpacked);
-            }
+    /// Shows one reading of a body of `encoded` octets.
+    fn show(&mut self, part: &Part<'_>, encoded: usize) -> Flow {
+        if part.kind == PartKind::Content {
+            let spent = self.budget.spend_octets(encoded, part.content.len());
+            self.within(spent)?;
         }
         (self.visit)(part)
     }
 
     fn count_entry(&mut self) -> Flow {
-        if self.summary.parts >= self.limits.max_entries {
-            return self.exceed(Limit::Entries);
-        }
+        let spent = self.budget.spend_entry();
+        self.within(spent)?;
         self.summary.parts += 1;
         ControlFlow::Continue(())
     }
@@ -130,7 +135,7 @@ impl<'v> Walker<'v> {
         &mut self,
         buffer: &mut Buffer<'_>,
         range: Range<usize>,
-        nesting: Nesting,
+        nesting: Nesting<'_>,
         place: Place,
     ) -> Flow {
         if !buffer.seen.insert((range.start, range.end)) {
@@ -233,18 +238,19 @@ impl<'v> Walker<'v> {
         header: &[u8],
         body: Range<usize>,
         declared: &Declared,
-        nesting: Nesting,
+        nesting: Nesting<'_>,
     ) -> Flow {
         let content = &buffer.octets[body.clone()];
         let mut is_split = false;
         if declared.is_multipart || !declared.boundaries.is_empty() {
             is_split = self.multipart(buffer, body.clone(), declared, nesting)?;
             if declared.is_multipart && !declared.names.is_empty() {
-                let (names, depth) = (&declared.names, nesting.messages);
-                self.show(&Part { header, names, content, is_container: true, depth })?;
+                let (names, path) = (&declared.names, nesting.path_of(&declared.names));
+                let part = Part { header, names, content, kind: PartKind::Multipart, path };
+                self.show(&part, content.len())?;
             }
         }
-        let leaf = Leaf { header, declared, nesting };
+        let leaf = Leaf { header, encoded: content.len(), declared, nesting };
         let is_encoded = declared.encodings.iter().any(|encoding| *encoding != TransferEncoding::Identity);
         if !is_split || declared.is_leaf || is_encoded {
             return self.leaf(content, &leaf);
@@ -259,7 +265,7 @@ impl<'v> Walker<'v> {
         buffer: &mut Buffer<'_>,
         body: Range<usize>,
         declared: &Declared,
-        nesting: Nesting,
+        nesting: Nesting<'_>,
     ) -> ControlFlow<(), bool> {
         let inside = Nesting { multiparts: nesting.multiparts + 1, ..nesting };
         let mut found = false;
@@ -287,14 +293,14 @@ impl<'v> Walker<'v> {
         buffer: &mut Buffer<'_>,
         body: Range<usize>,
         boundary: &[u8],
-        nesting: Nesting,
+        nesting: Nesting<'_>,
         digest: bool,
     ) -> ControlFlow<(), bool> {
         let mut body = body;
         let mut found_any = false;
         loop {
             self.examine(body.len())?;
-            let limit = self.limits.max_entries.saturating_add(1);
+            let limit = self.budget.max_entries().saturating_add(1);
             let found = boundary::delimiters(buffer.octets, body.clone(), boundary, limit);
             if found.overflow {
                 self.exceed(Limit::Entries)?;
@@ -332,7 +338,7 @@ impl<'v> Walker<'v> {
         buffer: &mut Buffer<'_>,
         body: Range<usize>,
         list: &[Delimiter],
-        nesting: Nesting,
+        nesting: Nesting<'_>,
         digest: bool,
     ) -> Flow {
         let Some(first) = list.first() else { return ControlFlow::Continue(()) };
@@ -399,8 +405,8 @@ impl<'v> Walker<'v> {
 
     /// One reading of the content: shown, and looked into.
     fn content(&mut self, content: &[u8], leaf: &Leaf<'_>) -> Flow {
-        let (header, names, depth) = (leaf.header, &leaf.declared.names, leaf.nesting.messages);
-        self.show(&Part { header, names, content, is_container: false, depth })?;
+        let (header, names, path) = (leaf.header, &leaf.declared.names, leaf.path());
+        self.show(&Part { header, names, content, kind: PartKind::Content, path }, leaf.encoded)?;
         self.uuencoded(content, leaf)?;
         if leaf.declared.is_message { self.nested(content, leaf) } else { ControlFlow::Continue(()) }
     }
@@ -417,11 +423,13 @@ impl<'v> Walker<'v> {
     }
 
     fn nested(&mut self, content: &[u8], leaf: &Leaf<'_>) -> Flow {
-        let messages = leaf.nesting.messages + 1;
-        if messages > self.limits.max_depth.min(MAX_MESSAGE_NESTING) {
+        let path = leaf.path();
+        let depth = path.depth() + 1;
+        self.within(self.budget.allow_depth(depth))?;
+        if depth > MAX_MESSAGE_NESTING {
             return self.exceed(Limit::Depth);
         }
-        self.message(content, Nesting { messages, ..leaf.nesting })
+        self.message(content, Nesting { message: Some(&path), ..leaf.nesting })
     }
 
     fn uuencoded(&mut self, content: &[u8], leaf: &Leaf<'_>) -> Flow {
@@ -431,8 +439,8 @@ impl<'v> Walker<'v> {
             at = next;
             self.count_entry()?;
             let names = &names::of_text(file.name);
-            let depth = leaf.nesting.messages;
-            self.show(&Part { header: &[], names, content: &file.content, is_container: false, depth })?;
+            let (content, path) = (&file.content, leaf.nesting.path_of(names));
+            self.show(&Part { header: &[], names, content, kind: PartKind::Content, path }, leaf.encoded)?;
         }
         ControlFlow::Continue(())
     }
@@ -441,8 +449,23 @@ impl<'v> Walker<'v> {
 /// What all readings of a leaf have in common.
 struct Leaf<'a> {
     header: &'a [u8],
+    /// How long it is as it stands, octets.
+    encoded: usize,
     declared: &'a Declared,
-    nesting: Nesting,
+    nesting: Nesting<'a>,
+}
+
+impl Leaf<'_> {
+    fn path(&self) -> PartPath<'_> {
+        self.nesting.path_of(&self.declared.names)
+    }
+}
+
+impl<'a> Nesting<'a> {
+    /// The path of a part that has these names.
+    fn path_of(&self, names: &'a [String]) -> PartPath<'a> {
+        PartPath::new(self.message, names.first().map(String::as_str))
+    }
 }
 
 impl Declared {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Limits, walk};
+use super::super::{Budget, Limits, PartKind, walk};
 use super::*;
 
 fn convert(message: &[u8], size: usize) -> Result<Vec<u8>, Impossible> {
@@ -128,10 +128,10 @@ fn what_would_be_a_guess_is_not_done() {
 
 /// Every part's content as the walk decodes it.
 fn contents(message: &[u8]) -> Vec<Vec<u8>> {
-    let limits = Limits { max_depth: 8, max_entries: 100, max_unpacked: 1 << 20 };
+    let limits = Limits { max_depth: 8, max_entries: 100, max_unpacked: 1 << 20, max_ratio: 250 };
     let mut found = Vec::new();
-    walk(message, limits, &mut |part| {
-        if !part.is_container {
+    walk(message, &mut Budget::new(limits, &|| false), &mut |part| {
+        if part.kind == PartKind::Content {
             found.push(part.content.to_vec());
         }
         std::ops::ControlFlow::Continue(())

@@ -1,6 +1,10 @@
 //! Blocked files: a part with a listed extension under any of its names, or with a program's content under another.
 
-use mailguard_core::mime::Part;
+use mailguard_core::finding::{Check, Finding, Threat};
+use mailguard_core::mime::{Part, PartKind, Summary};
+
+use crate::engine::{PartEngine, Tally};
+use crate::threats::{Threats, shown};
 
 /// The listed extensions that one content gives away: all of them are programs of DOS and Windows.
 const PROGRAM_EXTENSIONS: [&str; 5] = ["exe", "dll", "com", "scr", "pif"];
@@ -20,12 +24,11 @@ pub struct BlockedFiles {
 }
 
 /// Why a part is blocked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+struct Blocked {
     /// The name that gave it away, or the first of those it has.
-    pub name: String,
-    /// Why, in one line.
-    pub reason: String,
+    name: String,
+    /// In one line.
+    reason: String,
 }
 
 impl BlockedFiles {
@@ -38,7 +41,7 @@ impl BlockedFiles {
     }
 
     /// Whether a part is blocked.
-    pub fn check(&self, part: &Part<'_>) -> Option<Blocked> {
+    fn examine(&self, part: &Part<'_>) -> Option<Blocked> {
         for name in part.names {
             let lower = name.to_lowercase();
             if let Some(ending) = self.endings.iter().find(|ending| lower.ends_with(ending.as_str())) {
@@ -46,12 +49,39 @@ impl BlockedFiles {
                 return Some(Blocked { name: name.clone(), reason });
             }
         }
-        if self.programs && !part.is_container && is_program(part.content) {
-            let name = part.names.first().map_or_else(|| "(unnamed)".to_owned(), Clone::clone);
+        if self.programs && part.kind == PartKind::Content && is_program(part.content) {
+            let name = part.path.name().unwrap_or("(unnamed)").to_owned();
             let reason = format!("content of a program under the name \"{name}\"");
             return Some(Blocked { name, reason });
         }
         None
+    }
+}
+
+impl PartEngine for BlockedFiles {
+    fn check(&self) -> Check {
+        Check::Files
+    }
+
+    fn begin(&self) -> Box<dyn Tally + '_> {
+        Box::new(FilesTally { blocked: self, threats: Threats::default() })
+    }
+}
+
+struct FilesTally<'e> {
+    blocked: &'e BlockedFiles,
+    threats: Threats,
+}
+
+impl Tally for FilesTally<'_> {
+    fn part(&mut self, part: &Part<'_>) {
+        if let Some(found) = self.blocked.examine(part) {
+            self.threats.add(Threat::File(shown(&found.name)), found.reason);
+        }
+    }
+
+    fn finish(self: Box<Self>, walk: &Summary) -> Vec<Finding> {
+        self.threats.into_findings(Check::Files, walk)
     }
 }
 
@@ -73,14 +103,17 @@ fn has_new_header(content: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mailguard_core::mime::PartPath;
+
     use super::*;
 
     #[track_caller]
     fn check(extensions: &[&str], names: &[&str], content: &[u8], expect: Option<&str>) {
         let extensions: Vec<String> = extensions.iter().map(|e| (*e).to_owned()).collect();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let part = Part { header: b"", names: &names, content, is_container: false, depth: 0 };
-        let reason = BlockedFiles::new(&extensions).check(&part).map(|blocked| blocked.reason);
+        let path = PartPath::new(None, names.first().map(String::as_str));
+        let part = Part { header: b"", names: &names, content, kind: PartKind::Content, path };
+        let reason = BlockedFiles::new(&extensions).examine(&part).map(|blocked| blocked.reason);
         assert_eq!(reason.as_deref(), expect, "{names:?}");
     }
 

@@ -10,12 +10,17 @@ use std::time::Duration;
 use boreal::Compiler;
 use boreal::compiler::{CompilerParams, generate_description};
 use boreal::scanner::{ScanError, ScanParams};
+use mailguard_core::finding::{Check, Finding, Threat};
+use mailguard_core::mime::{Part, PartKind, Summary};
+
+use crate::engine::{PartEngine, Tally};
+use crate::threats::{Threats, shown};
 
 /// The rules that need no file.
 const BUILT_IN: &str = include_str!("eicar.yar");
 
 /// Longest time for one content: rules can hold regular expressions that an unlucky content makes slow.
-pub const CONTENT_TIMEOUT: Duration = Duration::from_secs(20);
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Most matches of one string that are remembered while a content is scanned.
 const MAX_MATCHES_PER_STRING: u32 = 1000;
@@ -31,7 +36,7 @@ pub struct RuleError(String);
 /// A content that took longer than [`CONTENT_TIMEOUT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the rules took longer than {} s for one part", CONTENT_TIMEOUT.as_secs())]
-pub struct SignatureTimeout;
+struct SignatureTimeout;
 
 /// Compiled rules. Clones share them.
 #[derive(Debug, Clone)]
@@ -61,13 +66,12 @@ impl Signatures {
     }
 
     /// Whether these are the others' rules, and not only equal ones.
-    #[cfg(test)]
-    pub(crate) fn are(&self, others: &Self) -> bool {
+    pub fn are(&self, others: &Self) -> bool {
         Arc::ptr_eq(&self.rules, &others.rules)
     }
 
     /// The names of the rules that match, public ones only.
-    pub fn scan(&self, content: &[u8]) -> Result<Vec<String>, SignatureTimeout> {
+    fn scan(&self, content: &[u8]) -> Result<Vec<String>, SignatureTimeout> {
         let (failed, result) = match self.rules.scan_mem(content) {
             Ok(result) => (false, result),
             // Octets in memory: of boreal's errors only the timeout can occur.
@@ -76,6 +80,50 @@ impl Signatures {
         };
         let names: Vec<String> = result.rules.iter().map(|rule| rule.name.to_owned()).collect();
         if failed && names.is_empty() { Err(SignatureTimeout) } else { Ok(names) }
+    }
+}
+
+impl PartEngine for Signatures {
+    fn check(&self) -> Check {
+        Check::Signatures
+    }
+
+    fn begin(&self) -> Box<dyn Tally + '_> {
+        Box::new(SignaturesTally { signatures: self, threats: Threats::default() })
+    }
+}
+
+struct SignaturesTally<'e> {
+    signatures: &'e Signatures,
+    threats: Threats,
+}
+
+impl Tally for SignaturesTally<'_> {
+    fn part(&mut self, part: &Part<'_>) {
+        if self.threats.has_failed() || part.kind == PartKind::Multipart {
+            return;
+        }
+        match self.signatures.scan(part.content) {
+            Ok(rules) => {
+                for rule in rules {
+                    let reason = format!("rule {rule} matches {}", place(part));
+                    self.threats.add(Threat::Virus(rule), reason);
+                }
+            }
+            Err(timeout) => self.threats.fail(timeout.to_string()),
+        }
+    }
+
+    fn finish(self: Box<Self>, walk: &Summary) -> Vec<Finding> {
+        self.threats.into_findings(Check::Signatures, walk)
+    }
+}
+
+fn place(part: &Part<'_>) -> String {
+    match (part.kind, part.path.name()) {
+        (PartKind::Message, _) => "the message".to_owned(),
+        (_, Some(name)) => format!("\"{}\"", shown(name)),
+        (_, None) => "a part".to_owned(),
     }
 }
 
@@ -90,7 +138,7 @@ fn add(compiler: &mut Compiler, path: &Path, text: &str) -> Result<(), RuleError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::tests::eicar;
+    use crate::tests::eicar;
 
     fn check(rules: &[(&str, &str)], content: &[u8], expect: &[&str]) {
         let files: Vec<_> =
