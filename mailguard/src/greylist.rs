@@ -16,16 +16,14 @@ use mailguard_core::config::Config;
 use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::mail::{ForwardPath, ReversePath, UnixTime};
-use mailguard_core::policy::check::greylist::{
-    self, CLIENT_KEY_OCTETS, Judgement, KnownClient, Seen, Triplet,
-};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use mailguard_core::policy::check::greylist::{self, Judgement, KnownClient, Seen, Triplet};
 use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
-use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError};
+use crate::store::ReadError;
+use crate::store::facts::FactsDb;
+use crate::store::facts::greylist::{GreylistRow, Keys, network};
 
 /// Triplets remembered at most: about 40 MiB with usual addresses, 200 MiB with none but the longest.
 pub const MAX_TRIPLETS: usize = 200_000;
@@ -43,17 +41,12 @@ const MAINTENANCE_EVERY: Duration = Duration::from_secs(300);
 /// Rows that maintenance removes in one go, at most: what a recipient waits for it.
 const MAX_REMOVED_AT_ONCE: usize = 10_000;
 
-/// First octet of the key of a triplet's row.
-const TRIPLET: u8 = 0;
-/// First octet of the key of a client network's row.
-const CLIENT: u8 = 1;
-
 const FULL: &str = "the greylist is full";
 
 /// A key of the store, shared by a row and its place in the order.
 type Key = Arc<[u8]>;
 /// A row of the store, or that it goes.
-type Change = (Vec<u8>, Option<Vec<u8>>);
+type Change = (Vec<u8>, Option<GreylistRow>);
 
 /// Greylists; clones are the same one.
 #[derive(Clone)]
@@ -73,8 +66,10 @@ impl Greylist {
 
     async fn open_within(facts: FactsDb, triplets: usize, clients: usize) -> Result<Self, ReadError> {
         let mut lists = Lists { triplets: Table::new(triplets), clients: Table::new(clients) };
-        let rows = facts.read(FactsSnapshot::greylist).await?.into_iter();
-        let strays = rows.filter(|(key, row)| !lists.load(key, row)).map(|(key, _)| (key, None));
+        let rows = facts.greylist().await?.into_iter();
+        let strays = rows
+            .filter(|(key, row)| !row.is_some_and(|row| lists.load(key, row)))
+            .map(|(key, _)| (key, None));
         let strays: Vec<Change> = strays.collect();
         if !strays.is_empty() {
             warn!(rows = strays.len(), "rows of the greylist are of another version or too many: forgotten");
@@ -140,22 +135,7 @@ impl Greylist {
     async fn post(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
             // The writer has said in the log why it takes nothing more; memory still knows.
-            let _lost = self.0.facts.post(FactsOp::Greylist(changes)).await.is_err();
-        }
-    }
-}
-
-/// The keys of one triplet's rows.
-struct Keys {
-    triplet: Vec<u8>,
-    client: Vec<u8>,
-}
-
-impl Keys {
-    fn of(triplet: &Triplet) -> Self {
-        Self {
-            triplet: [&[TRIPLET], triplet.key().as_slice()].concat(),
-            client: [&[CLIENT], triplet.client_key().as_slice()].concat(),
+            let _lost = self.0.facts.change_greylist(changes).await.is_err();
         }
     }
 }
@@ -176,12 +156,11 @@ struct Lists {
 }
 
 impl Lists {
-    /// Takes a row of the store; false if it is none of ours, or one too many.
-    fn load(&mut self, key: &[u8], row: &[u8]) -> bool {
-        match key.first() {
-            Some(&TRIPLET) => self.triplets.load(key, row),
-            Some(&CLIENT) => self.clients.load(key, row),
-            _ => false,
+    /// Takes a row of the store; false if it is one too many.
+    fn load(&mut self, key: &[u8], row: GreylistRow) -> bool {
+        match row {
+            GreylistRow::Triplet(seen) => self.triplets.load(key, seen),
+            GreylistRow::Client(client) => self.clients.load(key, client),
         }
     }
 
@@ -216,7 +195,7 @@ impl Lists {
 }
 
 /// What a table holds.
-trait Row: Copy + PartialEq + Serialize + DeserializeOwned {
+trait Row: Copy + PartialEq + Into<GreylistRow> {
     /// The row with the earliest time goes when there is no room. None: it stays.
     fn may_go(&self) -> Option<UnixTime>;
 }
@@ -248,14 +227,12 @@ impl<R: Row> Table<R> {
         Self { rows: HashMap::new(), of_network: HashMap::new(), order: BTreeSet::new(), capacity }
     }
 
-    fn load(&mut self, key: &[u8], row: &[u8]) -> bool {
-        match serde_json::from_slice(row) {
-            Ok(row) if self.rows.len() < self.capacity => {
-                self.insert(key, row);
-                true
-            }
-            _ => false,
+    fn load(&mut self, key: &[u8], row: R) -> bool {
+        let has_room = self.rows.len() < self.capacity;
+        if has_room {
+            self.insert(key, row);
         }
+        has_room
     }
 
     /// Remembers a row, if need be in place of the first that may go, if that one really may. Returns what is
@@ -271,8 +248,7 @@ impl<R: Row> Table<R> {
             _ => {}
         }
         self.insert(key, row);
-        // Two or three numbers always become JSON; a row that didn't would be none in the store, too.
-        changes.push((key.to_vec(), serde_json::to_vec(&row).ok()));
+        changes.push((key.to_vec(), Some(row.into())));
         Ok(changes)
     }
 
@@ -327,11 +303,6 @@ impl<R: Row> Table<R> {
     }
 }
 
-/// The client network in a key of either kind.
-fn network(key: &[u8]) -> &[u8] {
-    key.get(1..=CLIENT_KEY_OCTETS).unwrap_or(key)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -340,7 +311,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::golden::{self, GoldenRow};
 
     const WAIT: &str = "first seen 0 s ago, 300 s left";
     const KNOWN: &str = "client network 192.0.2.0/24 is known since 2001-09-09T01:51:40Z";
@@ -413,8 +383,8 @@ mod tests {
 
         /// How many triplets and clients there are: in memory, and as many in the store.
         async fn count(&self) -> (usize, usize) {
-            self.facts.submit(FactsOp::Flush).await.unwrap();
-            let stored = self.facts.read(FactsSnapshot::greylist).await.unwrap().len();
+            self.facts.flush().await.unwrap();
+            let stored = self.facts.greylist().await.unwrap().len();
             let lists = self.greylist.0.lists.lock().await;
             let (triplets, clients) = (lists.triplets.rows.len(), lists.clients.rows.len());
             assert_eq!(triplets + clients, stored);
@@ -517,28 +487,9 @@ mod tests {
         for client in ["192.0.2.1", "192.0.3.1", "192.0.4.1"] {
             house.check(0, client, "a@x.example", WAIT).await;
         }
-        let strange =
-            [vec![], vec![TRIPLET], vec![CLIENT, 1], vec![7]].map(|key| (key, Some(b"{}".to_vec())));
-        house.facts.submit(FactsOp::Greylist(strange.to_vec())).await.unwrap();
+        let strange = [vec![], vec![0], vec![1, 1], vec![7]].map(|key| (key, Some(b"{}".to_vec())));
+        house.facts.store_greylist_rows(strange.to_vec()).await;
         let house = house.reopen(directory.path(), 2, 3).await;
         assert_eq!(house.count().await, (2, 0));
-    }
-
-    #[test]
-    fn each_row_of_the_greylist_is_read_and_written_as_it_stands() {
-        let (triplets, clients): (Vec<_>, Vec<_>) =
-            golden::GREYLIST.rows().into_iter().partition(|row| row.key.starts_with("00 "));
-        golden::check::<Seen>(&triplets, &[]);
-        golden::check::<KnownClient>(&clients, &[]);
-        let keys =
-            [("192.0.2.7", "alice@far.example"), ("2001:db8:1:2:3:4:5:6", "")].map(|(client, from)| {
-                let from = Mailbox::parse(from).map_or(ReversePath::Null, ReversePath::Mailbox);
-                let to = ForwardPath::Mailbox(Mailbox::parse("Bob@near.example").unwrap());
-                Keys::of(&Triplet::new(client.parse().unwrap(), &from, &to))
-            });
-        let hex = |key: &[u8]| key.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
-        let golden = |rows: &[GoldenRow]| rows.iter().map(|row| row.key.replace(' ', "")).collect::<Vec<_>>();
-        assert_eq!(golden(&triplets), keys.each_ref().map(|keys| hex(&keys.triplet)));
-        assert_eq!(golden(&clients), keys.each_ref().map(|keys| hex(&keys.client)));
     }
 }

@@ -10,7 +10,7 @@ use mailguard::datapath::Unloaded;
 use mailguard::doctor::{self, Report};
 use mailguard::names;
 use mailguard::process::{self, RunError, mail, supervisor, trial};
-use mailguard::store::inspect::{self, Exported, Inspection};
+use mailguard::store::spool::inspect::{self, Exported, Inspection};
 use mailguard_core::config::Config;
 use mimalloc::MiMalloc;
 

@@ -14,9 +14,7 @@ use mailguard::config::{Source, parse_and_validate};
 use mailguard::queue::{AttemptObserver, Deliver, Outgoing, Queue, QueueContext, Reached};
 use mailguard::routing::Names;
 use mailguard::spool::{Body, IdMint, NewMessage, Spool};
-use mailguard::store::record::{MessageRecord, Queued, RecipientState, StoredBody};
-use mailguard::store::rows::{Accept, SpoolOp};
-use mailguard::store::spool_db::SpoolDb;
+use mailguard::store::spool::{Accept, MessageRecord, Queued, RecipientState, SpoolDb, SpoolOp, StoredBody};
 use mailguard_core::attempt::Attempted;
 use mailguard_core::config::Config;
 use mailguard_core::disposition::Disposition;
@@ -172,7 +170,7 @@ struct House {
 }
 
 impl House {
-    fn open(db: SpoolDb, recovered: &mailguard::store::recover::Recovered, config: Config) -> Self {
+    fn open(db: SpoolDb, recovered: &mailguard::store::spool::Recovered, config: Config) -> Self {
         let config = Arc::new(ArcSwap::from_pointee(config));
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let surroundings = QueueContext {

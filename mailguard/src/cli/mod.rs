@@ -34,7 +34,7 @@ use crate::admin::request::Trace;
 use crate::config::{self, Located, Source};
 use crate::control::signposted;
 use crate::doctor::Report;
-use crate::store::inspect::{Exported, Inspection};
+use crate::store::spool::inspect::{Exported, Inspection};
 use args::{Args, Command, Output};
 use daemon::Daemon;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::args::StoreCommand;
 use super::terminal::{Table, messages, plain, size};
 use super::{Printed, Processes};
-use crate::store::inspect::Inspection;
+use crate::store::spool::inspect::Inspection;
 
 pub(super) fn store(
     processes: &impl Processes,

@@ -15,7 +15,6 @@ use mailguard_core::config::Config;
 use mailguard_core::config::resolve::MAX_BAN_SECONDS;
 use mailguard_core::mail::UnixTime;
 use mailguard_core::subscriber::Subscriber;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
@@ -26,8 +25,9 @@ use super::ipc::{Answer, MAX_CLIENTS, Request, ToDatapath};
 use super::privileged::Privileged;
 use crate::admin::{AdminError, BanRow};
 use crate::datapath::BanStatus;
-use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError};
-use crate::store::schema::UnreadableRow;
+use crate::store::ReadError;
+use crate::store::facts::FactsDb;
+use crate::store::facts::bans::{BanRecord as Record, StoredBan, ban_key};
 use late::Late;
 
 /// How often bans that have ended are forgotten.
@@ -57,76 +57,45 @@ struct Inner {
     changed: Notify,
 }
 
-/// A row of the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    #[serde(rename = "reason")]
-    reason: String,
-    #[serde(rename = "since")]
-    since: UnixTime,
-    #[serde(rename = "until")]
-    until: UnixTime,
-}
-
-fn key(client: Subscriber) -> [u8; 16] {
-    match client.first() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
 fn addresses<T: ToString>(clients: &[T]) -> String {
     clients.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-impl Record {
-    /// The same ban as long as `other`, if that is longer.
-    fn lengthen(&mut self, other: Record) {
-        if other.until > self.until {
-            *self = Record { since: self.since, ..other };
-        }
+/// The same ban as long as `other`, if that is longer.
+fn lengthen(record: &mut Record, other: Record) {
+    if other.until > record.until {
+        *record = Record { since: record.since, ..other };
     }
 }
 
-/// The records of the store's rows, and the rows of single IPv6 addresses.
-fn read(rows: Vec<([u8; 16], Vec<u8>)>) -> (Records, Vec<[u8; 16]>) {
+/// The records of the store's rows, and the addresses of those of single IPv6 addresses.
+fn read(rows: Vec<StoredBan>) -> (Records, Vec<Ipv6Addr>) {
     let (mut records, mut old) = (Records::new(), Vec::new());
     for (address, row) in rows {
-        let client = Subscriber::from(Ipv6Addr::from(address));
+        let client = Subscriber::from(address);
         // No mail for want of a ban would be worse.
-        match serde_json::from_slice::<Record>(&row) {
+        match row {
             Ok(record) => {
-                records.entry(client).or_insert_with(|| record.clone()).lengthen(record);
-                if address != key(client) {
+                lengthen(records.entry(client).or_insert_with(|| record.clone()), record);
+                if address != ban_key(client) {
                     old.push(address);
                 }
             }
-            Err(error) => {
-                let error = UnreadableRow::of(&row, &error);
-                warn!(%client, %error, "a ban can't be read and isn't kept up");
-            }
+            Err(error) => warn!(%client, %error, "a ban can't be read and isn't kept up"),
         }
     }
     (records, old)
 }
 
 /// Rows of single IPv6 addresses, which earlier versions banned, become those of their networks.
-async fn rename(facts: &FactsDb, records: &Records, old: Vec<[u8; 16]>) {
+async fn rename(facts: &FactsDb, records: &Records, old: Vec<Ipv6Addr>) {
     let renamed = async {
-        facts.submit(FactsOp::Ban(rows(records)?)).await.map_err(failed)?;
-        facts.submit(FactsOp::Lift(old)).await.map_err(failed)
+        facts.ban(records).await?;
+        facts.lift(old).await
     };
     if let Err(error) = renamed.await {
         warn!(%error, "bans of single IPv6 addresses can't be stored as those of their networks");
     }
-}
-
-/// The records as the store has them.
-fn rows(records: &Records) -> Result<Vec<([u8; 16], Vec<u8>)>> {
-    let row = |(client, record): (&Subscriber, &Record)| {
-        serde_json::to_vec(record).map(|row| (key(*client), row)).map_err(failed)
-    };
-    records.iter().map(row).collect()
 }
 
 impl Bans {
@@ -136,7 +105,7 @@ impl Bans {
         privileged: Privileged,
         config: Arc<ArcSwap<Config>>,
     ) -> std::result::Result<Self, ReadError> {
-        let (records, old) = read(facts.read(FactsSnapshot::bans).await?);
+        let (records, old) = read(facts.bans().await?);
         if !old.is_empty() {
             rename(&facts, &records, old).await;
         }
@@ -320,8 +289,7 @@ impl Bans {
         if clients.is_empty() {
             return Ok(());
         }
-        let keys = clients.iter().map(|client| key(*client)).collect();
-        self.0.facts.submit(FactsOp::Lift(keys)).await.map_err(failed)?;
+        self.0.facts.lift(clients.iter().copied().map(ban_key)).await.map_err(failed)?;
         forget(records, clients);
         Ok(())
     }
@@ -331,8 +299,7 @@ impl Bans {
         let mut late = self.0.late.lock().await;
         let lifts = late.lifts();
         if !lifts.is_empty() {
-            let keys = lifts.iter().map(|client| key(*client)).collect();
-            if self.0.facts.submit(FactsOp::Lift(keys)).await.is_err() {
+            if self.0.facts.lift(lifts.iter().copied().map(ban_key)).await.is_err() {
                 return;
             }
             late.lifts_are_stored();
@@ -349,7 +316,7 @@ impl Bans {
     }
 
     async fn store(&self, records: &Records) -> Result<()> {
-        self.0.facts.submit(FactsOp::Ban(rows(records)?)).await.map_err(failed).map(|_| ())
+        self.0.facts.ban(records).await.map_err(failed)
     }
 
     async fn install_in_kernel(&self, records: &Records) -> Result<()> {
@@ -390,23 +357,14 @@ fn row(client: Subscriber, record: &Record, kernel: Option<&BanStatus>, now: Uni
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::golden;
-
-    #[test]
-    fn each_ban_is_read_and_written_as_it_stands() {
-        golden::BANS.check::<Record>(&[]);
-        for (row, client) in golden::BANS.rows().iter().zip(["192.0.2.7", "2001:db8:1:2:3:4:5:6"]) {
-            let client = Subscriber::of(client.parse().unwrap());
-            assert_eq!(Ipv6Addr::from(key(client)).to_string(), row.key);
-        }
-    }
+    use crate::store::UnreadableRow;
 
     #[test]
     fn bans_of_single_ipv6_addresses_become_one_of_their_network() {
-        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
         let row = |reason: &str, since, until| {
             let (reason, since, until) = (reason.to_owned(), UnixTime(since), UnixTime(until));
-            serde_json::to_vec(&Record { reason, since, until }).unwrap()
+            Ok(Record { reason, since, until })
         };
         let rows = vec![
             (address("::ffff:192.0.2.7"), row("four", 1, 9)),
@@ -414,7 +372,7 @@ mod tests {
             (address("2001:db8::2"), row("long", 3, 8)),
             (address("2001:db8::3"), row("shorter", 4, 6)),
             (address("2001:db8:0:1::"), row("a network", 5, 7)),
-            (address("2001:db8:0:2::1"), b"of another version".to_vec()),
+            (address("2001:db8:0:2::1"), Err(UnreadableRow::OtherVersion("a word".to_owned()))),
         ];
         let (records, old) = read(rows);
         let shown: Vec<_> = records
@@ -433,10 +391,6 @@ mod tests {
         ];
         assert_eq!(shown, expect);
         assert_eq!(old.len(), 3, "the row of another version stays for it");
-        assert!(rows_are_stored_by_networks(&records));
-    }
-
-    fn rows_are_stored_by_networks(records: &Records) -> bool {
-        rows(records).unwrap().iter().all(|(key, _)| key[..2] != [0x20, 0x01] || key[8..] == [0; 8])
+        assert!(records.keys().all(|client| Subscriber::from(ban_key(*client)) == *client));
     }
 }

@@ -32,7 +32,7 @@ use crate::quarantine::{Filter, QuarantineHandle, Released};
 use crate::queue::QueueHandle;
 use crate::session::Limits;
 use crate::store;
-use crate::store::writer::WriteError;
+use crate::store::WriteError;
 use crate::trace::{Query, Recorder};
 
 /// The two processes are of one program: it can't happen, and isn't taken for an answer if it does.

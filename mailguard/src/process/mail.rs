@@ -37,7 +37,7 @@ use crate::routing::OwnListeners;
 use crate::session::Limits;
 use crate::spool::{IdMint, Spool};
 use crate::store::facts::FactsDb;
-use crate::store::spool_db::SpoolDb;
+use crate::store::spool::SpoolDb;
 use crate::trace::Recorder;
 use crate::verification::Verification;
 

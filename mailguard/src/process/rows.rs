@@ -20,7 +20,7 @@ use crate::config::{EditList, ListEntry};
 use crate::datapath::RuleCount;
 use crate::quarantine::Shown;
 use crate::routing::Destination;
-use crate::store::record::{Ending, MessageRecord, QuarantineRecord, RecipientState};
+use crate::store::spool::{Ending, MessageRecord, QuarantineRecord, RecipientState};
 use crate::trace::{AttemptRecord, Record, TransactionResult};
 
 /// An address without the angle brackets of its path.

@@ -18,12 +18,9 @@ use mailguard_core::mail::{ForwardPath, Mailbox, QueueId, Recipient, UnixTime, h
 use mailguard_core::mime::subject;
 
 use crate::store::body::Body;
-use crate::store::record::{QuarantineRecord, Reason};
-use crate::store::rows::{Release, SpoolOp, SpoolOpResult};
-use crate::store::spool_db::{ReadError, SpoolDb};
+use crate::store::spool::{Listing, QuarantineRecord, Reason, Release, SpoolDb, SpoolOp, SpoolOpResult};
 use crate::store::stock::Stock;
-use crate::store::view::{Listing, page};
-use crate::store::writer::WriteError;
+use crate::store::{ReadError, WriteError};
 
 /// How much of a message is shown, octets.
 const SHOWN_OCTETS: usize = 64 * 1024;
@@ -97,11 +94,9 @@ impl QuarantineHandle {
         limit: usize,
     ) -> Result<Listing<QuarantineRecord>, ReadError> {
         let text = filter.text.map(|text| text.to_lowercase());
-        let wanted = move |row: &Result<(QueueId, QuarantineRecord), redb::Error>| match (row, &text) {
-            (Ok((id, record)), Some(text)) => matches(*id, record, text),
-            _ => true,
-        };
-        self.db.read(move |view| page(view.quarantine(after)?.filter(wanted), limit)).await
+        let is_wanted =
+            move |id, record: &QuarantineRecord| text.as_ref().is_none_or(|text| matches(id, record, text));
+        self.db.quarantine(after, limit, is_wanted).await
     }
 
     /// One entry for people.
@@ -133,7 +128,7 @@ impl QuarantineHandle {
 
     /// The ids of all entries, for what is done to all of them.
     pub async fn ids(&self) -> Result<Vec<QueueId>, ReadError> {
-        self.db.read(|view| view.quarantine(None)?.map(|row| Ok(row?.0)).collect()).await
+        self.db.quarantine_ids().await
     }
 
     /// Sends entries on, to those they are quarantined from or to `to` instead. A virus goes only when `confirmed`.
@@ -199,12 +194,7 @@ impl QuarantineHandle {
     /// Deletes what is too old at `now` and says how many entries that were.
     pub async fn expire(&self, now: UnixTime) -> Result<usize, QuarantineError> {
         let retention = self.config.load().quarantine.retention;
-        let old = move |row: Result<(QueueId, QuarantineRecord), redb::Error>| match row {
-            Ok((id, record)) => (now.since(record.since()) > retention).then_some(Ok(id)),
-            Err(error) => Some(Err(error)),
-        };
-        let ids: Vec<QueueId> =
-            self.db.read(move |view| view.quarantine(None)?.filter_map(old).collect()).await?;
+        let ids = self.db.expired(now.minus(retention)).await?;
         let mut removed = 0;
         for batch in ids.chunks(EXPIRE_BATCH) {
             removed += self.delete(batch.to_vec()).await?;

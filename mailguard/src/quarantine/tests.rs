@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::spool::fixture::{client, config, mailbox, message, shared};
 use crate::spool::{IdMint, NewMessage, SPILL_OCTETS, Spool};
-use crate::store::record::RecipientState;
+use crate::store::spool::RecipientState;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -7,12 +7,9 @@ use mailguard_core::destination::Destination;
 use mailguard_core::mail::{QueueId, shown};
 
 use super::{Live, MAX_PAUSED, Shared, State};
-use crate::store::record::{DamagedRecord, MessageRecord};
-use crate::store::rows::{SpoolOp, SpoolOpResult};
-use crate::store::spool_db::ReadError;
+use crate::store::spool::{DamagedRecord, Listing, MessageRecord, SpoolOp, SpoolOpResult};
 use crate::store::stock::Stock;
-use crate::store::view::{Listing, SpoolSnapshot, page};
-use crate::store::writer::WriteError;
+use crate::store::{ReadError, WriteError};
 
 /// How much of a message is shown, octets.
 const SHOWN_OCTETS: usize = 16 * 1024;
@@ -45,12 +42,12 @@ impl QueueHandle {
         after: Option<QueueId>,
         limit: usize,
     ) -> Result<Listing<MessageRecord>, ReadError> {
-        self.shared.around.db.read(move |view| page(view.messages(after)?, limit)).await
+        self.shared.around.db.messages(after, limit).await
     }
 
     /// Messages that can't be used and are kept aside, and why.
     pub async fn damaged(&self) -> Result<Vec<(QueueId, DamagedRecord)>, ReadError> {
-        self.shared.around.db.read(|view| view.damaged()?.collect()).await
+        self.shared.around.db.damaged().await
     }
 
     /// One message that waits, and its first lines, safe to show.
@@ -148,17 +145,7 @@ impl QueueHandle {
                 route.is_ok_and(|route| destination.covers(&record.destination(index), &route))
             })
         };
-        let look = move |view: &SpoolSnapshot| {
-            let mut found = Vec::new();
-            for row in view.messages(None)? {
-                let (id, record) = row?;
-                if is_there(&record) {
-                    found.push(id);
-                }
-            }
-            Ok(found)
-        };
-        self.shared.around.db.read(look).await
+        self.shared.around.db.messages_that(is_there).await
     }
 
     /// Removes a message, also one that is kept aside, without telling anybody; false if there is none. An attempt

@@ -16,7 +16,7 @@ use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::schedule::RetryPolicy;
 use mailguard_core::smtp::{Detail, EnhancedStatus};
 
-use crate::store::record::{Ending, MessageRecord, Queued, Reason, RecipientState};
+use crate::store::spool::{Ending, MessageRecord, Queued, Reason, RecipientState};
 
 /// Delivery time expired (RFC 3463 §3.5).
 const EXPIRED: EnhancedStatus = EnhancedStatus::transient(Detail::DELIVERY_TIME_EXPIRED);
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::spool::Body;
     use crate::spool::fixture::{client, config, mailbox, message};
-    use crate::store::record::{StoredBody, first_states};
+    use crate::store::spool::{StoredBody, first_states};
 
     const DAY: u64 = 86_400_000_000;
 

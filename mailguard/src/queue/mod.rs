@@ -35,9 +35,7 @@ use self::notice::AdministratorNotices;
 use crate::lookup::dns::MAX_MAIL_QUERIES;
 use crate::routing::{HOSTS_AT_ONCE, Names};
 use crate::spool::IdMint;
-use crate::store::intake::CachedMessage;
-use crate::store::recover::Recovered;
-use crate::store::spool_db::SpoolDb;
+use crate::store::spool::{CachedMessage, Recovered, SpoolDb};
 
 /// Most recipients of one attempt: what every server must take (RFC 5321 §4.5.3.1.8).
 pub const MAX_ATTEMPT_RECIPIENTS: usize = 100;

@@ -12,9 +12,7 @@ use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Report;
 
 use crate::store::body::Body;
-use crate::store::intake::Committed;
-use crate::store::record::{MessageRecord, Queued, RecipientState, StoredBody};
-use crate::store::rows::Accept;
+use crate::store::spool::{Accept, Committed, MessageRecord, Queued, RecipientState, StoredBody};
 
 /// Most notices to the administrator an hour: a flood of them hides what it tells. What exceeds it is in the log, and in
 /// `mailguard quarantine list` as everything else.

@@ -8,7 +8,7 @@ use mailguard_core::mail::{Envelope, ForwardPath, Notify, Recipient, UnixTime};
 use mailguard_core::route::{NoRoute, Route};
 
 use super::MAX_ATTEMPT_RECIPIENTS;
-use crate::store::record::MessageRecord;
+use crate::store::spool::MessageRecord;
 
 /// What is done with a message that is due.
 #[derive(Debug, Default, PartialEq)]
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::spool::Body;
     use crate::spool::fixture::{config, config_with, mailbox, message};
-    use crate::store::record::{Queued, RecipientState, StoredBody};
+    use crate::store::spool::{Queued, RecipientState, StoredBody};
 
     const NOW: UnixTime = UnixTime(1_000);
 
@@ -123,7 +123,7 @@ mod tests {
             new.envelope,
             NOW,
             StoredBody::Row { octets: 0 },
-            crate::store::record::first_states(&new.dispositions, NOW),
+            crate::store::spool::first_states(&new.dispositions, NOW),
         )
     }
 

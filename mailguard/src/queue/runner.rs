@@ -19,11 +19,8 @@ use super::plan::{Group, Orders, plan};
 use super::worker::{Settling, work};
 use super::{LOAD_BATCH, Live, NAMES_TIME, STORE_RETRY, Shared, Work, Worker};
 use crate::routing::Names;
-use crate::store::intake::{CachedMessage, Committed};
-use crate::store::record::{MessageRecord, RecipientState};
-use crate::store::rows::SpoolOp;
-use crate::store::spool_db::ReadError;
-use crate::store::view::SpoolSnapshot;
+use crate::store::StoreError;
+use crate::store::spool::{CachedMessage, Committed, MessageRecord, RecipientState, SpoolOp};
 
 /// No answer from host (RFC 3463 §3.5).
 const NO_ANSWER: EnhancedStatus = EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST);
@@ -137,9 +134,9 @@ impl Shared {
         if ids.is_empty() {
             return known;
         }
-        match self.load(ids.clone()).await {
-            Ok(records) => {
-                for (id, record) in records {
+        match self.around.db.due(ids.clone()).await {
+            Ok(found) => {
+                for (id, record) in found {
                     known.extend(self.loaded(id, record).await);
                 }
             }
@@ -154,25 +151,12 @@ impl Shared {
         known
     }
 
-    async fn load(&self, ids: Vec<QueueId>) -> Result<Vec<(QueueId, Row)>, ReadError> {
-        let read = move |view: &SpoolSnapshot| {
-            ids.into_iter()
-                .map(|id| match view.message(id) {
-                    Ok(row) => Ok((id, Ok(row))),
-                    Err(redb::Error::Corrupted(cause)) => Ok((id, Err(cause))),
-                    Err(error) => Err(error),
-                })
-                .collect()
-        };
-        self.around.db.read(read).await
-    }
-
-    async fn loaded(&self, id: QueueId, row: Row) -> Vec<Settling> {
-        match row {
+    async fn loaded(&self, id: QueueId, found: Result<Option<MessageRecord>, StoreError>) -> Vec<Settling> {
+        match found {
             Ok(Some(record)) => return self.place(id, &record, None),
             // Finished or removed meanwhile.
             Ok(None) => self.lock().forget(id),
-            Err(cause) => self.put_aside(id, cause).await,
+            Err(damage) => self.put_aside(id, damage.to_string()).await,
         }
         Vec::new()
     }
@@ -250,9 +234,6 @@ fn is_left_after_a_deferral(route: &Route) -> bool {
 fn unknown() -> Names {
     Names::Host(Lookup::Unavailable("its look-up broke off by a mistake of mailguard".to_owned()))
 }
-
-/// What the store has under an id: a record, nothing, or something that can't be read.
-type Row = Result<Option<MessageRecord>, String>;
 
 fn send_back(live: &mut Live, work: &Work) {
     live.busy.retain(|index| !work.recipients.contains(index));

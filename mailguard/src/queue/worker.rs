@@ -20,10 +20,8 @@ use super::plan::{envelope, is_paused};
 use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::routing::Names;
 use crate::store::body::Body;
-use crate::store::record::{MessageRecord, Reason};
-use crate::store::rows::{Accept, RecordAttempt, SpoolOp, SpoolOpResult};
-use crate::store::spool_db::ReadError;
-use crate::store::writer::WriteError;
+use crate::store::spool::{Accept, MessageRecord, Reason, RecordAttempt, SpoolOp, SpoolOpResult};
+use crate::store::{ReadError, WriteError};
 
 /// Other or undefined mail system status (RFC 3463 §3.4): ours.
 const OUR_FAULT: EnhancedStatus = EnhancedStatus::transient(Detail::OTHER_MAIL_SYSTEM);

@@ -26,14 +26,12 @@ pub use self::id_mint::IdMint;
 pub use crate::store::body::{Body, BodyFile, BodyWriter, SPILL_OCTETS};
 
 use self::free_disk::FreeDisk;
+use crate::store::WriteError;
 use crate::store::body::BodyDirectory;
-use crate::store::intake::{Budget, CachedMessage, Committed};
-use crate::store::record::{
-    MessageRecord, QuarantineRecord, Reason, RecipientState, StoredBody, first_states,
+use crate::store::spool::{
+    Accept, Budget, CachedMessage, Committed, MessageRecord, QuarantineRecord, Reason, RecipientState,
+    SpoolDb, SpoolOp, SpoolOpResult, StoredBody, first_states,
 };
-use crate::store::rows::{Accept, SpoolOp, SpoolOpResult};
-use crate::store::spool_db::SpoolDb;
-use crate::store::writer::WriteError;
 
 /// Octets of bodies that wait in memory for their first attempt; what exceeds it is read back from the store.
 const CACHED_OCTETS: u64 = 64 * 1024 * 1024;

@@ -15,8 +15,7 @@ use super::fixture::{config, mailbox, message, shared};
 use super::*;
 use crate::store::OpenError;
 use crate::store::lossy::{EIO, ENOSPC, LossyDisk, LossyFiles};
-use crate::store::record::DamagedRecord;
-use crate::store::recover::Recovered;
+use crate::store::spool::{DamagedRecord, Recovered, raw};
 use crate::store::stock::Stock;
 
 /// A message's octets, told apart by its id and longer than a page.
@@ -259,8 +258,6 @@ async fn recovery_keeps_what_no_row_names_and_puts_rows_without_file_aside() {
 /// Rows of the table of damaged ones, as another version or a failing disk may leave them.
 #[tokio::test]
 async fn a_damaged_row_that_can_not_be_read_itself_stops_no_start_and_stays() {
-    const MESSAGES: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("messages");
-    const DAMAGED: redb::TableDefinition<'_, (u64, u8), &[u8]> = redb::TableDefinition::new("damaged");
     let directory = TempDir::new().unwrap();
     let (spool, _) = on_files(directory.path());
     let id = spool.ids.mint();
@@ -269,22 +266,12 @@ async fn a_damaged_row_that_can_not_be_read_itself_stops_no_start_and_stays() {
     spool.db.close().await;
     drop(spool);
     let (bytes, strange) = (b"\xff no row at all".as_slice(), b"{}".as_slice());
-    {
-        let database = redb::Database::open(directory.path().join("spool.redb")).unwrap();
-        let writing = database.begin_write().unwrap();
-        {
-            let row = writing.open_table(MESSAGES).unwrap().remove(id.0).unwrap().unwrap().value().to_vec();
-            let of_another_version =
-                serde_json::json!({ "row": String::from_utf8(row).unwrap() }).to_string();
-            let mut damaged = writing.open_table(DAMAGED).unwrap();
-            for (key, row) in
-                [((id.0, 0), of_another_version.as_bytes()), ((7_000, 0), bytes), ((7_001, 9), strange)]
-            {
-                damaged.insert(key, row).unwrap();
-            }
-        }
-        writing.commit().unwrap();
-    }
+    raw::change(directory.path(), |tables| {
+        let of_another_version = serde_json::json!({ "row": tables.take_message(id) }).to_string();
+        tables.put_damaged(id, 0, of_another_version.as_bytes());
+        tables.put_damaged(QueueId(7_000), 0, bytes);
+        tables.put_damaged(QueueId(7_001), 9, strange);
+    });
     for _ in 0..2 {
         let (spool, recovered) = on_files(directory.path());
         let queued: Vec<QueueId> = recovered.queued.iter().map(|(id, _)| *id).collect();
@@ -296,7 +283,7 @@ async fn a_damaged_row_that_can_not_be_read_itself_stops_no_start_and_stays() {
         assert_eq!(read(&recovered.damaged), kept);
         assert!(recovered.damaged[0].1.cause.contains("mailguard store export"), "{:?}", recovered.damaged);
         assert!(recovered.greatest >= 7_001, "no new message gets the id of a row that is kept");
-        let shown = spool.db.read(|view| view.damaged()?.collect::<Result<Vec<_>, _>>()).await.unwrap();
+        let shown = spool.db.damaged().await.unwrap();
         assert_eq!(read(&shown), kept, "status and store check see them");
         spool.db.close().await;
     }

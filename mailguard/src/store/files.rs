@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::sync_directory;
+use super::opening::sync_directory;
 
 /// A file being written.
 pub(crate) trait NewFile: Send + Sync + fmt::Debug {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use redb::Database;
 
-use super::OpenError;
+use super::error::OpenError;
 use super::writer::{Rows, Writer};
 
 /// Pause before a store whose write failed is opened again; doubles up to [`REOPEN_MAX`] while that is in vain, or while

@@ -14,8 +14,10 @@ use std::time::Duration;
 use redb::{Database, WriteTransaction};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::error::{StoreError, WriteError};
+
 /// Octets of jobs that may wait for their commit or be in it; beyond that whoever submits waits.
-pub const MAX_WAITING_OCTETS: u32 = 64 * 1024 * 1024;
+pub(super) const MAX_WAITING_OCTETS: u32 = 64 * 1024 * 1024;
 
 /// Octets of waiting jobs at which a commit no longer lingers.
 const LINGER_OCTETS: usize = MAX_WAITING_OCTETS as usize / 2;
@@ -24,7 +26,7 @@ const LINGER_OCTETS: usize = MAX_WAITING_OCTETS as usize / 2;
 const MIN_JOB_OCTETS: u32 = 1024;
 
 /// What a database does with its jobs. Two databases, two implementations; redb is fixed for both.
-pub trait Rows: Send + 'static {
+pub(super) trait Rows: Send + 'static {
     /// What is said of the store when a write failed.
     const AFTER_A_FAILURE: &'static str =
         "nothing more is stored until a restart, which recovers what was acknowledged";
@@ -40,7 +42,7 @@ pub trait Rows: Send + 'static {
         &mut self,
         transaction: &WriteTransaction,
         jobs: Vec<Self::Job>,
-    ) -> Result<Vec<Self::Answer>, redb::Error>;
+    ) -> Result<Vec<Self::Answer>, StoreError>;
 
     /// Whether the commit that follows also stores which pages are free: it takes longer, and opening after an
     /// unclean end needn't read all rows (docs/adr/0001).
@@ -50,20 +52,9 @@ pub trait Rows: Send + 'static {
     fn committed(&mut self);
 }
 
-/// Why a job wasn't done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// A write or `fsync` failed, now or earlier.
-    #[error("{0}")]
-    Failed(Arc<str>),
-    /// The writer was closed: we are shutting down.
-    #[error("the store is closed")]
-    Closed,
-}
-
 /// The sending end; clones share the thread. The thread ends, everything queued written, with the last clone
 /// or by [`Writer::close`].
-pub struct Writer<R: Rows> {
+pub(super) struct Writer<R: Rows> {
     shared: Arc<Shared<R>>,
     /// Counts the clones: the thread holds only `shared`.
     _alive: Arc<Alive<R>>,
@@ -112,7 +103,12 @@ struct Waiting<R: Rows> {
 impl<R: Rows> Writer<R> {
     /// Starts the thread. `name` is the database's file, for messages. The first job of a commit waits `linger` for
     /// company: zero where somebody waits for the answer.
-    pub fn start(name: &str, database: Arc<Database>, rows: R, linger: Duration) -> std::io::Result<Self> {
+    pub(super) fn start(
+        name: &str,
+        database: Arc<Database>,
+        rows: R,
+        linger: Duration,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             queue: Mutex::new(Queue { waiting: Vec::new(), octets: 0, ending: false, ended: None }),
@@ -129,29 +125,29 @@ impl<R: Rows> Writer<R> {
 
     /// Hands a job in and waits until it is on disk. `octets` is roughly what the job holds in memory. The
     /// job is done even when the caller stops waiting.
-    pub async fn submit(&self, job: R::Job, octets: usize) -> Result<R::Answer, WriteError> {
+    pub(super) async fn submit(&self, job: R::Job, octets: usize) -> Result<R::Answer, WriteError> {
         let (sender, receiver) = oneshot::channel();
         self.enqueue(job, octets, Some(sender)).await?;
         receiver.await.map_err(|_| self.shared.refusal())
     }
 
     /// Hands a job in and doesn't wait for the disk: for what may be repeated after a crash.
-    pub async fn post(&self, job: R::Job, octets: usize) -> Result<(), WriteError> {
+    pub(super) async fn post(&self, job: R::Job, octets: usize) -> Result<(), WriteError> {
         self.enqueue(job, octets, None).await
     }
 
     /// The database's file, for messages.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.shared.name
     }
 
     /// Why nothing is taken any more, if that is so.
-    pub fn failure(&self) -> Option<Arc<str>> {
+    pub(super) fn failure(&self) -> Option<Arc<str>> {
         self.shared.failure.get().cloned()
     }
 
     /// Writes what is queued and ends the thread; jobs handed in later are refused.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         let (sender, receiver) = oneshot::channel();
         {
             let mut queue = self.shared.lock();
@@ -249,7 +245,7 @@ fn run<R: Rows>(shared: &Shared<R>, database: Arc<Database>, mut rows: R, linger
             }
             // `waiting` is dropped after this: who waits finds the failure noted when he wakes.
             Ok(Err(error)) => shared.fail(&error.to_string()),
-            Err(_) => shared.fail("redb panicked: the file is damaged"),
+            Err(_) => shared.fail(&StoreError::panicked().to_string()),
         }
     }
     // Before the one who waits in `close` goes on: the file is released when he does.
@@ -264,7 +260,7 @@ fn commit<R: Rows>(
     database: &Database,
     rows: &mut R,
     jobs: Vec<R::Job>,
-) -> Result<Vec<R::Answer>, redb::Error> {
+) -> Result<Vec<R::Answer>, StoreError> {
     let mut transaction = database.begin_write()?;
     let answers = rows.apply(&transaction, jobs)?;
     transaction.set_quick_repair(rows.quick_repair());
@@ -290,7 +286,7 @@ mod tests {
 
     use super::*;
     use crate::store::lossy::{EIO, ENOSPC, LossyDisk};
-    use crate::store::open_backend;
+    use crate::store::opening::open_backend;
     use crate::store::schema::FACTS;
 
     const NUMBERS: TableDefinition<'_, u64, u64> = TableDefinition::new("numbers");
@@ -309,7 +305,7 @@ mod tests {
             &mut self,
             transaction: &WriteTransaction,
             jobs: Vec<u64>,
-        ) -> Result<Vec<usize>, redb::Error> {
+        ) -> Result<Vec<usize>, StoreError> {
             if let Some(gate) = &self.gate {
                 gate.recv().unwrap();
             }

@@ -13,7 +13,7 @@ use mailguard_core::outcome::Outcome;
 use mailguard_core::smtp::Severity;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Record, TransactionResult};
+use super::{Record, TransactionResult};
 
 /// How a query is written: shown by the command line's help and by its errors.
 pub const SYNTAX: &str = "\

@@ -4,6 +4,7 @@
 //! which slows sessions and deliveries down instead of growing. A failed store loses traces, never mail: the
 //! writer says so once, loudly, and `status` shows it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,12 +17,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
+use super::Record;
 use super::query::{MAX_LIMIT, Query};
-use super::record::{AttemptRecord, Record};
 use crate::mail_log;
 use crate::queue::AttemptObserver;
-use crate::store::facts::{FactsDb, FactsOp, FactsSnapshot, ReadError, SWEEP_ROWS};
-use crate::store::writer::WriteError;
+use crate::store::facts::FactsDb;
+use crate::store::facts::traces::{Found, MAX_REMOVED_AT_ONCE, Visitor, Wanted};
+use crate::store::{ReadError, StoreError, WriteError};
 
 /// Queries that are answered at one time.
 const MAX_QUERIES: usize = 2;
@@ -59,32 +61,26 @@ impl Recorder {
 
     /// Records how a transaction ended. Returns when it is queued, not when it is on disk.
     pub async fn transaction(&self, record: &Record) {
-        if let Some(row) = encode(record) {
-            self.post(FactsOp::Trace(record.id, row)).await;
-        }
+        told(self.facts.add_trace(record).await);
     }
 
     /// Records attempts, in the order in which they ended.
     pub async fn attempts(&self, attempts: Vec<Attempted>) {
-        let encoded = attempts.into_iter().filter_map(|attempted| {
-            let id = attempted.id;
-            encode(&AttemptRecord::from(attempted)).map(|row| (id, row))
-        });
-        self.post(FactsOp::Attempts(encoded.collect())).await;
-    }
-
-    async fn post(&self, job: FactsOp) {
-        // The writer has said in the log why it takes nothing more.
-        let _lost = self.facts.post(job).await.is_err();
+        told(self.facts.add_attempts(attempts).await);
     }
 
     /// Answers a query; what was recorded before it is in the answer.
     pub async fn query(&self, query: Query) -> Result<Traces, ReadError> {
         // A store that no longer writes can still be read.
-        let _stale = self.facts.submit(FactsOp::Flush).await.is_err();
+        let _stale = self.facts.flush().await.is_err();
         // The semaphore is never closed; without a permit the answer is the same, only dearer.
         let _turn = self.queries.acquire().await.ok();
-        self.facts.read(move |view| answer(view, &query)).await
+        let wanted = match query.id {
+            Some(id) => Wanted::Only(id),
+            None => Wanted::Since(QueueId(query.since.map_or(0, |since| since.0))),
+        };
+        let collector = Collector { query, traces: Traces::default(), octets: 0 };
+        Ok(self.facts.traces(wanted, collector).await?.traces)
     }
 
     /// Why no trace is stored any more, if that is so.
@@ -94,7 +90,7 @@ impl Recorder {
 
     /// Octets of all traces.
     pub async fn octets(&self) -> Result<u64, ReadError> {
-        self.facts.read(FactsSnapshot::octets).await
+        self.facts.trace_octets().await
     }
 
     /// Removes what is too old or too much, until the store is closed. A task of its own.
@@ -117,7 +113,7 @@ impl Recorder {
                 let trace = &self.config.load().trace;
                 (QueueId(now.minus(trace.retention).0), trace.max_size)
             };
-            if self.facts.submit(FactsOp::Sweep { keep_from, max_octets }).await?.0 < SWEEP_ROWS {
+            if self.facts.remove_traces(keep_from, max_octets).await? < MAX_REMOVED_AT_ONCE {
                 return Ok(());
             }
         }
@@ -140,73 +136,56 @@ impl AttemptObserver for Recorder {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Option<Vec<u8>> {
-    // Our types have no map with keys that JSON can't hold, the one thing that could fail.
-    let mut row = Vec::with_capacity(1024);
-    match serde_json::to_writer(&mut row, value) {
-        Ok(()) => Some(row),
-        Err(error) => {
-            tracing::error!(%error, "a trace can't be encoded");
-            None
-        }
+/// A trace that can't be stored is lost, and mail goes on.
+fn told(outcome: Result<(), WriteError>) {
+    if let Err(WriteError::Unwritable(cause)) = outcome {
+        tracing::error!(cause, "a trace can't be encoded");
     }
+    // Of anything else the writer has said in the log why it takes nothing more.
 }
 
 /// Collects the answer, newest first.
-struct Collector<'a> {
-    view: &'a FactsSnapshot,
-    query: &'a Query,
+struct Collector {
+    query: Query,
     traces: Traces,
     octets: usize,
 }
 
-fn answer(view: &FactsSnapshot, query: &Query) -> Result<Traces, redb::Error> {
-    let mut collector = Collector { view, query, traces: Traces::default(), octets: 0 };
-    if let Some(id) = query.id {
-        if let Some(row) = view.trace(id)? {
-            collector.see(id, &row)?;
+impl Visitor for Collector {
+    fn visit(&mut self, found: &Found<'_>) -> Result<ControlFlow<()>, StoreError> {
+        if !self.query.may_match(found.row) {
+            return Ok(ControlFlow::Continue(()));
         }
-    } else {
-        let oldest = QueueId(query.since.map_or(0, |since| since.0));
-        view.newest_first(oldest, |id, row| collector.see(id, row))?;
-    }
-    Ok(collector.traces)
-}
-
-impl Collector<'_> {
-    /// Looks at one row; false ends the search.
-    fn see(&mut self, id: QueueId, row: &[u8]) -> Result<bool, redb::Error> {
-        if !self.query.may_match(row) {
-            return Ok(true);
-        }
-        let Ok(mut record) = serde_json::from_slice::<Record>(row) else {
+        let Ok(mut record) = found.record() else {
             self.traces.unreadable += 1;
-            return Ok(true);
+            return Ok(ControlFlow::Continue(()));
         };
         let attempts_first = self.query.needs_attempts();
         if !attempts_first && !self.query.matches(&record) {
-            return Ok(true);
+            return Ok(ControlFlow::Continue(()));
         }
-        self.add_attempts(id, &mut record)?;
+        self.add_attempts(found, &mut record)?;
         if attempts_first && !self.query.matches(&record) {
-            return Ok(true);
+            return Ok(ControlFlow::Continue(()));
         }
         if self.traces.records.len() == self.query.limit.min(MAX_LIMIT) || self.octets > MAX_ANSWER_OCTETS {
             self.traces.more = true;
-            return Ok(false);
+            return Ok(ControlFlow::Break(()));
         }
-        self.octets += row.len();
+        self.octets += found.row.len();
         self.traces.records.push(record);
-        Ok(true)
+        Ok(ControlFlow::Continue(()))
     }
+}
 
-    fn add_attempts(&mut self, id: QueueId, record: &mut Record) -> Result<(), redb::Error> {
-        for row in self.view.attempts(id)? {
-            match serde_json::from_slice(&row) {
+impl Collector {
+    fn add_attempts(&mut self, found: &Found<'_>, record: &mut Record) -> Result<(), StoreError> {
+        for attempt in found.attempts()? {
+            match attempt.record {
                 Ok(attempt) => record.attempts.push(attempt),
                 Err(_) => self.traces.unreadable += 1,
             }
-            self.octets += row.len();
+            self.octets += attempt.octets;
         }
         Ok(())
     }
@@ -222,17 +201,16 @@ mod tests {
     use mailguard_core::outcome::{Outcome, Report};
     use mailguard_core::route::NextHop;
     use mailguard_core::smtp::{EnhancedStatus, Refusal};
-    use redb::backends::InMemoryBackend;
 
-    use super::super::record::{RefusedRecipient, TransactionResult};
     use super::*;
     use crate::spool::fixture::{client, config, mailbox, shared};
+    use crate::trace::{RefusedRecipient, TransactionResult};
 
     fn recorder(retention: Duration, max_size: u64) -> Recorder {
         let mut config = config("/nowhere".as_ref());
         config.trace.retention = retention;
         config.trace.max_size = max_size;
-        Recorder::new(FactsDb::open_on(InMemoryBackend::new).unwrap(), shared(config))
+        Recorder::new(FactsDb::in_memory(), shared(config))
     }
 
     fn record(id: u64, from: &str, to: &str, result: TransactionResult) -> Record {

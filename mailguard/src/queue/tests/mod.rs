@@ -31,8 +31,7 @@ use crate::quarantine::QuarantineHandle;
 use crate::spool::fixture::{client, config, mailbox, message, shared};
 use crate::spool::{Body, NewMessage, SPILL_OCTETS, Spool};
 use crate::store::lossy::{EIO, LossyDisk, LossyFiles};
-use crate::store::record::Reason;
-use crate::store::rows::SpoolOp;
+use crate::store::spool::{Reason, SpoolOp};
 
 const MINUTE: u64 = 60_000_000;
 
@@ -112,7 +111,7 @@ impl House {
 
     fn on(
         directory: &Path,
-        (db, recovered): (SpoolDb, crate::store::recover::Recovered),
+        (db, recovered): (SpoolDb, crate::store::spool::Recovered),
         now: u64,
         script: impl Fn(&str, &str, usize) -> Outcome + Send + Sync + 'static,
     ) -> Self {
@@ -494,8 +493,7 @@ async fn every_recipient_comes_to_one_end() {
             .await;
     }
     house.drain().await;
-    let quarantined =
-        house.db.read(|view| view.quarantine(None)?.collect::<Result<Vec<_>, _>>()).await.unwrap();
+    let quarantined = house.db.quarantine(None, usize::MAX, |_, _| true).await.unwrap().rows;
     let quarantined: usize = quarantined.iter().map(|(_, record)| record.quarantined.len()).sum();
     // Every outcome has been noted and told when a stop returns.
     let House { queue, deliver, mut attempts, .. } = house;

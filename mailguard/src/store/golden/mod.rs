@@ -11,6 +11,8 @@
 mod names;
 mod tests;
 
+use std::fs;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,19 +37,22 @@ pub(crate) struct GoldenRow {
 pub(crate) const MESSAGES: Golden = Golden(include_str!("spool/messages.txt"));
 pub(crate) const QUARANTINE: Golden = Golden(include_str!("spool/quarantine.txt"));
 pub(crate) const DAMAGED: Golden = Golden(include_str!("spool/damaged.txt"));
-const BODIES: Golden = Golden(include_str!("spool/bodies.txt"));
-const PAUSED: Golden = Golden(include_str!("spool/paused.txt"));
-const SPOOL_META: Golden = Golden(include_str!("spool/meta.txt"));
 pub(crate) const TRACES: Golden = Golden(include_str!("facts/traces.txt"));
 pub(crate) const ATTEMPTS: Golden = Golden(include_str!("facts/attempts.txt"));
 pub(crate) const BANS: Golden = Golden(include_str!("facts/bans.txt"));
 pub(crate) const GREYLIST: Golden = Golden(include_str!("facts/greylist.txt"));
-const TOTALS: Golden = Golden(include_str!("facts/totals.txt"));
-const FACTS_META: Golden = Golden(include_str!("facts/meta.txt"));
 pub(crate) const NAMES: Golden = Golden(include_str!("run/names.txt"));
 pub(crate) const LOCK: Golden = Golden(include_str!("run/lock.txt"));
 
 impl Golden {
+    /// That of a table in this folder.
+    fn of(folder: &str, table: &str) -> Self {
+        let path = format!("{}/src/store/golden/{folder}/{table}.txt", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{path}: {error}: a table needs its golden rows"));
+        Self(text.leak())
+    }
+
     /// Its rows, in their order.
     pub(crate) fn rows(&self) -> Vec<GoldenRow> {
         let mut rows: Vec<GoldenRow> = Vec::new();

@@ -1,24 +1,31 @@
-//! Every table has its golden file, and databases made of golden rows are opened and read whole. The types of keys and values are
-//! written out here once more: redb stores them, too.
+//! Every table has its golden file, and databases made of golden rows are opened and read whole. How keys and values of which types
+//! come out of such a file is written out here: redb stores the types' names, too, so that another type is another table.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::Ipv6Addr;
 use std::path::Path;
+
+use std::ops::ControlFlow;
 
 use mailguard_core::mail::QueueId;
 use redb::{Database, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction};
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::facts::FactsDb;
-use crate::store::record::{DamagedRecord, MessageRecord, QuarantineRecord, StoredBody};
-use crate::store::spool_db::SpoolDb;
+use crate::store::StoreError;
+use crate::store::facts::traces::{Found, Visitor, Wanted};
+use crate::store::facts::{self, FactsDb};
+use crate::store::spool::{self, DamagedRecord, MessageRecord, QuarantineRecord, SpoolDb, StoredBody};
+use crate::store::table::Listed;
 
 /// A golden key of two numbers.
 fn pair(key: &str) -> (u64, u32) {
     let (id, number) = key.split_once('/').unwrap();
     (id.parse().unwrap(), number.parse().unwrap())
+}
+
+fn address(key: &str) -> Ipv6Addr {
+    key.parse().unwrap()
 }
 
 fn octets(hex: &str) -> Vec<u8> {
@@ -30,60 +37,41 @@ fn ids(golden: &Golden) -> Vec<QueueId> {
     golden.rows().iter().map(|row| QueueId(row.key.parse().unwrap())).collect()
 }
 
-fn write(path: &Path, rows: impl FnOnce(&WriteTransaction)) {
+/// A database of golden rows: every table that is listed, and what it says of its version.
+fn write(path: &Path, folder: &str, tables: &[Listed]) {
     let database = Database::create(path).unwrap();
     let writing = database.begin_write().unwrap();
-    rows(&writing);
+    write_table(&writing, "meta", ("&str", "u64"), &Golden::of(folder, "meta"));
+    for table in tables {
+        let (key, value) = (table.types)();
+        write_table(&writing, table.name, (key.name(), value.name()), &Golden::of(folder, table.name));
+    }
     writing.commit().unwrap();
 }
 
-fn write_numbers(writing: &WriteTransaction, table: &str, golden: &Golden) {
-    let mut table = writing.open_table(TableDefinition::<&str, u64>::new(table)).unwrap();
-    for GoldenRow { key, row, .. } in golden.rows() {
-        table.insert(key, row.parse::<u64>().unwrap()).unwrap();
+/// Golden rows in a table whose keys and values are of these types, as redb names them and stores their names.
+fn write_table(writing: &WriteTransaction, name: &str, types: (&str, &str), golden: &Golden) {
+    macro_rules! insert {
+        ($key:ty, $value:ty, |$row:ident| $k:expr, $v:expr) => {{
+            let mut table = writing.open_table(TableDefinition::<$key, $value>::new(name)).unwrap();
+            for $row in golden.rows() {
+                table.insert($k, $v).unwrap();
+            }
+        }};
     }
-}
-
-fn write_by_id(writing: &WriteTransaction, table: &str, golden: &Golden) {
-    let mut table = writing.open_table(TableDefinition::<u64, &[u8]>::new(table)).unwrap();
-    for GoldenRow { key, row, .. } in golden.rows() {
-        table.insert(key.parse::<u64>().unwrap(), row.as_bytes()).unwrap();
+    match types {
+        ("&str", "u64") => insert!(&str, u64, |row| row.key, row.row.parse::<u64>().unwrap()),
+        ("u64", "&[u8]") => insert!(u64, &[u8], |row| row.key.parse::<u64>().unwrap(), row.row.as_bytes()),
+        ("(u64,u8)", "&[u8]") => {
+            insert!((u64, u8), &[u8], |row| (pair(row.key).0, pair(row.key).1 as u8), row.row.as_bytes());
+        }
+        ("(u64,u32)", "&[u8]") => insert!((u64, u32), &[u8], |row| pair(row.key), row.row.as_bytes()),
+        ("[u8;16]", "&[u8]") => {
+            insert!(&[u8; 16], &[u8], |row| &address(row.key).octets(), row.row.as_bytes());
+        }
+        ("&[u8]", "&[u8]") => insert!(&[u8], &[u8], |row| octets(row.key).as_slice(), row.row.as_bytes()),
+        other => panic!("{name}: no golden key or row was of the types {other:?} before"),
     }
-}
-
-fn write_spool(path: &Path) {
-    write(path, |writing| {
-        write_numbers(writing, "meta", &SPOOL_META);
-        write_numbers(writing, "paused", &PAUSED);
-        write_by_id(writing, "messages", &MESSAGES);
-        write_by_id(writing, "bodies", &BODIES);
-        write_by_id(writing, "quarantine", &QUARANTINE);
-        let mut damaged = writing.open_table(TableDefinition::<(u64, u8), &[u8]>::new("damaged")).unwrap();
-        for GoldenRow { key, row, .. } in DAMAGED.rows() {
-            let (id, table) = pair(key);
-            damaged.insert((id, table as u8), row.as_bytes()).unwrap();
-        }
-    });
-}
-
-fn write_facts(path: &Path) {
-    write(path, |writing| {
-        write_numbers(writing, "meta", &FACTS_META);
-        write_numbers(writing, "totals", &TOTALS);
-        write_by_id(writing, "traces", &TRACES);
-        let mut attempts = writing.open_table(TableDefinition::<(u64, u32), &[u8]>::new("attempts")).unwrap();
-        for GoldenRow { key, row, .. } in ATTEMPTS.rows() {
-            attempts.insert(pair(key), row.as_bytes()).unwrap();
-        }
-        let mut bans = writing.open_table(TableDefinition::<&[u8; 16], &[u8]>::new("bans")).unwrap();
-        for GoldenRow { key, row, .. } in BANS.rows() {
-            bans.insert(&key.parse::<Ipv6Addr>().unwrap().octets(), row.as_bytes()).unwrap();
-        }
-        let mut greylist = writing.open_table(TableDefinition::<&[u8], &[u8]>::new("greylist")).unwrap();
-        for GoldenRow { key, row, .. } in GREYLIST.rows() {
-            greylist.insert(octets(key).as_slice(), row.as_bytes()).unwrap();
-        }
-    });
 }
 
 #[test]
@@ -134,52 +122,67 @@ fn make_body_files(directory: &Path) {
 #[tokio::test]
 async fn a_spool_of_golden_rows_is_opened_and_nothing_is_put_aside() {
     let directory = TempDir::new().unwrap();
-    write_spool(&directory.path().join("spool.redb"));
+    write(&directory.path().join("spool.redb"), "spool", spool::TABLES);
     make_body_files(directory.path());
     let (db, recovered) = SpoolDb::open(directory.path()).unwrap();
     let queued: Vec<QueueId> = recovered.queued.iter().map(|(id, _)| *id).collect();
     assert_eq!(queued, ids(&MESSAGES));
     let damaged: Vec<_> = recovered.damaged.iter().map(|(id, record)| (id.0, record.table as u32)).collect();
     assert_eq!(damaged, DAMAGED.rows().iter().map(|row| pair(row.key)).collect::<Vec<_>>());
-    assert_eq!(recovered.paused, PAUSED.rows().iter().map(|row| row.key).collect::<Vec<_>>());
-    let listed = db.read(|view| view.quarantine(None)?.collect::<Result<Vec<_>, _>>()).await.unwrap();
-    assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids(&QUARANTINE));
-    for GoldenRow { key, row, .. } in BODIES.rows() {
-        let id = QueueId(key.parse().unwrap());
-        let body = db.read(move |view| view.body(id)).await.unwrap();
-        assert_eq!(body.as_deref(), Some(row.as_bytes()));
+    let paused = Golden::of("spool", "paused");
+    assert_eq!(recovered.paused, paused.rows().iter().map(|row| row.key).collect::<Vec<_>>());
+    let entries = db.quarantine(None, usize::MAX, |_, _| true).await.unwrap().rows;
+    assert_eq!(entries.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids(&QUARANTINE));
+    for GoldenRow { key, row, .. } in Golden::of("spool", "bodies").rows() {
+        let stored = StoredBody::Row { octets: row.len() as u64 };
+        let body = db.body(QueueId(key.parse().unwrap()), stored).await.unwrap();
+        assert_eq!(body.head(usize::MAX).await.unwrap(), row.as_bytes());
     }
+}
+
+/// The rows of traces, and of their attempts as they are written today.
+#[derive(Default)]
+struct Traces {
+    traces: Vec<(String, String)>,
+    attempts: Vec<Vec<String>>,
+}
+
+impl Visitor for Traces {
+    fn visit(&mut self, found: &Found<'_>) -> Result<ControlFlow<()>, StoreError> {
+        self.traces.push((found.id.0.to_string(), String::from_utf8_lossy(found.row).into_owned()));
+        let attempts = found.attempts()?.into_iter();
+        self.attempts.push(attempts.map(|found| json(&found.record.unwrap())).collect());
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap()
 }
 
 #[tokio::test]
 async fn facts_of_golden_rows_are_opened_and_read() {
     let directory = TempDir::new().unwrap();
-    write_facts(&directory.path().join("facts.redb"));
+    write(&directory.path().join("facts.redb"), "facts", facts::TABLES);
     let db = FactsDb::open(directory.path()).unwrap();
-    let read = db.read(|view| {
-        let mut traces = Vec::new();
-        view.newest_first(QueueId(0), |id, row| {
-            traces.push((id.0.to_string(), String::from_utf8_lossy(row).into_owned()));
-            Ok(true)
-        })?;
-        traces.reverse();
-        let attempts: Vec<Vec<u8>> =
-            ids(&TRACES).into_iter().flat_map(|id| view.attempts(id).unwrap()).collect();
-        Ok((traces, attempts, view.bans()?, view.greylist()?, view.octets()?))
-    });
-    let (traces, attempts, bans, greylist, octets_of_traces) = read.await.unwrap();
     let rows = |golden: &Golden| -> Vec<(String, String)> {
         golden.rows().into_iter().map(|row| (row.key.to_owned(), row.row)).collect()
     };
+    let Traces { mut traces, mut attempts } =
+        db.traces(Wanted::Since(QueueId(0)), Traces::default()).await.unwrap();
+    traces.reverse();
+    attempts.reverse();
     assert_eq!(traces, rows(&TRACES));
-    assert_eq!(attempts, ATTEMPTS.rows().into_iter().map(|row| row.row.into_bytes()).collect::<Vec<_>>());
-    let address = |key: [u8; 16]| Ipv6Addr::from(key).to_string();
-    let bans: Vec<_> =
-        bans.into_iter().map(|(key, row)| (address(key), String::from_utf8(row).unwrap())).collect();
+    let expect: Vec<String> = ATTEMPTS.rows().into_iter().map(|row| row.again.unwrap_or(row.row)).collect();
+    assert_eq!(attempts.concat(), expect);
+    let bans = db.bans().await.unwrap().into_iter();
+    let bans: Vec<_> = bans.map(|(key, row)| (key.to_string(), json(&row.unwrap()))).collect();
     assert_eq!(bans, rows(&BANS));
-    let expect = GREYLIST.rows().into_iter().map(|row| (octets(row.key), row.row.into_bytes()));
-    assert_eq!(greylist, expect.collect::<Vec<_>>());
-    assert_eq!(rows(&TOTALS), [("trace-octets".to_owned(), octets_of_traces.to_string())]);
+    let greylist = db.greylist().await.unwrap().into_iter();
+    let keys: Vec<Vec<u8>> = greylist.map(|(key, row)| row.map(|_| key).expect("it can be read")).collect();
+    assert_eq!(keys, GREYLIST.rows().into_iter().map(|row| octets(row.key)).collect::<Vec<_>>());
+    let octets_of_traces = db.trace_octets().await.unwrap().to_string();
+    assert_eq!(rows(&Golden::of("facts", "totals")), [("trace-octets".to_owned(), octets_of_traces)]);
 }
 
 /// What a new database says of itself is what these files say.
@@ -188,7 +191,9 @@ async fn the_version_of_new_databases_is_the_golden_one() {
     let directory = TempDir::new().unwrap();
     SpoolDb::open(directory.path()).unwrap().0.close().await;
     FactsDb::open(directory.path()).unwrap().close().await;
-    for (name, golden) in [("spool.redb", SPOOL_META), ("facts.redb", FACTS_META)] {
+    for (name, golden) in
+        [("spool.redb", Golden::of("spool", "meta")), ("facts.redb", Golden::of("facts", "meta"))]
+    {
         let database = Database::open(directory.path().join(name)).unwrap();
         let meta =
             database.begin_read().unwrap().open_table(TableDefinition::<&str, u64>::new("meta")).unwrap();

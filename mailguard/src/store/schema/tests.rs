@@ -10,11 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::facts::FactsDb;
-use crate::store::inspect;
-use crate::store::open_backend;
-use crate::store::record::DamagedRecord;
-use crate::store::rows::SpoolOp;
-use crate::store::spool_db::SpoolDb;
+use crate::store::opening::open_backend;
+use crate::store::spool::{DamagedRecord, SpoolDb, SpoolOp, StoredBody, inspect};
 
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
@@ -92,19 +89,21 @@ fn a_newer_database_is_refused_after_an_unclean_end_too() {
     assert!(matches!(error, OpenError::Newer { found: 2, expected: 1, .. }), "{error:?}");
 }
 
-fn note(writing: &WriteTransaction, word: &str) -> Result<(), redb::Error> {
+fn note(writing: &WriteTransaction, word: &str) -> Result<(), StoreError> {
     let mut words = writing.open_table(WORDS)?;
     let place = words.iter()?.count() as u64;
     words.insert(word, place)?;
     Ok(())
 }
 
-fn fail(_: &WriteTransaction) -> Result<(), redb::Error> {
-    Err(redb::Error::Corrupted("a row that no step expects".to_owned()))
+fn fail(_: &WriteTransaction) -> Result<(), StoreError> {
+    Err(StoreError::Damaged("a row that no step expects".to_owned()))
 }
 
-const OF_THREE_VERSIONS: Format =
-    Format { steps: &[|writing| note(writing, "to the second"), |writing| note(writing, "to the third")] };
+const OF_THREE_VERSIONS: Format = Format {
+    steps: &[|writing| note(writing, "to the second"), |writing| note(writing, "to the third")],
+    tables: &[],
+};
 
 /// A database of this version.
 fn of_version(version: u64) -> Database {
@@ -145,7 +144,7 @@ fn an_older_database_is_brought_up_by_the_steps_that_it_lacks() {
 
 #[test]
 fn a_step_that_fails_leaves_the_database_as_it_was() {
-    let format = Format { steps: &[|writing| note(writing, "to the second"), fail] };
+    let format = Format { steps: &[|writing| note(writing, "to the second"), fail], tables: &[] };
     let database = of_version(1);
     assert!(format.bring_up("x.redb".as_ref(), &database).is_err());
     assert_eq!((steps_taken(&database), version_of(&database).unwrap()), (vec![], Found::Version(1)));
@@ -189,9 +188,9 @@ async fn tables_of_other_types_are_another_version_and_not_damage() {
     });
     assert!(matches!(open_spool(directory.path()).await, Err(OpenError::OtherVersion { .. })));
     let newer = redb::Error::Corrupted("Expected file format version <= 3, found 4".to_owned());
-    assert!(matches!(OpenError::redb(&path, newer), OpenError::OtherVersion { .. }));
+    assert!(matches!(OpenError::of(&path, newer), OpenError::OtherVersion { .. }));
     let damage = redb::Error::Corrupted("checksum".to_owned());
-    assert!(matches!(OpenError::redb(&path, damage), OpenError::Damaged { .. }));
+    assert!(matches!(OpenError::of(&path, damage), OpenError::Damaged { .. }));
 }
 
 #[tokio::test]
@@ -216,9 +215,10 @@ async fn a_table_that_is_not_there_is_made_however_many_others_are() {
 async fn remove_with_its_body(directory: &Path, id: u64) {
     let id = QueueId(id);
     let (db, _) = SpoolDb::open(directory).unwrap();
-    assert!(db.read(move |view| view.body(id)).await.unwrap().is_some());
+    let stored = StoredBody::Row { octets: 1 };
+    assert!(db.body(id, stored).await.is_ok());
     db.submit(SpoolOp::Remove(id)).await.unwrap();
-    assert!(db.read(move |view| view.body(id)).await.unwrap().is_none());
+    assert!(db.body(id, stored).await.is_err());
     db.close().await;
 }
 

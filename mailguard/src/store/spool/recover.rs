@@ -9,14 +9,19 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use mailguard_core::mail::{QueueId, UnixTime};
-use redb::{Database, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
+use redb::{Database, ReadableTable, WriteTransaction};
 use serde::de::DeserializeOwned;
 
-use super::OpenError;
-use super::body::BodyDirectory;
-use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
-use super::rows::{BODIES, DAMAGED, MESSAGES, PAUSED, QUARANTINE, RECORD_OCTETS, spool_tables};
-use super::stock::Stock;
+use super::bodies::StoredBody;
+use super::damaged::{self, Damaged, DamagedRecord, DamagedTable};
+use super::messages::{MessageRecord, Messages};
+use super::ops::RECORD_OCTETS;
+use super::paused::{self, Paused};
+use super::quarantine::{Quarantine, QuarantineRecord};
+use crate::store::body::BodyDirectory;
+use crate::store::error::{OpenError, StoreError};
+use crate::store::stock::Stock;
+use crate::store::table::{OpenTable, StoredTable};
 
 /// What was found at the start.
 #[derive(Debug, Default)]
@@ -53,7 +58,7 @@ pub(super) fn recover(
         Search { files: files.into_iter().collect(), lost: lost.into_iter().collect(), ..Search::default() };
     let numbers = search.files.keys().chain(search.lost.keys());
     search.recovered.greatest = numbers.copied().max().unwrap_or(0);
-    search.run(database).map_err(|e| OpenError::redb(path, e))?;
+    search.run(database).map_err(|e| OpenError::of(path, e))?;
     for (id, damaged) in &search.recovered.damaged {
         tracing::error!(%id, cause = damaged.cause, "a stored message can't be used and is kept aside");
     }
@@ -87,7 +92,7 @@ struct Search {
 }
 
 impl Search {
-    fn run(&mut self, database: &Database) -> Result<(), redb::Error> {
+    fn run(&mut self, database: &Database) -> Result<(), StoreError> {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         let changed = self.tables(&transaction)?;
@@ -100,34 +105,23 @@ impl Search {
     }
 
     /// Whether anything was written.
-    fn tables(&mut self, transaction: &WriteTransaction) -> Result<bool, redb::Error> {
-        let there: HashSet<String> =
-            transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
-        // Opening makes those that aren't there.
-        let fresh = spool_tables().iter().any(|name| !there.contains(*name));
-        transaction.open_table(BODIES)?;
-        for row in transaction.open_table(PAUSED)?.iter()? {
-            self.recovered.paused.push(row?.0.value().to_owned());
-        }
-        let mut damaged = transaction.open_table(DAMAGED)?;
-        let returned = self.bring_back(transaction, &mut damaged)?;
+    fn tables(&mut self, transaction: &WriteTransaction) -> Result<bool, StoreError> {
+        self.recovered.paused = paused::all(&transaction.open_table(Paused::definition())?)?;
+        let mut aside = transaction.open_table(Damaged::definition())?;
+        let returned = self.bring_back(transaction, &mut aside)?;
         let mut bad = Vec::new();
-        self.look::<MessageRecord>(transaction, MESSAGES, DamagedTable::Messages, &mut bad)?;
-        self.look::<QuarantineRecord>(transaction, QUARANTINE, DamagedTable::Quarantine, &mut bad)?;
-        let changed = fresh || returned || !bad.is_empty();
-        for (id, record) in bad {
-            let row = serde_json::to_vec(&record).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
-            damaged.insert((id, record.table as u8), &row[..])?;
+        self.look::<Messages, MessageRecord>(transaction, DamagedTable::Messages, &mut bad)?;
+        self.look::<Quarantine, QuarantineRecord>(transaction, DamagedTable::Quarantine, &mut bad)?;
+        let changed = returned || !bad.is_empty();
+        for (id, record) in &bad {
+            damaged::put(&mut aside, *id, record)?;
         }
-        for row in damaged.iter()? {
-            let (key, row) = row?;
-            let (id, table) = key.value();
-            self.recovered.greatest = self.recovered.greatest.max(id);
-            let record = DamagedRecord::stored(table, row.value());
+        for (id, record) in damaged::all(&aside)? {
+            self.recovered.greatest = self.recovered.greatest.max(id.0);
             if let Some(body) = record.body() {
                 self.name(body);
             }
-            self.recovered.damaged.push((QueueId(id), record));
+            self.recovered.damaged.push((id, record));
         }
         Ok(changed)
     }
@@ -136,10 +130,10 @@ impl Search {
     fn bring_back(
         &self,
         transaction: &WriteTransaction,
-        damaged: &mut Table<'_, (u64, u8), &'static [u8]>,
-    ) -> Result<bool, redb::Error> {
+        aside: &mut OpenTable<'_, Damaged>,
+    ) -> Result<bool, StoreError> {
         let mut back = Vec::new();
-        for row in damaged.iter()? {
+        for row in aside.iter()? {
             let (key, row) = row?;
             let (id, table) = key.value();
             let record = DamagedRecord::stored(table, row.value());
@@ -149,31 +143,30 @@ impl Search {
         }
         for (key @ (id, _), record) in &back {
             let table = match record.table {
-                DamagedTable::Messages => MESSAGES,
-                DamagedTable::Quarantine => QUARANTINE,
+                DamagedTable::Messages => Messages::definition(),
+                DamagedTable::Quarantine => Quarantine::definition(),
             };
             transaction.open_table(table)?.insert(id, record.row.as_bytes())?;
-            damaged.remove(key)?;
+            aside.remove(key)?;
             tracing::info!(id = %QueueId(*id), "a message that was kept aside is used again");
         }
         Ok(!back.is_empty())
     }
 
     /// Looks at each row of a table; the bad ones move to `bad`.
-    fn look<T: DeserializeOwned + Row>(
+    fn look<T: StoredTable<Key = u64, Value = &'static [u8]>, R: DeserializeOwned + Row>(
         &mut self,
         transaction: &WriteTransaction,
-        definition: TableDefinition<'_, u64, &'static [u8]>,
         table: DamagedTable,
-        bad: &mut Vec<(u64, DamagedRecord)>,
-    ) -> Result<(), redb::Error> {
-        let mut rows = transaction.open_table(definition)?;
+        bad: &mut Vec<(QueueId, DamagedRecord)>,
+    ) -> Result<(), StoreError> {
+        let mut rows = transaction.open_table(T::definition())?;
         let before = bad.len();
         for row in rows.iter()? {
             let (key, value) = row?;
             let id = key.value();
             self.recovered.greatest = self.recovered.greatest.max(id);
-            let record = match serde_json::from_slice::<T>(value.value()) {
+            let record = match serde_json::from_slice::<R>(value.value()) {
                 Err(error) => {
                     let record = DamagedRecord::unreadable(table, value.value(), &error);
                     if let Some(body) = record.body() {
@@ -191,10 +184,10 @@ impl Search {
                     continue;
                 }
             };
-            bad.push((id, record));
+            bad.push((QueueId(id), record));
         }
         for (id, _) in &bad[before..] {
-            rows.remove(id)?;
+            rows.remove(id.0)?;
         }
         Ok(())
     }

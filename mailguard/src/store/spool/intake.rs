@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mailguard_core::mail::QueueId;
 use tokio::sync::Notify;
 
-use super::body::Body;
-use super::record::MessageRecord;
+use super::messages::MessageRecord;
+use crate::store::body::Body;
 
 /// A message that has just become durable, on its way to the queue.
 #[derive(Debug)]

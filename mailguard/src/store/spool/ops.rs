@@ -7,39 +7,22 @@
 use std::sync::Arc;
 
 use mailguard_core::mail::{Envelope, Mailbox, QueueId, Recipient, UnixTime};
-use redb::{ReadableTable, StorageError, Table, TableDefinition, TableHandle, WriteTransaction};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use redb::{ReadableTable, WriteTransaction};
 
-use super::body::{Body, BodyDirectory};
+use super::Writing;
+use super::bodies::StoredBody;
+use super::by_id::{get, put};
+use super::damaged::{self, DamagedRecord, DamagedTable};
 use super::intake::{Committed, Intake};
-use super::record::{
-    DamagedRecord, DamagedTable, Ending, MessageRecord, QuarantineRecord, Reason, RecipientState, StoredBody,
-};
-use super::stock::{Change, SharedStock};
-use super::writer::Rows;
+use super::messages::{Ending, MessageRecord, RecipientState};
+use super::quarantine::{QuarantineRecord, Reason};
+use crate::store::body::{Body, BodyDirectory};
+use crate::store::error::StoreError;
+use crate::store::stock::{Change, SharedStock};
+use crate::store::writer::Rows;
 
-/// Messages that wait: id ▶ [`MessageRecord`].
-pub(super) const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
-/// Bodies that aren't files: id ▶ octets.
-pub(super) const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
-/// The quarantine: id ▶ [`QuarantineRecord`].
-pub(super) const QUARANTINE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("quarantine");
-/// Rows that can't be used: id and the table it stood in ▶ [`DamagedRecord`].
-pub(super) const DAMAGED: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinition::new("damaged");
-
-/// Destinations at which no attempts are made, as [`mailguard_core::destination`] writes them ▶ 0.
-pub(super) const PAUSED: TableDefinition<'_, &str, u64> = TableDefinition::new("paused");
-
-/// The names of all these tables.
-pub(super) fn spool_tables() -> [&'static str; 5] {
-    [MESSAGES.name(), BODIES.name(), QUARANTINE.name(), DAMAGED.name(), PAUSED.name()]
-}
-
-/// Whether a table of this name is one of them.
-pub(super) fn is_spool_table(name: &str) -> bool {
-    spool_tables().contains(&name)
-}
+/// What a job's rows hold in memory beside its body, octets, roughly.
+const ROW_OCTETS: usize = 1024;
 
 /// What a record adds to the octets of a body, roughly.
 pub(super) const RECORD_OCTETS: u64 = 1024;
@@ -186,17 +169,10 @@ impl Rows for SpoolRows {
         &mut self,
         transaction: &WriteTransaction,
         jobs: Vec<SpoolOp>,
-    ) -> Result<Vec<SpoolOpResult>, redb::Error> {
-        let mut tables = Tables {
-            messages: transaction.open_table(MESSAGES)?,
-            bodies: transaction.open_table(BODIES)?,
-            quarantine: transaction.open_table(QUARANTINE)?,
-            damaged: transaction.open_table(DAMAGED)?,
-            paused: transaction.open_table(PAUSED)?,
-            weight: &mut self.weight,
-            after: &mut self.after,
-        };
-        jobs.into_iter().map(|job| Ok(tables.apply(job)?)).collect()
+    ) -> Result<Vec<SpoolOpResult>, StoreError> {
+        let tables = Writing::open(transaction)?;
+        let mut batch = Batch { tables, weight: &mut self.weight, after: &mut self.after };
+        jobs.into_iter().map(|job| batch.apply(job)).collect()
     }
 
     fn quick_repair(&self) -> bool {
@@ -216,18 +192,15 @@ impl Rows for SpoolRows {
     }
 }
 
-struct Tables<'a, 't> {
-    messages: Table<'t, u64, &'static [u8]>,
-    bodies: Table<'t, u64, &'static [u8]>,
-    quarantine: Table<'t, u64, &'static [u8]>,
-    damaged: Table<'t, (u64, u8), &'static [u8]>,
-    paused: Table<'t, &'static str, u64>,
+/// The jobs of one commit.
+struct Batch<'a, 't> {
+    tables: Writing<'t>,
     weight: &'a mut Weight,
     after: &'a mut After,
 }
 
-impl Tables<'_, '_> {
-    fn apply(&mut self, job: SpoolOp) -> Result<SpoolOpResult, StorageError> {
+impl Batch<'_, '_> {
+    fn apply(&mut self, job: SpoolOp) -> Result<SpoolOpResult, StoreError> {
         match job {
             SpoolOp::Accept(accept) => self.accept(*accept),
             SpoolOp::Finish(id, body) => {
@@ -247,39 +220,40 @@ impl Tables<'_, '_> {
             SpoolOp::PutAside(id, cause) => self.put_aside(id, cause),
             SpoolOp::Hold(id, on_hold) => self.hold(id, on_hold),
             SpoolOp::Pause(destination, true) => {
-                self.paused.insert(&*destination, 0)?;
+                self.tables.pause(&destination)?;
                 Ok(SpoolOpResult::Done)
             }
-            SpoolOp::Pause(destination, false) => {
-                let was = self.paused.remove(&*destination)?.is_some();
-                Ok(if was { SpoolOpResult::Done } else { SpoolOpResult::Absent })
-            }
+            SpoolOp::Pause(destination, false) => Ok(if self.tables.resume(&destination)? {
+                SpoolOpResult::Done
+            } else {
+                SpoolOpResult::Absent
+            }),
         }
     }
 
-    fn accept(&mut self, accept: Accept) -> Result<SpoolOpResult, StorageError> {
+    fn accept(&mut self, accept: Accept) -> Result<SpoolOpResult, StoreError> {
         let id = accept.id.0;
         match &accept.body {
             Body::Memory(octets) => {
-                self.bodies.insert(id, &octets[..])?;
+                self.tables.bodies.insert(id, &octets[..])?;
                 self.weight.add(octets.len() as u64);
             }
             Body::File(file) => file.keep(),
         }
         if let Some(row) = accept.message {
-            self.messages.insert(id, &row[..])?;
+            self.tables.messages.insert(id, &row[..])?;
             self.after.queued.add(accept.body.octets());
         }
         if let Some(row) = accept.quarantine {
-            self.quarantine.insert(id, &row[..])?;
+            self.tables.quarantine.insert(id, &row[..])?;
             self.after.quarantined.add(accept.body.octets());
         }
         self.after.handover.extend(accept.handover);
         Ok(SpoolOpResult::Done)
     }
 
-    fn record(&mut self, record: RecordAttempt) -> Result<SpoolOpResult, StorageError> {
-        let Some(mut message) = read::<MessageRecord>(&self.messages, record.id)? else {
+    fn record(&mut self, record: RecordAttempt) -> Result<SpoolOpResult, StoreError> {
+        let Some(mut message) = get::<MessageRecord>(&self.tables.messages, record.id)? else {
             return Ok(SpoolOpResult::Absent);
         };
         if message.states.len() < record.recipients {
@@ -298,7 +272,7 @@ impl Tables<'_, '_> {
         }
         let due = message.due();
         if due.is_some() {
-            write(&mut self.messages, record.id, &message)?;
+            put(&mut self.tables.messages, record.id, &message)?;
         } else {
             self.remove_message(record.id, message.body)?;
         }
@@ -311,8 +285,8 @@ impl Tables<'_, '_> {
         message: &mut MessageRecord,
         recipients: Vec<(usize, Reason)>,
         at: UnixTime,
-    ) -> Result<(), StorageError> {
-        let mut entry = match read::<QuarantineRecord>(&self.quarantine, id)? {
+    ) -> Result<(), StoreError> {
+        let mut entry = match get::<QuarantineRecord>(&self.tables.quarantine, id)? {
             Some(entry) => entry,
             None => {
                 self.after.quarantined.add(message.body.octets());
@@ -325,44 +299,40 @@ impl Tables<'_, '_> {
             entry.quarantine(recipient, reason, at);
             message.states[index] = RecipientState::Ended(Ending::Quarantined);
         }
-        write(&mut self.quarantine, id, &entry)
+        put(&mut self.tables.quarantine, id, &entry)
     }
 
-    fn remove(&mut self, id: QueueId) -> Result<SpoolOpResult, StorageError> {
-        let mut damaged = false;
-        self.damaged.retain_in((id.0, u8::MIN)..=(id.0, u8::MAX), |_, _| {
-            damaged = true;
-            false
-        })?;
+    fn remove(&mut self, id: QueueId) -> Result<SpoolOpResult, StoreError> {
+        let damaged = self.tables.remove_damaged(id)?;
         if damaged {
             // A file stays, for the next start to put aside: which one it is only a row that can be read says for certain.
             self.remove_body(id, StoredBody::Row { octets: 0 })?;
         }
-        let Some(message) = read::<MessageRecord>(&self.messages, id)? else {
+        let Some(message) = get::<MessageRecord>(&self.tables.messages, id)? else {
             return Ok(if damaged { SpoolOpResult::Done } else { SpoolOpResult::Absent });
         };
         self.remove_message(id, message.body)?;
         Ok(SpoolOpResult::Done)
     }
 
-    fn expunge(&mut self, id: QueueId) -> Result<bool, StorageError> {
-        let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else { return Ok(false) };
-        self.quarantine.remove(id.0)?;
+    fn expunge(&mut self, id: QueueId) -> Result<bool, StoreError> {
+        let Some(entry) = get::<QuarantineRecord>(&self.tables.quarantine, id)? else { return Ok(false) };
+        self.tables.quarantine.remove(id.0)?;
         self.after.quarantined.remove(entry.body.octets());
         self.remove_body(id, entry.body)?;
         Ok(true)
     }
 
     /// The recipients join those who still wait for the same message, if there are any.
-    fn release(&mut self, release: Release) -> Result<SpoolOpResult, StorageError> {
+    fn release(&mut self, release: Release) -> Result<SpoolOpResult, StoreError> {
         let Release { id, to, copies, at } = release;
-        let Some(entry) = read::<QuarantineRecord>(&self.quarantine, id)? else {
+        let Some(entry) = get::<QuarantineRecord>(&self.tables.quarantine, id)? else {
             return Ok(SpoolOpResult::Absent);
         };
         let body = entry.body;
         let elsewhere = to.is_some();
         let recipients = to.unwrap_or_else(|| entry.envelope.recipients.clone());
-        let mut message = match read::<MessageRecord>(&self.messages, id)? {
+        let mut message = match get::<MessageRecord>(&self.tables.messages, id)? {
             Some(message) => message,
             None => {
                 self.after.queued.add(body.octets());
@@ -376,37 +346,36 @@ impl Tables<'_, '_> {
             message.add(recipient, elsewhere, at);
         }
         message.copy_to(copies, at);
-        write(&mut self.messages, id, &message)?;
-        self.quarantine.remove(id.0)?;
+        put(&mut self.tables.messages, id, &message)?;
+        self.tables.quarantine.remove(id.0)?;
         self.after.quarantined.remove(body.octets());
         self.after.handover.push(Committed { id, cached: None });
         Ok(SpoolOpResult::Recorded(message.due()))
     }
 
-    fn hold(&mut self, id: QueueId, on_hold: bool) -> Result<SpoolOpResult, StorageError> {
-        let Some(mut message) = read::<MessageRecord>(&self.messages, id)? else {
+    fn hold(&mut self, id: QueueId, on_hold: bool) -> Result<SpoolOpResult, StoreError> {
+        let Some(mut message) = get::<MessageRecord>(&self.tables.messages, id)? else {
             return Ok(SpoolOpResult::Absent);
         };
         message.on_hold = on_hold;
-        write(&mut self.messages, id, &message)?;
+        put(&mut self.tables.messages, id, &message)?;
         Ok(SpoolOpResult::Done)
     }
 
-    fn put_aside(&mut self, id: QueueId, cause: String) -> Result<SpoolOpResult, StorageError> {
-        let row = match self.messages.remove(id.0)? {
+    fn put_aside(&mut self, id: QueueId, cause: String) -> Result<SpoolOpResult, StoreError> {
+        let row = match self.tables.messages.remove(id.0)? {
             Some(row) => String::from_utf8_lossy(row.value()).into_owned(),
             None => return Ok(SpoolOpResult::Absent),
         };
         let octets = serde_json::from_str::<MessageRecord>(&row).map_or(0, |message| message.body.octets());
         self.after.queued.remove(octets);
         let record = DamagedRecord { cause, table: DamagedTable::Messages, row };
-        let row = encode(id, &record)?;
-        self.damaged.insert((id.0, record.table as u8), &row[..])?;
+        damaged::put(&mut self.tables.damaged, id, &record)?;
         Ok(SpoolOpResult::Done)
     }
 
-    fn remove_message(&mut self, id: QueueId, body: StoredBody) -> Result<(), StorageError> {
-        if self.messages.remove(id.0)?.is_some() {
+    fn remove_message(&mut self, id: QueueId, body: StoredBody) -> Result<(), StoreError> {
+        if self.tables.messages.remove(id.0)?.is_some() {
             self.after.queued.remove(body.octets());
             self.remove_body(id, body)?;
         }
@@ -414,13 +383,13 @@ impl Tables<'_, '_> {
     }
 
     /// Removes the body unless another row needs it.
-    fn remove_body(&mut self, id: QueueId, body: StoredBody) -> Result<(), StorageError> {
-        if self.messages.get(id.0)?.is_some() || self.quarantine.get(id.0)?.is_some() {
+    fn remove_body(&mut self, id: QueueId, body: StoredBody) -> Result<(), StoreError> {
+        if self.tables.messages.get(id.0)?.is_some() || self.tables.quarantine.get(id.0)?.is_some() {
             return Ok(());
         }
         match body {
             StoredBody::Row { octets } => {
-                self.bodies.remove(id.0)?;
+                self.tables.bodies.remove(id.0)?;
                 self.weight.remove(octets);
             }
             StoredBody::File { number, .. } => self.after.unlink.push(number),
@@ -429,29 +398,18 @@ impl Tables<'_, '_> {
     }
 }
 
-/// The row of `id`, decoded. Rows were checked when the store was opened and are written in here only: one that
-/// can't be decoded now is damage.
-fn read<T: DeserializeOwned>(
-    table: &Table<'_, u64, &'static [u8]>,
-    id: QueueId,
-) -> Result<Option<T>, StorageError> {
-    let Some(row) = table.get(id.0)? else { return Ok(None) };
-    serde_json::from_slice(row.value()).map(Some).map_err(|error| corrupted(id, &error))
-}
-
-fn write<T: Serialize>(
-    table: &mut Table<'_, u64, &'static [u8]>,
-    id: QueueId,
-    record: &T,
-) -> Result<(), StorageError> {
-    table.insert(id.0, &encode(id, record)?[..])?;
-    Ok(())
-}
-
-fn encode<T: Serialize>(id: QueueId, record: &T) -> Result<Vec<u8>, StorageError> {
-    serde_json::to_vec(record).map_err(|error| corrupted(id, &error))
-}
-
-fn corrupted(id: QueueId, error: &serde_json::Error) -> StorageError {
-    StorageError::Corrupted(format!("row {id}: {error}"))
+impl SpoolOp {
+    /// What it holds in memory, roughly.
+    pub(super) fn octets(&self) -> usize {
+        let body = |accept: &Accept| match &accept.body {
+            Body::Memory(octets) => octets.len(),
+            Body::File(_) => 0,
+        };
+        ROW_OCTETS
+            + match self {
+                SpoolOp::Accept(accept) => body(accept),
+                SpoolOp::Record(record) => record.notices.iter().map(body).sum(),
+                _ => 0,
+            }
+    }
 }

@@ -2,77 +2,74 @@
 //! transaction spans them.
 //!
 //! The layout of the spool directory, all of it for our user only: `spool.redb`, and `bodies/` with one file
-//! for each body over [`SPILL_OCTETS`](super::body::SPILL_OCTETS). What the rows mean to mail is left to
-//! `spool`, `queue` and `quarantine`.
+//! for each body over [`SPILL_OCTETS`](super::body::SPILL_OCTETS). A file a table: its rows as values, how they are found and changed;
+//! changes that span tables are in `ops`. What the rows mean to mail is left to the rooms `spool`, `queue` and `quarantine`.
+
+mod bodies;
+mod by_id;
+mod damaged;
+pub mod inspect;
+mod intake;
+mod messages;
+mod ops;
+mod paused;
+mod quarantine;
+#[cfg(test)]
+pub(crate) mod raw;
+mod recover;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailguard_core::mail::QueueId;
-use redb::Database;
 #[cfg(test)]
 use redb::StorageBackend;
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
-use super::body::{Body, BodyDirectory};
-use super::intake::Intake;
-use super::record::{MessageRecord, QuarantineRecord, StoredBody};
-use super::recover::{Recovered, recover};
-use super::rows::{SpoolOp, SpoolOpResult, SpoolRows};
+pub use self::bodies::StoredBody;
+pub use self::by_id::Listing;
+pub use self::damaged::{DamagedRecord, DamagedTable};
+pub(crate) use self::intake::Budget;
+pub use self::intake::{CachedMessage, Committed, Intake};
+pub use self::messages::{Ending, FoundMessage, MessageRecord, Queued, RecipientState, first_states};
+pub use self::ops::{Accept, RecordAttempt, Release, SpoolOp, SpoolOpResult};
+pub use self::quarantine::{QuarantineRecord, QuarantinedRecipient, Reason};
+pub use self::recover::Recovered;
+
+use super::body::BodyDirectory;
+use super::error::{OpenError, ReadError, StoreError, WriteError};
+use super::opening::{create_directory, open_file, read_blocking};
 use super::schema::SPOOL;
 use super::stock::{SharedStock, Stock};
-use super::view::SpoolSnapshot;
-use super::writer::{WriteError, Writer};
-use super::{OpenError, create_directory, open_file, read_blocking};
+use super::table::{StoredTable, tables};
+use super::writer::Writer;
 #[cfg(test)]
-use super::{files::Files, open_backend};
+use super::{files::Files, opening::open_backend};
+use ops::SpoolRows;
+use recover::recover;
+
+tables! {
+    messages: messages::Messages,
+    bodies: bodies::Bodies,
+    quarantine: quarantine::Quarantine,
+    damaged: damaged::Damaged,
+    paused: paused::Paused,
+}
 
 /// Memory for redb's page cache, octets.
-pub(super) const CACHE_OCTETS: usize = 64 * 1024 * 1024;
+const CACHE_OCTETS: usize = 64 * 1024 * 1024;
 
 /// The file's name in the spool directory.
-pub(super) const FILE_NAME: &str = "spool.redb";
+const FILE_NAME: &str = "spool.redb";
 
 /// The body files' directory in the spool directory.
-pub(super) const BODIES_NAME: &str = "bodies";
+const BODIES_NAME: &str = "bodies";
 
 /// Every answer is waited for.
 const LINGER: Duration = Duration::ZERO;
 
 /// Octets of rows from which on a start after a kill would take too long without quick repair (docs/adr/0001).
 const QUICK_REPAIR_OCTETS: u64 = 256 * 1024 * 1024;
-
-/// What a job's rows hold in memory beside its body, octets, roughly.
-const ROW_OCTETS: usize = 1024;
-
-/// Why the store can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// redb or the disk.
-    #[error("{path}: reading failed ({cause})")]
-    Store {
-        /// Which file.
-        path: PathBuf,
-        /// What was said.
-        cause: String,
-    },
-    /// The disk, about a body file.
-    #[error("{id}: its body can't be read: {source}")]
-    Body {
-        /// Which message.
-        id: QueueId,
-        /// What was said.
-        source: std::io::Error,
-    },
-    /// The row is there and its body isn't.
-    #[error("{id}: its body is missing from {path}: restore it from a backup or remove the message")]
-    BodyMissing {
-        /// Which message.
-        id: QueueId,
-        /// Where the body should be.
-        path: PathBuf,
-    },
-}
 
 /// The database; clones are the same one.
 #[derive(Debug, Clone)]
@@ -176,58 +173,30 @@ impl SpoolDb {
         self.quarantined.get()
     }
 
+    /// The database's file.
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Runs `look` on one consistent view of the tables, on a thread that may block.
-    pub async fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&SpoolSnapshot) -> Result<T, redb::Error> + Send + 'static,
+        look: impl FnOnce(&SpoolSnapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let database = self.database.clone();
-        read_blocking(move || SpoolSnapshot::of(&database).and_then(|view| look(&view)))
-            .await
-            .map_err(|cause| ReadError::Store { path: self.path.to_path_buf(), cause })
-    }
-
-    /// The record of a message that waits.
-    pub async fn message(&self, id: QueueId) -> Result<Option<MessageRecord>, ReadError> {
-        self.read(move |view| view.message(id)).await
-    }
-
-    /// A quarantine entry.
-    pub async fn quarantined(&self, id: QueueId) -> Result<Option<QuarantineRecord>, ReadError> {
-        self.read(move |view| view.quarantined(id)).await
-    }
-
-    /// The octets of a message.
-    pub async fn body(&self, id: QueueId, stored: StoredBody) -> Result<Body, ReadError> {
-        match stored {
-            StoredBody::Row { .. } => {
-                let row = self.read(move |view| view.body(id)).await?;
-                let missing = || ReadError::BodyMissing { id, path: self.path.to_path_buf() };
-                row.map(Body::Memory).ok_or_else(missing)
-            }
-            StoredBody::File { number, octets } => {
-                let path = self.directory.path_of(number);
-                match tokio::fs::metadata(&path).await {
-                    Ok(found) if found.len() == octets => Ok(self.directory.stored(number, octets)),
-                    _ => Err(ReadError::BodyMissing { id, path }),
-                }
-            }
-        }
+        read_blocking(self.path.to_path_buf(), move || look(&SpoolSnapshot::of(&database)?)).await
     }
 }
 
-impl SpoolOp {
-    /// What it holds in memory, roughly.
-    fn octets(&self) -> usize {
-        let body = |accept: &super::rows::Accept| match &accept.body {
-            Body::Memory(octets) => octets.len(),
-            Body::File(_) => 0,
-        };
-        ROW_OCTETS
-            + match self {
-                SpoolOp::Accept(accept) => body(accept),
-                SpoolOp::Record(record) => record.notices.iter().map(body).sum(),
-                _ => 0,
-            }
+/// One consistent view of all tables, beside whatever is being written.
+struct SpoolSnapshot(ReadTransaction);
+
+impl SpoolSnapshot {
+    fn of(database: &Database) -> Result<Self, StoreError> {
+        Ok(Self(database.begin_read()?))
+    }
+
+    fn open<T: StoredTable>(&self) -> Result<ReadOnlyTable<T::Key, T::Value>, StoreError> {
+        T::open(&self.0)
     }
 }

@@ -8,23 +8,25 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use mailguard_core::mail::QueueId;
-use redb::{Database, ReadableDatabase, TableHandle};
+use redb::{Database, ReadableTable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::body::BodyDirectory;
-use super::record::{DamagedRecord, DamagedTable, MessageRecord, QuarantineRecord, StoredBody};
-use super::rows::is_spool_table;
-use super::schema::SPOOL;
-use super::spool_db::{BODIES_NAME, CACHE_OCTETS, FILE_NAME};
-use super::stock::Stock;
-use super::view::SpoolSnapshot;
-use super::{OpenError, open_file, sync_directory};
+use super::bodies::StoredBody;
+use super::damaged::{Damaged, DamagedRecord, DamagedTable};
+use super::messages::{MessageRecord, Messages};
+use super::quarantine::{Quarantine, QuarantineRecord};
+use super::{BODIES_NAME, CACHE_OCTETS, FILE_NAME, SpoolSnapshot};
+use crate::store::body::BodyDirectory;
+use crate::store::error::{OpenError, StoreError};
+use crate::store::opening::{guarded, open_file, sync_directory};
+use crate::store::schema::SPOOL;
+use crate::store::stock::Stock;
+use crate::store::table::StoredTable;
 
 /// What a spool holds, and what is wrong with it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,30 +240,18 @@ impl Opened {
         problems: &mut Vec<String>,
         mut visit: impl FnMut(QueueId, Known, &mut Vec<String>),
     ) -> Result<(), OpenError> {
-        let view = match guarded(&self.path, || SpoolSnapshot::of(&self.database)) {
-            Ok(view) => view,
-            // It came to its end before anything was stored.
-            Err(_) if self.is_new() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for id in guarded(&self.path, || view.ids())? {
+        let view = guarded(&self.path, || SpoolSnapshot::of(&self.database))?;
+        for id in guarded(&self.path, || ids(&view))? {
             let known = self.known(&view, id, problems);
             visit(id, known, problems);
         }
         Ok(())
     }
 
-    /// Whether no start has come so far as to make the tables.
-    fn is_new(&self) -> bool {
-        let begun =
-            || Ok(self.database.begin_read()?.list_tables()?.any(|table| is_spool_table(table.name())));
-        guarded(&self.path, begun).is_ok_and(|begun| !begun)
-    }
-
     fn known(&self, view: &SpoolSnapshot, id: QueueId, problems: &mut Vec<String>) -> Known {
         let mut damaged = self.look(id, problems, || view.damaged_of(id));
-        let mut row = |table| self.look(id, problems, || view.row(table, id));
-        let (queue, quarantine) = (row(DamagedTable::Messages), row(DamagedTable::Quarantine));
+        let queue = self.look(id, problems, || row::<Messages>(view, id));
+        let quarantine = self.look(id, problems, || row::<Quarantine>(view, id));
         let queue = record(DamagedTable::Messages, queue, &mut damaged);
         let quarantine = record(DamagedTable::Quarantine, quarantine, &mut damaged);
         let mut known = Known { queue, quarantine, damaged, octets: None };
@@ -284,7 +274,7 @@ impl Opened {
         &self,
         id: QueueId,
         problems: &mut Vec<String>,
-        look: impl FnOnce() -> Result<T, redb::Error>,
+        look: impl FnOnce() -> Result<T, StoreError>,
     ) -> T {
         guarded(&self.path, look).unwrap_or_else(|error| {
             problems.push(format!("{id}: {error}"));
@@ -320,6 +310,30 @@ impl Opened {
         outcome?;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// The ids that anything is stored under, each once, in order.
+fn ids(view: &SpoolSnapshot) -> Result<Vec<QueueId>, StoreError> {
+    let mut ids = Vec::new();
+    for table in [view.open::<Messages>()?, view.open::<Quarantine>()?] {
+        for row in table.iter()? {
+            ids.push(QueueId(row?.0.value()));
+        }
+    }
+    for row in view.open::<Damaged>()?.iter()? {
+        ids.push(QueueId(row?.0.value().0));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+/// A row as it is.
+fn row<T: StoredTable<Key = u64, Value = &'static [u8]>>(
+    view: &SpoolSnapshot,
+    id: QueueId,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(view.open::<T>()?.get(id.0)?.map(|row| row.value().to_vec()))
 }
 
 /// The record in a row; one that can't be read is put to the `damaged` ones, as the next start will do.
@@ -370,14 +384,6 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// redb panics on some damaged files; an administrator needs the file's name instead.
-fn guarded<T>(path: &Path, look: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, OpenError> {
-    match catch_unwind(AssertUnwindSafe(look)) {
-        Ok(outcome) => outcome.map_err(|error| OpenError::redb(path, error)),
-        Err(_) => Err(OpenError::damaged(path, "redb can't read it")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -388,7 +394,7 @@ mod tests {
     use super::*;
     use crate::spool::fixture::{config, message, shared};
     use crate::spool::{IdMint, SPILL_OCTETS, Spool};
-    use crate::store::spool_db::SpoolDb;
+    use crate::store::spool::{SpoolDb, raw};
 
     /// A spool with a small message, a large one and one that is quarantined; their ids in this order.
     async fn filled(directory: &Path) -> [QueueId; 3] {
@@ -460,21 +466,15 @@ mod tests {
     /// Who goes back to an older version can take such messages along.
     #[tokio::test]
     async fn messages_of_another_version_are_exported_whole_before_and_after_a_start() {
-        const MESSAGES: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("messages");
         let folder = tempfile::tempdir().unwrap();
         let (spool, out) = (folder.path().join("spool"), folder.path().join("out"));
         let [small, large, _] = filled(&spool).await;
-        {
-            let database = Database::open(spool.join(FILE_NAME)).unwrap();
-            let writing = database.begin_write().unwrap();
+        raw::change(&spool, |tables| {
             for id in [small, large] {
-                let mut messages = writing.open_table(MESSAGES).unwrap();
-                let row = messages.remove(id.0).unwrap().unwrap().value().to_vec();
-                let row = String::from_utf8(row).unwrap().replacen("\"Client\"", "\"Satellite\"", 1);
-                messages.insert(id.0, row.as_bytes()).unwrap();
+                let row = tables.take_message(id);
+                tables.put_message(id, &row.replacen("\"Client\"", "\"Satellite\"", 1));
             }
-            writing.commit().unwrap();
-        }
+        });
         for round in ["before", "after"] {
             let inspection = check(&spool).unwrap();
             assert_eq!((inspection.problems.len(), inspection.orphans.len()), (2, 0), "{inspection:?}");

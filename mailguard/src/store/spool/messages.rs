@@ -1,0 +1,256 @@
+//! Messages of which a recipient waits: id ▶ JSON. What is known of a message between its 250 and its end.
+//!
+//! JSON, so that an administrator with nothing but the file can read the rows and a later version can add fields.
+//! Who changes them: `spool` writes the first version, `queue` goes on.
+
+use mailguard_core::bcc;
+use mailguard_core::config::Config;
+use mailguard_core::disposition::Disposition;
+use mailguard_core::mail::{Envelope, ForwardPath, Mailbox, QueueId, Recipient, UnixTime};
+use mailguard_core::origin::Origin;
+use mailguard_core::outcome::Report;
+use mailguard_core::route::{NoRoute, Route, route};
+use serde::{Deserialize, Serialize};
+
+use super::SpoolDb;
+use super::bodies::StoredBody;
+use super::by_id::{self, Listing};
+use crate::store::error::{ReadError, StoreError};
+use crate::store::table::StoredTable;
+
+/// The table.
+pub(super) struct Messages;
+
+impl StoredTable for Messages {
+    const NAME: &'static str = "messages";
+    type Key = u64;
+    type Value = &'static [u8];
+}
+
+/// A message of which at least one recipient still waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRecord {
+    /// Who brought it.
+    #[serde(rename = "origin")]
+    pub origin: Origin,
+    /// As the session took it.
+    #[serde(rename = "envelope")]
+    pub envelope: Envelope,
+    /// When the session took it.
+    #[serde(rename = "received_at")]
+    pub received_at: UnixTime,
+    /// Where the octets are.
+    #[serde(rename = "body")]
+    pub body: StoredBody,
+    /// One a recipient, in the envelope's order.
+    #[serde(rename = "states")]
+    pub states: Vec<RecipientState>,
+    /// Who has got a copy, or gets one: recipients that nobody else knows of.
+    #[serde(rename = "copied", default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<Mailbox>,
+    /// An administrator wants no attempt made.
+    #[serde(rename = "held", default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_hold: bool,
+}
+
+/// How far one recipient is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecipientState {
+    /// Waits for an attempt.
+    #[serde(rename = "queued")]
+    Queued(Queued),
+    /// Nothing more is done.
+    #[serde(rename = "ended")]
+    Ended(Ending),
+}
+
+/// A recipient that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Goes here and not to the forward-path of the envelope.
+    #[serde(rename = "redirected_to")]
+    pub redirected_to: Option<Mailbox>,
+    /// Attempts so far.
+    #[serde(rename = "attempts")]
+    pub attempts: u32,
+    /// Not before.
+    #[serde(rename = "next_attempt")]
+    pub next_attempt: UnixTime,
+    /// What the last attempt came to.
+    #[serde(rename = "last")]
+    pub last: Option<Report>,
+    /// The sender was told of the delay.
+    #[serde(rename = "warned", default, skip_serializing_if = "std::ops::Not::not")]
+    pub warned: bool,
+    /// The address is ours, not one that the client gave: the server that it had dialled has nothing to do with it.
+    #[serde(rename = "ours", default, skip_serializing_if = "std::ops::Not::not")]
+    pub ours: bool,
+}
+
+impl Queued {
+    /// Waits for its first attempt, which is due at `now`.
+    pub fn first(redirected_to: Option<Mailbox>, now: UnixTime) -> Self {
+        let ours = redirected_to.is_some();
+        Self { redirected_to, attempts: 0, next_attempt: now, last: None, warned: false, ours }
+    }
+}
+
+/// Why nothing more is done for a recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// The next hop has it.
+    #[serde(rename = "delivered")]
+    Delivered,
+    /// It could not be delivered; the sender was told, or there was nobody to tell.
+    #[serde(rename = "failed")]
+    Failed(Report),
+    /// The quarantine has it.
+    #[serde(rename = "quarantined")]
+    Quarantined,
+    /// Redirected to an address that gets the message for an earlier recipient already.
+    #[serde(rename = "merged")]
+    Merged,
+    /// The configuration says drop.
+    #[serde(rename = "discarded")]
+    Discarded,
+}
+
+impl MessageRecord {
+    /// A message of which nobody has a copy.
+    pub fn new(
+        origin: Origin,
+        envelope: Envelope,
+        received_at: UnixTime,
+        body: StoredBody,
+        states: Vec<RecipientState>,
+    ) -> Self {
+        Self { origin, envelope, received_at, body, states, copied: Vec::new(), on_hold: false }
+    }
+
+    /// One more recipient, due at `now`; `ours`: of whom the client knows nothing.
+    pub fn add(&mut self, recipient: Recipient, ours: bool, now: UnixTime) {
+        self.envelope.recipients.push(recipient);
+        self.states.push(RecipientState::Queued(Queued { ours, ..Queued::first(None, now) }));
+    }
+
+    /// Copies for these, due at `now`.
+    pub fn copy_to(&mut self, copies: Vec<Mailbox>, now: UnixTime) {
+        for bcc in copies {
+            self.add(bcc::recipient(bcc.clone()), true, now);
+            self.copied.push(bcc);
+        }
+    }
+
+    /// When the next of its recipients is due; none when every recipient is ended.
+    pub fn due(&self) -> Option<UnixTime> {
+        self.queued().map(|(_, queued)| queued.next_attempt).min()
+    }
+
+    /// The recipients that wait, with their place in the envelope.
+    pub fn queued(&self) -> impl Iterator<Item = (usize, &Queued)> {
+        self.states.iter().enumerate().filter_map(|(index, state)| match state {
+            RecipientState::Queued(queued) => Some((index, queued)),
+            RecipientState::Ended(_) => None,
+        })
+    }
+
+    /// Whether recipient `index` is one who gets a copy.
+    pub fn is_copy(&self, index: usize) -> bool {
+        let mailbox = self.envelope.recipients[index].forward_path.mailbox();
+        let is_ours = matches!(&self.states[index], RecipientState::Queued(Queued { ours: true, .. }));
+        is_ours && mailbox.is_some_and(|mailbox| self.copied.iter().any(|bcc| bcc.same_as(mailbox)))
+    }
+
+    /// By which way the mail for recipient `index` goes.
+    pub fn route(&self, config: &Config, index: usize) -> Result<Route, NoRoute> {
+        let (ours, deferred) = match &self.states[index] {
+            RecipientState::Queued(queued) => (queued.ours, queued.attempts > 0),
+            RecipientState::Ended(_) => (false, false),
+        };
+        let origin = if ours { &Origin::Own } else { &self.origin };
+        route(config, &self.envelope.reverse_path, &self.destination(index), origin, deferred)
+    }
+
+    /// Where the mail for recipient `index` goes, redirection considered.
+    pub fn destination(&self, index: usize) -> ForwardPath {
+        match &self.states[index] {
+            RecipientState::Queued(Queued { redirected_to: Some(mailbox), .. }) => {
+                ForwardPath::Mailbox(mailbox.clone())
+            }
+            _ => self.envelope.recipients[index].forward_path.clone(),
+        }
+    }
+}
+
+/// The first states of a message: what the dispositions say, due at `now`.
+pub fn first_states(dispositions: &[Disposition], now: UnixTime) -> Vec<RecipientState> {
+    let mut redirected: Vec<&Mailbox> = Vec::new();
+    let queued = |redirected_to| RecipientState::Queued(Queued::first(redirected_to, now));
+    dispositions
+        .iter()
+        .map(|disposition| match disposition {
+            Disposition::Deliver => queued(None),
+            Disposition::Redirect(mailbox) if redirected.iter().any(|earlier| earlier.same_as(mailbox)) => {
+                RecipientState::Ended(Ending::Merged)
+            }
+            Disposition::Redirect(mailbox) => {
+                redirected.push(mailbox);
+                queued(Some(mailbox.clone()))
+            }
+            Disposition::Quarantine(_) => RecipientState::Ended(Ending::Quarantined),
+            Disposition::Discard(_) => RecipientState::Ended(Ending::Discarded),
+        })
+        .collect()
+}
+
+/// What was found of one message: its record, nothing (any more), or why its row can't be read.
+pub type FoundMessage = (QueueId, Result<Option<MessageRecord>, StoreError>);
+
+impl SpoolDb {
+    /// The record of a message that waits.
+    pub async fn message(&self, id: QueueId) -> Result<Option<MessageRecord>, ReadError> {
+        self.read(move |view| by_id::get(&view.open::<Messages>()?, id)).await
+    }
+
+    /// The records of these messages, which are due.
+    pub async fn due(&self, ids: Vec<QueueId>) -> Result<Vec<FoundMessage>, ReadError> {
+        self.read(move |view| {
+            let table = view.open::<Messages>()?;
+            let found = |id| match by_id::get(&table, id) {
+                // The others can be read.
+                Err(damage @ (StoreError::Row { .. } | StoreError::Damaged(_))) => Ok((id, Err(damage))),
+                Err(error) => Err(error),
+                record => Ok((id, record)),
+            };
+            ids.into_iter().map(found).collect()
+        })
+        .await
+    }
+
+    /// At most `limit` messages that wait, oldest first, behind `after`.
+    pub async fn messages(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> Result<Listing<MessageRecord>, ReadError> {
+        self.read(move |view| by_id::page(by_id::range(&view.open::<Messages>()?, after)?, limit)).await
+    }
+
+    /// The messages that wait and are such as `is_wanted` says, oldest first. Reads every one.
+    pub async fn messages_that(
+        &self,
+        is_wanted: impl Fn(&MessageRecord) -> bool + Send + 'static,
+    ) -> Result<Vec<QueueId>, ReadError> {
+        self.read(move |view| {
+            let mut found = Vec::new();
+            for row in by_id::range(&view.open::<Messages>()?, None)? {
+                let (id, record) = row?;
+                if is_wanted(&record) {
+                    found.push(id);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
