@@ -30,6 +30,7 @@ pub(crate) fn run() -> Result<()> {
         .collect();
     let mut faults = Vec::new();
     faults.extend(sources.iter().filter_map(|(path, text)| source_faults(path, text)));
+    faults.extend(sources.iter().filter_map(|(path, text)| crate_fault(path, text)));
     let defined = Defined::by(sources.iter().map(|(_, text)| text.as_str()));
     for document in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = fs::read_to_string(root.join(document)).with_context(|| document.display().to_string())?;
@@ -68,6 +69,30 @@ fn source_faults(path: &Path, text: &str) -> Option<String> {
         .iter()
         .find(|mark| text.contains(**mark))
         .map(|mark| format!("{}: holds {mark}", path.display()))
+}
+
+/// Crates that only one room of the program may name: the others know what it makes of them.
+const CRATES_OF_ROOMS: &[(&str, &[&str])] = &[
+    ("mailguard/src/store", &["redb"]),
+    ("mailguard/src/datapath", &["aya", "aya_obj", "rtnetlink", "netlink_packet_route"]),
+];
+
+/// A crate that is named outside its room.
+fn crate_fault(path: &Path, text: &str) -> Option<String> {
+    if !path.starts_with("mailguard/src") {
+        return None;
+    }
+    let others = CRATES_OF_ROOMS.iter().filter(|(room, _)| !path.starts_with(room));
+    let mut named = others.flat_map(|(room, crates)| crates.iter().map(move |name| (room, name)));
+    let (room, name) = named.find(|(_, name)| names_crate(text, name))?;
+    Some(format!("{}: names the crate {name}, which stands in {room} only", path.display()))
+}
+
+/// Whether a path of this crate stands in a source.
+fn names_crate(text: &str, name: &str) -> bool {
+    text.match_indices(&format!("{name}::"))
+        .any(|(at, _)| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+        || text.contains(&format!("use {name};"))
 }
 
 /// Links within the repository lead somewhere. In documents that tell how things are today, paths, functions and types exist, too:
@@ -225,6 +250,23 @@ mod tests {
     fn test_functions_are_found() {
         let text = "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test(flavor = \"x\")]\nasync fn c() {}\n";
         assert_eq!(test_names(text), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_crate_is_named_in_its_room_only() {
+        let fault = |path: &str, text: &str| crate_fault(Path::new(path), text);
+        for (path, text, is_fault) in [
+            ("mailguard/src/store/spool/ops.rs", "use redb::Database;", false),
+            ("mailguard/src/queue/runner.rs", "Err(redb::Error::Corrupted(cause))", true),
+            ("mailguard/src/queue/runner.rs", "let path = \"spool.redb\"; our_redb::open()", false),
+            ("mailguard/src/bans/mod.rs", "use aya::maps::HashMap;", true),
+            ("mailguard/src/bans/mod.rs", "use redb;", true),
+            ("mailguard/src/datapath/links.rs", "aya::Ebpf, rtnetlink::Handle", false),
+            ("mailguard/src/datapath/links.rs", "redb::Database", true),
+            ("tests/tests/processes.rs", "redb::Database::create(path)", false),
+        ] {
+            assert_eq!(fault(path, text).is_some(), is_fault, "{path}: {text}");
+        }
     }
 
     #[test]

@@ -254,3 +254,36 @@ impl SpoolDb {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ops::{Accept, SpoolOp};
+    use super::*;
+    use crate::store::body::Body;
+    use crate::store::golden;
+
+    /// As a bit that flips under a running daemon: recovery has seen every row before.
+    #[tokio::test]
+    async fn a_row_that_can_not_be_read_hides_none_of_the_others_that_are_due() {
+        let directory = tempfile::tempdir().unwrap();
+        let (db, _) = SpoolDb::open(directory.path()).unwrap();
+        let whole = golden::MESSAGES.rows().swap_remove(0).row;
+        for (id, row) in [(1, whole.as_str()), (2, "{}"), (3, "\u{0}"), (4, whole.as_str())] {
+            let body = Body::Memory("x".into());
+            let message = Some(row.as_bytes().to_vec());
+            let accept = Accept { id: QueueId(id), message, quarantine: None, body, handover: None };
+            db.submit(SpoolOp::Accept(Box::new(accept))).await.unwrap();
+        }
+        let found = db.due([1, 2, 3, 4, 5].map(QueueId).to_vec()).await.unwrap();
+        let told: Vec<_> = found
+            .into_iter()
+            .map(|(id, found)| (id.0, found.map(|found| found.is_some()).map_err(|error| error.to_string())))
+            .collect();
+        let [(1, Ok(true)), (2, Err(other)), (3, Err(damaged)), (4, Ok(true)), (5, Ok(false))] = &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        assert!(other.contains(&QueueId(2).to_string()) && other.contains("another version"), "{other}");
+        assert!(damaged.contains("it is damaged"), "{damaged}");
+    }
+}
