@@ -24,8 +24,6 @@ pub struct Outgoing {
     /// The recipients of this attempt only, redirection done; at most
     /// [`MAX_ATTEMPT_RECIPIENTS`](super::MAX_ATTEMPT_RECIPIENTS).
     pub envelope: Envelope,
-    /// The place of each in the envelope as it was received.
-    pub recipients: Vec<usize>,
     /// The octets.
     pub body: Body,
     /// When it came.

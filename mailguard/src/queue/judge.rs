@@ -21,19 +21,40 @@ use crate::store::spool::{Ending, MessageRecord, Queued, Reason, RecipientState}
 /// Delivery time expired (RFC 3463 §3.5).
 const EXPIRED: EnhancedStatus = EnhancedStatus::transient(Detail::DELIVERY_TIME_EXPIRED);
 
-/// What follows, for all recipients of an attempt.
+/// What follows from an attempt.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Judgement {
-    /// New states of those who aren't quarantined.
-    pub(super) states: Vec<(usize, RecipientState)>,
-    /// Those to be quarantined.
-    pub(super) quarantine: Vec<(usize, Reason)>,
-    /// Those of whom the sender is told.
-    pub(super) reported: Vec<(usize, Action, Report)>,
-    /// What the trace says, in the order of the outcomes.
-    pub(super) consequences: Vec<Consequence>,
-    /// When the first of them is due again.
-    pub(super) next_due: Option<UnixTime>,
+pub(super) struct Judgement<'o> {
+    /// For each recipient that had an outcome and waited for one.
+    pub(super) recipients: Vec<JudgedRecipient<'o>>,
+}
+
+/// What follows for one recipient.
+#[derive(Debug, PartialEq)]
+pub(super) struct JudgedRecipient<'o> {
+    /// Its place in the envelope.
+    pub(super) index: usize,
+    /// What the attempt came to for it.
+    pub(super) outcome: &'o Outcome,
+    pub(super) follows: Follows,
+}
+
+/// What follows from an outcome.
+#[derive(Debug, PartialEq)]
+pub(super) struct Follows {
+    /// What the trace says.
+    pub(super) consequence: Consequence,
+    pub(super) next: Next,
+    /// What the sender is told.
+    pub(super) report: Option<(Action, Report)>,
+}
+
+/// How a recipient stands from now on.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    /// In the queue, or at its end there.
+    State(RecipientState),
+    /// In the quarantine.
+    Quarantine(Reason),
 }
 
 /// The configured pace of retries.
@@ -46,93 +67,93 @@ pub(super) fn retry_policy(config: &Config) -> RetryPolicy {
 }
 
 /// Judges the outcomes, given with their recipients' place in the envelope.
-pub(super) fn judge(
+pub(super) fn judge<'o>(
     config: &Config,
     record: &MessageRecord,
-    outcomes: &[(usize, Outcome)],
+    outcomes: &'o [(usize, Outcome)],
     now: UnixTime,
-) -> Judgement {
-    let mut judgement = Judgement::default();
-    for (index, outcome) in outcomes {
-        let RecipientState::Queued(queued) = &record.states[*index] else { continue };
-        let consequence = match outcome {
-            Outcome::Delivered(_) => judgement.ended(*index, Ending::Delivered, Consequence::Done),
-            Outcome::Relayed(report) => judgement.relayed(config, record, *index, report),
-            Outcome::Failed(report) => judgement.failed(config, record, *index, report.clone()),
-            Outcome::Deferred(report) => {
-                let attempts = queued.attempts.saturating_add(1);
-                match retry_policy(config).next(record.received_at, attempts, now) {
-                    Some(at) => {
-                        let warned = warning_is_due(config, record, *index, now);
-                        if warned {
-                            judgement.reported.push((*index, Action::Delayed, report.clone()));
-                        }
-                        let state = Queued {
-                            redirected_to: queued.redirected_to.clone(),
-                            attempts,
-                            next_attempt: at,
-                            last: Some(report.clone()),
-                            warned: queued.warned || warned,
-                            ours: queued.ours,
-                        };
-                        judgement.again(*index, state)
-                    }
-                    None => judgement.failed(config, record, *index, expired(config, report)),
-                }
-            }
-        };
-        judgement.consequences.push(consequence);
-    }
-    judgement
+) -> Judgement<'o> {
+    let judged = outcomes.iter().filter_map(|(index, outcome)| match &record.states[*index] {
+        RecipientState::Queued(queued) => {
+            let follows = follows(config, record, (*index, queued), outcome, now);
+            Some(JudgedRecipient { index: *index, outcome, follows })
+        }
+        RecipientState::Ended(_) => None,
+    });
+    Judgement { recipients: judged.collect() }
 }
 
-impl Judgement {
-    fn ended(&mut self, index: usize, ending: Ending, consequence: Consequence) -> Consequence {
-        self.states.push((index, RecipientState::Ended(ending)));
-        consequence
+impl Judgement<'_> {
+    /// Whether every recipient has the message, and nobody is to be told.
+    pub(super) fn is_done(&self) -> bool {
+        self.recipients.iter().all(|judged| judged.follows.consequence == Consequence::Done)
     }
 
-    fn again(&mut self, index: usize, state: Queued) -> Consequence {
-        let at = state.next_attempt;
-        self.states.push((index, RecipientState::Queued(state)));
-        self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
-        Consequence::Retry(at)
+    /// When the first of them is due again.
+    pub(super) fn next_due(&self) -> Option<UnixTime> {
+        let due = |judged: &JudgedRecipient<'_>| match judged.follows.consequence {
+            Consequence::Retry(at) => Some(at),
+            _ => None,
+        };
+        self.recipients.iter().filter_map(due).min()
     }
+}
 
-    fn relayed(
-        &mut self,
-        config: &Config,
-        record: &MessageRecord,
-        index: usize,
-        report: &Report,
-    ) -> Consequence {
-        let sender_gets_reports =
-            sender_gets_reports(config, record, index) && record.envelope.reverse_path != ReversePath::Null;
-        if sender_gets_reports {
-            self.reported.push((index, Action::Relayed, report.clone()));
-        }
-        let consequence = if sender_gets_reports { Consequence::Report } else { Consequence::Done };
-        self.ended(index, Ending::Delivered, consequence)
+impl Follows {
+    fn ended(ending: Ending, consequence: Consequence) -> Self {
+        Self { consequence, next: Next::State(RecipientState::Ended(ending)), report: None }
     }
+}
 
-    fn failed(
-        &mut self,
-        config: &Config,
-        record: &MessageRecord,
-        index: usize,
-        report: Report,
-    ) -> Consequence {
-        let consequence = on_failure(config, record, index);
-        match consequence {
-            Consequence::Quarantine => {
-                self.quarantine.push((index, Reason::Undeliverable(report)));
-                return consequence;
-            }
-            Consequence::Report => self.reported.push((index, Action::Failed, report.clone())),
-            _ => {}
-        }
-        self.ended(index, Ending::Failed(report), consequence)
+fn follows(
+    config: &Config,
+    record: &MessageRecord,
+    (index, queued): (usize, &Queued),
+    outcome: &Outcome,
+    now: UnixTime,
+) -> Follows {
+    let report = match outcome {
+        Outcome::Delivered(_) => return Follows::ended(Ending::Delivered, Consequence::Done),
+        Outcome::Relayed(report) => return relayed(config, record, index, report),
+        Outcome::Failed(report) => return failed(config, record, index, report.clone()),
+        Outcome::Deferred(report) => report,
+    };
+    let attempts = queued.attempts.saturating_add(1);
+    let Some(at) = retry_policy(config).next(record.received_at, attempts, now) else {
+        return failed(config, record, index, expired(config, report));
+    };
+    let warned = warning_is_due(config, record, index, now);
+    let state = Queued {
+        redirected_to: queued.redirected_to.clone(),
+        attempts,
+        next_attempt: at,
+        last: Some(report.clone()),
+        warned: queued.warned || warned,
+        ours: queued.ours,
+    };
+    Follows {
+        consequence: Consequence::Retry(at),
+        next: Next::State(RecipientState::Queued(state)),
+        report: warned.then(|| (Action::Delayed, report.clone())),
     }
+}
+
+fn relayed(config: &Config, record: &MessageRecord, index: usize, report: &Report) -> Follows {
+    if !sender_gets_reports(config, record, index) || record.envelope.reverse_path == ReversePath::Null {
+        return Follows::ended(Ending::Delivered, Consequence::Done);
+    }
+    let report = Some((Action::Relayed, report.clone()));
+    Follows { report, ..Follows::ended(Ending::Delivered, Consequence::Report) }
+}
+
+fn failed(config: &Config, record: &MessageRecord, index: usize, report: Report) -> Follows {
+    let consequence = on_failure(config, record, index);
+    if consequence == Consequence::Quarantine {
+        let next = Next::Quarantine(Reason::Undeliverable(report));
+        return Follows { consequence, next, report: None };
+    }
+    let told = (consequence == Consequence::Report).then(|| (Action::Failed, report.clone()));
+    Follows { report: told, ..Follows::ended(Ending::Failed(report), consequence) }
 }
 
 /// What is done when a recipient can't be reached for good.
@@ -235,12 +256,15 @@ mod tests {
         let mut record = record();
         change(&mut record);
         let config = config(Path::new("/"));
-        let judgement = judge(&config, &record, &[(0, outcome.clone())], UnixTime(now));
+        let outcomes = [(0, outcome.clone())];
+        let judgement = judge(&config, &record, &outcomes, UnixTime(now));
         let what = format!("{outcome:?} at {now} of {record:?}");
-        assert_eq!(judgement.consequences, [expect], "{what}");
-        assert_eq!(judgement.quarantine.len(), usize::from(expect == Consequence::Quarantine), "{what}");
-        assert_eq!(judgement.reported.len(), usize::from(expect == Consequence::Report), "{what}");
-        let again = matches!(judgement.states.first(), Some((0, RecipientState::Queued(_))));
+        let [JudgedRecipient { index: 0, follows, .. }] = &judgement.recipients[..] else { panic!("{what}") };
+        assert_eq!(follows.consequence, expect, "{what}");
+        let quarantined = matches!(follows.next, Next::Quarantine(_));
+        assert_eq!(quarantined, expect == Consequence::Quarantine, "{what}");
+        assert_eq!(follows.report.is_some(), expect == Consequence::Report, "{what}");
+        let again = matches!(follows.next, Next::State(RecipientState::Queued(_)));
         assert_eq!(again, matches!(expect, Consequence::Retry(_)), "{what}");
     }
 
@@ -300,8 +324,9 @@ mod tests {
             change(&mut record);
             let outcomes = [(0, Outcome::Deferred(report(4)))];
             let judgement = judge(&config(Path::new("/")), &record, &outcomes, UnixTime(now));
-            let RecipientState::Queued(state) = &judgement.states[0].1 else { panic!("waits") };
-            (judgement.reported.iter().map(|told| told.1).collect::<Vec<_>>(), state.warned)
+            let Follows { next, report, .. } = &judgement.recipients[0].follows;
+            let Next::State(RecipientState::Queued(state)) = next else { panic!("waits") };
+            (report.iter().map(|(action, _)| *action).collect::<Vec<_>>(), state.warned)
         };
         let nobody: Change = |_| {};
         let already: Change = |r| {
@@ -322,15 +347,27 @@ mod tests {
 
     #[test]
     fn expiry_says_how_long_and_what_was_last_heard() {
-        let judgement = judge(
-            &config(Path::new("/")),
-            &record(),
-            &[(0, Outcome::Deferred(report(4)))],
-            UnixTime(6 * DAY),
-        );
-        let (_, _, report) = &judgement.reported[0];
+        let outcomes = [(0, Outcome::Deferred(report(4)))];
+        let judgement = judge(&config(Path::new("/")), &record(), &outcomes, UnixTime(6 * DAY));
+        let Some((_, report)) = &judgement.recipients[0].follows.report else { panic!("{judgement:?}") };
         assert_eq!(report.status, EXPIRED);
         assert_eq!(report.text, "not delivered within 5 days: no");
+    }
+
+    #[test]
+    fn a_recipient_that_has_ended_takes_nobody_elses_consequence() {
+        let new = message(QueueId(1), &["a@b.test", "c@b.test"], Body::Memory("".into()));
+        let mut states = first_states(&new.dispositions, UnixTime(0));
+        states[0] = RecipientState::Ended(Ending::Delivered);
+        let body = StoredBody::Row { octets: 0 };
+        let record = MessageRecord::new(new.origin, new.envelope, UnixTime(0), body, states);
+        let outcomes = [(0, Outcome::Delivered(report(2))), (1, Outcome::Failed(report(5)))];
+        let judgement = judge(&config(Path::new("/")), &record, &outcomes, UnixTime(1));
+        let [JudgedRecipient { index: 1, outcome: Outcome::Failed(_), follows }] = &judgement.recipients[..]
+        else {
+            panic!("{judgement:?}")
+        };
+        assert_eq!(follows.consequence, Consequence::Report);
     }
 
     #[test]

@@ -25,9 +25,17 @@ pub(super) struct Reported<'a> {
     pub(super) id: QueueId,
     pub(super) record: &'a MessageRecord,
     pub(super) reader: Reader<'a>,
-    /// The recipients to report, by place in the envelope.
-    pub(super) told: &'a [(usize, Action, Report)],
+    /// What is reported.
+    pub(super) told: &'a [ReportedOutcome],
     pub(super) body: &'a Body,
+}
+
+/// What is reported of one recipient.
+pub(super) struct ReportedOutcome {
+    /// Its place in the envelope.
+    pub(super) index: usize,
+    pub(super) action: Action,
+    pub(super) report: Report,
 }
 
 /// How many notices the administrator got lately.
@@ -57,7 +65,7 @@ pub(super) async fn notice(
 ) -> Option<Accept> {
     let Reported { record, body, reader, .. } = message;
     let octets = usize::try_from(body.octets()).unwrap_or(usize::MAX);
-    let failed = message.told.iter().any(|(_, action, _)| *action == Action::Failed);
+    let failed = message.told.iter().any(|told| told.action == Action::Failed);
     // Of what is on its way, or in the quarantine, nobody needs another copy (RFC 3461 §4.3).
     let ret = if failed && reader == Reader::Sender {
         dsn::returned(&record.envelope, octets)
@@ -76,14 +84,17 @@ pub(super) async fn notice(
     let recipients: Vec<Recipient> = message
         .told
         .iter()
-        .map(|(index, ..)| match reader {
-            Reader::Sender => record.envelope.recipients[*index].clone(),
-            Reader::Administrator(_) => Recipient::new(record.destination(*index)),
+        .map(|told| match reader {
+            Reader::Sender => record.envelope.recipients[told.index].clone(),
+            Reader::Administrator(_) => Recipient::new(record.destination(told.index)),
         })
         .collect();
     let told = message.told.iter().zip(&recipients);
-    let told =
-        told.map(|((_, action, report), recipient)| ReportedRecipient { recipient, action: *action, report });
+    let told = told.map(|(ReportedOutcome { action, report, .. }, recipient)| ReportedRecipient {
+        recipient,
+        action: *action,
+        report,
+    });
     let content = dsn::compose(&DsnRequest {
         reporting_mta: &config.hostname,
         sender: &sender(config)?,

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use mailguard_core::attempt::{Attempted, Consequence};
+use mailguard_core::attempt::Attempted;
 use mailguard_core::config::Config;
 use mailguard_core::dsn::{Action, Reader};
 use mailguard_core::mail::{QueueId, UnixTime};
@@ -14,8 +14,8 @@ use mailguard_core::schedule::{Health, Standing, Start};
 use mailguard_core::smtp::{Detail, EnhancedStatus};
 
 use super::attempt::{Outgoing, Reached};
-use super::judge::{Judgement, judge, retry_policy};
-use super::notice::{Reported, notice};
+use super::judge::{JudgedRecipient, Judgement, Next, judge, retry_policy};
+use super::notice::{Reported, ReportedOutcome, notice};
 use super::plan::{envelope, is_paused};
 use super::{STORE_RETRY, Shared, Work, Worker};
 use crate::routing::Names;
@@ -221,8 +221,7 @@ impl Shared {
         let judgement = judge(&config, &settling.record, &settling.outcomes, now);
         let attempted = attempted(&settling, &judgement, now);
         let all = settling.outcomes.len() == settling.record.states.len();
-        let delivered = judgement.consequences.iter().all(|c| *c == Consequence::Done);
-        let written = if all && delivered {
+        let written = if all && judgement.is_done() {
             // Nobody waits for this one: lost in a crash, the message goes out once more, as RFC 5321
             // §4.5.4.1 and §6.1 have it.
             self.lock().forget(settling.id);
@@ -253,12 +252,21 @@ impl Shared {
         &self,
         config: &Config,
         settling: &Settling,
-        judgement: Judgement,
+        judgement: Judgement<'_>,
         now: UnixTime,
     ) -> Result<(), WriteError> {
         let id = settling.id;
         let recipients: Vec<_> = settling.outcomes.iter().map(|(index, _)| *index).collect();
-        let Judgement { states, quarantine, reported, next_due, .. } = judgement;
+        let next_due = judgement.next_due();
+        let (mut states, mut quarantine, mut reported) = (Vec::new(), Vec::new(), Vec::new());
+        for JudgedRecipient { index, follows, .. } in judgement.recipients {
+            match follows.next {
+                Next::State(state) => states.push((index, state)),
+                Next::Quarantine(reason) => quarantine.push((index, reason)),
+            }
+            let report = follows.report;
+            reported.extend(report.map(|(action, report)| ReportedOutcome { index, action, report }));
+        }
         let notices = self.notices(config, settling, &reported, &quarantine, now).await;
         let named: Vec<_> = notices.iter().map(|notice| notice.id).collect();
         let record = RecordAttempt {
@@ -294,14 +302,16 @@ impl Shared {
         &self,
         config: &Config,
         settling: &Settling,
-        reported: &[(usize, Action, Report)],
+        reported: &[ReportedOutcome],
         quarantine: &[(usize, Reason)],
         now: UnixTime,
     ) -> Vec<Accept> {
         let quarantined: Vec<_> = quarantine
             .iter()
             .filter_map(|(index, reason)| match reason {
-                Reason::Undeliverable(report) => Some((*index, Action::Failed, report.clone())),
+                Reason::Undeliverable(report) => {
+                    Some(ReportedOutcome { index: *index, action: Action::Failed, report: report.clone() })
+                }
                 Reason::Threat(_) => None,
             })
             .collect();
@@ -358,7 +368,6 @@ fn outgoing(work: &Work, record: &MessageRecord, body: Body) -> Outgoing {
         id: work.id,
         origin: record.origin.clone(),
         envelope: envelope(record, &work.recipients),
-        recipients: work.recipients.clone(),
         body,
         received_at: record.received_at,
     }
@@ -378,18 +387,14 @@ fn complete(mut outcomes: Vec<Outcome>, recipients: usize) -> Vec<Outcome> {
     outcomes
 }
 
-fn attempted(settling: &Settling, judgement: &Judgement, at: UnixTime) -> Vec<Attempted> {
-    settling
-        .outcomes
-        .iter()
-        .zip(&judgement.consequences)
-        .map(|((index, outcome), consequence)| Attempted {
-            id: settling.id,
-            at,
-            recipient: settling.record.destination(*index),
-            next_hop: settling.next_hop.clone(),
-            outcome: outcome.clone(),
-            consequence: *consequence,
-        })
-        .collect()
+fn attempted(settling: &Settling, judgement: &Judgement<'_>, at: UnixTime) -> Vec<Attempted> {
+    let attempted = |judged: &JudgedRecipient<'_>| Attempted {
+        id: settling.id,
+        at,
+        recipient: settling.record.destination(judged.index),
+        next_hop: settling.next_hop.clone(),
+        outcome: judged.outcome.clone(),
+        consequence: judged.follows.consequence,
+    };
+    judgement.recipients.iter().map(attempted).collect()
 }
