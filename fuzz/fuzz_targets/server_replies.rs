@@ -42,9 +42,10 @@ fuzz_target!(|input: (u8, &[u8])| {
         dsn_return: Some(DsnReturn::Headers),
         envelope_id: Some("x".to_owned()),
     };
+    let addressed: Vec<_> = recipients.iter().collect();
     let transaction = Transaction {
         envelope: &envelope,
-        recipients: &recipients,
+        recipients: &addressed,
         content: (chunk % 2 == 0).then_some(ContentForm { size: 100, eight_bit: false, utf8_header: false }),
     };
     let (mut begun, mut ended) = (0, 0);

@@ -167,7 +167,6 @@ pub fn host_targets(
         // A name that the administrator wrote: a mistake there must not bounce mail.
         Lookup::Found(_) | Lookup::Absent => Err(NoRoute {
             status: EnhancedStatus::transient(Detail::UNABLE_TO_ROUTE),
-            transient: true,
             reason: format!("{name} has no address: correct the name or its DNS entry"),
         }),
         Lookup::Unavailable(cause) => Err(lookup_failed(format!("address of {name}: {cause}"))),
@@ -244,15 +243,15 @@ fn shuffle<T>(items: &mut [T], mut seed: u64) {
 fn own_domain(domain: &Domain) -> NoRoute {
     let why = "this host is its best mail exchanger. Set an [[incoming_domain]] for it, or change its MX";
     let report = loop_report(domain.as_str(), "", why);
-    NoRoute { status: report.status, transient: false, reason: report.text }
+    NoRoute { status: report.status, reason: report.text }
 }
 
 fn never(detail: Detail, reason: String) -> NoRoute {
-    NoRoute { status: EnhancedStatus::permanent(detail), transient: false, reason }
+    NoRoute { status: EnhancedStatus::permanent(detail), reason }
 }
 
 fn lookup_failed(reason: String) -> NoRoute {
-    NoRoute { status: EnhancedStatus::transient(Detail::DIRECTORY_SERVER_FAILURE), transient: true, reason }
+    NoRoute { status: EnhancedStatus::transient(Detail::DIRECTORY_SERVER_FAILURE), reason }
 }
 
 #[cfg(test)]
@@ -311,13 +310,14 @@ mod tests {
             assert_eq!(order(&known(away), false, 0), "10.0.0.1 25, 2001:db8::3 27");
         }
         let nobody = server_targets(&servers[1..2], &[Lookup::Absent], true, 0).unwrap_err();
-        assert_eq!((nobody.status.to_string(), nobody.transient), ("4.4.4".to_owned(), true));
+        assert_eq!((nobody.status.to_string(), nobody.status.is_transient()), ("4.4.4".to_owned(), true));
     }
 
     #[test]
     fn domains_without_usable_mx() {
         let status = |answer| {
-            exchangers(&domain("d.test"), answer, 0).map_err(|no| (no.status.to_string(), no.transient))
+            exchangers(&domain("d.test"), answer, 0)
+                .map_err(|no| (no.status.to_string(), no.status.is_transient()))
         };
         let itself = vec![Exchanger { preference: 0, name: domain("d.test") }];
         assert_eq!(status(Lookup::Absent), Ok(itself));
@@ -352,7 +352,7 @@ mod tests {
         let got = targets(&domain("d.test"), hosts.collect(), ours, 0);
         let got = got
             .map(|list| list.iter().map(|target| target.address.to_string()).collect::<Vec<_>>())
-            .map_err(|no| (no.status.to_string(), no.transient));
+            .map_err(|no| (no.status.to_string(), no.status.is_transient()));
         let expect = expect
             .map(|list| list.iter().map(|address| (*address).to_owned()).collect())
             .map_err(|(status, transient)| (status.to_owned(), transient));

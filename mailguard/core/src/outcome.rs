@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::route::NoRoute;
 use crate::smtp::{EnhancedStatus, Reply, ReplyCode};
 
 /// The result of one attempt for one recipient.
@@ -91,6 +92,14 @@ impl Report {
     pub fn ours(status: EnhancedStatus, remote: impl Into<String>, text: impl Into<String>) -> Self {
         let (remote, text) = (remote.into(), text.into());
         Self { status, remote, reply: None, text, transfer: Transfer::default() }
+    }
+}
+
+/// What mail without a way comes to.
+impl From<NoRoute> for Outcome {
+    fn from(NoRoute { status, reason }: NoRoute) -> Self {
+        let report = Report::ours(status, "", reason);
+        if status.is_transient() { Outcome::Deferred(report) } else { Outcome::Failed(report) }
     }
 }
 

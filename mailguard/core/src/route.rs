@@ -116,10 +116,8 @@ pub enum NamedBy {
 /// Mail that has no way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoRoute {
-    /// For the report.
+    /// For the report. A transient one: a change of configuration mends it.
     pub status: EnhancedStatus,
-    /// Transient: a change of configuration mends it.
-    pub transient: bool,
     /// What to change, in one line.
     pub reason: String,
 }
@@ -182,7 +180,6 @@ fn rules<'a>(
         ForwardPath::Mailbox(mailbox) => mailbox,
         ForwardPath::Postmaster => config.postmaster.as_ref().ok_or_else(|| NoRoute {
             status: EnhancedStatus::transient(Detail::INCORRECTLY_CONFIGURED),
-            transient: true,
             reason: "mail for <postmaster> has no address: set `postmaster` or an [[incoming_domain]]"
                 .to_owned(),
         })?,
@@ -383,7 +380,9 @@ mod tests {
         };
         let got = match route(config, &ReversePath::Null, &path, origin, false) {
             Ok(route) => route.next_hop.to_string(),
-            Err(no) => format!("{} {}", if no.transient { "deferred" } else { "failed" }, no.status),
+            Err(no) => {
+                format!("{} {}", if no.status.is_transient() { "deferred" } else { "failed" }, no.status)
+            }
         };
         assert_eq!(got, expect, "{recipient}");
     }

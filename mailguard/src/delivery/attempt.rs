@@ -11,7 +11,7 @@ use mailguard_core::smtp::{Detail, EnhancedStatus};
 use super::LOOP;
 use super::content::{eight_bit, seven_bit, utf8_header};
 use super::reached::nobody_to_ask;
-use super::session::Session;
+use super::session::{Session, SessionAge};
 use crate::spool::{Body, BodyWriter};
 
 /// Most recipients of one transaction: as many as every server takes (RFC 5321 §4.5.3.1.8).
@@ -23,21 +23,34 @@ pub type Scratch = Arc<dyn Fn() -> BodyWriter + Send + Sync>;
 /// The state of an attempt.
 pub(super) struct Attempt<'a> {
     envelope: &'a Envelope,
-    /// In place of the envelope's.
-    recipients: &'a [Recipient],
+    addressees: Vec<Addressee<'a>>,
     body: &'a Body,
-    /// The body made 7-bit, once a server needed it; none: it can't be.
-    seven_bit: Option<Option<Body>>,
+    seven_bit: SevenBit,
     scratch: Option<&'a Scratch>,
-    verdicts: Vec<Verdict>,
     /// The servers that have answered, or couldn't be used.
     asked: Vec<SocketAddr>,
     /// No other server is to be asked.
     over: bool,
 }
 
+/// A recipient, as servers are told of it, and what is known of it.
+struct Addressee<'a> {
+    recipient: &'a Recipient,
+    verdict: Verdict,
+}
+
+/// The body made 7-bit (RFC 6152 §3).
+enum SevenBit {
+    /// No server has needed it.
+    NotTried,
+    /// It can't be.
+    Impossible,
+    /// This.
+    Made(Body),
+}
+
 /// What is known of a recipient.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Verdict {
     /// Nothing, or what stands if no other server says better.
     Open(Option<Outcome>),
@@ -46,7 +59,7 @@ enum Verdict {
 }
 
 impl<'a> Attempt<'a> {
-    /// `asked`: servers that need not be asked.
+    /// `recipients` in place of the envelope's; `asked`: servers that need not be asked.
     pub(super) fn new(
         envelope: &'a Envelope,
         recipients: &'a [Recipient],
@@ -54,14 +67,14 @@ impl<'a> Attempt<'a> {
         scratch: Option<&'a Scratch>,
         asked: Vec<SocketAddr>,
     ) -> Self {
-        let verdicts = vec![Verdict::Open(None); recipients.len()];
-        let over = false;
-        Self { envelope, recipients, body, seven_bit: None, scratch, verdicts, asked, over }
+        let addressee = |recipient| Addressee { recipient, verdict: Verdict::Open(None) };
+        let addressees = recipients.iter().map(addressee).collect();
+        Self { envelope, addressees, body, seven_bit: SevenBit::NotTried, scratch, asked, over: false }
     }
 
     /// Whether no other server needs to be asked.
     pub(super) fn is_over(&self) -> bool {
-        self.over || self.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Final(_)))
+        self.over || self.addressees.iter().all(|addressee| !addressee.is_open())
     }
 
     /// Whether this server had its turn in this attempt: it is not asked twice.
@@ -71,15 +84,15 @@ impl<'a> Attempt<'a> {
 
     /// Sends the message to every recipient that is open, in as many transactions as it takes.
     pub(super) async fn send(&mut self, session: &mut Session) {
-        self.try_send(session, false).await;
+        self.try_send(session, SessionAge::New).await;
     }
 
     /// As `send`, by a session that was waiting: false if it proved dead, and nothing is known that wasn't before.
     pub(super) async fn send_by_waiting(&mut self, session: &mut Session) -> bool {
-        self.try_send(session, true).await
+        self.try_send(session, SessionAge::Waited).await
     }
 
-    async fn try_send(&mut self, session: &mut Session, waited: bool) -> bool {
+    async fn try_send(&mut self, session: &mut Session, age: SessionAge) -> bool {
         let form = match self.form(session).await {
             Ok(form) => form,
             Err(error) => {
@@ -87,16 +100,18 @@ impl<'a> Attempt<'a> {
                 return true;
             }
         };
-        let is_open = |index: &usize| matches!(self.verdicts[*index], Verdict::Open(_));
-        let open: Vec<usize> = (0..self.recipients.len()).filter(is_open).collect();
-        for (number, indices) in open.chunks(MAX_RECIPIENTS).enumerate() {
-            let conclusion = self.transaction(session, indices, &form).await;
-            if waited && number == 0 && was_over(&conclusion) {
+        let mut open: Vec<_> = self.addressees.iter_mut().filter(|addressee| addressee.is_open()).collect();
+        for (number, addressees) in open.chunks_mut(MAX_RECIPIENTS).enumerate() {
+            let recipients: Vec<_> = addressees.iter().map(|addressee| addressee.recipient).collect();
+            let (envelope, content) = (self.envelope, Some(form.content));
+            let transaction = Transaction { envelope, recipients: &recipients, content };
+            let conclusion = session.send(&transaction, Some(&form.body)).await;
+            if age == SessionAge::Waited && number == 0 && was_over(&conclusion) {
                 return false;
             }
-            for (&index, mut outcome) in indices.iter().zip(conclusion.outcomes) {
+            for (addressee, mut outcome) in addressees.iter_mut().zip(conclusion.outcomes) {
                 outcome.report_mut().transfer.converted = form.converted;
-                self.note(index, outcome);
+                addressee.note(outcome);
             }
             // Another server might deliver what this one has, too.
             self.over |= conclusion.ending == Ending::InDoubt;
@@ -131,36 +146,21 @@ impl<'a> Attempt<'a> {
 
     async fn seven_bit(&mut self) -> std::io::Result<Option<Body>> {
         let Some(scratch) = self.scratch else { return Ok(None) };
-        if self.seven_bit.is_none() {
-            self.seven_bit = Some(seven_bit(self.body, scratch()).await?);
+        if matches!(self.seven_bit, SevenBit::NotTried) {
+            let made = seven_bit(self.body, scratch()).await?;
+            self.seven_bit = made.map_or(SevenBit::Impossible, SevenBit::Made);
         }
-        Ok(self.seven_bit.clone().flatten())
-    }
-
-    async fn transaction(&self, session: &mut Session, indices: &[usize], form: &Form) -> Conclusion {
-        let chosen: Vec<Recipient>;
-        let recipients = if indices.len() == self.recipients.len() {
-            self.recipients
-        } else {
-            chosen = indices.iter().map(|&index| self.recipients[index].clone()).collect();
-            &chosen
-        };
-        let transaction = Transaction { envelope: self.envelope, recipients, content: Some(form.content) };
-        session.send(&transaction, Some(&form.body)).await
-    }
-
-    fn note(&mut self, index: usize, outcome: Outcome) {
-        self.verdicts[index] = match outcome {
-            Outcome::Deferred(_) => Verdict::Open(Some(outcome)),
-            Outcome::Delivered(_) | Outcome::Relayed(_) | Outcome::Failed(_) => Verdict::Final(outcome),
-        };
+        Ok(match &self.seven_bit {
+            SevenBit::Made(body) => Some(body.clone()),
+            SevenBit::NotTried | SevenBit::Impossible => None,
+        })
     }
 
     /// A server that could not be used. It speaks for itself only, and only until another says something.
     pub(super) fn note_unusable(&mut self, outcome: Outcome) {
         // Whoever comes after ourselves in the order would only send it back to us.
         self.over |= is_loop(&outcome);
-        for verdict in &mut self.verdicts {
+        for Addressee { verdict, .. } in &mut self.addressees {
             let better = match verdict {
                 Verdict::Open(None) => true,
                 Verdict::Open(Some(before)) => says_more(&outcome, before),
@@ -174,7 +174,7 @@ impl<'a> Attempt<'a> {
 
     /// Decides what is open, unless a server has said something of it.
     pub(super) fn settle(&mut self, outcome: &Outcome) {
-        for verdict in &mut self.verdicts {
+        for Addressee { verdict, .. } in &mut self.addressees {
             // What a server said that could not be used counts for that server only.
             let overrides = match verdict {
                 Verdict::Open(None) => true,
@@ -192,13 +192,27 @@ impl<'a> Attempt<'a> {
 
     /// One outcome a recipient.
     pub(super) fn into_outcomes(self) -> Vec<Outcome> {
-        self.verdicts
+        self.addressees
             .into_iter()
-            .map(|verdict| match verdict {
+            .map(|addressee| match addressee.verdict {
                 Verdict::Final(outcome) | Verdict::Open(Some(outcome)) => outcome,
                 Verdict::Open(None) => nobody_to_ask(),
             })
             .collect()
+    }
+}
+
+impl Addressee<'_> {
+    /// Whether another server may still say something better.
+    fn is_open(&self) -> bool {
+        matches!(self.verdict, Verdict::Open(_))
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        self.verdict = match outcome {
+            Outcome::Deferred(_) => Verdict::Open(Some(outcome)),
+            Outcome::Delivered(_) | Outcome::Relayed(_) | Outcome::Failed(_) => Verdict::Final(outcome),
+        };
     }
 }
 

@@ -10,7 +10,7 @@ use mailguard_core::route::Route;
 use tokio::time::timeout;
 
 use super::session::Session;
-use super::{Delivery, LOOP, identity, outcome_of, reachable};
+use super::{Delivery, LOOP, identity, reachable};
 use crate::routing::LOOP_TO_BE_MENDED;
 
 /// What became of it.
@@ -34,7 +34,7 @@ impl Delivery {
     async fn greet_servers(&self, config: &Config, route: &Route) -> Greeted {
         let servers = match self.destinations(config, route).await.and_then(|found| reachable(found, route)) {
             Ok(servers) => servers,
-            Err(none) => return heard(outcome_of(none)),
+            Err(none) => return heard(none.into()),
         };
         let identity = identity(&Self::terms(config));
         let mut last = Greeted::Nobody("it has no address".to_owned());

@@ -28,7 +28,7 @@ use futures::future::{BoxFuture, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{HeloName, OutgoingAddress, RouteSmarthost, Tls};
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, Mailbox, Recipient};
-use mailguard_core::outcome::{Outcome, Report};
+use mailguard_core::outcome::Outcome;
 use mailguard_core::route::{NamedBy, NextHop, NoRoute, Route};
 use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::{Instant, sleep};
@@ -184,7 +184,7 @@ impl Delivery {
     ) {
         let destinations = match self.servers(terms, route, names) {
             Ok(destinations) => destinations,
-            Err(no_route) => return attempt.settle(&outcome_of(no_route)),
+            Err(no_route) => return attempt.settle(&no_route.into()),
         };
         let identity = identity(terms);
         for destination in destinations {
@@ -293,7 +293,7 @@ fn reachable(mut destinations: Vec<Destination>, route: &Route) -> Result<Vec<De
     }
     let (have, want) = if from.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
     let reason = format!("outgoing_address {from} is {have}, and {} has {want} only", route.next_hop);
-    Err(NoRoute { status: EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), transient: true, reason })
+    Err(NoRoute { status: EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), reason })
 }
 
 fn identity(terms: &Terms<'_>) -> Identity {
@@ -326,10 +326,4 @@ fn as_routed(outcome: Outcome, route: &Route) -> Outcome {
         }
         other => other,
     }
-}
-
-fn outcome_of(no_route: NoRoute) -> Outcome {
-    let NoRoute { status, transient, reason } = no_route;
-    let report = Report::ours(status, String::new(), reason);
-    if transient { Outcome::Deferred(report) } else { Outcome::Failed(report) }
 }

@@ -13,8 +13,8 @@ use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, is_loop, says_more};
-use super::session::Session;
-use super::{Delivery, Terms, addressed, identity, outcome_of, waiting_session};
+use super::session::{Session, SessionAge};
+use super::{Delivery, Terms, addressed, identity, waiting_session};
 use crate::queue::{Outgoing, Reached};
 use crate::routing::{Destination, Names};
 use crate::spool::Body;
@@ -29,8 +29,7 @@ pub(super) struct ReachedHop<'a> {
     route: &'a Route,
     names: Option<&'a Names>,
     session: Session,
-    /// The session was there already.
-    waited: bool,
+    age: SessionAge,
     since: Instant,
     /// Servers that couldn't be used.
     unusable: Vec<SocketAddr>,
@@ -48,16 +47,16 @@ impl Delivery {
         // Where servers take turns a session with another one is of no use.
         let chosen = route.next_hop.is_balanced().then(servers);
         let turn = chosen.as_ref().and_then(|chosen| Some(chosen.as_ref().ok()?.first()?.address));
-        let (session, waited, unusable) = match waiting_session(&self.pool, route, turn) {
-            Some(session) => (session, true, Vec::new()),
+        let (session, age, unusable) = match waiting_session(&self.pool, route, turn) {
+            Some(session) => (session, SessionAge::Waited, Vec::new()),
             None => {
                 let servers = chosen.unwrap_or_else(servers);
                 let (session, unusable) = self.first_session(&terms, route, servers).await?;
-                (session, false, unusable)
+                (session, SessionAge::New, unusable)
             }
         };
         let since = Instant::now();
-        Ok(ReachedHop { delivery: self, terms, route, names, session, waited, since, unusable })
+        Ok(ReachedHop { delivery: self, terms, route, names, session, age, since, unusable })
     }
 
     /// A session with the first server that can be used, and those that can't; or what most is said by.
@@ -68,7 +67,7 @@ impl Delivery {
         servers: Result<Vec<Destination>, NoRoute>,
     ) -> Result<(Session, Vec<SocketAddr>), Outcome> {
         let (identity, mut unusable, mut said) = (identity(terms), Vec::new(), None);
-        for destination in servers.map_err(outcome_of)? {
+        for destination in servers.map_err(Outcome::from)? {
             let outcome = match self.session(&destination, route, &identity).await {
                 Ok(session) => return Ok((session, unusable)),
                 Err(outcome) => outcome,
@@ -90,11 +89,11 @@ impl Delivery {
 impl ReachedHop<'_> {
     /// Hands the message to the server, and to others for whom it leaves. One outcome a recipient, in their order.
     pub(super) async fn hand_over(self, envelope: &Envelope, body: &Body) -> Vec<Outcome> {
-        let Self { delivery, terms, route, names, mut session, waited, since, unusable } = self;
+        let Self { delivery, terms, route, names, mut session, age, since, unusable } = self;
         let recipients = addressed(&envelope.recipients, terms.postmaster);
         let mut attempt = Attempt::new(envelope, &recipients, body, delivery.scratch.as_ref(), unusable);
         let mut sessions = 0;
-        if waited || since.elapsed() > FRESH_TIME {
+        if age == SessionAge::Waited || since.elapsed() > FRESH_TIME {
             if attempt.send_by_waiting(&mut session).await {
                 delivery.keep(route, session);
             }

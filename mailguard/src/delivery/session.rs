@@ -54,6 +54,15 @@ pub(super) struct Session {
     address: SocketAddr,
 }
 
+/// Whether a session may have come to its end unnoticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionAge {
+    /// It was opened for what it is used for.
+    New,
+    /// It waited for its next use: its server may have had enough of that.
+    Waited,
+}
+
 /// What `Session::run` comes back with.
 enum Event {
     Ready,

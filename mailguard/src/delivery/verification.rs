@@ -11,8 +11,8 @@ use mailguard_core::smtp::client::{Ending, Transaction};
 use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::session::Session;
-use super::{Delivery, Terms, identity, outcome_of, waiting_session};
+use super::session::{Session, SessionAge};
+use super::{Delivery, Terms, identity, waiting_session};
 
 /// How long a server has for connection and greeting: many look the client up in the DNS first.
 const OPENING_TIME: Duration = Duration::from_secs(15);
@@ -37,14 +37,14 @@ impl Delivery {
             envelope_id: None,
         };
         if let Some(session) = waiting_session(&self.probe_pool, route, None)
-            && let Some(word) = self.ask(route, session, &envelope, true).await
+            && let Some(word) = self.ask(route, session, SessionAge::Waited, &envelope).await
         {
             return word;
         }
         match self.open(config, &terms, route).await {
             Err(report) => ProbeResult::Unreachable(report),
             Ok(session) => self
-                .ask(route, session, &envelope, false)
+                .ask(route, session, SessionAge::New, &envelope)
                 .await
                 .unwrap_or_else(|| ProbeResult::Unknown(silent(&route.next_hop))),
         }
@@ -55,7 +55,7 @@ impl Delivery {
         let until = Instant::now() + ALL_OPENING_TIME;
         let found = timeout_at(until, self.destinations(config, route)).await;
         let destinations = match found {
-            Ok(found) => found.map_err(|no_route| outcome_of(no_route).into_report())?,
+            Ok(found) => found.map_err(|no_route| Outcome::from(no_route).into_report())?,
             Err(_) => return Err(silent(&route.next_hop)),
         };
         let mut failure = None;
@@ -76,17 +76,18 @@ impl Delivery {
         Err(failure.unwrap_or_else(|| silent(&route.next_hop)))
     }
 
-    /// Asks by this session; nothing if it gave no answer, or one that was `waiting` has come to its end.
+    /// Asks by this session; nothing if it gave no answer, or one that had waited has come to its end.
     async fn ask(
         &self,
         route: &Route,
         mut session: Session,
+        age: SessionAge,
         envelope: &Envelope,
-        waiting: bool,
     ) -> Option<ProbeResult> {
-        let question = Transaction { envelope, recipients: &envelope.recipients, content: None };
+        let recipients: Vec<_> = envelope.recipients.iter().collect();
+        let question = Transaction { envelope, recipients: &recipients, content: None };
         let conclusion = timeout(ANSWER_TIME, session.send(&question, None)).await.ok()?;
-        if waiting && conclusion.ending != Ending::Settled {
+        if age == SessionAge::Waited && conclusion.ending != Ending::Settled {
             return None;
         }
         let word = match conclusion.outcomes.into_iter().next()? {

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::{Dialled, NoRoute, Route};
+use mailguard_core::route::{Dialled, Route};
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::{Detail, EnhancedStatus};
 
@@ -115,10 +115,7 @@ impl Shared {
         }
         if !plan.unroutable.is_empty() {
             live.busy.extend(plan.unroutable.iter().map(|(index, _)| *index));
-            settle(
-                None,
-                plan.unroutable.into_iter().map(|(index, none)| (index, unroutable(none))).collect(),
-            );
+            settle(None, plan.unroutable.into_iter().map(|(index, none)| (index, none.into())).collect());
         }
         known
     }
@@ -237,13 +234,6 @@ fn unknown() -> Names {
 
 fn send_back(live: &mut Live, work: &Work) {
     live.busy.retain(|index| !work.recipients.contains(index));
-}
-
-/// The outcome for a recipient without a next hop.
-fn unroutable(no_route: NoRoute) -> Outcome {
-    let NoRoute { status, transient, reason } = no_route;
-    let report = Report::ours(status, String::new(), reason);
-    if transient { Outcome::Deferred(report) } else { Outcome::Failed(report) }
 }
 
 /// The outcome for a recipient whose next hop is known not to answer.

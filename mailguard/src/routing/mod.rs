@@ -183,7 +183,6 @@ fn destinations_of_hop(
         }
         (NextHop::Host(..) | NextHop::Mx(_) | NextHop::Servers { .. }, _) => Err(NoRoute {
             status: EnhancedStatus::transient(Detail::DIRECTORY_SERVER_FAILURE),
-            transient: true,
             reason: format!("{hop} wasn't looked up"),
         }),
     }
@@ -195,17 +194,13 @@ fn reachable_by_mail(address: SocketAddr, here: &Here) -> Result<(), NoRoute> {
     if let Some(kind) = reach::unfit(address.ip()).filter(|_| !is_on_a_known_link(address)) {
         let reason =
             format!("{} is {kind}: mail goes there only where the configuration says so", address.ip());
-        return Err(NoRoute {
-            status: EnhancedStatus::permanent(Detail::BAD_DESTINATION_SYSTEM),
-            transient: false,
-            reason,
-        });
+        return Err(NoRoute { status: EnhancedStatus::permanent(Detail::BAD_DESTINATION_SYSTEM), reason });
     }
     if here.has(address) {
         let why =
             "it is an address of this host. Set an [[incoming_domain]] or a [[domain_route]] for its mail";
         let report = loop_report(&address.to_string(), "", why);
-        return Err(NoRoute { status: report.status, transient: false, reason: report.text });
+        return Err(NoRoute { status: report.status, reason: report.text });
     }
     Ok(())
 }
@@ -235,9 +230,11 @@ fn without_ourselves(
     let why = "mailguard itself listens there. Change the server of the [[incoming_domain]], the \
                [smarthost], or delivery.default";
     let report = loop_report(&destination_name(&route.next_hop), "", why);
-    let transient = route.named_by == NamedBy::Administrator;
-    let status = if transient { LOOP_TO_BE_MENDED } else { report.status };
-    Err(NoRoute { status, transient, reason: report.text })
+    let status = match route.named_by {
+        NamedBy::Administrator => LOOP_TO_BE_MENDED,
+        NamedBy::Mail => report.status,
+    };
+    Err(NoRoute { status, reason: report.text })
 }
 
 /// Differs from call to call: the load is balanced, nothing is kept secret by it.
@@ -292,7 +289,7 @@ mod tests {
             Route { next_hop: hop.clone(), outgoing, tls: Tls::Off, smarthost: None, named_by, dialled };
         destinations(&route, names.as_ref(), &Domain::parse("guard.test").unwrap(), &own)
             .map(|list| list.iter().map(Destination::to_string).collect::<Vec<_>>().join(" "))
-            .map_err(|no| (no.status.to_string(), no.transient))
+            .map_err(|no| (no.status.to_string(), no.status.is_transient()))
     }
 
     async fn check_by(named_by: NamedBy, hop: NextHop, expect: Result<&str, (&str, bool)>) {

@@ -147,6 +147,11 @@ impl EnhancedStatus {
         self.class == class(severity)
     }
 
+    /// Whether what it says holds for now only: 4.y.z.
+    pub const fn is_transient(self) -> bool {
+        self.is_of(Severity::Transient)
+    }
+
     /// Whether it is about a mail system: its storage, its configuration, its readiness (RFC 3463 §3.4).
     pub const fn is_about_mail_system(self) -> bool {
         self.subject == Detail::OTHER_MAIL_SYSTEM.subject

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use mailguard_core::config::model::{MailServer, Tls};
 use mailguard_core::mail::{BodyType, ReversePath};
+use mailguard_core::outcome::Report;
 use mailguard_core::policy::check::verification::ProbeResult;
 use mailguard_core::route::{Dialled, NextHop};
 

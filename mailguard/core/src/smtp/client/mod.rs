@@ -79,7 +79,7 @@ pub struct Transaction<'a> {
     /// MAIL FROM and its parameters.
     pub envelope: &'a Envelope,
     /// RCPT TO, in place of the envelope's; at least one.
-    pub recipients: &'a [Recipient],
+    pub recipients: &'a [&'a Recipient],
     /// What will follow DATA. None: nothing, the server is only asked about the recipients, and a recipient that it
     /// takes has the outcome of one that is delivered.
     pub content: Option<ContentForm>,

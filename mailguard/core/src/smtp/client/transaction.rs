@@ -132,7 +132,7 @@ impl Progress {
         remote: &str,
     ) -> Self {
         let recipients = transaction.recipients.len();
-        let addressee = |recipient| Addressee {
+        let addressee = |recipient: &&Recipient| Addressee {
             outcome: None,
             success_unreported: wants_success(recipient) && !offers.dsn,
         };

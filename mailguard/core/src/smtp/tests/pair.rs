@@ -375,7 +375,8 @@ impl<'a> ClientEnd<'a> {
         };
         let (envelope, content) = (&message.envelope, message.form());
         if self.client.is_ready() || self.over {
-            let transaction = Transaction { envelope, recipients: &envelope.recipients, content };
+            let recipients: Vec<_> = envelope.recipients.iter().collect();
+            let transaction = Transaction { envelope, recipients: &recipients, content };
             self.client.begin(now, &transaction);
         }
     }

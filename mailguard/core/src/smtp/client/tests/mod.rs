@@ -110,6 +110,7 @@ impl Harness {
             envelope_id,
         };
         let content = (!asks_only).then_some(ContentForm { size, eight_bit, utf8_header });
+        let recipients: Vec<&Recipient> = recipients.iter().collect();
         let transaction = Transaction { envelope: &envelope, recipients: &recipients, content };
         self.client.begin(self.now, &transaction);
     }
