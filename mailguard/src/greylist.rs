@@ -105,7 +105,7 @@ impl Greylist {
             // It waits among its own kind.
             Err(Refused::Crowded) => judgement.finding(&triplet, now),
             // Who isn't remembered would be deferred for ever.
-            Err(Refused::Full) => Finding::new(Check::Greylist, Opinion::Unavailable(FULL.to_owned()), FULL),
+            Err(Refused::Full) => greylist::unavailable(FULL),
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use mailguard_core::config::Config;
 use mailguard_core::mail::{Domain, ReversePath};
+use mailguard_core::policy::NO_ANSWER_IN_TIME;
 use mailguard_core::policy::check::rbl::{RblQuery, queries};
 use mailguard_core::rbl::{CATALOGUE, Kind, List, Listing, query_for_domain};
 use serde::Serialize;
@@ -19,7 +20,7 @@ use super::terminal::Table;
 use crate::admin::Edited;
 use crate::config::{self, Change, Edit};
 use crate::lookup::dns::Dns;
-use crate::session::lookups::ask_list;
+use crate::session::facts::ask_list;
 
 /// Answers about block lists, and changes which are asked.
 pub(super) fn rbl(
@@ -182,9 +183,10 @@ fn check(config: &Config, subject: &str) -> anyhow::Result<Vec<AnswerRow>> {
     };
     let dns = Dns::new(&config.dns);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listings = runtime.block_on(futures::future::join_all(
-        asked.iter().map(|inquiry| ask_list(&dns, &inquiry.zone, &inquiry.query, rbl.timeout)),
-    ));
+    let listings = runtime.block_on(futures::future::join_all(asked.iter().map(async |query| {
+        let answer = tokio::time::timeout(rbl.timeout, ask_list(&dns, query)).await;
+        answer.unwrap_or_else(|_| Listing::Unusable(NO_ANSWER_IN_TIME.to_owned()))
+    })));
     let rows = asked.into_iter().zip(listings).map(|(RblQuery { zone, .. }, listing)| match listing {
         Listing::NotListed => AnswerRow { list: zone, listed: None, unusable: None },
         Listing::Listed(meaning) => AnswerRow { list: zone, listed: Some(meaning), unusable: None },

@@ -16,9 +16,9 @@ use tracing::warn;
 
 use super::descriptors;
 use super::ipc::HandedListener;
-use super::services::MailServices;
+use super::services::SpoolSink;
 use crate::intercept::{Connection, Listener, OwnAddresses, Role};
-use crate::session::{self, Limits, Peer, SessionContext};
+use crate::session::{self, Limits, Peer, Roles, SessionContext};
 
 /// Pause when no connection can be accepted for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ const QUEUE_TIME: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct AcceptContext {
     pub(super) config: Arc<ArcSwap<Config>>,
-    pub(super) services: Arc<MailServices>,
+    pub(super) roles: Arc<Roles<SpoolSink>>,
     pub(super) limits: Arc<Limits>,
     /// This host's addresses.
     pub(super) own_addresses: OwnAddresses,
@@ -187,7 +187,7 @@ impl AcceptLoop {
         let peer = Peer { client, destination, destination_is_ours, zone };
         let context = SessionContext {
             config: self.known.clone(),
-            services: self.context.services.clone(),
+            roles: self.context.roles.clone(),
             limits: self.context.limits.clone(),
             stop: self.context.stop.clone(),
         };

@@ -24,7 +24,7 @@ use super::handler::{ControlHandler, Parts};
 use super::ipc::{self, Current, HandedListener, ToDatapath, ToMail};
 use super::log::{self, Logging};
 use super::privileged::{Notice, Notices, Privileged};
-use super::services::{CompiledConfig, MailServices, Memory};
+use super::services::{self, CompiledConfig, RoleParts, SpoolSink};
 use crate::config;
 use crate::control;
 use crate::datapath;
@@ -34,7 +34,7 @@ use crate::intercept::OwnAddresses;
 use crate::quarantine::QuarantineHandle;
 use crate::queue::{Queue, QueueContext};
 use crate::routing::OwnListeners;
-use crate::session::Limits;
+use crate::session::{Limits, Roles};
 use crate::spool::{IdMint, Spool};
 use crate::store::facts::FactsDb;
 use crate::store::spool::SpoolDb;
@@ -154,7 +154,7 @@ async fn serve(
 struct MailProcess {
     config: Arc<ArcSwap<Config>>,
     handler: Arc<ControlHandler>,
-    services: Arc<MailServices>,
+    roles: Arc<Roles<SpoolSink>>,
     limits: Arc<Limits>,
     db: SpoolDb,
     queue: Queue,
@@ -189,14 +189,16 @@ impl MailProcess {
         let delivery =
             Delivery::new(OwnListeners::new(own)).with_scratch(Arc::new(move || scratch.body_writer()));
         let delivery = Arc::new(delivery);
-        let services = Arc::new(MailServices::new(
+        let parts = RoleParts {
             spool,
-            ids.clone(),
-            compiled,
-            traces.clone(),
-            Memory { bans: bans.clone(), greylist, verification: Verification::new(delivery.clone()) },
-            config.clone(),
-        ));
+            ids: ids.clone(),
+            traces: traces.clone(),
+            bans: bans.clone(),
+            greylist,
+            verification: Verification::new(delivery.clone()),
+            config: config.clone(),
+        };
+        let (roles, services) = services::roles(compiled, parts);
         let surroundings = QueueContext {
             db: db.clone(),
             config: config.clone(),
@@ -215,7 +217,7 @@ impl MailProcess {
             current,
             Parts {
                 config: config.clone(),
-                services: services.clone(),
+                services,
                 privileged: privileged.clone(),
                 queue: queue.handle(),
                 delivery: delivery.clone(),
@@ -226,13 +228,13 @@ impl MailProcess {
                 logging,
             },
         ));
-        Ok(Self { config, handler, services, limits, db, queue, delivery, traces, bans, privileged })
+        Ok(Self { config, handler, roles, limits, db, queue, delivery, traces, bans, privileged })
     }
 
     fn context(&self, own_addresses: OwnAddresses, stop: watch::Receiver<bool>) -> AcceptContext {
         AcceptContext {
             config: self.config.clone(),
-            services: self.services.clone(),
+            roles: self.roles.clone(),
             limits: self.limits.clone(),
             own_addresses,
             stop,

@@ -1,16 +1,15 @@
-//! What sessions use of the rest of the process, joined to the real thing.
+//! The roles of a session, each joined to the real thing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use mailguard_core::config::Config;
-use mailguard_core::config::model::Greylist as Settings;
 use mailguard_core::credentials::Credentials;
-use mailguard_core::finding::{Check, Finding, Opinion};
-use mailguard_core::mail::{Domain, ForwardPath, QueueId, ReversePath};
-use mailguard_core::route::Route;
+use mailguard_core::finding::Finding;
+use mailguard_core::mail::{Domain, QueueId};
 use mailguard_core::smtp::Refusal;
 use mailguard_core::smtp::server::LoginRefused;
 use rustls::ServerConfig;
@@ -20,34 +19,72 @@ use super::bans::Bans;
 use crate::auth::{Authenticator, Failures};
 use crate::delivery;
 use crate::greylist::Greylist;
-use crate::lookup::dns::{CurrentDns, Dns};
+use crate::lookup::dns::CurrentDns;
 use crate::scan::Scanner;
-use crate::session::Services;
+use crate::session::journal::SessionSoFar;
+use crate::session::{Content, InForce, Journal, Journals, Logins, LookUps, MailLines, Roles, Sink};
 use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
 use crate::tls::Identity;
 use crate::trace::{Record, Recorder};
 use crate::verification::Verification;
 
-/// Longest wait for the greylist.
-const GREYLIST_TIME: Duration = Duration::from_secs(5);
-
-/// What a session works with.
+/// What is in force, and what was made of it.
 pub(super) struct MailServices {
     spool: Spool,
-    ids: Arc<IdMint>,
-    traces: Recorder,
-    memory: Memory,
     config: Arc<ArcSwap<Config>>,
     compiled: ArcSwap<CompiledConfig>,
-    dns: CurrentDns,
+    dns: Arc<CurrentDns>,
+    verification: Arc<Verification>,
     failures: Failures,
 }
 
-/// What is remembered of clients, senders and recipients.
-pub(super) struct Memory {
+/// Where messages of sessions go.
+pub(super) struct SpoolSink {
+    spool: Spool,
+    ids: Arc<IdMint>,
+}
+
+/// What the roles are joined to.
+pub(super) struct RoleParts {
+    pub(super) spool: Spool,
+    pub(super) ids: Arc<IdMint>,
+    pub(super) traces: Recorder,
     pub(super) bans: Bans,
     pub(super) greylist: Greylist,
     pub(super) verification: Verification,
+    pub(super) config: Arc<ArcSwap<Config>>,
+}
+
+/// The roles of all sessions, and what is behind several of them.
+pub(super) fn roles(
+    compiled: CompiledConfig,
+    parts: RoleParts,
+) -> (Arc<Roles<SpoolSink>>, Arc<MailServices>) {
+    let RoleParts { spool, ids, traces, bans, greylist, verification, config } = parts;
+    let (dns, verification) = (Arc::new(CurrentDns::default()), Arc::new(verification));
+    let look_ups =
+        LookUps { config: config.clone(), dns: dns.clone(), verification: verification.clone(), greylist };
+    let services = Arc::new(MailServices {
+        spool: spool.clone(),
+        config,
+        compiled: ArcSwap::from_pointee(compiled),
+        dns,
+        verification,
+        failures: Failures::default(),
+    });
+    let roles = Roles {
+        in_force: services.clone(),
+        facts: Arc::new(look_ups),
+        logins: services.clone(),
+        content: services.clone(),
+        sink: Arc::new(SpoolSink { spool, ids }),
+        journals: Arc::new(Journals::new(vec![
+            Arc::new(MailLines::default()),
+            Arc::new(traces),
+            Arc::new(bans),
+        ])),
+    };
+    (Arc::new(roles), services)
 }
 
 /// What is made of a configuration once, for all sessions.
@@ -99,19 +136,6 @@ impl CompiledConfig {
 }
 
 impl MailServices {
-    pub(super) fn new(
-        spool: Spool,
-        ids: Arc<IdMint>,
-        compiled: CompiledConfig,
-        traces: Recorder,
-        memory: Memory,
-        config: Arc<ArcSwap<Config>>,
-    ) -> Self {
-        let compiled = ArcSwap::from_pointee(compiled);
-        let (dns, failures) = (CurrentDns::default(), Failures::default());
-        Self { spool, ids, traces, memory, config, compiled, dns, failures }
-    }
-
     /// What serves sessions and messages.
     pub(super) fn compiled(&self) -> Arc<CompiledConfig> {
         self.compiled.load_full()
@@ -120,7 +144,7 @@ impl MailServices {
     /// From now on it is this.
     pub(super) fn set_compiled(&self, compiled: CompiledConfig) {
         self.compiled.store(Arc::new(compiled));
-        self.memory.verification.forget();
+        self.verification.forget();
     }
 
     /// Why no message can be taken now, if that is so.
@@ -129,12 +153,47 @@ impl MailServices {
     }
 }
 
-impl Services for MailServices {
-    type Receipt = Durable<QueueId>;
-
+impl InForce for MailServices {
     fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }
+
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        Some(self.compiled.load().identity.server_config())
+    }
+}
+
+impl Content for MailServices {
+    fn scan<'a>(&'a self, body: &'a Body) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(async { self.compiled().scanner.scan(body).await })
+    }
+}
+
+impl Logins for MailServices {
+    fn login(&self, client: IpAddr, credentials: Credentials) -> BoxFuture<'_, Result<(), LoginRefused>> {
+        Box::pin(async move {
+            // Taken out of the configuration while the session went on.
+            let Some(authenticator) = self.compiled().authenticator.clone() else {
+                return Err(LoginRefused::Unavailable);
+            };
+            self.failures.begin(client, Instant::now())?;
+            let dns = self.dns.get(&self.config.load().dns);
+            let verdict = authenticator.check(&dns, credentials).await;
+            self.failures.end(client, verdict == Err(LoginRefused::Wrong));
+            verdict
+        })
+    }
+
+    fn login_for_another(&self, client: IpAddr) -> LoginRefused {
+        if self.compiled.load().authenticator.is_none() {
+            return LoginRefused::Unavailable;
+        }
+        self.failures.note_wrong(client, Instant::now()).err().unwrap_or(LoginRefused::ForAnother)
+    }
+}
+
+impl Sink for SpoolSink {
+    type Receipt = Durable<QueueId>;
 
     fn mint(&self) -> QueueId {
         self.ids.mint()
@@ -148,10 +207,6 @@ impl Services for MailServices {
         self.spool.body_writer()
     }
 
-    async fn scan(&self, body: &Body) -> Vec<Finding> {
-        self.compiled.load_full().scanner.scan(body).await
-    }
-
     async fn commit(&self, message: NewMessage) -> Result<Durable<QueueId>, Refusal> {
         let id = message.id;
         self.spool.commit(message).await.map_err(|error| {
@@ -159,63 +214,16 @@ impl Services for MailServices {
             error.refusal()
         })
     }
+}
 
-    async fn record(&self, record: Record) {
-        self.traces.transaction(&record).await;
+impl Journal for Recorder {
+    fn transaction<'a>(&'a self, _: &'a SessionSoFar, record: &'a Record) -> BoxFuture<'a, ()> {
+        Box::pin(self.transaction(record))
     }
+}
 
-    fn tls(&self) -> Option<Arc<ServerConfig>> {
-        Some(self.compiled.load().identity.server_config())
-    }
-
-    fn dns(&self) -> Arc<Dns> {
-        self.dns.get(&self.config.load().dns)
-    }
-
-    async fn verify(&self, config: &Config, route: &Route, forward_path: &ForwardPath) -> Finding {
-        self.memory.verification.verify(config, route, forward_path).await
-    }
-
-    async fn greylist(
-        &self,
-        settings: &Settings,
-        client: IpAddr,
-        reverse_path: &ReversePath,
-        forward_path: &ForwardPath,
-    ) -> Finding {
-        let judged = self.memory.greylist.judge(
-            settings,
-            client,
-            reverse_path,
-            forward_path,
-            SystemTime::now().into(),
-        );
-        // A store that hangs is no reason to keep strangers waiting, and their places taken.
-        tokio::time::timeout(GREYLIST_TIME, judged).await.unwrap_or_else(|_| {
-            let cause = "the greylist's store doesn't answer";
-            Finding::new(Check::Greylist, Opinion::Unavailable(cause.to_owned()), cause)
-        })
-    }
-
-    async fn login(&self, client: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {
-        // Taken out of the configuration while the session went on.
-        let Some(authenticator) = self.compiled.load_full().authenticator.clone() else {
-            return Err(LoginRefused::Unavailable);
-        };
-        self.failures.begin(client, Instant::now())?;
-        let verdict = authenticator.check(&self.dns(), credentials).await;
-        self.failures.end(client, verdict == Err(LoginRefused::Wrong));
-        verdict
-    }
-
-    fn login_for_another(&self, client: IpAddr) -> LoginRefused {
-        if self.compiled.load().authenticator.is_none() {
-            return LoginRefused::Unavailable;
-        }
-        self.failures.note_wrong(client, Instant::now()).err().unwrap_or(LoginRefused::ForAnother)
-    }
-
-    async fn abused(&self, client: IpAddr, reason: String) {
-        self.memory.bans.after_abuse(client, reason).await;
+impl Journal for Bans {
+    fn abused<'a>(&'a self, client: IpAddr, reason: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.after_abuse(client, reason.to_owned()))
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::limits::{Admission, LimitReached};
 use super::transaction::Transactions;
-use super::{Peer, Services, SessionContext, SessionLog, now};
+use super::{Peer, SessionContext, SessionLog, Sink, now};
 use crate::tls::Stream;
 
 /// Most octets of one read. They lie on the stack until the session has taken them.
@@ -69,21 +69,21 @@ impl End {
 }
 
 /// Serves an admitted client.
-pub(super) async fn run<S: Services>(
+pub(super) async fn run<S: Sink>(
     stream: TcpStream,
     peer: Peer,
     context: SessionContext<S>,
     mut admission: Admission,
     mut log: SessionLog,
 ) {
-    let SessionContext { config, services, limits: _, mut stop } = context;
+    let SessionContext { config, roles, limits: _, mut stop } = context;
     let Some(zone) = config.zones.get(peer.zone) else {
         log.end = End::NoZone.word();
         return;
     };
     let (name, kind) = (zone.name.clone(), zone.kind);
     let dismissed = admission.dismissal();
-    let transactions = Transactions::new(config, services, peer, (name, kind), log);
+    let transactions = Transactions::new(config, roles, peer, (name, kind), log);
     let mut session = Session::new(stream, admission, transactions);
     let stopped = pin!(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
     let end = tokio::select! {
@@ -128,7 +128,7 @@ async fn linger(mut stream: Stream) {
     let _ = timeout(LINGER, drain).await;
 }
 
-struct Session<S: Services> {
+struct Session<S: Sink> {
     stream: Stream,
     /// What STARTTLS needs, where it is offered.
     tls: Option<Arc<ServerConfig>>,
@@ -142,7 +142,7 @@ struct Session<S: Services> {
     silent_until: Option<Instant>,
 }
 
-impl<S: Services> Session<S> {
+impl<S: Sink> Session<S> {
     fn new(stream: TcpStream, admission: Admission, transactions: Transactions<S>) -> Self {
         let tls = transactions.tls();
         let settings = transactions.settings(tls.is_some());

@@ -15,8 +15,6 @@ use mailguard_core::smtp::{Detail, Reply, ReplyCode};
 use mailguard_core::subscriber::Subscriber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::cheap_lines::CheapLines;
-
 /// Of `server.max_sessions`: one in so many is kept for zones that aren't red.
 const RESERVE_SHARE: usize = 10;
 
@@ -38,13 +36,12 @@ const SHORTAGE_TIME: Duration = Duration::from_secs(60);
 pub struct Limits {
     counts: Mutex<Counts>,
     turned_away: Arc<Semaphore>,
-    cheap_lines: Mutex<CheapLines>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let turned_away = Arc::new(Semaphore::new(MAX_REJECTING));
-        Self { counts: Mutex::default(), turned_away, cheap_lines: Mutex::default() }
+        Self { counts: Mutex::default(), turned_away }
     }
 }
 
@@ -232,11 +229,6 @@ impl Limits {
                 server.max_sessions
             )
         })
-    }
-
-    /// What may still be written of clients that brought nothing.
-    pub(super) fn cheap_lines(&self) -> MutexGuard<'_, CheapLines> {
-        self.cheap_lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {

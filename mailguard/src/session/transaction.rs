@@ -4,9 +4,8 @@
 //! or abandoned; where anything was refused, and where a message was stored, there is a record.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use futures::future::OptionFuture;
 use mailguard_core::config::Config;
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::credentials::Credentials;
@@ -16,18 +15,16 @@ use mailguard_core::language::Wording;
 use mailguard_core::mail::header::MAX_HEADER_OCTETS;
 use mailguard_core::mail::{Domain, Envelope, ForwardPath, QueueId, Recipient, UnixTime};
 use mailguard_core::origin::{ClientOrigin, Origin};
-use mailguard_core::policy::stage::rcpt::{Need, Next, Verdict};
-use mailguard_core::policy::{self, Trust};
-use mailguard_core::route::Route;
+use mailguard_core::policy::stage::rcpt::{Judged, Next, Verdict};
+use mailguard_core::policy::{Known, Subject, Trust, stage};
 use mailguard_core::smtp::server::{LoginRefused, Settings};
 use mailguard_core::smtp::{MailCommand, Refusal};
 use rustls::ServerConfig;
-use tokio::time::{Instant, timeout};
 
+use super::facts::{self, Patience};
 use super::incoming_body::{IncomingBody, Received};
-use super::lookups::{ClientNames, Found, Lookups, Subject};
 use super::received_header::TraceFields;
-use super::{Introduction, Peer, Services, SessionLog};
+use super::{Introduction, Peer, Roles, SessionLog, Sink};
 use crate::spool::{CommitError, NewMessage};
 use crate::trace::{Record, RefusedRecipient, TransactionResult};
 
@@ -36,20 +33,17 @@ const MAX_TRACED_FINDINGS: usize = 256;
 /// Most refused recipients that one transaction's trace names.
 const MAX_TRACED_REFUSALS: usize = 64;
 
-/// Longest time that one transaction waits for the servers of its recipients, all together.
-const VERIFICATION_TIME: Duration = Duration::from_secs(120);
-
 /// The transactions of one session, one at a time.
-#[derive(Debug)]
 pub(super) struct Transactions<S> {
     config: Arc<Config>,
-    services: Arc<S>,
+    roles: Arc<Roles<S>>,
     peer: Peer,
     zone: String,
     kind: ZoneKind,
     /// What was found about the client.
     connect: Vec<Finding>,
-    names: ClientNames,
+    /// What was learned of others.
+    known: Known,
     current: Option<Transaction>,
     log: SessionLog,
 }
@@ -60,11 +54,12 @@ struct Transaction {
     at: UnixTime,
     client: Introduction,
     envelope: Envelope,
-    lookups: Lookups,
-    /// How long it may still wait for servers of recipients.
-    verification_left: Duration,
-    /// About client, HELO and reverse-path.
+    /// How long it may still wait for others.
+    patience: Patience,
+    /// About client, HELO and reverse-path, found without asking.
     before: Vec<Finding>,
+    /// About client and sender, found by asking.
+    asked: Vec<Finding>,
     /// About recipients and content, for the trace.
     traced: Vec<Finding>,
     /// Recipients that were refused, for the trace.
@@ -76,24 +71,24 @@ struct Transaction {
     body: Option<IncomingBody>,
 }
 
-impl<S: Services> Transactions<S> {
+impl<S: Sink> Transactions<S> {
     pub(super) fn new(
         config: Arc<Config>,
-        services: Arc<S>,
+        roles: Arc<Roles<S>>,
         peer: Peer,
         (zone, kind): (String, ZoneKind),
         log: SessionLog,
     ) -> Self {
-        let connect = policy::stage::connect::judge(&config.access, peer.client.ip());
-        let names = ClientNames::default();
-        Self { config, services, peer, zone, kind, connect, names, current: None, log }
+        let connect = stage::connect::judge(&config.access, peer.client.ip());
+        let known = Known::default();
+        Self { config, roles, peer, zone, kind, connect, known, current: None, log }
     }
 
     /// What STARTTLS needs, where it is offered.
     pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
         // Under a stranger's address one of our own making would turn away every client that verifies it.
         let has_name = self.peer.destination_is_ours || self.config.server.tls.is_some();
-        self.services.tls().filter(|_| has_name)
+        self.roles.in_force.tls().filter(|_| has_name)
     }
 
     /// The kind of the client's zone.
@@ -120,7 +115,7 @@ impl<S: Services> Transactions<S> {
         if self.kind == ZoneKind::Red {
             let allowed = self.config.server.hard_error_limit;
             let reason = format!("{errors} errors in a session, {allowed} allowed");
-            self.services.abused(self.peer.client.ip(), reason).await;
+            self.log.abused(&reason).await;
         }
     }
 
@@ -132,12 +127,12 @@ impl<S: Services> Transactions<S> {
     /// From the next transaction on goes by the configuration in force, and returns the protocol's settings if it is another
     /// one. One that doesn't have the zone any more is nothing to go by: the session ends by the one before.
     pub(super) fn take_configuration_in_force(&mut self, offers_tls: bool) -> Option<Settings> {
-        let config = self.services.config();
+        let config = self.roles.in_force.config();
         if Arc::ptr_eq(&config, &self.config) {
             return None;
         }
         self.kind = config.zones.iter().find(|zone| zone.name == self.zone)?.kind;
-        self.connect = policy::stage::connect::judge(&config.access, self.peer.client.ip());
+        self.connect = stage::connect::judge(&config.access, self.peer.client.ip());
         self.config = config;
         Some(self.settings(offers_tls))
     }
@@ -145,7 +140,7 @@ impl<S: Services> Transactions<S> {
     /// Whether the client is who it says it is.
     pub(super) async fn login(&mut self, credentials: Credentials) -> Result<(), LoginRefused> {
         let user = credentials.user.clone();
-        let verdict = Box::pin(self.services.login(self.peer.client.ip(), credentials)).await;
+        let verdict = self.roles.logins.login(self.peer.client.ip(), credentials).await;
         if let Err(why) = verdict {
             self.log.failed_login(&user, why);
         }
@@ -154,7 +149,7 @@ impl<S: Services> Transactions<S> {
 
     /// What the client is told that says it is `user` and would act for somebody else.
     pub(super) fn login_for_another(&mut self, user: &str) -> LoginRefused {
-        let why = self.services.login_for_another(self.peer.client.ip());
+        let why = self.roles.logins.login_for_another(self.peer.client.ip());
         self.log.failed_login(user, why);
         why
     }
@@ -165,28 +160,21 @@ impl<S: Services> Transactions<S> {
         mail: MailCommand,
         client: Introduction,
     ) -> (QueueId, Result<(), Refusal>) {
-        let id = self.services.mint();
+        let id = self.roles.sink.mint();
         let mut before = self.connect.clone();
         if let Some(user) = &client.user {
             let reason = format!("the client is {user}");
             before.push(Finding::new(Check::Authentication, Opinion::Pass, reason));
         }
-        let Config { server, access, spam_prevention, incoming_domains, .. } = &*self.config;
-        before.extend(policy::stage::helo::judge(server, spam_prevention, client.greeting.name()));
-        before.extend(policy::stage::mail::judge(access, &mail.reverse_path));
-        before.extend(policy::check::domain::judge_sender(
-            spam_prevention,
-            incoming_domains,
-            &mail.reverse_path,
-        ));
-        let storage = self.services.storage_available();
-        let limits = policy::stage::mail::limits(server, mail.size, storage);
-        let verdict = policy::stage::mail::verdict(&limits);
+        before.extend(stage::mail::judge(&self.config, client.greeting.name(), &mail.reverse_path));
+        let storage = self.roles.sink.storage_available();
+        let limits = stage::mail::limits(&self.config.server, mail.size, storage);
+        let verdict = stage::mail::verdict(&limits);
+        self.known.next_transaction();
         self.current = Some(Transaction {
             id,
             at: SystemTime::now().into(),
-            lookups: Lookups::new(Trust::of(self.kind, client.user.is_some())),
-            verification_left: VERIFICATION_TIME,
+            patience: Patience::default(),
             client,
             envelope: Envelope {
                 reverse_path: mail.reverse_path,
@@ -197,6 +185,7 @@ impl<S: Services> Transactions<S> {
                 envelope_id: mail.envelope_id,
             },
             before,
+            asked: Vec::new(),
             traced: limits,
             refused: Vec::new(),
             all_whitelisted: true,
@@ -217,11 +206,15 @@ impl<S: Services> Transactions<S> {
             self.current = Some(transaction);
             return Ok(());
         }
-        let (verdict, findings) = self.judge_recipient(&mut transaction, &recipient.forward_path).await;
+        let judged = self.judge_recipient(&mut transaction, &recipient.forward_path).await;
+        let Judged { verdict, about_sender, about_recipient } = judged;
+        if transaction.asked.len() < about_sender.len() {
+            transaction.asked = about_sender;
+        }
         let wording = self.wording(&transaction);
         let transaction = self.current.insert(transaction);
         let room = MAX_TRACED_FINDINGS.saturating_sub(transaction.traced.len());
-        transaction.traced.extend(findings.into_iter().take(room));
+        transaction.traced.extend(about_recipient.into_iter().take(room));
         match verdict {
             Verdict::Refused(refusal) => {
                 if transaction.refused.len() < MAX_TRACED_REFUSALS {
@@ -240,72 +233,26 @@ impl<S: Services> Transactions<S> {
     }
 
     /// Asks what the answer depends on, and nothing else.
-    async fn judge_recipient(
-        &mut self,
-        transaction: &mut Transaction,
-        forward_path: &ForwardPath,
-    ) -> (Verdict, Vec<Finding>) {
-        let Config { access, incoming_domains, spam_prevention, .. } = &*self.config;
-        let Transaction { client, envelope, before, lookups, verification_left, .. } = transaction;
-        let trust = Trust::of(self.kind, client.user.is_some());
-        let mut findings = policy::stage::rcpt::judge(access, incoming_domains, trust, forward_path);
-        findings.extend(policy::check::domain::judge_recipient(
-            spam_prevention,
-            incoming_domains,
-            forward_path,
-        ));
+    async fn judge_recipient(&mut self, transaction: &mut Transaction, forward_path: &ForwardPath) -> Judged {
+        let Transaction { client, envelope, before, patience, .. } = transaction;
         let subject = Subject {
+            config: &self.config,
+            trust: Trust::of(self.kind, client.user.is_some()),
             client: self.peer.client.ip(),
             helo: client.greeting.name().and_then(|name| Domain::parse(name.as_str()).ok()),
             reverse_path: &envelope.reverse_path,
             forward_path,
         };
-        findings.extend(lookups.remembered(&self.config, &subject));
-        let config = &*self.config;
-        let route = policy::check::verification::servers_in_question(config, forward_path);
-        // Each at most once a recipient.
-        let mut open = vec![Need::ClientName, Need::Dns];
-        open.extend(route.as_ref().map(|_| Need::Verification));
-        open.extend((config.greylist.enabled && trust == Trust::Untrusted).then_some(Need::Greylist));
+        self.known.next_recipient();
         loop {
-            let mut unasked = lookups.unasked(config, &subject);
-            unasked.extend([Need::Verification, Need::Greylist]);
-            unasked.retain(|need| open.contains(need));
-            let need = match policy::stage::rcpt::next(before.iter().chain(&findings), &unasked) {
-                Next::Answer(verdict) => return (verdict, findings),
-                Next::Ask(need) => need,
+            let needs = match stage::rcpt::needed(&subject, &self.known, before) {
+                Next::Answer(judged) => return judged,
+                Next::Ask(needs) => needs,
             };
-            open.retain(|other| *other != need);
-            // Each by itself: a session that asks nothing needn't hold what they need.
-            let found = match need {
-                Need::ClientName => {
-                    Box::pin(lookups.ask_name(config, &self.services.dns(), &mut self.names, &subject)).await
-                }
-                Need::Dns => {
-                    Box::pin(lookups.ask_dns(config, &self.services.dns(), &mut self.names, &subject)).await
-                }
-                Need::Verification => {
-                    let asked =
-                        route.as_ref().map(|route| self.ask_server(route, forward_path, verification_left));
-                    Found::of_recipient(OptionFuture::from(asked).await)
-                }
-                Need::Greylist => {
-                    let Subject { client, reverse_path, forward_path, .. } = subject;
-                    let seen = self.services.greylist(&config.greylist, client, reverse_path, forward_path);
-                    Found::of_recipient(Some(seen.await))
-                }
-            };
-            before.extend(found.about_sender);
-            findings.extend(found.about_recipient);
+            // By itself: a session that asks nothing needn't hold what it needs.
+            let facts = &*self.roles.facts;
+            Box::pin(facts::learn(facts, &self.config, needs, patience, &mut self.known)).await;
         }
-    }
-
-    /// Whether the recipient's server takes mail for it; `left` is how long the transaction may still wait.
-    async fn ask_server(&self, route: &Route, recipient: &ForwardPath, left: &mut Duration) -> Finding {
-        let began = Instant::now();
-        let found = timeout(*left, Box::pin(self.services.verify(&self.config, route, recipient))).await;
-        *left = left.saturating_sub(began.elapsed());
-        found.unwrap_or_else(|_| no_time_left(recipient))
     }
 
     /// Makes ready for a body.
@@ -325,7 +272,7 @@ impl<S: Services> Transactions<S> {
             only_recipient,
             at: SystemTime::now().into(),
         };
-        transaction.body = Some(IncomingBody::new(fields, self.services.body_writer()));
+        transaction.body = Some(IncomingBody::new(fields, self.roles.sink.body_writer()));
     }
 
     /// Takes a piece of the body.
@@ -371,8 +318,7 @@ impl<S: Services> Transactions<S> {
             }
         };
         let record = self.record(transaction, size, subject, TransactionResult::Accepted { dispositions });
-        self.log.message(&record);
-        self.services.record(record).await;
+        self.log.transaction(&record).await;
         Ok(stored)
     }
 
@@ -383,12 +329,11 @@ impl<S: Services> Transactions<S> {
         received: Received,
     ) -> Result<(S::Receipt, Vec<Disposition>), Refusal> {
         let Config { access, virus, files, .. } = &*self.config;
-        let mut findings =
-            policy::stage::end_of_data::judge(access, &received.header, transaction.all_whitelisted);
+        let mut findings = stage::end_of_data::judge(access, &received.header, transaction.all_whitelisted);
         let objected = findings.iter().any(|finding| finding.objection().is_some());
         let body = received.body.filter(|_| !objected);
         if let Some(body) = &body {
-            findings.extend(self.services.scan(body).await);
+            findings.extend(self.roles.content.scan(body).await);
         }
         let policy = DispositionPolicy {
             virus: virus.handling.clone(),
@@ -410,7 +355,7 @@ impl<S: Services> Transactions<S> {
                     body,
                     received_at: SystemTime::now().into(),
                 };
-                Ok((self.services.commit(message).await?, dispositions))
+                Ok((self.roles.sink.commit(message).await?, dispositions))
             }
         }
     }
@@ -443,8 +388,7 @@ impl<S: Services> Transactions<S> {
     ) {
         let reply = refusal.reply(transaction.id, self.wording(&transaction));
         let record = self.record(transaction, size, subject, TransactionResult::Refused(reply));
-        self.log.message(&record);
-        self.services.record(record).await;
+        self.log.transaction(&record).await;
     }
 
     /// How the client is spoken to, for the trace.
@@ -459,8 +403,9 @@ impl<S: Services> Transactions<S> {
         subject: Option<String>,
         result: TransactionResult,
     ) -> Record {
-        let Transaction { id, at, client, envelope, before, traced, refused, .. } = transaction;
+        let Transaction { id, at, client, envelope, before, asked, traced, refused, .. } = transaction;
         let mut findings = before;
+        findings.extend(asked);
         findings.extend(traced);
         Record {
             id,
@@ -488,12 +433,4 @@ impl<S: Services> Transactions<S> {
             user: client.user.clone(),
         }
     }
-}
-
-/// The finding of a transaction that has waited for too many servers.
-fn no_time_left(forward_path: &ForwardPath) -> Finding {
-    let seconds = VERIFICATION_TIME.as_secs();
-    let reason =
-        format!("not asked about {forward_path}: this transaction has waited {seconds} seconds for others");
-    Finding::new(Check::RecipientVerification, Opinion::Defer(Refusal::RecipientUnverified), reason)
 }

@@ -6,9 +6,12 @@
 //! Content is the scanners' business, and `disposition` decides on it.
 
 pub mod check;
+mod need;
 pub mod stage;
 
 use crate::config::model::ZoneKind;
+
+pub use need::{Fact, Holds, Known, MAX_TRANSACTION_FACTS, NO_ANSWER_IN_TIME, Need, Query, Source, Subject};
 
 /// How far a client is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,7 +28,7 @@ fn server_of(zone: usize, auth: bool) -> (Running, String) {
     (server, pem)
 }
 
-/// Nobody is asked there: what `Services` of these tests say counts.
+/// Nobody is asked there: what the `Logins` of these tests say counts.
 pub(super) fn imap_auth() -> ImapAuth {
     mailguard_core::testing::config("imap_auth.enabled = true").imap_auth.unwrap()
 }

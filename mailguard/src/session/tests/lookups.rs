@@ -1,20 +1,64 @@
-//! Block lists, unknown domains and names of clients, asked of a real server of the DNS.
+//! Block lists, unknown domains and names of clients, asked of a real server of the DNS; recipients and greylists as scripted.
+
+use std::net::SocketAddr;
+
+use arc_swap::ArcSwap;
+use mailguard_core::mail::ForwardPath;
+use mailguard_core::policy::MAX_TRANSACTION_FACTS;
+use mailguard_core::policy::check::domain::MailDomainStatus;
 
 use super::*;
-use crate::lookup::dns::Dns;
+use crate::delivery::Delivery;
+use crate::greylist::Greylist;
+use crate::lookup::dns::CurrentDns;
 use crate::lookup::dns_server::DnsServer;
-use crate::session::lookups::MAX_REMEMBERED_DOMAINS;
+use crate::store::facts::FactsDb;
+use crate::verification::Verification;
 
 /// A server in the red zone that asks a DNS with this zone.
 async fn asking(zone: &[&str], change: impl FnOnce(&mut Config)) -> Running {
     let dns = DnsServer::start(zone).await;
-    let server = server_with(RED, |config, house| {
+    let server = server_with(RED, |config, _| {
         config.dns = dns.config();
-        house.dns = Arc::new(Dns::new(&config.dns));
         change(config);
     });
     // The resolver answers by itself for addresses of loopback.
-    Running { seen_as: Some("192.0.2.7".parse().unwrap()), ..server }
+    Running { facts: looked_up(&server).await, seen_as: Some("192.0.2.7".parse().unwrap()), ..server }
+}
+
+/// Facts that are really looked up.
+async fn looked_up(server: &Running) -> Arc<dyn Facts> {
+    Arc::new(LookUps {
+        config: Arc::new(ArcSwap::new(server.config.clone())),
+        dns: Arc::new(CurrentDns::default()),
+        verification: Arc::new(Verification::new(Arc::new(Delivery::default()))),
+        greylist: Greylist::open(FactsDb::open(server.directory.path()).unwrap()).await.unwrap(),
+    })
+}
+
+/// What a recipient's server and the greylist say, by the recipient's local part.
+fn by_local_part(query: &Query) -> (Duration, Fact) {
+    let local_part = |to: &ForwardPath| to.mailbox().unwrap().local_part.as_str().to_owned();
+    match query {
+        Query::Verification(route, to) => {
+            let (time, opinion) = match local_part(to).as_str() {
+                "nobody" => (0, Opinion::Refuse(Refusal::RecipientUnknown)),
+                "hidden" => (0, Opinion::Defer(Refusal::RecipientUnverified)),
+                "slow" => (100, Opinion::Pass),
+                _ => (0, Opinion::Pass),
+            };
+            let reason = format!("{} says so", route.next_hop);
+            let finding = Finding::new(Check::RecipientVerification, opinion, reason);
+            (Duration::from_secs(time), Fact::Verification(finding))
+        }
+        Query::Greylist(_, _, to) => {
+            let grey = local_part(to) == "grey";
+            let opinion = if grey { Opinion::Defer(Refusal::Greylisted(300)) } else { Opinion::Pass };
+            let finding = Finding::new(Check::Greylist, opinion, "as the test has it");
+            (Duration::ZERO, Fact::Greylist(finding))
+        }
+        other => panic!("{other:?} is asked"),
+    }
 }
 
 fn rbl(config: &mut Config) {
@@ -101,13 +145,13 @@ async fn unknown_domains_of_senders_are_refused_and_an_outage_defers() {
 #[tokio::test]
 async fn replies_to_what_came_before_do_not_wait_for_the_dns() {
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = silent.local_addr().unwrap();
-    let server = server_with(RED, |config, house| {
+    let address: SocketAddr = silent.local_addr().unwrap();
+    let mut server = server_with(RED, |config, _| {
         config.dns.servers = vec![address];
         config.dns.timeout = Duration::from_secs(1);
-        house.dns = Arc::new(Dns::new(&config.dns));
         config.spam_prevention.reject_unknown_sender_domain = true;
     });
+    server.facts = looked_up(&server).await;
     let mut client = server.connect(b"").await;
     client.greet().await;
     let group = b"MAIL FROM:<a@silent.test>\r\nRCPT TO:<b@here.test>\r\nRCPT TO:<c@here.test>\r\n";
@@ -143,7 +187,8 @@ async fn strangers_that_were_not_seen_before_come_again_and_it_is_no_error() {
         config.greylist.enabled = true;
         config.server.hard_error_limit = 1;
     };
-    let server = asking(&[], on).await;
+    let mut server = server_with(RED, |config, _| on(config));
+    server.facts = Scripted::new(by_local_part);
     let mut client = server.connect(b"").await;
     client.greet().await;
     client.play("C: MAIL FROM:<a@client.test>\nS: 250 2.1.0 Sender ok").await;
@@ -158,30 +203,33 @@ async fn strangers_that_were_not_seen_before_come_again_and_it_is_no_error() {
     client.play("C: RCPT TO:<b@here.test>\nS: 250 2.1.5 Recipient ok").await;
     client.quit().await;
     // Ours are never asked to come again.
-    let mut server = server_with(GREEN, |config, _| on(config));
-    server.seen_as = Some("192.0.2.7".parse().unwrap());
+    let server = server_with(GREEN, |config, _| on(config));
     rcpt(&server, "a@client.test", "grey@here.test", "250 2.1.5 Recipient ok").await;
 }
 
 #[tokio::test]
 async fn recipients_of_more_domains_than_are_remembered_are_each_asked_about_once() {
-    let domains: Vec<String> = (0..=MAX_REMEMBERED_DOMAINS).map(|number| format!("d{number}.test")).collect();
-    let zone: Vec<String> = domains.iter().map(|domain| format!("{domain} MX 10 mx.{domain}")).collect();
-    let zone: Vec<&str> = zone.iter().map(String::as_str).collect();
-    let dns = DnsServer::start(&zone).await;
-    let server = server_with(GREEN, |config, house| {
-        config.dns = dns.config();
-        house.dns = Arc::new(Dns::new(&config.dns));
+    let domains: Vec<String> = (0..=MAX_TRANSACTION_FACTS).map(|number| format!("d{number}.test")).collect();
+    let mut server = server_with(GREEN, |config, _| {
         config.spam_prevention.reject_unknown_recipient_domain = true;
         config.server.max_recipients = 2 * domains.len();
     });
+    let facts = Scripted::new(|query| {
+        let Query::MailDomain(domain) = query else { panic!("{query:?} is asked") };
+        (Duration::ZERO, Fact::MailDomain(domain.clone(), MailDomainStatus::TakesMail))
+    });
+    server.facts = facts.clone();
     let mut client = server.connect(b"").await;
     client.greet().await;
     client.play("C: MAIL FROM:<a@client.test>\nS: 250 2.1.0 Sender ok").await;
-    for domain in domains.iter().chain(&domains) {
-        client.play(&format!("C: RCPT TO:<b@{domain}>\nS: 250 2.1.5 Recipient ok")).await;
+    for user in ["b", "c"] {
+        for domain in &domains {
+            client.play(&format!("C: RCPT TO:<{user}@{domain}>\nS: 250 2.1.5 Recipient ok")).await;
+        }
     }
     client.quit().await;
+    // The one that isn't remembered is asked about for each of its recipients.
+    assert_eq!(facts.asked.lock().unwrap().len(), domains.len() + 1);
 }
 
 #[tokio::test]
@@ -190,7 +238,11 @@ async fn servers_of_incoming_domains_are_asked_about_their_recipients() {
         config.server.verify_recipients = true;
         config.server.hard_error_limit = 2;
     };
-    let server = asking(&[], on).await;
+    let verifying = |zone| {
+        let server = server_with(zone, |config, _| on(config));
+        Running { facts: Scripted::new(by_local_part), ..server }
+    };
+    let server = verifying(RED);
     for (recipient, reply) in [
         ("b@here.test", "250 2.1.5 Recipient ok"),
         ("nobody@here.test", "550 5.1.1 Recipient unknown (ref 13)"),
@@ -202,7 +254,7 @@ async fn servers_of_incoming_domains_are_asked_about_their_recipients() {
     let finding = records[0].findings.iter().find(|found| found.check == Check::RecipientVerification);
     assert_eq!(finding.unwrap().reason, "127.0.0.1:25 says so");
     // Of ours, too; but about nobody else's recipients.
-    let server = server_with(GREEN, |config, _| on(config));
+    let server = verifying(GREEN);
     rcpt(&server, "a@client.test", "nobody@here.test", "550 5.1.1 Recipient unknown (ref 11)").await;
     rcpt(&server, "a@client.test", "nobody@far.test", "250 2.1.5 Recipient ok").await;
     // Who tries out names is soon told to go.
@@ -217,7 +269,8 @@ async fn servers_of_incoming_domains_are_asked_about_their_recipients() {
 
 #[tokio::test]
 async fn a_transaction_waits_a_bounded_time_for_the_servers_of_its_recipients() {
-    let server = asking(&[], |config| config.server.verify_recipients = true).await;
+    let mut server = server_with(RED, |config, _| config.server.verify_recipients = true);
+    server.facts = Scripted::new(by_local_part);
     let mut client = server.connect(b"").await;
     client.greet().await;
     client.play("C: MAIL FROM:<a@client.test>\nS: 250 2.1.0 Sender ok").await;

@@ -11,28 +11,35 @@ mod reloads;
 mod senders;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use mailguard_core::config::model::AddressPattern;
+use mailguard_core::credentials::Credentials;
 use mailguard_core::disposition::Disposition;
-use mailguard_core::finding::{Check, Opinion, Threat};
+use mailguard_core::finding::{Check, Finding, Opinion, Threat};
 use mailguard_core::language::Language;
-use mailguard_core::mail::Domain;
+use mailguard_core::mail::{Domain, QueueId};
 use mailguard_core::origin::Origin;
-use mailguard_core::smtp::ReplyCode;
+use mailguard_core::policy::{Fact, Query};
+use mailguard_core::smtp::server::LoginRefused;
+use mailguard_core::smtp::{Refusal, ReplyCode};
+use rustls::ServerConfig;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 use client::Client;
 
+use super::journal::SessionSoFar;
 use super::*;
-use crate::spool::fixture;
+use crate::spool::{Body, BodyWriter, NewMessage, fixture};
 use crate::store::body::BodyDirectory;
 use crate::tls::Identity;
-use crate::trace::TransactionResult;
+use crate::trace::{Record, TransactionResult};
 
 /// The rest of the house: keeps what it is given.
 struct House {
@@ -44,19 +51,14 @@ struct House {
     records: Mutex<Vec<Record>>,
     abusers: Mutex<Vec<(IpAddr, String)>>,
     identity: Identity,
-    dns: Arc<Dns>,
     config: Mutex<Arc<Config>>,
 }
 
 /// A receipt of this house.
 struct Kept;
 
-impl Services for House {
+impl Sink for House {
     type Receipt = Kept;
-
-    fn config(&self) -> Arc<Config> {
-        self.config.lock().unwrap().clone()
-    }
 
     fn mint(&self) -> QueueId {
         QueueId(self.ids.fetch_add(1, Ordering::Relaxed))
@@ -70,67 +72,77 @@ impl Services for House {
         self.directory.writer(self.mint().0 << 32)
     }
 
-    async fn scan(&self, body: &Body) -> Vec<Finding> {
-        if text(body).await.contains("worm") {
-            vec![Finding::new(Check::Signatures, Opinion::Found(Threat::Virus("Worm".into())), "a worm")]
-        } else {
-            vec![]
-        }
-    }
-
     async fn commit(&self, message: NewMessage) -> Result<Kept, Refusal> {
         self.commit.clone()?;
         let text = text(&message.body).await;
         self.committed.lock().unwrap().push((message, text));
         Ok(Kept)
     }
+}
 
-    async fn record(&self, record: Record) {
-        self.records.lock().unwrap().push(record);
+impl InForce for House {
+    fn config(&self) -> Arc<Config> {
+        self.config.lock().unwrap().clone()
     }
 
     fn tls(&self) -> Option<Arc<ServerConfig>> {
         Some(self.identity.server_config())
     }
+}
 
-    fn dns(&self) -> Arc<Dns> {
-        self.dns.clone()
+impl Content for House {
+    fn scan<'a>(&'a self, body: &'a Body) -> BoxFuture<'a, Vec<Finding>> {
+        let worm = || Finding::new(Check::Signatures, Opinion::Found(Threat::Virus("Worm".into())), "a worm");
+        Box::pin(async move { text(body).await.contains("worm").then(worm).into_iter().collect() })
+    }
+}
+
+impl Journal for House {
+    fn transaction<'a>(&'a self, _: &'a SessionSoFar, record: &'a Record) -> BoxFuture<'a, ()> {
+        self.records.lock().unwrap().push(record.clone());
+        Box::pin(async {})
     }
 
-    async fn verify(&self, _: &Config, route: &Route, to: &ForwardPath) -> Finding {
-        let word = match to.mailbox().map(|mailbox| mailbox.local_part.as_str()) {
-            Some("nobody") => Opinion::Refuse(Refusal::RecipientUnknown),
-            Some("hidden") => Opinion::Defer(Refusal::RecipientUnverified),
-            Some("slow") => {
-                tokio::time::sleep(Duration::from_secs(100)).await;
-                Opinion::Pass
-            }
-            _ => Opinion::Pass,
-        };
-        Finding::new(Check::RecipientVerification, word, format!("{} says so", route.next_hop))
+    fn abused<'a>(&'a self, client: IpAddr, reason: &'a str) -> BoxFuture<'a, ()> {
+        self.abusers.lock().unwrap().push((client, reason.to_owned()));
+        Box::pin(async {})
     }
+}
 
-    async fn greylist(&self, _: &Greylist, _: IpAddr, _: &ReversePath, to: &ForwardPath) -> Finding {
-        let grey = to.mailbox().is_some_and(|mailbox| mailbox.local_part.as_str() == "grey");
-        let outcome = if grey { Opinion::Defer(Refusal::Greylisted(300)) } else { Opinion::Pass };
-        Finding::new(Check::Greylist, outcome, "as the test has it")
-    }
-
-    async fn login(&self, _: IpAddr, credentials: Credentials) -> Result<(), LoginRefused> {
+impl Logins for House {
+    fn login(&self, _: IpAddr, credentials: Credentials) -> BoxFuture<'_, Result<(), LoginRefused>> {
         let Credentials { user, password } = credentials;
-        if (user.as_str(), password.as_str()) == ("alice", "secret") {
-            Ok(())
-        } else {
-            Err(LoginRefused::Wrong)
-        }
+        let known = (user.as_str(), password.as_str()) == ("alice", "secret");
+        Box::pin(async move { if known { Ok(()) } else { Err(LoginRefused::Wrong) } })
     }
 
     fn login_for_another(&self, _: IpAddr) -> LoginRefused {
         LoginRefused::ForAnother
     }
+}
 
-    async fn abused(&self, client: IpAddr, reason: String) {
-        self.abusers.lock().unwrap().push((client, reason));
+/// Facts as a test has them: how long each takes, and what it is.
+type Script = fn(&Query) -> (Duration, Fact);
+
+struct Scripted {
+    script: Script,
+    asked: Mutex<Vec<Query>>,
+}
+
+impl Scripted {
+    fn new(script: Script) -> Arc<Self> {
+        Arc::new(Self { script, asked: Mutex::default() })
+    }
+}
+
+impl Facts for Scripted {
+    fn ask<'a>(&'a self, _: &'a Config, query: &'a Query) -> BoxFuture<'a, Fact> {
+        self.asked.lock().unwrap().push(query.clone());
+        let (time, fact) = (self.script)(query);
+        Box::pin(async move {
+            tokio::time::sleep(time).await;
+            fact
+        })
     }
 }
 
@@ -142,6 +154,7 @@ async fn text(body: &Body) -> String {
 struct Running {
     config: Arc<Config>,
     house: Arc<House>,
+    facts: Arc<dyn Facts>,
     limits: Arc<Limits>,
     zone: usize,
     /// Clients dial an address of ours, not a server's.
@@ -170,10 +183,8 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
     let directory = tempfile::tempdir().unwrap();
     let mut config = fixture::config_with(directory.path(), CONFIG);
     let identity = Identity::serving(&fixture::config(tempfile::tempdir().unwrap().path())).unwrap();
-    let dns = Arc::new(Dns::new(&config.dns));
     let mut house = House {
         identity,
-        dns,
         directory: BodyDirectory::new(directory.path().to_owned()),
         // The session is 32, its first transaction 33.
         ids: AtomicU64::new(32),
@@ -191,6 +202,7 @@ fn server_with(zone: usize, change: impl FnOnce(&mut Config, &mut House)) -> Run
     Running {
         config,
         house: house.into(),
+        facts: Scripted::new(|query| panic!("{query:?} is asked")),
         limits: Arc::default(),
         zone,
         dials_us: true,
@@ -218,12 +230,23 @@ impl Running {
         let peer = Peer { client, destination, destination_is_ours: self.dials_us, zone: self.zone };
         let context = SessionContext {
             config: self.config.clone(),
-            services: self.house.clone(),
+            roles: self.roles().into(),
             limits: self.limits.clone(),
             stop: self.stop.subscribe(),
         };
         let session = tokio::spawn(serve(accepted, peer, context));
         Client { stream: BufReader::new(stream), session }
+    }
+
+    fn roles(&self) -> Roles<House> {
+        Roles {
+            in_force: self.house.clone(),
+            facts: self.facts.clone(),
+            logins: self.house.clone(),
+            content: self.house.clone(),
+            sink: self.house.clone(),
+            journals: Journals::new(vec![Arc::new(MailLines::default()), self.house.clone()]).into(),
+        }
     }
 
     fn records(&self) -> Vec<Record> {

@@ -100,11 +100,11 @@ async fn rcpt_and_data_outside_of_a_transaction_are_a_bad_sequence() {
     let address = "127.0.0.1:25".parse().unwrap();
     let peer = Peer { client: address, destination: address, destination_is_ours: true, zone: GREEN };
     let (name, kind) = ("green", ZoneKind::Green);
-    let log = SessionLog::begin(QueueId(32), peer, (name, kind), server.limits.clone());
+    let log = SessionLog::begin(QueueId(32), peer, (name, kind), server.roles().journals);
     let zone = (name.to_owned(), kind);
-    let (config, house) = (server.config.clone(), server.house.clone());
-    let mut transactions = transaction::Transactions::new(config, house, peer, zone, log);
-    let recipient = mailguard_core::mail::Recipient::new(ForwardPath::Postmaster);
+    let (config, roles) = (server.config.clone(), server.roles().into());
+    let mut transactions = transaction::Transactions::<House>::new(config, roles, peer, zone, log);
+    let recipient = mailguard_core::mail::Recipient::new(mailguard_core::mail::ForwardPath::Postmaster);
     assert_eq!(transactions.rcpt(recipient).await, Err(Refusal::NoTransaction));
     assert_eq!(transactions.end_of_data().await.err(), Some(Refusal::NoTransaction));
     assert_eq!(Refusal::NoTransaction.codes().0, ReplyCode::BAD_SEQUENCE);

@@ -10,18 +10,53 @@ use crate::config::model::{Access, AddressPattern};
 use crate::finding::{Check, Finding, Opinion};
 use crate::lookup::Lookup;
 use crate::mail::{Domain, ForwardPath, Mailbox, ReversePath};
+use crate::policy::need::{
+    About, AskingCheck, Fact, Holds, Known, NO_ANSWER_IN_TIME, Need, Query, Source, Subject,
+};
 use crate::smtp::Refusal;
 
 /// Judges the client's address.
-pub fn client(access: &Access, client: IpAddr) -> Finding {
+pub(in crate::policy) fn client(access: &Access, client: IpAddr) -> Finding {
     let white = access.whitelist_clients.iter().any(|network| network.contains(&client));
     let black = access.blacklist_clients.iter().any(|network| network.contains(&client));
     listed(Check::ClientAccess, &format!("client {client}"), white, black, Refusal::ClientListed)
 }
 
-/// Judges the client's names: those of its address that have this address among theirs. A client that the DNS can't tell about is
-/// on no list of names: an outage there must not refuse mail, nor let any through.
-pub fn client_names(access: &Access, client: IpAddr, names: &Lookup<Vec<Domain>>) -> Finding {
+/// The client's names against the lists of names.
+pub(in crate::policy) const CLIENT_NAMES: AskingCheck = AskingCheck {
+    needs: |subject, known| {
+        let matters = subject.config.access.asks_for_names() && known_names(known).is_none();
+        matters.then(|| names_of(subject.client)).into_iter().collect()
+    },
+    judge: |Subject { config, client, .. }, known| {
+        let names = known_names(known).filter(|_| config.access.asks_for_names())?;
+        Some(judge_names(&config.access, *client, names))
+    },
+    about: About::Sender,
+};
+
+/// The need for the client's names.
+pub(super) fn names_of(client: IpAddr) -> Need {
+    Need {
+        query: Query::ClientNames(client),
+        source: Source::Dns,
+        within: None,
+        holds: Holds::Session,
+        unanswered: Fact::ClientNames(Lookup::Unavailable(NO_ANSWER_IN_TIME.to_owned())),
+    }
+}
+
+/// The client's names, once they were asked for.
+pub(super) fn known_names(known: &Known) -> Option<&Lookup<Vec<Domain>>> {
+    known.find(|fact| match fact {
+        Fact::ClientNames(names) => Some(names),
+        _ => None,
+    })
+}
+
+/// Judges the client's names: those of its address that have this address among theirs. A client that the DNS can't tell
+/// about is on no list of names: an outage there must not refuse mail, nor let any through.
+fn judge_names(access: &Access, client: IpAddr, names: &Lookup<Vec<Domain>>) -> Finding {
     let names = match names {
         Lookup::Found(names) => names,
         Lookup::Absent => {
@@ -93,7 +128,7 @@ mod tests {
         "#;
         let access = crate::testing::config(text).access;
         let check = |names: Lookup<Vec<Domain>>, expect: &str| {
-            let finding = client_names(&access, "192.0.2.1".parse().unwrap(), &names);
+            let finding = judge_names(&access, "192.0.2.1".parse().unwrap(), &names);
             assert_eq!(finding.opinion.to_string(), expect, "{names:?}");
         };
         let found = |names: &[&str]| Lookup::Found(names.iter().map(|text| name(text)).collect());

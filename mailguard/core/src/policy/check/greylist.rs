@@ -1,8 +1,8 @@
 //! Greylisting (RFC 6647 §2.4): who is not known is asked, at RCPT, to come again a little later; what only
 //! sends and never tries again doesn't.
 //!
-//! What is remembered, and by which key, and what follows from it at a given time. The caller asks only about
-//! unauthenticated clients of red zones; keeping the rows, in memory and on disk, is left to the program.
+//! Who is asked about, what is remembered and by which key, and what follows from it at a given time. Keeping the rows, in
+//! memory and on disk, is left to the program.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::finding::{Check, Finding, Opinion};
 use crate::mail::address::MAX_LOCAL_PART_OCTETS;
 use crate::mail::domain::MAX_DOMAIN_OCTETS;
 use crate::mail::{ForwardPath, Host, Mailbox, ReversePath, UnixTime};
+use crate::policy::Trust;
+use crate::policy::need::{About, AskingCheck, Fact, Holds, Known, Need, Query, Source, Subject};
 use crate::smtp::Refusal;
 
 /// Leading bits of an IPv4 address that make a client: the next attempt may come from another host of the
@@ -33,6 +35,38 @@ const MAX_PATH_OCTETS: usize = MAX_LOCAL_PART_OCTETS / 2 * 3 + 1 + MAX_DOMAIN_OC
 
 /// Longest [`Triplet::key`], octets.
 pub const MAX_KEY_OCTETS: usize = CLIENT_KEY_OCTETS + MAX_PATH_OCTETS + 1 + MAX_PATH_OCTETS;
+
+/// What the greylist says of a recipient, to unauthenticated clients of red zones. It must be the last one to be asked: it
+/// remembers those that would be taken.
+pub(in crate::policy) const TRIPLET: AskingCheck = AskingCheck {
+    needs: |subject, known| {
+        let Subject { config, trust, client, reverse_path, forward_path, .. } = subject;
+        let matters = config.greylist.enabled && *trust == Trust::Untrusted && said(known).is_none();
+        let need = matters.then(|| Need {
+            query: Query::Greylist(*client, (*reverse_path).clone(), (*forward_path).clone()),
+            source: Source::Store,
+            within: None,
+            holds: Holds::Recipient,
+            // A store that hangs is no reason to keep strangers waiting, and their places taken.
+            unanswered: Fact::Greylist(unavailable("the greylist's store doesn't answer")),
+        });
+        need.into_iter().collect()
+    },
+    judge: |_, known| said(known).cloned(),
+    about: About::Recipient,
+};
+
+fn said(known: &Known) -> Option<&Finding> {
+    known.find(|fact| match fact {
+        Fact::Greylist(finding) => Some(finding),
+        _ => None,
+    })
+}
+
+/// The finding where nobody can tell who was seen before, and why.
+pub fn unavailable(cause: &str) -> Finding {
+    Finding::new(Check::Greylist, Opinion::Unavailable(cause.to_owned()), cause)
+}
 
 /// Who sends from where to whom: what has to come a second time.
 #[derive(Debug, Clone, PartialEq, Eq)]

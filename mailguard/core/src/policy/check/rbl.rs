@@ -4,9 +4,15 @@
 
 use std::net::IpAddr;
 
+use super::access::{known_names, names_of};
 use crate::config::model::Rbl;
 use crate::finding::{Check, Finding, Opinion};
+use crate::lookup::Lookup;
 use crate::mail::{Domain, ReversePath};
+use crate::policy::Trust;
+use crate::policy::need::{
+    About, AskingCheck, Fact, Holds, Known, NO_ANSWER_IN_TIME, Need, Query, Source, Subject,
+};
 use crate::rbl::{Listing, query_for_address, query_for_domain};
 use crate::smtp::Refusal;
 
@@ -19,6 +25,61 @@ pub struct RblQuery {
     pub subject: String,
     /// The name to look up.
     pub query: String,
+}
+
+/// The block lists, about unauthenticated clients of red zones.
+pub(in crate::policy) const LISTS: AskingCheck = AskingCheck {
+    needs: |subject, known| {
+        let Some(rbl) = asked(subject) else { return Vec::new() };
+        let names = names(rbl, known);
+        let missing = names.is_none().then(|| Need { within: Some(rbl.timeout), ..names_of(subject.client) });
+        let queries = of_subject(rbl, subject, names.unwrap_or_default()).into_iter();
+        let unknown = queries.filter(|query| listing(known, query).is_none());
+        missing.into_iter().chain(unknown.map(|query| need(rbl, query))).collect()
+    },
+    judge: |subject, known| {
+        let rbl = asked(subject)?;
+        let queries = of_subject(rbl, subject, names(rbl, known)?).into_iter();
+        let answers = queries.map(|query| Some((listing(known, &query)?.clone(), query)));
+        Some(judge(&answers.collect::<Option<Vec<_>>>()?))
+    },
+    about: About::Sender,
+};
+
+fn asked<'a>(subject: &Subject<'a>) -> Option<&'a Rbl> {
+    subject.config.rbl.as_ref().filter(|_| subject.trust == Trust::Untrusted)
+}
+
+/// The client's names, once they are known, if they are needed at all.
+fn names<'a>(rbl: &Rbl, known: &'a Known) -> Option<&'a [Domain]> {
+    if rbl.domain_lists.is_empty() {
+        return Some(&[]);
+    }
+    known_names(known).map(|names| match names {
+        Lookup::Found(names) => names.as_slice(),
+        Lookup::Absent | Lookup::Unavailable(_) => &[],
+    })
+}
+
+fn of_subject(rbl: &Rbl, subject: &Subject<'_>, names: &[Domain]) -> Vec<RblQuery> {
+    queries(rbl, subject.client, subject.reverse_path, subject.helo.as_ref(), names)
+}
+
+fn need(rbl: &Rbl, query: RblQuery) -> Need {
+    Need {
+        query: Query::BlockList(query.clone()),
+        source: Source::Dns,
+        within: Some(rbl.timeout),
+        holds: Holds::Transaction,
+        unanswered: Fact::BlockList(query, Listing::Unusable(NO_ANSWER_IN_TIME.to_owned())),
+    }
+}
+
+fn listing<'a>(known: &'a Known, query: &RblQuery) -> Option<&'a Listing> {
+    known.find(|fact| match fact {
+        Fact::BlockList(asked, listing) if asked == query => Some(listing),
+        _ => None,
+    })
 }
 
 /// What is asked: the IP lists about the client, the domain lists about the domains of reverse-path, HELO and client, each
@@ -53,9 +114,9 @@ pub fn queries(
 
 /// What the answers come to: the first list that knows the client or one of the domains refuses. A list that can't be asked never
 /// blocks mail.
-pub fn judge(answers: &[(RblQuery, Listing)]) -> Finding {
+fn judge(answers: &[(Listing, RblQuery)]) -> Finding {
     let mut unusable = Vec::new();
-    for (asked, listing) in answers {
+    for (listing, asked) in answers {
         let RblQuery { zone, subject, .. } = asked;
         match listing {
             Listing::NotListed => {}
@@ -117,7 +178,7 @@ mod tests {
         let client = "192.0.2.7".parse().unwrap();
         let asked = queries(&rbl(), client, &ReversePath::Null, Some(&domain("helo.test")), &[]);
         let check = |listings: [Listing; 2], expect: &str, reason: &str| {
-            let answers: Vec<_> = asked.iter().cloned().zip(listings).collect();
+            let answers: Vec<_> = listings.into_iter().zip(asked.iter().cloned()).collect();
             let finding = judge(&answers);
             assert_eq!((finding.opinion.to_string().as_str(), finding.reason.as_str()), (expect, reason));
         };

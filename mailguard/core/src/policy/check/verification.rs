@@ -7,16 +7,49 @@ use crate::config::Config;
 use crate::finding::{Check, Finding, Opinion};
 use crate::mail::ForwardPath;
 use crate::outcome::Report;
+use crate::policy::need::{About, AskingCheck, Fact, Holds, Known, Need, Query, Source, Subject};
 use crate::route::{self, Route};
 use crate::smtp::{EnhancedStatus, Refusal, ReplyCode};
 
 /// Most octets of a server's words in a reason.
 const MAX_REASON_OCTETS: usize = 256;
 
+/// What the servers of an incoming domain say of the forward-path.
+pub(in crate::policy) const RECIPIENT: AskingCheck = AskingCheck {
+    needs: |Subject { config, forward_path, .. }, known| {
+        let route = servers_in_question(config, forward_path).filter(|_| verified(known).is_none());
+        let need = route.map(|route| Need {
+            query: Query::Verification(Box::new(route), (*forward_path).clone()),
+            source: Source::Server,
+            within: None,
+            holds: Holds::Recipient,
+            unanswered: Fact::Verification(no_time_left(forward_path)),
+        });
+        need.into_iter().collect()
+    },
+    judge: |_, known| verified(known).cloned(),
+    about: About::Recipient,
+};
+
 /// The way to the servers to ask about this recipient, if any are to be asked. The bare postmaster is always here.
-pub fn servers_in_question(config: &Config, forward_path: &ForwardPath) -> Option<Route> {
+fn servers_in_question(config: &Config, forward_path: &ForwardPath) -> Option<Route> {
     let mailbox = forward_path.mailbox().filter(|_| config.server.verify_recipients)?;
     config.incoming_domain(mailbox.domain()?).map(|incoming| route::to_incoming(config, incoming))
+}
+
+fn verified(known: &Known) -> Option<&Finding> {
+    known.find(|fact| match fact {
+        Fact::Verification(finding) => Some(finding),
+        _ => None,
+    })
+}
+
+/// The finding of a transaction that has waited for too many servers.
+fn no_time_left(forward_path: &ForwardPath) -> Finding {
+    let seconds = Source::Server.time_of_transaction().as_secs();
+    let reason =
+        format!("not asked about {forward_path}: this transaction has waited {seconds} seconds for others");
+    Finding::new(Check::RecipientVerification, Opinion::Defer(Refusal::RecipientUnverified), reason)
 }
 
 /// What was learnt about a recipient.

@@ -9,7 +9,7 @@ use crate::mail::Domain;
 use crate::smtp::{HeloName, Refusal};
 
 /// Judges what the client said it is called, as MAIL begins a transaction.
-pub fn judge(server: &Server, prevention: &SpamPrevention, name: Option<&HeloName>) -> Vec<Finding> {
+pub(super) fn judge(server: &Server, prevention: &SpamPrevention, name: Option<&HeloName>) -> Finding {
     let (outcome, reason) = match name {
         Some(name) => by_name(server, prevention, name),
         None if server.require_helo => {
@@ -17,7 +17,7 @@ pub fn judge(server: &Server, prevention: &SpamPrevention, name: Option<&HeloNam
         }
         None => (Opinion::Pass, "no HELO".to_owned()),
     };
-    vec![Finding::new(Check::Helo, outcome, reason)]
+    Finding::new(Check::Helo, outcome, reason)
 }
 
 fn by_name(server: &Server, prevention: &SpamPrevention, name: &HeloName) -> (Opinion, String) {
@@ -121,8 +121,8 @@ mod tests {
             let Ok(Command::Ehlo(helo)) = Command::parse(format!("EHLO {name}").as_bytes()) else {
                 panic!("{name}")
             };
-            let findings = judge(&config.server, &config.spam_prevention, Some(&helo));
-            assert_eq!(findings[0].objection().cloned(), expect, "{name} {invalid} {unqualified}");
+            let finding = judge(&config.server, &config.spam_prevention, Some(&helo));
+            assert_eq!(finding.objection().cloned(), expect, "{name} {invalid} {unqualified}");
         }
     }
 }

@@ -1,14 +1,20 @@
-//! MAIL: the reverse-path against the sender lists (S8), and what is over the limits already (S6, R1).
+//! MAIL: HELO, the reverse-path against the sender lists (S8) and its domain (S4), and what is over the limits already (S6, R1).
 
-use crate::config::model::{Access, Server};
+use crate::config::Config;
+use crate::config::model::Server;
 use crate::finding::{Check, Finding, Opinion};
 use crate::mail::ReversePath;
 use crate::policy::check;
-use crate::smtp::Refusal;
+use crate::smtp::{HeloName, Refusal};
 
-/// Judges the reverse-path; the answer is given at RCPT.
-pub fn judge(access: &Access, reverse_path: &ReversePath) -> Vec<Finding> {
-    vec![check::access::sender(access, reverse_path)]
+/// Judges what the client called itself and the reverse-path; the answer is given at RCPT.
+pub fn judge(config: &Config, name: Option<&HeloName>, reverse_path: &ReversePath) -> Vec<Finding> {
+    let mut findings = vec![
+        super::helo::judge(&config.server, &config.spam_prevention, name),
+        check::access::sender(&config.access, reverse_path),
+    ];
+    findings.extend(check::domain::sender(config, reverse_path));
+    findings
 }
 
 /// Judges what no list can change; a refusal is answered at once. `size` is what MAIL declared, `storage`

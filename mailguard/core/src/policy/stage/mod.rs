@@ -2,6 +2,6 @@
 
 pub mod connect;
 pub mod end_of_data;
-pub mod helo;
+pub(super) mod helo;
 pub mod mail;
 pub mod rcpt;
