@@ -343,36 +343,52 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    /// `S:` what the server says, `C:` what we say, `= tls` a handshake, `= ` and the verdict at the end.
+    use super::*;
+    use crate::testing::transcript::{self, End, Tried, written};
+
+    /// A login that hears at most so many octets at once.
+    struct Session {
+        login: Login,
+        octets: usize,
+    }
+
+    impl Tried for Session {
+        fn hear(&mut self, octets: &[u8]) {
+            octets.chunks(self.octets.min(octets.len())).for_each(|part| self.login.handle_input(part));
+        }
+
+        fn pass(&mut self, _: Duration) {}
+
+        fn told(&mut self, what: &str) {
+            panic!("{what}");
+        }
+
+        /// `= tls` is a handshake, `=` else the verdict.
+        fn did(&mut self) -> Vec<String> {
+            let mut did = Vec::new();
+            while let Some(action) = self.login.poll_action() {
+                match action {
+                    Action::Send(octets) => did.extend(written(End::Client, &octets)),
+                    Action::StartTls => {
+                        self.login.tls_established();
+                        did.push("= tls".to_owned());
+                    }
+                    Action::Done(Verdict::Unavailable(why)) => did.push(format!("= {why}")),
+                    Action::Done(verdict) => did.push(format!("= {verdict:?}")),
+                }
+            }
+            did
+        }
+    }
+
+    #[track_caller]
     fn check(transport: Transport, user: &str, password: &str, transcript: &str) {
         for octets in [1, usize::MAX] {
             let credentials = Credentials { user: user.to_owned(), password: password.to_owned() };
-            let mut login = Login::new(credentials, transport);
-            let mut seen = Vec::new();
-            for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
-                if let Some(text) = line.strip_prefix("S: ") {
-                    seen.push(line.to_owned());
-                    let text = format!("{text}\r\n");
-                    text.as_bytes().chunks(octets.min(text.len())).for_each(|part| login.handle_input(part));
-                    while let Some(action) = login.poll_action() {
-                        seen.push(match action {
-                            Action::Send(octets) => {
-                                format!("C: {}", String::from_utf8(octets).unwrap().trim_end())
-                            }
-                            Action::StartTls => {
-                                login.tls_established();
-                                "= tls".to_owned()
-                            }
-                            Action::Done(Verdict::Unavailable(why)) => format!("= {why}"),
-                            Action::Done(verdict) => format!("= {verdict:?}"),
-                        });
-                    }
-                }
-            }
-            let expect: Vec<_> = transcript.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            assert_eq!(seen, expect);
+            let mut session = Session { login: Login::new(credentials, transport), octets };
+            transcript::check(&mut session, End::Server, transcript);
         }
     }
 

@@ -5,5 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod configuration;
+pub mod transcript;
 
 pub use configuration::{TestConfig, config, login};

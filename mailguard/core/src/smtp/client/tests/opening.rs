@@ -14,7 +14,10 @@ fn logging_in(encryption: Encryption, methods: &[Mechanism]) -> Settings {
 
 const GREETED: &str = "S: 220 mx.test ESMTP
     C: EHLO guard.test
-    S: 250-mx.test|250-PIPELINING|250-STARTTLS|250 AUTH PLAIN LOGIN CRAM-MD5";
+    S: 250-mx.test
+    S: 250-PIPELINING
+    S: 250-STARTTLS
+    S: 250 AUTH PLAIN LOGIN CRAM-MD5";
 
 fn check_greeted(settings: Settings, script: &str) {
     check_with(settings, &format!("{GREETED}\n{script}"));
@@ -27,12 +30,12 @@ fn what_was_said_before_the_handshake_does_not_count() {
         with(Encryption::Offered),
         "C: STARTTLS
         S: 220 go ahead
-        handshake
-        > encrypted
+        = handshake
+        ! encrypted
         C: EHLO guard.test
         S: 250 mx.test
-        ready
-        > begin a@b.test c@d.test
+        = ready
+        ! begin a@b.test c@d.test
         C: MAIL FROM:<a@b.test>",
     );
 }
@@ -43,9 +46,10 @@ fn what_comes_in_the_clear_behind_starttls_is_not_taken_for_encrypted() {
         check_greeted(
             with(encryption),
             "C: STARTTLS
-            S: 220 go ahead|250 injected
-            unusable deferred 4.5.0
-            close",
+            S: 220 go ahead
+            S: 250 injected
+            = unusable deferred 4.5.0
+            = close",
         );
     }
 }
@@ -54,28 +58,31 @@ fn what_comes_in_the_clear_behind_starttls_is_not_taken_for_encrypted() {
 fn who_cannot_encrypt_is_written_to_in_the_clear_only_where_that_is_allowed() {
     let refused = "C: STARTTLS
         S: 454 4.7.0 not now";
-    check_greeted(with(Encryption::Offered), &format!("{refused}\nready"));
-    check_greeted(with(Encryption::Required), &format!("{refused}\nunusable deferred 4.7.4\nclose"));
+    check_greeted(with(Encryption::Offered), &format!("{refused}\n= ready"));
+    check_greeted(with(Encryption::Required), &format!("{refused}\n= unusable deferred 4.7.4\n= close"));
     let none = "S: 220 mx.test ESMTP
         C: EHLO guard.test
         S: 250 mx.test";
-    check_with(with(Encryption::Offered), &format!("{none}\nready"));
-    check_with(with(Encryption::Required), &format!("{none}\nunusable deferred 4.7.4\nclose"));
+    check_with(with(Encryption::Offered), &format!("{none}\n= ready"));
+    check_with(with(Encryption::Required), &format!("{none}\n= unusable deferred 4.7.4\n= close"));
     // HELO knows no extensions.
     let old = "S: 220 mx.test ESMTP
         C: EHLO guard.test
         S: 502 what?";
-    check_with(with(Encryption::Required), &format!("{old}\nunusable deferred 4.7.4\nclose"));
-    check_with(with(Encryption::Offered), &format!("{old}\nC: HELO guard.test\nS: 250 mx.test\nready"));
+    check_with(with(Encryption::Required), &format!("{old}\n= unusable deferred 4.7.4\n= close"));
+    check_with(with(Encryption::Offered), &format!("{old}\nC: HELO guard.test\nS: 250 mx.test\n= ready"));
 }
 
 #[test]
 fn a_handshake_that_fails_or_never_ends() {
     let begun = "C: STARTTLS
         S: 220 go ahead
-        handshake";
-    check_greeted(with(Encryption::Required), &format!("{begun}\n> failed\nunusable deferred 4.7.4\nclose"));
-    check_greeted(with(Encryption::Required), &format!("{begun}\n> wait 30\nunusable deferred 4.4.2\nclose"));
+        = handshake";
+    check_greeted(
+        with(Encryption::Required),
+        &format!("{begun}\n! failed\n= unusable deferred 4.7.4\n= close"),
+    );
+    check_greeted(with(Encryption::Required), &format!("{begun}\n+ 30s\n= unusable deferred 4.4.2\n= close"));
 }
 
 #[test]
@@ -86,7 +93,7 @@ fn the_strongest_mechanism_that_both_allow() {
         S: 334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+
         C: dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw
         S: 235 2.7.0 welcome
-        ready",
+        = ready",
     );
     check_greeted(
         logging_in(Encryption::Off, &[Mechanism::Login]),
@@ -96,7 +103,7 @@ fn the_strongest_mechanism_that_both_allow() {
         S: 334 UGFzc3dvcmQ6
         C: dGFuc3RhYWZ0YW5zdGFhZg==
         S: 235 2.7.0 welcome
-        ready",
+        = ready",
     );
 }
 
@@ -105,24 +112,26 @@ fn no_password_in_the_clear_unless_tls_is_off() {
     let plain = [Mechanism::Plain];
     let without_tls = "S: 220 mx.test ESMTP
         C: EHLO guard.test
-        S: 250-mx.test|250 AUTH PLAIN";
-    let refused = format!("{without_tls}\nunusable deferred 4.7.4\nclose");
+        S: 250-mx.test
+        S: 250 AUTH PLAIN";
+    let refused = format!("{without_tls}\n= unusable deferred 4.7.4\n= close");
     check_with(logging_in(Encryption::Offered, &plain), &refused);
     check_with(logging_in(Encryption::Failed, &plain), &refused);
     let told = "C: AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm";
-    check_with(logging_in(Encryption::Off, &plain), &format!("{without_tls}\n{told}\nS: 235 ok\nready"));
+    check_with(logging_in(Encryption::Off, &plain), &format!("{without_tls}\n{told}\nS: 235 ok\n= ready"));
     check_greeted(
         logging_in(Encryption::Offered, &plain),
         &format!(
             "C: STARTTLS
             S: 220 go ahead
-            handshake
-            > encrypted
+            = handshake
+            ! encrypted
             C: EHLO guard.test
-            S: 250-mx.test|250 AUTH PLAIN
+            S: 250-mx.test
+            S: 250 AUTH PLAIN
             {told}
             S: 235 ok
-            ready"
+            = ready"
         ),
     );
 }
@@ -139,15 +148,18 @@ fn a_refused_login_fails_no_mail() {
         ("334 PDE+", "4.7.8"),
         ("250 ok", ""),
     ] {
-        let end =
-            if status.is_empty() { "ready".to_owned() } else { format!("unusable deferred {status}\nclose") };
+        let end = if status.is_empty() {
+            "= ready".to_owned()
+        } else {
+            format!("= unusable deferred {status}\n= close")
+        };
         check_greeted(logging_in(Encryption::Off, &Mechanism::ALL), &format!("{cram}\nS: {said}\n{end}"));
     }
     let nothing = "S: 220 mx.test ESMTP
         C: EHLO guard.test
         S: 250 mx.test
-        unusable deferred 4.7.4
-        close";
+        = unusable deferred 4.7.4
+        = close";
     check_with(logging_in(Encryption::Off, &Mechanism::ALL), nothing);
 }
 
@@ -157,10 +169,11 @@ fn a_server_that_proves_nothing_gets_no_mail() {
         logging_in(Encryption::Off, &Mechanism::ALL),
         "S: 220 mx.test ESMTP
         C: EHLO guard.test
-        S: 250-mx.test|250 AUTH DIGEST-MD5
+        S: 250-mx.test
+        S: 250 AUTH DIGEST-MD5
         C: AUTH DIGEST-MD5
         S: 235 2.7.0 welcome whoever you are
-        unusable deferred 4.7.8
-        close",
+        = unusable deferred 4.7.8
+        = close",
     );
 }

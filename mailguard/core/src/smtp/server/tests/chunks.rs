@@ -226,9 +226,9 @@ fn an_unwanted_chunk_is_answered_when_it_has_come() {
     check_greeted(
         "
         C: BDAT 12
-        ! next write
+        --
         C| MAIL FROM:
-        ! next write
+        --
         C| <>
         S: 503 5.5.1 MAIL and RCPT come first
         C: MAIL FROM:<a@client.example>

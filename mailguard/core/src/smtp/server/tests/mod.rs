@@ -1,8 +1,6 @@
 //! Sessions as transcripts, in virtual time.
 //!
-//! `C:` lines that stand together are one write of the client's, each ended with CRLF; `S:` lines that stand
-//! together are one write of ours, `--` parts two. `C| text` is written as it stands, with escapes. `= what` is
-//! something else that the driver was told. `+ 30s` lets time pass, `! next write` parts two writes of the client's.
+//! `! shut down` is what the driver tells, `=` what else it is told.
 //!
 //! The driver of these tests finds fault with local parts only, `refused` and `deferred`, and can't store a body
 //! that begins with `full`.
@@ -19,6 +17,7 @@ use super::*;
 use crate::language::Language;
 use crate::mail::Domain;
 use crate::smtp::command::Strictness;
+use crate::testing::transcript::{self, End, Tried, written};
 
 const SETTINGS: fn() -> Settings = || Settings {
     hostname: Domain::parse("mx.example").unwrap(),
@@ -64,13 +63,10 @@ impl Session {
         while let Some(action) = self.server.poll_action() {
             match action {
                 Action::Write(octets) => {
-                    let text = std::str::from_utf8(octets).unwrap();
                     if std::mem::replace(&mut wrote, true) {
                         self.seen.push("--".into());
                     }
-                    let lines =
-                        text.split_terminator("\r\n").map(|line| format!("S: {line}").trim_end().to_owned());
-                    self.seen.extend(lines);
+                    self.seen.extend(written(End::Server, octets));
                 }
                 Action::Judge(Question::Mail(mail)) => {
                     let sender = mail.reverse_path.mailbox().map(|mailbox| mailbox.local_part.as_str());
@@ -127,53 +123,37 @@ fn verdict(local_part: &str) -> Result<(), Refusal> {
     }
 }
 
-/// `text` with the escapes `\r`, `\n` and `\0`.
-fn unescape(text: &str) -> Vec<u8> {
-    text.replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0").into_bytes()
+impl Tried for Session {
+    fn hear(&mut self, octets: &[u8]) {
+        self.input(octets);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.server.handle_timeout(self.now);
+        self.perform();
+    }
+
+    fn told(&mut self, what: &str) {
+        assert_eq!(what, "shut down");
+        self.server.shut_down();
+        self.perform();
+    }
+
+    fn did(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.seen)
+    }
 }
 
+#[track_caller]
 fn check_with(settings: Settings, transcript: &str) {
     let mut session = Session::new(settings);
     session.server.greet(session.now);
     session.perform();
-    play(session, transcript);
+    transcript::check(&mut session, End::Client, transcript);
 }
 
-fn play(mut session: Session, transcript: &str) {
-    let mut expect = Vec::new();
-    let mut sending = Vec::new();
-    for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()).chain(["+ 0s"]) {
-        expect.push(line.to_owned());
-        if let Some(text) = line.strip_prefix("C:") {
-            sending.push((line, [unescape(text.trim_start()), b"\r\n".to_vec()].concat()));
-            continue;
-        }
-        if let Some(text) = line.strip_prefix("C| ") {
-            sending.push((line, unescape(text)));
-            continue;
-        }
-        if !sending.is_empty() {
-            let (lines, octets): (Vec<_>, Vec<_>) = sending.drain(..).unzip();
-            session.seen.extend(lines.into_iter().map(str::to_owned));
-            session.input(&octets.concat());
-        }
-        if let Some(span) = line.strip_prefix("+ ") {
-            session.seen.push(line.to_owned());
-            session.now += Duration::from_secs(span.trim_end_matches('s').parse().unwrap());
-            session.server.handle_timeout(session.now);
-            session.perform();
-        } else if line == "! shut down" {
-            session.seen.push(line.to_owned());
-            session.server.shut_down();
-            session.perform();
-        } else if line == "! next write" {
-            session.seen.push(line.to_owned());
-        }
-    }
-    let seen = session.seen.join("\n");
-    assert_eq!(seen, expect.join("\n"), "\n--- seen:\n{seen}\n--- expected:\n{}\n", expect.join("\n"));
-}
-
+#[track_caller]
 fn check(transcript: &str) {
     check_with(SETTINGS(), transcript);
 }

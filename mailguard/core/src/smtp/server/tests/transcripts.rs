@@ -330,7 +330,7 @@ fn only_crlf_dot_crlf_ends_data() {
     check_greeted(&format!(
         "{IN_DATA}
         C| a\\n.\\nMAIL FROM:<x@client.example>\\n.\\r\\nb\\r\\n.\\nc\\r.\\r\\n
-        ! next write
+        --
         C: .
         = body a\\r\\n.\\r\\nMAIL FROM:<x@client.example>\\r\\n.\\r\\nb\\r\\n\\r\\nc\\r\\n.\\r\\n
         S: 250 2.0.0 Ok: queued as 11
@@ -377,7 +377,7 @@ fn nul_is_refused_in_red_and_left_out_elsewhere() {
     check_greeted(&format!(
         "{IN_DATA}
         {smuggled}
-        ! next write
+        --
         C: .
         = body a\\r\\n.\\r\\nb\\r\\n\\r\\nMAIL FROM:<x@client.example>\\r\\n
         S: 250 2.0.0 Ok: queued as 11
