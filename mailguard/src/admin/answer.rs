@@ -54,6 +54,8 @@ pub enum ErrorKind {
     Refused,
     /// Tried, and failed.
     Failed,
+    /// The other process does it, and is away or busy: it may do it in a moment.
+    Unavailable,
 }
 
 /// An answer that isn't of the type that was asked for: the other end is of another version.

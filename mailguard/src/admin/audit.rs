@@ -140,6 +140,7 @@ fn not_done(AdminError { kind, message }: &AdminError) -> Outcome {
         ErrorKind::NotFound => "not-found",
         ErrorKind::Refused => "refused",
         ErrorKind::Failed => "failed",
+        ErrorKind::Unavailable => "unavailable",
     };
     Outcome { word, messages: None, error: Some(cut(message, MAX_ERROR_OCTETS).into_owned()) }
 }

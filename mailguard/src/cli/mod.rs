@@ -31,8 +31,9 @@ use mailguard_core::mail::UnixTime;
 use serde::Serialize;
 
 use crate::admin::request::Trace;
+use crate::admin::{AdminError, ErrorKind};
 use crate::config::{self, Located, Source};
-use crate::control::signposted;
+use crate::control::{ClientError, signposted};
 use crate::doctor::Report;
 use crate::store::spool::inspect::{Exported, Inspection};
 use args::{Args, Command, Output};
@@ -72,18 +73,15 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
+/// The exit code of what isn't understood: by clap, or by the daemon.
+const EXIT_NOT_UNDERSTOOD: u8 = 2;
+
 /// Parses the arguments and does what they say. Exit codes: 0 done, 1 failed, 2 not understood, and what
-/// [`Processes::exit_code`] says.
+/// [`Processes::exit_code`] says. docs/administration.md has them.
 pub fn main(processes: &impl Processes) -> ExitCode {
     let args = Args::parse();
     let now = UnixTime::from(SystemTime::now());
-    let printed = match perform(args, processes, now) {
-        Ok(printed) => printed,
-        Err(error) => {
-            let code = processes.exit_code(&error);
-            Printed { complaint: complaint(&error), code, ..Printed::default() }
-        }
-    };
+    let printed = perform(args, processes, now).unwrap_or_else(|error| failed(&error, processes));
     // Nobody is left to be told if this fails, too.
     let _ = io::stderr().write_all(printed.complaint.as_bytes());
     match io::stdout().write_all(printed.text.as_bytes()).and_then(|()| io::stdout().flush()) {
@@ -94,6 +92,23 @@ pub fn main(processes: &impl Processes) -> ExitCode {
         }
         _ if printed.complaint.is_empty() && !printed.failed => ExitCode::SUCCESS,
         _ => printed.code.map_or(ExitCode::FAILURE, ExitCode::from),
+    }
+}
+
+fn failed(error: &anyhow::Error, processes: &impl Processes) -> Printed {
+    let of_daemon = || match error.downcast_ref() {
+        Some(ClientError::Refused(AdminError { kind, .. })) => exit_code(*kind),
+        _ => None,
+    };
+    let code = processes.exit_code(error).or_else(of_daemon);
+    Printed { complaint: complaint(error), code, ..Printed::default() }
+}
+
+/// The exit code for what the daemon says, if it isn't 1.
+fn exit_code(kind: ErrorKind) -> Option<u8> {
+    match kind {
+        ErrorKind::Invalid => Some(EXIT_NOT_UNDERSTOOD),
+        ErrorKind::NotFound | ErrorKind::Refused | ErrorKind::Failed | ErrorKind::Unavailable => None,
     }
 }
 

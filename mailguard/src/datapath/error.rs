@@ -142,6 +142,11 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    /// Whether more is wanted than the kernel side holds: nothing was tried.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::TooMany { .. } | Self::Interfaces(_))
+    }
+
     /// An error of `map`, for `map_err`.
     pub(super) fn map(map: &'static str) -> impl Fn(MapError) -> Self {
         move |error| Self::Map { map, error }

@@ -324,13 +324,13 @@ impl Bans {
         let bans: Vec<(IpAddr, Duration)> =
             records.iter().map(|(client, record)| (client.first(), record.until.since(now))).collect();
         for part in bans.chunks(MAX_CLIENTS) {
-            self.0.privileged.request(Request::Ban(part.to_vec())).await.map_err(refused)?;
+            self.0.privileged.request(Request::Ban(part.to_vec())).await?;
         }
         Ok(())
     }
 
     async fn in_kernel(&self) -> Result<Vec<BanStatus>> {
-        match self.0.privileged.request(Request::Bans).await.map_err(failed)? {
+        match self.0.privileged.request(Request::Bans).await? {
             Answer::Bans(bans) => Ok(bans),
             _ => Err(failed("the datapath process answered another question")),
         }

@@ -45,7 +45,7 @@ pub(super) enum Order {
         /// What.
         change: Box<Change>,
         /// How it went.
-        reply: SyncSender<Result<Taken<Vec<String>>, String>>,
+        reply: SyncSender<Result<Taken<Vec<String>>, AdminError>>,
     },
     /// Let these clients in again, or all that are banned.
     Lift {
@@ -87,7 +87,7 @@ pub(super) struct Taken<T> {
     /// What is to be said of it.
     pub(super) what: T,
     /// Says when the mail process has taken it, or how it couldn't; closed when there is none.
-    pub(super) taken: Receiver<Result<(), String>>,
+    pub(super) taken: Receiver<Result<(), AdminError>>,
 }
 
 impl<T> Taken<T> {
@@ -181,7 +181,11 @@ impl Changes {
         if let Err(RunError::Config(why)) = &read {
             self.kept.refused(why);
         }
-        let (source, config) = read.map_err(refused)?;
+        let (source, config) = read.map_err(|error| match error.exit_code() {
+            // Somebody must change something first.
+            Some(_) => refused(error),
+            None => AdminError::new(ErrorKind::Failed, error),
+        })?;
         let inactive = config.inactive.clone();
         let change = Box::new(Change { source, config: Arc::new(config), edited: None });
         let taken = self.adopt(change)?;
@@ -191,7 +195,7 @@ impl Changes {
 
     /// Has a change put in force, and keeps what is in force then.
     fn adopt(&self, change: Box<Change>) -> Result<Taken<Vec<String>>, AdminError> {
-        let taken = self.order(|reply| Order::Adopt { change, reply })?.map_err(refused)?;
+        let taken = self.order(|reply| Order::Adopt { change, reply })??;
         let source = lock(&self.in_force).source.clone();
         self.kept.adopted(&source);
         Ok(taken)
@@ -343,13 +347,17 @@ mod tests {
     use crate::admin::MailProcess;
     use crate::config::{EditList, LastApplied, tests::parses_of};
 
-    /// The datapath process's thread: takes every change, and there is no mail process to wait for.
+    /// The datapath process's thread: takes every change but the third, and there is no mail process to wait for.
     fn adopt_all(inbox: Receiver<Event>, in_force: Arc<Mutex<InForce>>) {
         thread::spawn(move || {
             while let Ok(event) = inbox.recv() {
                 let Event::Order(Order::Adopt { change, reply }) = event else { continue };
                 let Change { source, config, .. } = *change;
                 let revision = lock(&in_force).revision + 1;
+                if revision > 3 {
+                    reply.send(Err(AdminError::new(ErrorKind::Failed, "the kernel says no"))).unwrap();
+                    continue;
+                }
                 *lock(&in_force) = InForce { source, config, revision };
                 let (_, taken) = sync_channel(1);
                 reply.send(Ok(Taken { what: Vec::new(), taken })).unwrap();
@@ -389,6 +397,10 @@ mod tests {
             assert_eq!(edited.unwrap().values, [value]);
             assert_eq!(parses, 2, "the text that changes, and the one that comes of it");
         }
+        let (list, values) = (EditList::BlacklistClient, vec!["192.0.2.3".to_owned()]);
+        let edit = Edit { list, change: config::Change::Add, values, all: false };
+        let error = changes.edit(&Actor::Signal, edit).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Failed, "as the datapath process's thread says it");
         let InForce { source, config, revision } = lock(&in_force).clone();
         assert_eq!((config.access.blacklist_clients.len(), revision), (2, 3));
         assert_eq!(config::parse_and_validate(&source).unwrap(), *config);

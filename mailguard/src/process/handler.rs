@@ -109,17 +109,16 @@ impl ControlHandler {
     }
 
     /// Uses a configuration that the datapath process has put into force: for new sessions and attempts.
-    pub(super) fn adopt(&self, current: Current) -> std::result::Result<(), String> {
+    pub(super) fn adopt(&self, current: Current) -> Result<()> {
         let Current { source, revision } = current;
         // Held to the end: sessions get scanner and configuration of one revision, and the latest.
         let mut loaded = self.loaded();
         if revision <= loaded.revision {
             return Ok(());
         }
-        let config = config::parse_and_validate(&source).map_err(|errors| errors.to_string())?;
+        let config = config::parse_and_validate(&source).map_err(refused)?;
         let (before, old) = (self.parts.services.compiled(), self.parts.config.load_full());
-        let compiled =
-            CompiledConfig::of(&config, Some((&before, &old))).map_err(|error| error.to_string())?;
+        let compiled = CompiledConfig::of(&config, Some((&before, &old))).map_err(refused)?;
         self.parts.logging.set(&config.log);
         self.parts.services.set_compiled(compiled);
         self.parts.config.store(Arc::new(config));
@@ -130,11 +129,10 @@ impl ControlHandler {
     }
 
     async fn entries(&self, _: &Actor, Entries { lists }: Entries) -> Result<Vec<EntryRow>> {
-        let (counts, names) =
-            match self.parts.privileged.request(ipc::Request::RuleCounts).await.map_err(failed)? {
-                ipc::Answer::RuleCounts { rules, names } => (rules, names),
-                _ => return Err(failed(OTHER_QUESTION)),
-            };
+        let (counts, names) = match self.parts.privileged.request(ipc::Request::RuleCounts).await? {
+            ipc::Answer::RuleCounts { rules, names } => (rules, names),
+            _ => return Err(failed(OTHER_QUESTION)),
+        };
         let loaded = self.loaded();
         let entries = entries(&loaded.source, &lists);
         Ok(rows::entry_rows(entries, &counts, &names))
@@ -156,7 +154,7 @@ impl ControlHandler {
             }
             Ok(_) => None,
             Err(error) => {
-                problems.push(error);
+                problems.push(error.message);
                 None
             }
         };

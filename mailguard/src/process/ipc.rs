@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::admin::AdminError;
 use crate::config::Source;
 use crate::datapath::{BanStatus, DatapathStatus, RuleCount};
 use crate::intercept::Purpose;
@@ -41,8 +42,8 @@ pub enum ToMail {
     Answer {
         /// Its number.
         id: u64,
-        /// What came of it; the error is a text for the administrator.
-        result: Result<Answer, String>,
+        /// What came of it, or why nothing did.
+        result: Result<Answer, AdminError>,
     },
     /// The configuration, or the interfaces of its zones, have changed.
     Changed {
@@ -89,8 +90,8 @@ pub enum ToDatapath {
     Adopted {
         /// Which.
         revision: u64,
-        /// Whether that could be; the error is a text for the administrator.
-        result: Result<(), String>,
+        /// Whether that could be.
+        result: Result<(), AdminError>,
     },
     /// Somebody has told this process to end, by the signal of this number: it does, in order.
     Leaving(i32),
@@ -198,6 +199,7 @@ pub async fn read_async<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::ErrorKind;
 
     #[test]
     fn frames_survive_the_way_and_end_is_seen() {
@@ -215,6 +217,28 @@ mod tests {
         ));
         let end = read::<ToDatapath>(&mut from, MAX_REQUEST_OCTETS).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    /// A reason that lost its kind on the way would end as a failure, whatever it was.
+    #[test]
+    fn a_reason_keeps_its_kind_on_the_way() {
+        for kind in [
+            ErrorKind::Invalid,
+            ErrorKind::NotFound,
+            ErrorKind::Refused,
+            ErrorKind::Failed,
+            ErrorKind::Unavailable,
+        ] {
+            let error = AdminError::new(kind, "why");
+            let mut wire = Vec::new();
+            write(&mut wire, &ToMail::Answer { id: 7, result: Err(error.clone()) }).unwrap();
+            write(&mut wire, &ToDatapath::Adopted { revision: 2, result: Err(error.clone()) }).unwrap();
+            let mut from = wire.as_slice();
+            let answer = read(&mut from, MAX_FRAME_OCTETS);
+            assert!(matches!(answer, Ok(ToMail::Answer { id: 7, result: Err(read) }) if read == error));
+            let adopted = read(&mut from, MAX_REQUEST_OCTETS);
+            assert!(matches!(adopted, Ok(ToDatapath::Adopted { result: Err(read), .. }) if read == error));
+        }
     }
 
     /// A mail process that was taken over writes what it likes: these are not words of this protocol.

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
+use crate::admin::{AdminError, ErrorKind};
 use crate::session::Limits;
 
 /// How often the datapath process hears that we live; it is told stale after several of these.
@@ -25,7 +26,7 @@ const MAX_WAITING_MESSAGES: usize = 64;
 /// Longest wait for an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(50);
 
-type Outcome = Result<Answer, String>;
+type Outcome = Result<Answer, AdminError>;
 
 /// Asks. Clones share the channel.
 #[derive(Clone)]
@@ -127,19 +128,19 @@ impl Privileged {
         (privileged, notices)
     }
 
-    /// Asks and waits for the answer; an error is a text for the administrator.
+    /// Asks and waits for the answer.
     pub(super) async fn request(&self, request: Request) -> Outcome {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         lock(&self.pending).insert(id, sender);
         let asked = async {
-            let gone = "the datapath process is gone";
-            self.to.send(ToDatapath::Request { id, request }).await.map_err(|_| gone.to_owned())?;
-            receiver.await.map_err(|_| gone.to_owned())?
+            let gone = || unavailable("the datapath process is gone");
+            self.to.send(ToDatapath::Request { id, request }).await.map_err(|_| gone())?;
+            receiver.await.map_err(|_| gone())?
         };
         let outcome = tokio::time::timeout(ANSWER_TIME, asked).await;
         lock(&self.pending).remove(&id);
-        outcome.unwrap_or_else(|_| Err("the datapath process doesn't answer".to_owned()))
+        outcome.unwrap_or_else(|_| Err(unavailable("the datapath process doesn't answer")))
     }
 
     /// Says what needs no answer; false when the datapath process is gone.
@@ -161,6 +162,10 @@ impl Privileged {
             }
         }
     }
+}
+
+fn unavailable(message: &str) -> AdminError {
+    AdminError::new(ErrorKind::Unavailable, message)
 }
 
 fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -212,6 +217,24 @@ mod tests {
         let purpose =
             Purpose { zone: "green".to_owned(), family: Family::V4, role: Role::Transparent { slot: 0 } };
         HandedListener { id, purpose }
+    }
+
+    #[tokio::test]
+    async fn an_answer_keeps_its_kind_and_a_datapath_process_that_is_gone_is_unavailable() {
+        let (channel, mut datapath) = UnixStream::pair().unwrap();
+        let (privileged, _notices) = Privileged::new(channel);
+        let refused = AdminError::new(ErrorKind::Refused, "192.0.2.1: on access.whitelist_clients");
+        let answers = async {
+            let asked: ToDatapath = ipc::read_async(&mut datapath).await.unwrap();
+            let ToDatapath::Request { id, .. } = asked else { panic!("{asked:?}") };
+            let answer = ToMail::Answer { id, result: Err(refused.clone()) };
+            ipc::write_async(&mut datapath, &answer).await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(privileged.request(Request::Ban(Vec::new())), answers);
+        assert_eq!(outcome.unwrap_err(), refused);
+        drop(datapath);
+        let kind = privileged.request(Request::Status).await.unwrap_err().kind;
+        assert_eq!(kind, ErrorKind::Unavailable, "it may be there again in a moment");
     }
 
     #[tokio::test]

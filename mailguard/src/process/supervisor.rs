@@ -32,7 +32,7 @@ use super::pulse::Vigil;
 use super::spawn::MailUser;
 use super::start::{self, Start};
 use super::trial::{self, Extent};
-use crate::admin::ProcessReport;
+use crate::admin::{AdminError, ErrorKind, ProcessReport};
 use crate::config::{self, LastApplied, Located, Source};
 use crate::control::Signpost;
 use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Occasion, Unloaded};
@@ -507,18 +507,19 @@ impl Supervisor {
         }
     }
 
-    fn adopt(&mut self, source: Source, config: Arc<Config>) -> Result<(), String> {
+    fn adopt(&mut self, source: Source, config: Arc<Config>) -> Result<(), AdminError> {
         if let Some(what) = needs_restart(&self.config, &config) {
-            return Err(format!("{what} changed: restart needed, nothing was applied"));
+            let why = format!("{what} changed: restart needed, nothing was applied");
+            return Err(AdminError::new(ErrorKind::Refused, why));
         }
-        let listeners =
-            adapted(&self.listeners, &config, PORTS_PATIENCE).map_err(|error| error.to_string())?;
+        let listeners = adapted(&self.listeners, &config, PORTS_PATIENCE)
+            .map_err(|error| AdminError::new(ErrorKind::Failed, error))?;
         if let Err(error) = self.datapath.apply(&config, &listeners) {
             if let Err(again) = self.datapath.apply(&self.config, &self.listeners) {
                 error!(%again, "the configuration in force can't be restored");
             }
             self.listeners.give_up(&listeners);
-            return Err(error.to_string());
+            return Err(orders::of_kernel(error));
         }
         self.logging.set(&config.log);
         self.report.hostname = config.hostname.to_string();

@@ -128,3 +128,21 @@ fn everybody_is_put_on_a_list_only_by_an_explicit_word() {
         "added: from-subnet 0.0.0.0/0\nin force, and written into /m.toml\n  the mail process hangs\n",
     );
 }
+
+/// What docs/administration.md says of exit codes, for whatever the daemon says.
+#[test]
+fn the_kind_of_a_daemons_error_decides_the_exit_code() {
+    for (kind, expect) in [
+        (ErrorKind::Invalid, Some(2)),
+        (ErrorKind::NotFound, None),
+        (ErrorKind::Refused, None),
+        (ErrorKind::Failed, None),
+        (ErrorKind::Unavailable, None),
+    ] {
+        let error = AdminError::new(kind, "why");
+        let error = ask("bypass list", vec![Err(error)]).1.unwrap_err();
+        let printed = failed(&error, &Alone);
+        let expect = Printed { complaint: "mailguard: why\n".to_owned(), code: expect, ..Printed::default() };
+        assert_eq!(printed, expect, "{kind:?}");
+    }
+}

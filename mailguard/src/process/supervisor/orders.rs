@@ -14,13 +14,13 @@ use super::super::ipc::{Answer, Request, ToMail};
 use super::super::{names, open_files};
 use super::{Mail, Supervisor, known, log_warnings};
 use crate::admin::{AdminError, ErrorKind, SYSTEM_PROBLEM};
-use crate::config;
+use crate::config::{self, WriteError};
 use crate::datapath::DatapathError;
 
 /// Somebody who waits for the mail process.
 pub(super) struct Waiting {
     until: Until,
-    reply: SyncSender<Result<(), String>>,
+    reply: SyncSender<Result<(), AdminError>>,
 }
 
 /// What is waited for.
@@ -34,10 +34,10 @@ enum Until {
 
 impl Supervisor {
     /// The mail process has taken a configuration, or can't.
-    pub(super) fn note_adopted(&mut self, revision: u64, result: &Result<(), String>) {
+    pub(super) fn note_adopted(&mut self, revision: u64, result: &Result<(), AdminError>) {
         if let Err(error) = result {
             error!(
-                error,
+                %error,
                 revision, "the mail process can't use the configuration in force, and goes on as before"
             );
         }
@@ -54,7 +54,7 @@ impl Supervisor {
     }
 
     /// Tells those who have waited for this that it has happened.
-    fn answer_waiting(&mut self, over: impl Fn(Until) -> bool, result: &Result<(), String>) {
+    fn answer_waiting(&mut self, over: impl Fn(Until) -> bool, result: &Result<(), AdminError>) {
         for waiting in self.waiting.extract_if(.., |waiting| over(waiting.until)) {
             // It may have given up.
             let _ = waiting.reply.try_send(result.clone());
@@ -71,30 +71,30 @@ impl Supervisor {
     }
 
     /// Does what the mail process may ask for.
-    pub(super) fn perform(&mut self, request: Request) -> Result<Answer, String> {
+    pub(super) fn perform(&mut self, request: Request) -> Result<Answer, AdminError> {
         match request {
             Request::RuleCounts => {
-                let rules = self.datapath.rule_counts().map_err(|error| error.to_string())?;
+                let rules = self.datapath.rule_counts().map_err(of_kernel)?;
                 Ok(Answer::RuleCounts { rules, names: self.names.status() })
             }
             Request::Status => {
                 let mut problems = self.kept.problems(&self.source.path);
                 problems.extend(self.problems());
-                let kernel = self.datapath.status().map_err(|error| error.to_string())?;
+                let kernel = self.datapath.status().map_err(of_kernel)?;
                 Ok(Answer::Status { kernel: Box::new(kernel), problems })
             }
             Request::Ban(bans) => {
                 asked::may_ban(&self.config, &asked::own_addresses(), &bans).map_err(|error| {
                     warn!(%error, "the mail process asks for a ban that isn't made");
-                    error.to_string()
+                    AdminError::new(ErrorKind::Refused, error)
                 })?;
-                self.datapath.ban(&bans).map_err(|error| error.to_string())?;
+                self.datapath.ban(&bans).map_err(of_kernel)?;
                 for (client, _) in &bans {
                     self.lifted.remove(&Subscriber::of(*client));
                 }
                 Ok(Answer::Done)
             }
-            Request::Bans => self.datapath.bans().map(Answer::Bans).map_err(|error| error.to_string()),
+            Request::Bans => self.datapath.bans().map(Answer::Bans).map_err(of_kernel),
         }
     }
 
@@ -148,7 +148,7 @@ impl Supervisor {
     }
 
     /// Puts a configuration into force, and into the file if it was made by an edit.
-    fn change(&mut self, change: Change) -> Result<(), String> {
+    fn change(&mut self, change: Change) -> Result<(), AdminError> {
         let Change { source, config, edited } = change;
         let before = edited.map(|before| (before, self.config.clone()));
         self.adopt(source, config)?;
@@ -162,16 +162,15 @@ impl Supervisor {
         // Only what is in force is written, and what can't be written isn't left in force.
         if let Err(error) = config::write(&before, &self.source) {
             self.adopt(before, config)?;
-            return Err(error.to_string());
+            return Err(of_write(&error));
         }
         Ok(())
     }
 
     /// Lets these clients in again, or all who are banned: all of them, or none if one isn't.
     fn lift(&mut self, clients: Option<Vec<IpAddr>>) -> Result<Vec<Subscriber>, AdminError> {
-        let failed = |error: DatapathError| AdminError::new(ErrorKind::Failed, error);
         let banned: BTreeSet<Subscriber> =
-            self.datapath.bans().map_err(failed)?.iter().map(|ban| ban.client).collect();
+            self.datapath.bans().map_err(of_kernel)?.iter().map(|ban| ban.client).collect();
         let wanted: BTreeSet<Subscriber> = match clients {
             Some(clients) => clients.into_iter().map(Subscriber::of).collect(),
             None => banned.clone(),
@@ -182,7 +181,7 @@ impl Supervisor {
             return Err(AdminError::new(ErrorKind::Refused, text));
         }
         let clients: Vec<Subscriber> = wanted.into_iter().collect();
-        self.datapath.lift(&addresses(&clients)).map_err(failed)?;
+        self.datapath.lift(&addresses(&clients)).map_err(of_kernel)?;
         let number = self.lifted.values().max().copied().unwrap_or_default() + 1;
         self.lifted.extend(clients.iter().map(|client| (*client, number)));
         info!(?clients, "bans were lifted by hand");
@@ -205,7 +204,47 @@ impl Supervisor {
     }
 }
 
+/// Why the kernel side doesn't do something: too much is asked of it, or it was tried and failed.
+pub(super) fn of_kernel(error: DatapathError) -> AdminError {
+    let kind = if error.is_too_much() { ErrorKind::Refused } else { ErrorKind::Failed };
+    AdminError::new(kind, error)
+}
+
+/// Why the file isn't written: somebody has edited it meanwhile, or it was tried and failed.
+fn of_write(error: &WriteError) -> AdminError {
+    let kind = match error {
+        WriteError::Changed(_) => ErrorKind::Refused,
+        WriteError::Read { .. } | WriteError::Io { .. } => ErrorKind::Failed,
+    };
+    AdminError::new(kind, error)
+}
+
 /// An address of each.
 fn addresses(clients: &[Subscriber]) -> Vec<IpAddr> {
     clients.iter().map(|client| client.first()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_is_refused_and_what_was_tried_has_failed() {
+        let too_many = DatapathError::TooMany { list: "bans", entries: 65_537, limit: 65_536 };
+        for (error, expect) in [
+            (of_kernel(too_many), ErrorKind::Refused),
+            (of_kernel(DatapathError::Interfaces(5_000)), ErrorKind::Refused),
+            (of_kernel(DatapathError::NotBuilt), ErrorKind::Failed),
+            (of_write(&WriteError::Changed("/etc/m.toml".into())), ErrorKind::Refused),
+            (
+                of_write(&WriteError::Io {
+                    path: "/etc/m.toml".into(),
+                    cause: std::io::ErrorKind::StorageFull.into(),
+                }),
+                ErrorKind::Failed,
+            ),
+        ] {
+            assert_eq!(error.kind, expect, "{error}");
+        }
+    }
 }
