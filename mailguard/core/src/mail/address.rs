@@ -1,7 +1,8 @@
 //! Mailboxes and the two kinds of SMTP path (RFC 5321 §4.1.2, RFC 6531 §3.3 for UTF-8 local parts).
 //!
-//! Dots may stand anywhere in a local part: carriers gave `a..b@` and `abc.@` to millions of people before they knew the
-//! grammar, and mail from and to those is mail. It leaves as it came, for quotes would make another address of it to them.
+//! Dots may stand anywhere in a local part: carriers gave `a..b@` and `abc.@` to millions of people before
+//! they knew the grammar, and mail from and to those is mail. It leaves as it came, for quotes would make
+//! another address of it to them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -183,7 +184,8 @@ impl Mailbox {
         self.host == other.host && self.local_part.comparison_key() == other.local_part.comparison_key()
     }
 
-    /// The address in ASCII, its domain in A-labels if need be. Nothing where the local part isn't ASCII: it has no other form.
+    /// The address in ASCII, its domain in A-labels if need be. Nothing where the local part isn't ASCII: it
+    /// has no other form.
     pub fn in_ascii(&self) -> Option<String> {
         let local_part = self.local_part.as_str();
         local_part.is_ascii().then(|| match &self.host {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The end of the year 9999: later times have no form in RFC 3339.
 const LAST_WRITTEN: UnixTime = UnixTime(253_402_300_799_999_999);
 
-/// Microseconds since 1970-01-01 00:00:00 UTC. Stored as that number; for people and other programs see [`rfc3339`].
+/// Microseconds since 1970-01-01 00:00:00 UTC. Stored as that number; for people and other programs see
+/// [`rfc3339`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(pub u64);
@@ -32,7 +33,8 @@ impl UnixTime {
         Self(self.0.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// Reads `2026-11-24` (its midnight), `2026-11-24T05:29:36Z` and `2026-11-24T05:29:36.123456Z`, in UTC (RFC 3339).
+    /// Reads `2026-11-24` (its midnight), `2026-11-24T05:29:36Z` and `2026-11-24T05:29:36.123456Z`, in UTC
+    /// (RFC 3339).
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let (date, time) = match text.split_once('T') {
             Some((date, time)) => (date, time.strip_suffix('Z')?),

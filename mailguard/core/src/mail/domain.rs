@@ -10,7 +10,8 @@ pub const MAX_DOMAIN_OCTETS: usize = 255;
 /// Longest label in octets (RFC 1035 §2.3.4).
 const MAX_LABEL_OCTETS: usize = 63;
 
-/// A syntactically valid domain name, kept as it was written and, for every comparison, as lower-case A-labels.
+/// A syntactically valid domain name, kept as it was written and, for every comparison, as lower-case
+/// A-labels.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Domain {
@@ -65,7 +66,8 @@ impl Domain {
         &self.ascii
     }
 
-    /// The name as it was written where that is ASCII, in A-labels elsewhere: what anybody can read and any server take.
+    /// The name as it was written where that is ASCII, in A-labels elsewhere: what anybody can read and any
+    /// server take.
     pub fn in_ascii(&self) -> &str {
         if self.written.is_ascii() { &self.written } else { &self.ascii }
     }
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax() {
+    fn domain_name_syntax() {
         check("Example.COM", Ok("example.com"));
         check("example.com.", Ok("example.com"));
         check("bücher.example", Ok("xn--bcher-kva.example"));

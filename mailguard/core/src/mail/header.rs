@@ -1,8 +1,8 @@
-//! The header of a message as far as reception needs it (RFC 5322 §2.2, §3.4, §3.6): where it ends, what stands in
-//! it that policy asks about, what is missing.
+//! The header of a message as far as reception needs it (RFC 5322 §2.2, §3.4, §3.6): where it ends, what
+//! stands in it that policy asks about, what is missing.
 //!
-//! Line ends are CRLF, as `smtp::data` leaves them. Lines that are no field are passed over, and reading goes on to
-//! the empty line: a reader who stops earlier has seen less, never more. Content fields and the many
+//! Line ends are CRLF, as `smtp::data` leaves them. Lines that are no field are passed over, and reading goes
+//! on to the empty line: a reader who stops earlier has seen less, never more. Content fields and the many
 //! readings of malformed messages are the MIME walk's.
 
 use memchr::memmem;
@@ -34,8 +34,8 @@ pub struct Summary {
     pub from: Vec<Mailbox>,
 }
 
-/// Finds the end of the header in a message that is still arriving: the empty line. The value is the length of
-/// the header, without that line; the search begins at `searched`, the length when it was last called.
+/// Finds the end of the header in a message that is still arriving: the empty line. The value is the length
+/// of the header, without that line; the search begins at `searched`, the length when it was last called.
 pub fn end(message: &[u8], searched: usize) -> Option<usize> {
     if message.starts_with(b"\r\n") {
         return Some(0);
@@ -102,7 +102,8 @@ fn split_name(line: &[u8]) -> Option<(&[u8], usize)> {
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some((name, colon))
 }
 
-/// Reads the addresses of a mailbox or address list (RFC 5322 §3.4): names, comments, groups and routes left out.
+/// Reads the addresses of a mailbox or address list (RFC 5322 §3.4): names, comments, groups and routes left
+/// out.
 fn mailboxes(value: &[u8], found: &mut Vec<Mailbox>) {
     let text = String::from_utf8_lossy(value);
     let mut element = Element::default();

@@ -1,7 +1,7 @@
-//! Octets that a stranger wrote, made fit for an administrator's screen.
+//! Untrusted octets, made safe for an administrator's terminal.
 
-/// Text for people: UTF-8 as far as it is, lines ending in LF, and nothing that moves a cursor, changes a colour or
-/// turns the direction of writing around. What is replaced shows as '?'.
+/// Text for people: UTF-8 as far as it is, lines ending in LF, and nothing that moves a cursor, changes a
+/// colour or turns the direction of writing around. What is replaced shows as '?'.
 pub fn shown(octets: &[u8]) -> String {
     let text = String::from_utf8_lossy(octets);
     let mut out = String::with_capacity(text.len());
@@ -17,13 +17,14 @@ pub fn shown(octets: &[u8]) -> String {
     out
 }
 
-/// Whether a terminal, or whoever lays out text, does as this character says: control characters (those of C1, too), and
-/// those that turn the direction of writing.
+/// Whether a terminal, or whoever lays out text, does as this character says: control characters (those of
+/// C1, too), and those that turn the direction of writing.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control() || turns_direction(c)
 }
 
-/// Whether nothing shows where this character stands (Unicode's format characters): two texts that differ in it look the same.
+/// Whether nothing shows where this character stands (Unicode's format characters): two texts that differ in
+/// it look the same.
 pub fn is_unseen(c: char) -> bool {
     matches!(
         c,

@@ -1,4 +1,5 @@
-//! Boundaries and delimiter lines of a multipart (RFC 2046 §5.1.1): the exact ones, and those that only lenient readers take.
+//! Boundaries and delimiter lines of a multipart (RFC 2046 §5.1.1): the exact ones, and those that only
+//! lenient readers take.
 
 use std::ops::Range;
 
@@ -9,9 +10,9 @@ use super::words;
 /// Longest boundary that RFC 2046 allows; there are readers that cut longer ones.
 const MAX_BOUNDARY_OCTETS: usize = 70;
 
-/// Every boundary that readers make of one value of the parameter, the standard one first: folds removed, with the white
-/// space after them or made one space; white space and single quotes around it kept or not; cut at a control character, or
-/// without any; encoded words decoded; cut to the longest.
+/// Every boundary that readers make of one value of the parameter, the standard one first: folds removed,
+/// with the white space after them or made one space; white space and single quotes around it kept or not;
+/// cut at a control character, or without any; encoded words decoded; cut to the longest.
 pub(super) fn spellings(value: &[u8]) -> Vec<Vec<u8>> {
     let mut spellings = vec![value.trim_ascii_end().to_vec()];
     for other in [unfolded, decoded, without_controls, unwrapped, cut] {
@@ -155,8 +156,8 @@ fn loose_line(area: &[u8], after: usize) -> (usize, bool) {
     (next, closing)
 }
 
-/// The boundaries that a body would have for a reader that takes one from there: of the first line that begins with `--`,
-/// and of the last one that looks like a closing delimiter.
+/// The boundaries that a body would have for a reader that takes one from there: of the first line that
+/// begins with `--`, and of the last one that looks like a closing delimiter.
 pub(super) fn guesses(body: &[u8]) -> Vec<&[u8]> {
     let is_start = |hit: &usize| *hit == 0 || matches!(body[hit - 1], b'\n' | b'\r');
     let first = memmem::find_iter(body, b"--").find(is_start);

@@ -1,11 +1,13 @@
-//! What taking one message apart may cost: entries, octets, depth, ratio and time, in one budget. Everything spends from it
-//! that takes the message apart: the walk over its parts, and what opens those that hold others.
+//! What taking one message apart may cost: entries, octets, depth, ratio and time, in one budget. Everything
+//! spends from it that takes the message apart: the walk over its parts, and what opens those that hold
+//! others.
 //!
 //! Nothing here reads a clock: whoever makes a budget says by a function whether its time is up.
 
 use std::fmt;
 
-/// Octets that a stream may give whatever its ratio: much that is honest packs well, a white picture to a thousandth.
+/// Octets that a stream may give whatever its ratio: much that is honest packs well, a white picture to a
+/// thousandth.
 pub const RATIO_FREE_OCTETS: u64 = 16 * 1024 * 1024;
 
 /// The bounds of a budget.
@@ -24,7 +26,8 @@ pub struct Limits {
 /// A bound that a message went beyond. What lies behind it was not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Deeper than `max_depth`, or multiparts deeper than [`MAX_MULTIPART_NESTING`](super::MAX_MULTIPART_NESTING).
+    /// Deeper than `max_depth`, or multiparts deeper than
+    /// [`MAX_MULTIPART_NESTING`](super::MAX_MULTIPART_NESTING).
     Depth,
     /// More entries than `max_entries`.
     Entries,
@@ -32,7 +35,8 @@ pub enum Limit {
     Unpacked,
     /// A stream that becomes more than `max_ratio` times as long.
     Ratio,
-    /// The time was up. A machine that is busy is no fault of the message's: this is told apart from the others.
+    /// The time was up. A machine that is busy is no fault of the message's: this is told apart from the
+    /// others.
     Time,
     /// A header with more fields, parameters or boundaries than any real one.
     Header,

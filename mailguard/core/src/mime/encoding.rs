@@ -197,7 +197,8 @@ pub(super) fn hex_pair(input: &[u8]) -> Option<u8> {
     u8::try_from(high << 4 | low).ok()
 }
 
-/// Quoted-printable (RFC 2045 §6.7). Escapes that are none stay as they are; white space at a line's end goes.
+/// Quoted-printable (RFC 2045 §6.7). Escapes that are none stay as they are; white space at a line's end
+/// goes.
 pub(super) fn quoted_printable(input: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(input.len());
     for line in input.split_inclusive(|octet| *octet == b'\n') {

@@ -1,5 +1,5 @@
-//! Header of a message or part: where it ends, and the three fields that say how the body is read (RFC 5322 §2.2,
-//! RFC 2045 §3). Knows the readings of a header whose end is in doubt.
+//! Header of a message or part: where it ends, and the three fields that say how the body is read (RFC 5322
+//! §2.2, RFC 2045 §3). Knows the readings of a header whose end is in doubt.
 
 use std::ops::Range;
 
@@ -60,8 +60,8 @@ pub(super) fn readings(entity: &[u8]) -> Vec<Header<'_>> {
     readings
 }
 
-/// Whether the header of what `length` octets of `octets` hold, or of a message in it, goes on behind them: its last lines
-/// hold a content field, and no empty line follows.
+/// Whether the header of what `length` octets of `octets` hold, or of a message in it, goes on behind them:
+/// its last lines hold a content field, and no empty line follows.
 pub(super) fn is_open(octets: &[u8], length: usize) -> bool {
     let part = &octets[..length];
     let after = |end: &[u8]| memmem::rfind(part, end).map_or(0, |found| found + end.len());
@@ -242,7 +242,8 @@ fn field_by(line: &[u8], syntax: FieldSyntax, has_odd: &mut bool) -> Option<(Opt
     if syntax == FieldSyntax::Lenient { Some((Some(name), value)) } else { strict }
 }
 
-/// A content field behind white space, control characters or a byte order mark, or whose name no colon follows at once.
+/// A content field behind white space, control characters or a byte order mark, or whose name no colon
+/// follows at once.
 fn odd_field(line: &[u8]) -> Option<(ContentField, usize)> {
     let start = line.iter().position(u8::is_ascii_graphic)?;
     let is_name = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
@@ -267,7 +268,8 @@ fn field_name(name: &[u8]) -> Option<ContentField> {
     }
 }
 
-/// The message's subject for people: decoded, one line, cut to a length fit for a trace. Absent where there is none.
+/// The message's subject for people: decoded, one line, cut to a length fit for a trace. Absent where there
+/// is none.
 pub fn subject(message: &[u8]) -> Option<String> {
     let mut at = 0;
     while at < message.len() {

@@ -1,8 +1,9 @@
-//! One walk over a message's octets that feeds every content check: each part, decoded, with every name it could
-//! have (RFC 2045, 2046, 2047, 2183, 2231, 5322).
+//! One walk over a message's octets that feeds every content check: each part, decoded, with every name it
+//! could have (RFC 2045, 2046, 2047, 2183, 2231, 5322).
 //!
-//! Mail readers disagree about malformed messages, and a filter that reads one way where the reader reads another
-//! is passed unseen. So wherever readers are known to differ, each reading is walked and all of them yield parts:
+//! Mail readers disagree about malformed messages, and a filter that reads one way where the reader reads
+//! another is passed unseen. So wherever readers are known to differ, each reading is walked and all of them
+//! yield parts:
 //!
 //! | ambiguity | readings |
 //! |---|---|
@@ -30,9 +31,10 @@
 //! | uuencoded files inside text | the text, and the file |
 //! | a message under a file name | a leaf, and a message |
 //!
-//! Everything is bounded: nested messages, parts, decoded octets and time by the [`Budget`], which what opens archives
-//! spends from, too, and by the constants here what an honest message never reaches. A walk that meets a bound stops and
-//! says which. What the parts mean is left to the checks; archives are opened elsewhere.
+//! Everything is bounded: nested messages, parts, decoded octets and time by the [`Budget`], which what opens
+//! archives spends from, too, and by the constants here what an honest message never reaches. A walk that
+//! meets a bound stops and says which. What the parts mean is left to the checks; archives are opened
+//! elsewhere.
 
 mod boundary;
 mod budget;
@@ -138,7 +140,8 @@ pub struct Summary {
     pub exceeded: Option<Limit>,
 }
 
-/// Walks a whole message, header included, spending from the budget, and shows every part to `visit`, which can end the walk.
+/// Walks a whole message, header included, spending from the budget, and shows every part to `visit`, which
+/// can end the walk.
 pub fn walk(
     message: &[u8],
     budget: &mut Budget<'_>,

@@ -1,10 +1,10 @@
 //! Every name that a mail reader could show or store a part under.
 //!
 //! The names of `filename` and `name`, each as it stands and with encoded words, percent escapes and charsets
-//! decoded (until nothing changes, a bounded number of times); then, of each: folds removed, the last component of
-//! a path, what stands before a NUL or a stream's colon (`a.exe:x`), full-width letters made plain; bidirectional
-//! marks, zero-width and control characters removed, and the dots and spaces at the end, which Windows drops.
-//! What a name means, a check decides.
+//! decoded (until nothing changes, a bounded number of times); then, of each: folds removed, the last
+//! component of a path, what stands before a NUL or a stream's colon (`a.exe:x`), full-width letters made
+//! plain; bidirectional marks, zero-width and control characters removed, and the dots and spaces at the end,
+//! which Windows drops. What a name means, a check decides.
 
 use std::collections::HashSet;
 
@@ -143,8 +143,8 @@ fn is_dropped_at_end(c: char) -> bool {
     c == '.' || c.is_whitespace()
 }
 
-/// Characters that show nothing: controls, bidirectional and zero-width marks, soft hyphen, variation selectors,
-/// tags.
+/// Characters that show nothing: controls, bidirectional and zero-width marks, soft hyphen, variation
+/// selectors, tags.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'

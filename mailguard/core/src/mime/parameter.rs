@@ -1,5 +1,6 @@
-//! Parameters of Content-Type and Content-Disposition (RFC 2045 §5.1, RFC 2231), in every reading: quoted or not,
-//! escaped or not, in sections, with a charset, with comments or parentheses, with quotes that nothing closes.
+//! Parameters of Content-Type and Content-Disposition (RFC 2045 §5.1, RFC 2231), in every reading: quoted or
+//! not, escaped or not, in sections, with a charset, with comments or parentheses, with quotes that nothing
+//! closes.
 
 use super::{MAX_PARAMETERS, encoding::hex_pair};
 
@@ -108,9 +109,9 @@ fn values_in(pieces: &[Piece], base: &str) -> Vec<Value> {
     values
 }
 
-/// The field as a whole in each way that readers differ about, the standard one first: parentheses are comments or
-/// not, a backslash keeps a quote from closing or doesn't, a quote that nothing closes counts or doesn't, control
-/// characters are white space or not. What changes nothing is left out.
+/// The field as a whole in each way that readers differ about, the standard one first: parentheses are
+/// comments or not, a backslash keeps a quote from closing or doesn't, a quote that nothing closes counts or
+/// doesn't, control characters are white space or not. What changes nothing is left out.
 fn whole_readings(value: &[u8]) -> Vec<Vec<u8>> {
     let mut readings = vec![value.to_vec()];
     for other in [without_comments, without_escapes, without_open_quotes, without_controls] {
@@ -204,7 +205,8 @@ impl Piece {
     }
 }
 
-/// The words of a name: where there are several, some reader takes each of them for it, and white space inside it for nothing.
+/// The words of a name: where there are several, some reader takes each of them for it, and white space
+/// inside it for nothing.
 fn words(name: &str) -> Vec<String> {
     let is_token = |c: char| !c.is_whitespace() && !c.is_control() && !"()<>@,;:\\\"/[]?=".contains(c);
     let mut words: Vec<String> =
@@ -297,8 +299,8 @@ fn skip_to_semicolon(value: &[u8], at: usize) -> usize {
     memchr::memchr(b';', &value[at..]).map_or(value.len(), |found| at + found + 1)
 }
 
-/// The name that begins at `at` (white space and ';' passed over) and where its value begins; without a name, where
-/// to look on.
+/// The name that begins at `at` (white space and ';' passed over) and where its value begins; without a name,
+/// where to look on.
 fn parameter_name(value: &[u8], at: usize) -> Result<(&[u8], usize), usize> {
     let rest = &value[at..];
     let start = rest.iter().position(|octet| *octet != b';' && !octet.is_ascii_whitespace());
@@ -315,8 +317,8 @@ fn value_readings(value: &[u8], at: usize) -> (Vec<Vec<u8>>, usize) {
     if value.get(start) == Some(&b'"') { quoted(value, start + 1) } else { bare(value, start) }
 }
 
-/// Inside quotes: with and without escapes, and with what follows the closing quote. Where there is none: with the one
-/// that opens, too, and to the ';'.
+/// Inside quotes: with and without escapes, and with what follows the closing quote. Where there is none:
+/// with the one that opens, too, and to the ';'.
 fn quoted(value: &[u8], start: usize) -> (Vec<Vec<u8>>, usize) {
     let rest = &value[start..];
     let (mut unescaped, mut at, mut escapes) = (Vec::new(), 0, false);
@@ -351,8 +353,8 @@ fn quoted(value: &[u8], start: usize) -> (Vec<Vec<u8>>, usize) {
     (readings, start + end)
 }
 
-/// Without quotes: to the ';', to where a token ends, without quotes inside it or single ones around it, and on past a ';'
-/// that no parameter follows.
+/// Without quotes: to the ';', to where a token ends, without quotes inside it or single ones around it, and
+/// on past a ';' that no parameter follows.
 fn bare(value: &[u8], start: usize) -> (Vec<Vec<u8>>, usize) {
     let end = skip_to_semicolon(value, start);
     let whole = value[start..end].strip_suffix(b";").unwrap_or(&value[start..end]).trim_ascii();

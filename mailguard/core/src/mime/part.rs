@@ -1,4 +1,5 @@
-//! One part of a message as every content check is shown it: its content in one reading, its names, and where it lies.
+//! One part of a message as every content check is shown it: its content in one reading, its names, and where
+//! it lies.
 
 use std::fmt;
 
@@ -28,8 +29,8 @@ pub enum PartKind {
     Message,
 }
 
-/// Where a part lies: the names of what it lies in, outermost first, and its own; `forwarded.eml/a.exe`. The message itself
-/// isn't named, nor are multiparts.
+/// Where a part lies: the names of what it lies in, outermost first, and its own; `forwarded.eml/a.exe`. The
+/// message itself isn't named, nor are multiparts.
 #[derive(Debug, Clone, Copy)]
 pub struct PartPath<'a> {
     outer: Option<&'a PartPath<'a>>,

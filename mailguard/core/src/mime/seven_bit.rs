@@ -1,10 +1,10 @@
-//! 8-bit content made 7-bit for a server that takes nothing else (RFC 6152 §3, RFC 2045 §6): line by line, in pieces of any
-//! size, with little memory.
+//! 8-bit content made 7-bit for a server that takes nothing else (RFC 6152 §3, RFC 2045 §6): line by line, in
+//! pieces of any size, with little memory.
 //!
-//! Twice over the message: a [`Survey`] finds which parts hold octets above 127, and whether they can be encoded at all;
-//! a [`Conversion`] then encodes those and leaves the others as they are. Text becomes quoted-printable, the rest base64.
-//! What can't be done without a guess isn't: header fields that aren't ASCII, multiparts without a boundary, base64 with
-//! 8-bit octets in it.
+//! Twice over the message: a [`Survey`] finds which parts hold octets above 127, and whether they can be
+//! encoded at all; a [`Conversion`] then encodes those and leaves the others as they are. Text becomes
+//! quoted-printable, the rest base64. What can't be done without a guess isn't: header fields that aren't
+//! ASCII, multiparts without a boundary, base64 with 8-bit octets in it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -87,8 +87,8 @@ fn two_boundaries() {
     );
 }
 
-/// The encoded part of a multipart is found by the reader that takes this field value and these delimiters for its own. What
-/// the body itself could be split by leads elsewhere.
+/// The encoded part of a multipart is found by the reader that takes this field value and these delimiters
+/// for its own. What the body itself could be split by leads elsewhere.
 #[track_caller]
 fn check_boundary(declared: &str, boundary: &str) {
     let message = format!(

@@ -13,8 +13,8 @@ pub(super) struct Uuencoded<'a> {
     pub(super) content: Vec<u8>,
 }
 
-/// Finds `begin MODE NAME` (or `begin-base64`) at the start of a line from `at` on, decodes what follows, and gives
-/// the file and where to look on.
+/// Finds `begin MODE NAME` (or `begin-base64`) at the start of a line from `at` on, decodes what follows, and
+/// gives the file and where to look on.
 pub(super) fn next(text: &[u8], mut at: usize) -> Option<(Uuencoded<'_>, usize)> {
     while let Some(found) = memmem::find(text.get(at..)?, b"begin") {
         let hit = at + found;

@@ -258,8 +258,8 @@ impl<'v, 't> Walker<'v, 't> {
         ControlFlow::Continue(())
     }
 
-    /// Splits a body by every boundary; says whether any of them was in it. Of a multipart that none of them splits, the body
-    /// itself says what it could be split by.
+    /// Splits a body by every boundary; says whether any of them was in it. Of a multipart that none of them
+    /// splits, the body itself says what it could be split by.
     fn multipart(
         &mut self,
         buffer: &mut Buffer<'_>,
@@ -287,7 +287,8 @@ impl<'v, 't> Walker<'v, 't> {
         ControlFlow::Continue(found)
     }
 
-    /// Splits by one boundary: by exact delimiters, by loose ones, and beyond the end where no delimiter closes.
+    /// Splits by one boundary: by exact delimiters, by loose ones, and beyond the end where no delimiter
+    /// closes.
     fn split(
         &mut self,
         buffer: &mut Buffer<'_>,
@@ -411,7 +412,8 @@ impl<'v, 't> Walker<'v, 't> {
         if leaf.declared.is_message { self.nested(content, leaf) } else { ControlFlow::Continue(()) }
     }
 
-    /// The same for octets that don't stand so in the message: parts of an encoded multipart are found only here.
+    /// The same for octets that don't stand so in the message: parts of an encoded multipart are found only
+    /// here.
     fn decoded(&mut self, content: &[u8], leaf: &Leaf<'_>) -> Flow {
         self.content(content, leaf)?;
         if leaf.declared.is_multipart || !leaf.declared.boundaries.is_empty() {

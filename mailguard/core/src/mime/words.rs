@@ -1,7 +1,7 @@
 //! Text in headers: encoded words (RFC 2047) and octets of a known or unknown charset.
 //!
-//! People are shown one text. For a name every reading counts: UTF-16 without a mark is read from either end, and who
-//! doesn't know a charset takes the octets as they are.
+//! People are shown one text. For a name every reading counts: UTF-16 without a mark is read from either end,
+//! and who doesn't know a charset takes the octets as they are.
 
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -17,8 +17,8 @@ const STANDARD_NO_PAD_LAX: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Decodes every encoded word; everything else stays. Words are found wherever they stand, also where RFC 2047
-/// forbids them: inside quotes, without white space around them, with the last `?=` missing.
+/// Decodes every encoded word; everything else stays. Words are found wherever they stand, also where RFC
+/// 2047 forbids them: inside quotes, without white space around them, with the last `?=` missing.
 pub fn decode(text: &str) -> String {
     decode_by(text, Reading::Usual)
 }

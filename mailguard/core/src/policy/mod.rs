@@ -1,9 +1,10 @@
 //! What we take and from whom: facts and configuration in, findings out.
 //!
-//! `stage` has a file for each stage of the session: what is judged there, and in what order. `check` has a file for each check
-//! that more than one stage asks, or that must ask others. `connect`, `helo` and `mail` only find; the answer is given at RCPT,
-//! where all is known, so that a whitelist can win. What is over the limits is refused at once ([`stage::mail::limits`]).
-//! Content is the scanners' business, and `disposition` decides on it.
+//! `stage` has a file for each stage of the session: what is judged there, and in what order. `check` has a
+//! file for each check that more than one stage asks, or that must ask others. `connect`, `helo` and `mail`
+//! only find; the answer is given at RCPT, where all is known, so that a whitelist can win. What is over the
+//! limits is refused at once ([`stage::mail::limits`]). Content is the scanners' business, and `disposition`
+//! decides on it.
 
 pub mod check;
 mod need;

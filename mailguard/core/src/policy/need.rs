@@ -1,8 +1,9 @@
-//! What must be known before a recipient is answered: the queries that can be asked, and the facts that answer them.
+//! What must be known before a recipient is answered: the queries that can be asked, and the facts that
+//! answer them.
 //!
-//! A check that must ask is an [`AskingCheck`] in its file of [`check`](super::check): it says what it needs for a subject,
-//! and what it thinks once that is known. [`stage::rcpt::needed`](super::stage::rcpt::needed) has the order. Asking, and how
-//! long it takes, is left to the program.
+//! A check that must ask is an [`AskingCheck`] in its file of [`check`](super::check): it says what it needs
+//! for a subject, and what it thinks once that is known. [`stage::rcpt::needed`](super::stage::rcpt::needed)
+//! has the order. Asking, and how long it takes, is left to the program.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::mail::{Domain, ForwardPath, ReversePath};
 use crate::rbl::Listing;
 use crate::route::Route;
 
-/// Most facts that are remembered for a whole transaction. One more is known for its recipient only, and asked again.
+/// Most facts that are remembered for a whole transaction. One more is known for its recipient only, and
+/// asked again.
 pub const MAX_TRANSACTION_FACTS: usize = 1_000;
 
 /// Why nobody can tell, where no answer came in time.
@@ -72,7 +74,8 @@ pub struct Need {
     pub query: Query,
     /// Of whom.
     pub source: Source,
-    /// Longest wait for this answer, where that is shorter than what the source has left of a transaction's time.
+    /// Longest wait for this answer, where that is shorter than what the source has left of a transaction's
+    /// time.
     pub within: Option<Duration>,
     /// For how long the answer is known.
     pub holds: Holds,
@@ -83,7 +86,8 @@ pub struct Need {
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The DNS. Time that brought an answer isn't counted: who names many domains waits longer than who names one.
+    /// The DNS. Time that brought an answer isn't counted: who names many domains waits longer than who names
+    /// one.
     Dns,
     /// Servers of recipients.
     Server,
@@ -92,8 +96,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// Longest time that one transaction waits: for answers of the DNS that don't come, for servers all together, for each
-    /// answer of a store.
+    /// Longest time that one transaction waits: for answers of the DNS that don't come, for servers all
+    /// together, for each answer of a store.
     pub const fn time_of_transaction(self) -> Duration {
         match self {
             Source::Dns => Duration::from_secs(30),
@@ -170,7 +174,8 @@ impl Known {
 /// A check that must ask before it can judge.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AskingCheck {
-    /// What is still to be asked about this subject: nothing where all is known, or where the answer can't matter.
+    /// What is still to be asked about this subject: nothing where all is known, or where the answer can't
+    /// matter.
     pub(super) needs: fn(&Subject<'_>, &Known) -> Vec<Need>,
     /// What follows once nothing is to be asked any more; nothing where the answer can't matter.
     pub(super) judge: fn(&Subject<'_>, &Known) -> Option<Finding>,

@@ -1,17 +1,21 @@
-//! Message data on the wire: where they end, and the dots (RFC 5321 §4.5.2, §2.3.8).
+//! Message data on the wire: where they end, and the dots (RFC 5321 §4.5.2, §2.3.8): dot-stuffing, bare line
+//! ends, NUL.
 //!
-//! Data end with CRLF "." CRLF and with nothing else. A CR or LF that isn't half of a CRLF never counts as a line
-//! end while the end is looked for. The [`Decoder`] reports it, and hands out CRLF in its place: what leaves it
-//! never holds another line end.
+//! Data end with CRLF "." CRLF and with nothing else: two servers that disagree about that is what SMTP
+//! smuggling needs. A CR or LF that isn't half of a CRLF never counts as a line end while the end is looked
+//! for. The [`Decoder`] reports it, and hands out CRLF in its place: what leaves it never holds another line
+//! end.
 //!
-//! Data in chunks (RFC 3030) have neither that end nor stuffed dots; their line ends are held to the same rule.
+//! Data in chunks (RFC 3030) have neither that end nor stuffed dots; their line ends are held to the same
+//! rule.
 //!
-//! NUL is no content: there are servers that drop it as they read, and to one of those CR LF NUL "." CR LF is the end of
-//! data. The end is looked for first, with every NUL where it stands; then each is left out. What only its absence brings
-//! together is no end, and no line end, here; on its way out it is stuffed like everything else.
+//! NUL is no content: there are servers that drop it as they read, and to one of those CR LF NUL "." CR LF is
+//! the end of data. The end is looked for first, with every NUL where it stands; then each is left out. What
+//! only its absence brings together is no end, and no line end, here; on its way out it is stuffed like
+//! everything else.
 //!
-//! Octets above 127 are content like any other. The other direction, stuffing, is the client's (`client`). Sizes, and
-//! whether a message with bare line ends or NUL is taken at all, are `server`'s business.
+//! Octets above 127 are content like any other. The other direction, stuffing, is the client's (`client`).
+//! Sizes, and whether a message with bare line ends or NUL is taken at all, is decided by `server`.
 
 use memchr::memchr3;
 
@@ -70,8 +74,8 @@ impl Decoder {
         Self { dots: false, ..Self::default() }
     }
 
-    /// The last chunk was decoded. To be called until it returns nothing: what comes out ends the last line, so that what
-    /// came in chunks ends with a line end, too.
+    /// The last chunk was decoded. To be called until it returns nothing: what comes out ends the last line,
+    /// so that what came in chunks ends with a line end, too.
     pub fn finish(&mut self) -> Option<Piece<'static>> {
         let owed = match self.position {
             Position::Cr(count) | Position::Owed(count) => count,
@@ -84,7 +88,8 @@ impl Decoder {
     }
 
     /// Whether a bare CR or LF was seen. Content handed out after the first one isn't what the client sent
-    /// octet for octet: each bare LF, and each CR that no LF follows, became CRLF; of several CR before one LF one stayed.
+    /// octet for octet: each bare LF, and each CR that no LF follows, became CRLF; of several CR before one
+    /// LF one stayed.
     pub fn saw_bare_line_end(&self) -> bool {
         self.bare_line_end
     }
@@ -161,8 +166,8 @@ impl Decoder {
         if self.dots { Position::Line } else { Position::LineStart }
     }
 
-    /// The length of the longest front of `rest`, which starts within a line, that is content as it
-    /// stands: up to a dot at the start of a line, a NUL, or a line end that is no CRLF. Zero means: a CR whose fate
+    /// The length of the longest front of `rest`, which starts within a line, that is content as it stands:
+    /// up to a dot at the start of a line, a NUL, or a line end that is no CRLF. Zero means: a CR whose fate
     /// the next octet decides; it counts as read.
     fn plain(&mut self, rest: &[u8]) -> usize {
         let mut length = 0;
@@ -229,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_and_the_end() {
+    fn dot_stuffing_and_the_end_of_data() {
         check(b".\r\n", b"", true, false);
         check(b"a\r\n.\r\n", b"a\r\n", true, false);
         check(b"..\r\n..a\r\n.b\r\nc.\r\n.\r\n", b".\r\n.a\r\nb\r\nc.\r\n", true, false);
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_hold_dots_and_their_last_line_ends() {
+    fn bdat_chunks_hold_dots_and_their_last_line_ends() {
         check_chunks(b"", b"", false);
         check_chunks(b"a\r\n", b"a\r\n", false);
         check_chunks(b"a", b"a\r\n", false);
@@ -275,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn nuls_are_left_out_and_bring_nothing_together() {
+    fn nul_is_left_out_and_smuggles_no_end_of_data() {
         check(b"a\0b\r\n.\r\n", b"ab\r\n", true, false);
         check(b"\0\0\r\n.\r\n", b"\r\n", true, false);
         check(b"a\r\n\0.\r\nb\r\n.\r\n", b"a\r\n.\r\nb\r\n", true, false);
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_line_end_ends_data() {
+    fn smuggling_by_other_line_ends_ends_no_data() {
         for wire in [
             b"a\n.\n".as_slice(),
             b"a\n.\r\n",
@@ -319,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_line_ends_become_crlf() {
+    fn bare_cr_and_bare_lf_become_crlf() {
         check(b"a\nb\r\n.\r\n", b"a\r\nb\r\n", true, true);
         check(b"a\rb\r\n.\r\n", b"a\r\nb\r\n", true, true);
         check(b"a\r\rb\r\n.\r\n", b"a\r\n\r\nb\r\n", true, true);
@@ -388,7 +393,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_stuffed_is_what_is_decoded(
+        fn what_was_dot_stuffed_is_what_is_decoded(
             lines in vec("\\.{0,3}[ -~é]{0,12}", 0..12),
             cuts in vec(0_usize..256, 0..6),
         ) {

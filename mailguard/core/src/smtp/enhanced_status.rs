@@ -1,7 +1,8 @@
 //! Enhanced mail system status codes (RFC 3463), `class.subject.detail`.
 //!
-//! What is said is a [`Detail`], by its name in the IANA registry; the class follows from whether it is a success, holds for
-//! now or for good. In a reply of ours the reply code says that ([`super::Reply::new`]), so that the two never differ.
+//! What is said is a [`Detail`], by its name in the IANA registry; the class follows from whether it is a
+//! success, holds for now or for good. In a reply of ours the reply code says that ([`super::Reply::new`]),
+//! so that the two never differ.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,8 +25,8 @@ pub struct EnhancedStatus {
     pub detail: u16,
 }
 
-/// What a status code says beside its class: subject and detail (RFC 3463 §3). The names are those of the IANA registry of
-/// enhanced status codes (RFC 5248).
+/// What a status code says beside its class: subject and detail (RFC 3463 §3). The names are those of the
+/// IANA registry of enhanced status codes (RFC 5248).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Detail {
     subject: u16,
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_class_is_the_severity() {
+    fn the_class_of_an_enhanced_status_code_is_the_severity() {
         for (severity, text) in
             [(Severity::Completed, "2.3.1"), (Severity::Transient, "4.3.1"), (Severity::Permanent, "5.3.1")]
         {
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax() {
+    fn enhanced_status_code_syntax() {
         assert_eq!("5.7.1".parse(), Ok(EnhancedStatus::new(5, 7, 1)));
         for text in ["", "5.7", "5.7.1.1", "3.0.0", "5.7.1000", "5.-7.1", "261.1.1"] {
             assert_eq!(text.parse::<EnhancedStatus>(), Err(EnhancedStatusError), "{text}");

@@ -23,7 +23,7 @@ pub enum Extension {
     SmtpUtf8,
     /// The session may go on encrypted (RFC 3207).
     StartTls,
-    /// The client may say who it is (RFC 4954).
+    /// The client may authenticate (RFC 4954).
     Auth,
 }
 

@@ -1,22 +1,22 @@
 //! Splits what a client sends into command lines, in bounded memory (RFC 5321 §2.3.8, §4.5.3.1.4).
 //!
-//! Only CRLF ends a line. A CR or LF by itself stays in the line, where `command` refuses it: no other server's
-//! idea of a line end can make two commands of one here. Message data has its own framing, `data`.
+//! Only CRLF ends a line. A CR or LF by itself stays in the line, where `command` refuses it: no other
+//! server's idea of a line end can make two commands of one here. Message data has its own framing, `data`.
 
 use memchr::memmem;
 
 /// Longest command line in octets, CRLF included (RFC 5321 §4.5.3.1.4).
 pub const COMMAND_LINE_OCTETS: usize = 512;
 
-/// What parameters may add to the line of a MAIL command, in octets: SIZE (RFC 1870 §3), BODY (RFC 6152 §2), SMTPUTF8
-/// (RFC 6531 §3.1), AUTH (RFC 4954 §3), RET and ENVID (RFC 3461 §4.3, §4.4).
+/// What parameters may add to the line of a MAIL command, in octets: SIZE (RFC 1870 §3), BODY (RFC 6152 §2),
+/// SMTPUTF8 (RFC 6531 §3.1), AUTH (RFC 4954 §3), RET and ENVID (RFC 3461 §4.3, §4.4).
 pub const MAIL_PARAMETER_OCTETS: usize = 26 + 17 + 10 + 500 + 9 + 107;
 
 /// What parameters may add to the line of a RCPT command, in octets: NOTIFY and ORCPT (RFC 3461 §4.1, §4.2).
 pub const RCPT_PARAMETER_OCTETS: usize = 29 + 507;
 
-/// Longest line that is kept, in octets, CRLF included: two names and a password of 255 octets each (RFC 4616 §2) in
-/// base64 stay below it.
+/// Longest line that is kept, in octets, CRLF included: two names and a password of 255 octets each (RFC 4616
+/// §2) in base64 stay below it.
 pub const MAX_LINE_OCTETS: usize = 2048;
 
 /// One line of a client.
@@ -26,7 +26,7 @@ pub enum Line<'a> {
     Complete(&'a [u8]),
     /// A line longer than [`MAX_LINE_OCTETS`]; its end was found, its text is gone.
     TooLong {
-        /// It began with BDAT: content follows, and nobody can tell how much.
+        /// It began with BDAT: content of unknown length follows.
         chunk: bool,
     },
 }
@@ -39,9 +39,9 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next line from `input`. The first value is the number of octets that are done with: the caller
-    /// gives the others again, with what arrived after them. At most [`MAX_LINE_OCTETS`] are left undone
-    /// when there is no whole line.
+    /// Takes the next line from `input`. The first value is the number of octets that are done with: the
+    /// caller gives the others again, with what arrived after them. At most [`MAX_LINE_OCTETS`] are left
+    /// undone when there is no whole line.
     pub fn next_line<'a>(&mut self, input: &'a [u8]) -> (usize, Option<Line<'a>>) {
         match memmem::find(input, b"\r\n") {
             Some(end) => {

@@ -1,4 +1,5 @@
-//! Replies: one code, an enhanced status code where the rules want one, one or more lines (RFC 5321 §4.2, RFC 2034).
+//! Replies: one code, an enhanced status code where the rules want one, one or more lines (RFC 5321 §4.2, RFC
+//! 2034).
 
 use std::fmt;
 
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn wire_form() {
+    fn replies_on_the_wire() {
         let denied = Detail::NOT_AUTHORIZED;
         check(Reply::new(ReplyCode::TRANSACTION_FAILED, denied, "no"), "554 5.7.1 no\r\n");
         check(Reply::new(ReplyCode::LOCAL_ERROR, denied, "not yet"), "451 4.7.1 not yet\r\n");
@@ -195,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn each_line_repeats_the_status() {
+    fn each_line_repeats_the_enhanced_status_code() {
         let mut reply = Reply::new(ReplyCode::OK, Detail::UNDEFINED, "a");
         reply.lines.push("b".to_owned());
         check(reply, "250-2.0.0 a\r\n250 2.0.0 b\r\n");
     }
 
     #[test]
-    fn overlong_lines_are_cut_at_a_character() {
+    fn overlong_reply_lines_are_cut_at_a_character() {
         let mut out = Vec::new();
         Reply::bare(ReplyCode::OK, vec!["é".repeat(400)]).encode(&mut out);
         assert!(out.len() <= MAX_REPLY_LINE_OCTETS);

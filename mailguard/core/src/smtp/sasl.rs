@@ -1,4 +1,4 @@
-//! The SASL exchanges by which a client says who it is: PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login-00), within
+//! The server's side of SASL: PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login-00), within
 //! AUTH (RFC 4954 §4). Whether name and password are right is asked elsewhere.
 
 use base64::Engine;
@@ -28,11 +28,11 @@ pub enum Exchange {
 pub enum Step {
     /// This challenge is sent, base64 already, and another response is due.
     Challenge(&'static str),
-    /// All is said.
+    /// The credentials are complete.
     Complete(Credentials),
-    /// The client gave up.
+    /// The client cancelled the exchange: `*`.
     Cancelled,
-    /// The client would act for somebody else (RFC 4616 §2), which nobody may here.
+    /// The authorization identity isn't the authentication identity (RFC 4616 §2): refused.
     ForAnother {
         /// Who it says it is.
         user: String,
@@ -87,7 +87,7 @@ impl Exchange {
 
 const PASSWORD: &str = "UGFzc3dvcmQ6";
 
-/// `[authzid] NUL authcid NUL passwd`. To act for somebody else is nothing that we offer.
+/// `[authzid] NUL authcid NUL passwd`. An authzid other than the authcid is refused.
 fn plain(message: &str) -> Step {
     let mut parts = message.split('\0');
     let (acts_for, user, password) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn exchanges() {
+    fn sasl_plain_and_login_exchanges() {
         check("PLAIN", &["\0alice\0secret"], "alice secret");
         check("PLAIN", &["alice\0alice\0secret"], "alice secret");
         check("PLAIN", &["\0älice\0geheim ß"], "älice geheim ß");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_as_they_stand() {
+    fn sasl_responses_as_they_stand() {
         for (response, expect) in [
             ("*", Step::Cancelled),
             ("=", Step::Malformed),

@@ -1,7 +1,7 @@
 //! The encoding of ENVID and ORCPT (RFC 3461 §4).
 
-/// The text of an xtext. Nothing if it isn't one, or if it hides what a header field can't hold: octets outside
-/// printable ASCII.
+/// The text of an xtext. Nothing if it isn't one, or if it hides what a header field can't hold: octets
+/// outside printable ASCII.
 pub(crate) fn decode(xtext: &str) -> Option<String> {
     let mut text = String::with_capacity(xtext.len());
     let mut octets = xtext.bytes();
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding() {
+    fn xtext_is_decoded() {
         check("QQ314159", Some("QQ314159"));
         check("a+2Bb+3Dc@d", Some("a+b=c@d"));
         check("a+20b", Some("a b"));

@@ -24,7 +24,7 @@ fn check(message: &str, expect: &str) {
 }
 
 #[test]
-fn text_becomes_quoted_printable() {
+fn without_8bitmime_text_becomes_quoted_printable() {
     check(
         "Subject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\
          Content-Transfer-Encoding: 8bit\n\nGrüße = 1 \nplain\n",
@@ -39,7 +39,7 @@ fn text_becomes_quoted_printable() {
 }
 
 #[test]
-fn only_the_parts_that_need_it_change() {
+fn without_8bitmime_only_the_parts_that_need_it_change() {
     let multipart = |encoding: &str, first: &str, second: &str| {
         format!(
             "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"b b\"\n\
@@ -92,7 +92,7 @@ fn many_messages_side_by_side_are_not_nested() {
 }
 
 #[test]
-fn what_needs_nothing_stays_octet_for_octet() {
+fn without_8bitmime_what_needs_nothing_stays_octet_for_octet() {
     for message in ["Subject: x\n\nplain\n", "Subject: x\n", "", "no header at all\n\n\n.\n"] {
         let message = message.replace('\n', "\r\n");
         let expect = if message.contains("\r\n\r\n") { message.clone() } else { format!("{message}\r\n") };

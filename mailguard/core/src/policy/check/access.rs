@@ -1,8 +1,8 @@
-//! The lists of `[access]` (S8): client, names of the client, sender and recipient, each against its whitelist and its
-//! blacklist. The whitelist wins.
+//! The lists of `[access]` (S8): client, names of the client, sender and recipient, each against its
+//! whitelist and its blacklist. The whitelist wins.
 //!
-//! With `kernel.blacklist_action` drop or reset a blacklisted client's packets rarely come this far; sessions that
-//! were open when the entry was made do. A name is never the kernel's business.
+//! With `kernel.blacklist_action` drop or reset a blacklisted client's packets rarely come this far; sessions
+//! that were open when the entry was made do. A name is never the kernel's business.
 
 use std::net::IpAddr;
 
@@ -54,8 +54,8 @@ pub(super) fn known_names(known: &Known) -> Option<&Lookup<Vec<Domain>>> {
     })
 }
 
-/// Judges the client's names: those of its address that have this address among theirs. A client that the DNS can't tell
-/// about is on no list of names: an outage there must not refuse mail, nor let any through.
+/// Judges the client's names: those of its address that have this address among theirs. A client that the DNS
+/// can't tell about is on no list of names: an outage there must not refuse mail, nor let any through.
 fn judge_names(access: &Access, client: IpAddr, names: &Lookup<Vec<Domain>>) -> Finding {
     let names = match names {
         Lookup::Found(names) => names,
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_listed_with_what_is_below_them() {
+    fn access_lists_hold_names_with_what_is_below_them() {
         let name = |name: &str| Domain::parse(name).unwrap();
         let text = r#"
             [access]

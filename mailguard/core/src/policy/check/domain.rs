@@ -1,5 +1,6 @@
-//! The domains of reverse-path and forward-path: whether they are whole names, and whether mail could go there (S4,
-//! `[spam_prevention]`). An incoming domain is what the configuration says it is, and the DNS isn't asked about it.
+//! The domains of reverse-path and forward-path: whether they are whole names, and whether mail could go
+//! there (S4, `[spam_prevention]`). An incoming domain is what the configuration says it is, and the DNS
+//! isn't asked about it.
 //!
 //! What the DNS says comes in as a [`MailDomainStatus`].
 

@@ -1,8 +1,8 @@
 //! Greylisting (RFC 6647 §2.4): who is not known is asked, at RCPT, to come again a little later; what only
 //! sends and never tries again doesn't.
 //!
-//! Who is asked about, what is remembered and by which key, and what follows from it at a given time. Keeping the rows, in
-//! memory and on disk, is left to the program.
+//! Who is asked about, what is remembered and by which key, and what follows from it at a given time. Keeping
+//! the rows, in memory and on disk, is left to the program.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -36,8 +36,8 @@ const MAX_PATH_OCTETS: usize = MAX_LOCAL_PART_OCTETS / 2 * 3 + 1 + MAX_DOMAIN_OC
 /// Longest [`Triplet::key`], octets.
 pub const MAX_KEY_OCTETS: usize = CLIENT_KEY_OCTETS + MAX_PATH_OCTETS + 1 + MAX_PATH_OCTETS;
 
-/// What the greylist says of a recipient, to unauthenticated clients of red zones. It must be the last one to be asked: it
-/// remembers those that would be taken.
+/// What the greylist says of a recipient, to unauthenticated clients of red zones. It must be the last one to
+/// be asked: it remembers those that would be taken.
 pub(in crate::policy) const TRIPLET: AskingCheck = AskingCheck {
     needs: |subject, known| {
         let Subject { config, trust, client, reverse_path, forward_path, .. } = subject;
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_again_in_time_is_let_through() {
+    fn greylist_lets_through_who_comes_again_in_time() {
         const KNOWN: &str = "known since 2001-09-09T01:51:40Z";
         const WAIT: &str = "first seen 0 s ago, 300 s left";
         // Early ones don't begin anew.
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_put_back_makes_nobody_wait_longer() {
+    fn greylist_makes_nobody_wait_longer_when_the_clock_is_put_back() {
         const WAIT: &str = "first seen 0 s ago, 300 s left";
         check(&[
             (0, WAIT),
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_client_passes_at_once_while_it_is_known() {
+    fn greylist_lets_a_known_client_pass_at_once_while_it_is_known() {
         let day = 86_400_000;
         let known = KnownClient { passed: at(-day), last: at(0) };
         let waiting = Seen::begun(at(0));
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_is_told() {
+    fn greylist_tells_the_client_how_long_to_wait() {
         let triplet = triplet("192.0.2.200", "", "postmaster");
         let judgement = judge(&settings(), at(1), None, Some(&Seen::begun(at(0))));
         let finding = judgement.finding(&triplet, at(1));
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn triplets_that_are_the_same_and_that_are_not() {
+    fn greylist_triplets_that_are_the_same_and_that_are_not() {
         let one = triplet("192.0.2.1", "A.B@X.example", "C@here.example");
         for (client, sender, recipient, same) in [
             ("192.0.2.254", "a.b@x.EXAMPLE", "c@here.example", true),
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn senders_that_change_with_each_message() {
+    fn greylist_knows_senders_that_change_with_each_message() {
         for (local_part, expect) in [
             ("user", "user"),
             ("prvs=0123abcdef=user", "user"),
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_bounded() {
+    fn greylist_keys_are_bounded() {
         let domain = vec!["d".repeat(63); 4].join(".");
         for local_part in ["a".repeat(64), "Ⱥ".repeat(32), "İ".repeat(32), "ẞ".repeat(21)] {
             let mailbox = format!("{local_part}@{domain}");
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn exemptions() {
+    fn greylist_exemptions() {
         for (client, recipient, expect) in [
             ("192.0.2.1", "u@here.example", Some("client")),
             ("::ffff:192.0.2.1", "u@here.example", Some("client")),
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back() {
+    fn greylist_rows_come_back() {
         let (seen, known) =
             (Seen::begun(at(0)).let_through(at(1)), KnownClient { passed: at(0), last: at(1) });
         let text = serde_json::to_string(&seen).unwrap();

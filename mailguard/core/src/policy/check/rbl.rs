@@ -1,4 +1,5 @@
-//! DNS block lists: what is asked about a client and a transaction, and what the answers come to (S9, `[rbl]`).
+//! DNS block lists: what is asked about a client and a transaction, and what the answers come to (S9,
+//! `[rbl]`).
 //!
 //! How a list is asked and what its codes mean is `crate::rbl`'s.
 
@@ -82,8 +83,8 @@ fn listing<'a>(known: &'a Known, query: &RblQuery) -> Option<&'a Listing> {
     })
 }
 
-/// What is asked: the IP lists about the client, the domain lists about the domains of reverse-path, HELO and client, each
-/// domain once.
+/// What is asked: the IP lists about the client, the domain lists about the domains of reverse-path, HELO and
+/// client, each domain once.
 pub fn queries(
     rbl: &Rbl,
     client: IpAddr,
@@ -112,8 +113,8 @@ pub fn queries(
     by_address.chain(by_domain).collect()
 }
 
-/// What the answers come to: the first list that knows the client or one of the domains refuses. A list that can't be asked never
-/// blocks mail.
+/// What the answers come to: the first list that knows the client or one of the domains refuses. A list that
+/// can't be asked never blocks mail.
 fn judge(answers: &[(Listing, RblQuery)]) -> Finding {
     let mut unusable = Vec::new();
     for (listing, asked) in answers {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn each_list_is_asked_about_what_it_knows() {
+    fn each_rbl_is_asked_about_what_it_knows() {
         let sender = ReversePath::Mailbox(Mailbox::parse("a@From.test").unwrap());
         let names = [domain("mx.client.test")];
         let ask = |reverse_path: &ReversePath, helo: &str| {
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_refuses_and_an_outage_never_does() {
+    fn an_rbl_listing_refuses_and_an_rbl_outage_never_does() {
         let client = "192.0.2.7".parse().unwrap();
         let asked = queries(&rbl(), client, &ReversePath::Null, Some(&domain("helo.test")), &[]);
         let check = |listings: [Listing; 2], expect: &str, reason: &str| {

@@ -6,9 +6,9 @@ use crate::mail::ForwardPath;
 use crate::policy::Trust;
 use crate::smtp::Refusal;
 
-/// Judges whether this client may have mail carried to this recipient. From a stranger only what stays here: the bare
-/// postmaster, and mailboxes of incoming domains. A local part that names a further way (`user%other@here`,
-/// `other!user@here`, `"user@other"@here`) would make the server behind us the relay.
+/// Judges whether this client may have mail carried to this recipient. From a stranger only what stays here:
+/// the bare postmaster, and mailboxes of incoming domains. A local part that names a further way
+/// (`user%other@here`, `other!user@here`, `"user@other"@here`) would make the server behind us the relay.
 pub(in crate::policy) fn judge(
     incoming: &[IncomingDomain],
     trust: Trust,

@@ -1,5 +1,6 @@
-//! Recipient verification (S11): whether the server of an incoming domain would take mail for a recipient, before we
-//! do. Mail for nobody is refused while its sender still listens, and no report goes to a forged address.
+//! Recipient verification (S11): whether the server of an incoming domain would take mail for a recipient,
+//! before we do. Mail for nobody is refused while its sender still listens, and no report goes to a forged
+//! address.
 //!
 //! Asking, and for how long an answer holds, is left to the program.
 
@@ -31,7 +32,8 @@ pub(in crate::policy) const RECIPIENT: AskingCheck = AskingCheck {
     about: About::Recipient,
 };
 
-/// The way to the servers to ask about this recipient, if any are to be asked. The bare postmaster is always here.
+/// The way to the servers to ask about this recipient, if any are to be asked. The bare postmaster is always
+/// here.
 fn servers_in_question(config: &Config, forward_path: &ForwardPath) -> Option<Route> {
     let mailbox = forward_path.mailbox().filter(|_| config.server.verify_recipients)?;
     config.incoming_domain(mailbox.domain()?).map(|incoming| route::to_incoming(config, incoming))
@@ -65,8 +67,8 @@ pub enum ProbeResult {
     Unreachable(Report),
 }
 
-/// Judges what was learnt. Not every refusal says that there is no such mailbox: many servers keep what they think of the client, or
-/// of the null reverse-path, for RCPT.
+/// Judges what was learnt. Not every refusal says that there is no such mailbox: many servers keep what they
+/// think of the client, or of the null reverse-path, for RCPT.
 pub fn judge(forward_path: &ForwardPath, word: &ProbeResult) -> Finding {
     let (outcome, reason) = match word {
         ProbeResult::Accepted(report) => {
@@ -88,8 +90,8 @@ pub fn judge(forward_path: &ForwardPath, word: &ProbeResult) -> Finding {
     Finding::new(Check::RecipientVerification, outcome, reason)
 }
 
-/// Whether a refusal says that mail for this address will never be taken: by its enhanced status code (RFC 3463 §3.2, the
-/// sender's address excepted; 5.2.1: the mailbox is disabled), else by its reply code.
+/// Whether a refusal says that mail for this address will never be taken: by its enhanced status code (RFC
+/// 3463 §3.2, the sender's address excepted; 5.2.1: the mailbox is disabled), else by its reply code.
 fn is_about_mailbox(report: &Report) -> bool {
     let Some(reply) = &report.reply else { return false };
     let EnhancedStatus { subject, detail, .. } = report.status;
@@ -143,7 +145,7 @@ mod tests {
     const UNVERIFIED: &str = "450 4.1.1 Recipient can't be verified now, try later (ref 1)";
 
     #[test]
-    fn what_the_server_said_is_what_the_client_hears() {
+    fn verify_recipients_tells_the_client_what_the_server_said() {
         check(
             ProbeResult::Accepted(report("250 2.1.5 ok")),
             "accepted",
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_thinks_of_us_is_no_word_about_the_recipient() {
+    fn verify_recipients_takes_what_a_server_thinks_of_us_for_no_word_about_the_recipient() {
         for text in [
             "554 5.7.1 Client host rejected",
             "550 5.7.1 <>: Sender address rejected",

@@ -6,8 +6,8 @@ use crate::mail::header::{MAX_HEADER_OCTETS, Summary};
 use crate::policy::check;
 use crate::smtp::Refusal;
 
-/// More Received fields than this are a loop (RFC 5321 §6.3 asks for at least 100 where nothing better is known;
-/// S13 knows better: no honest path through one appliance is half as long).
+/// More Received fields than this are a loop (RFC 5321 §6.3 asks for at least 100 where nothing better is
+/// known; S13 knows better: no honest path through one appliance is half as long).
 pub const MAX_RECEIVED_FIELDS: usize = 50;
 
 /// The header of a message.
@@ -19,8 +19,8 @@ pub enum Header {
     TooLong,
 }
 
-/// Judges the header. `whitelisted`: every recipient was taken because a whitelist said so, which ends the sender
-/// checks; a loop is a loop all the same.
+/// Judges the header. `whitelisted`: every recipient was taken because a whitelist said so, which ends the
+/// sender checks; a loop is a loop all the same.
 pub fn judge(access: &Access, header: &Header, whitelisted: bool) -> Vec<Finding> {
     let summary = match header {
         Header::Read(summary) => summary,

@@ -78,7 +78,7 @@ mod tests {
     use crate::testing::config;
 
     #[test]
-    fn what_a_client_may_call_itself() {
+    fn what_a_client_may_call_itself_in_helo() {
         for (name, expect) in [
             ("mx.client.example", Kind::Qualified),
             ("my_host.client.example", Kind::Qualified),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_refused_as_far_as_that_is_asked_for() {
+    fn helo_names_are_refused_as_far_as_that_is_asked_for() {
         for (name, invalid, unqualified, expect) in [
             ("mx.client.example", true, true, None),
             ("[192.0.2.1]", true, true, None),

@@ -1,4 +1,5 @@
-//! MAIL: HELO, the reverse-path against the sender lists (S8) and its domain (S4), and what is over the limits already (S6, R1).
+//! MAIL: HELO, the reverse-path against the sender lists (S8) and its domain (S4), and what is over the
+//! limits already (S6, R1).
 
 use crate::config::Config;
 use crate::config::model::Server;
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_answered_at_mail() {
+    fn max_message_size_and_storage_are_answered_at_mail() {
         let server = crate::testing::config("").server;
         let limit = server.max_message_size;
         let check = |size, storage, expect| {

@@ -1,4 +1,5 @@
-//! The stages of a session at which something is judged, each a file. What it judges by, [`check`](super::check) has.
+//! The stages of a session at which something is judged, each a file. What it judges by,
+//! [`check`](super::check) has.
 
 pub mod connect;
 pub mod end_of_data;

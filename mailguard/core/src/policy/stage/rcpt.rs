@@ -1,4 +1,5 @@
-//! RCPT: the answer to all that was found about client, HELO and reverse-path before, and about the forward-path now.
+//! RCPT: the answer to all that was found about client, HELO and reverse-path before, and about the
+//! forward-path now.
 //!
 //! What takes its time is asked when the answer depends on it, and not before: [`needed`] says what.
 
@@ -54,8 +55,8 @@ pub enum Next {
 pub struct Judged {
     /// The answer.
     pub verdict: Verdict,
-    /// What was found about client and sender by asking. That of another recipient of the transaction is the same as far as it
-    /// goes: the longest says all.
+    /// What was found about client and sender by asking. That of another recipient of the transaction is the
+    /// same as far as it goes: the longest says all.
     pub about_sender: Vec<Finding>,
     /// What was found about the recipient.
     pub about_recipient: Vec<Finding>,
@@ -72,8 +73,8 @@ pub enum Verdict {
     Refused(Refusal),
 }
 
-/// The answer to a recipient, or what must be asked first: what is `known` is never asked again, and nothing is asked where an
-/// earlier check decides. `before` is what was found about client, HELO and reverse-path.
+/// The answer to a recipient, or what must be asked first: what is `known` is never asked again, and nothing
+/// is asked where an earlier check decides. `before` is what was found about client, HELO and reverse-path.
 pub fn needed(subject: &Subject<'_>, known: &Known, before: &[Finding]) -> Next {
     let Subject { config, trust, forward_path, .. } = subject;
     let mut findings =
@@ -132,8 +133,8 @@ impl Findings<'_> {
         self.all().any(|finding| finding.opinion == Opinion::Allow)
     }
 
-    /// Hears each check that knows all it needs; the first that decides is the answer. If none does before one that has to ask,
-    /// all are asked for what they need: what is independent takes its time together.
+    /// Hears each check that knows all it needs; the first that decides is the answer. If none does before
+    /// one that has to ask, all are asked for what they need: what is independent takes its time together.
     fn hear(&mut self, checks: &[AskingCheck], subject: &Subject<'_>, known: &Known) -> Heard {
         let (mut missing, mut decided): (Vec<Need>, _) = (Vec::new(), None);
         for AskingCheck { needs, judge, about } in checks {
@@ -184,7 +185,8 @@ mod tests {
     use crate::rbl::Listing;
     use crate::smtp::Command;
 
-    /// Lists whose entries say where they stand. "here.example" and the subdomains of "sub.example" are incoming domains.
+    /// Lists whose entries say where they stand. "here.example" and the subdomains of "sub.example" are
+    /// incoming domains.
     const CONFIG: &str = r#"
         [access]
         whitelist_senders = ["white.example", "friend@black.example"]
@@ -274,7 +276,8 @@ mod tests {
         }
     }
 
-    /// What is known of 198.51.100.1, a client of the red zone that says it is mx.test, and of mail from and to this.
+    /// What is known of 198.51.100.1, a client of the red zone that says it is mx.test, and of mail from and
+    /// to this.
     fn known(words: &str) -> Known {
         let mut known = Known::default();
         for word in words.split_whitespace() {
@@ -382,7 +385,8 @@ mod tests {
         check("login", from, to, "nameless exists verified", "accepted");
     }
 
-    /// The first query to the domain lists needn't wait for the client's names, and the rest of the lists does.
+    /// The first query to the domain lists needn't wait for the client's names, and the rest of the lists
+    /// does.
     #[test]
     fn block_lists_wait_for_names_only_where_they_are_asked_about_names() {
         let mut config = curious();

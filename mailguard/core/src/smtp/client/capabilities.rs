@@ -25,7 +25,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Reads an EHLO reply; its first line is the greeting. Unknown keywords are none of our business.
+    /// Reads an EHLO reply; its first line is the greeting. Unknown keywords are ignored.
     pub fn of(ehlo: &Reply) -> Self {
         let mut capabilities = Self::default();
         for line in ehlo.lines.iter().skip(1) {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn keywords() {
+    fn ehlo_keywords() {
         let none = Capabilities::default;
         check(&[], none());
         check(&["PIPELINING"], Capabilities { pipelining: true, ..none() });
@@ -101,7 +101,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_line_is_read(line in "(AUTH|[a-zé=]{0,5})[ =]?.{0,20}") {
+        fn any_ehlo_line_is_read(line in "(AUTH|[a-zé=]{0,5})[ =]?.{0,20}") {
             Capabilities::of(&Reply::bare(ReplyCode::OK, vec!["mx".to_owned(), line]));
         }
     }

@@ -1,8 +1,9 @@
 //! Content on its way into DATA: dot-stuffed and ended (RFC 5321 §4.5.2), every line end CRLF (§2.3.8).
 //!
-//! The spool holds CRLF lines only, and no NUL. A bare CR or LF is made a line end here all the same, and NUL is left out: a
-//! downstream that takes bare LF for a line end, or drops NUL as it reads, would otherwise read a smuggled end of data.
-//! Whatever wrote the spool, an earlier version or a restore, nothing else leaves.
+//! The spool holds CRLF lines only, and no NUL. A bare CR or LF is made a line end here all the same, and NUL
+//! is left out: a downstream that takes bare LF for a line end, or drops NUL as it reads, would otherwise
+//! read a smuggled end of data. Whatever wrote the spool, an earlier version or a restore, nothing else
+//! leaves.
 
 /// Ends the content after its last CRLF.
 pub const END_OF_DATA: &[u8] = b".\r\n";
@@ -47,7 +48,8 @@ impl ContentEncoder {
         let mut rest = piece;
         while let Some(&first) = rest.first() {
             if first == 0 {
-                // As if it had never been there: CR and LF around it are one line end, a dot after it begins the line.
+                // As if it had never been there: CR and LF around it are one line end, a dot after it begins
+                // the line.
                 rest = &rest[1..];
                 continue;
             }
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_and_line_ends() {
+    fn dot_stuffing_and_line_ends() {
         check("", ".\r\n");
         check("a\r\n", "a\r\n.\r\n");
         check("a", "a\r\n.\r\n");
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nul_never_leaves_and_hides_no_dot() {
+    fn nul_never_leaves_and_smuggles_no_dot() {
         check("\0", ".\r\n");
         check("a\0b\r\n", "ab\r\n.\r\n");
         check("a\r\n\0.\r\n", "a\r\n..\r\n.\r\n");

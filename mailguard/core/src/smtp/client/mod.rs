@@ -1,11 +1,12 @@
 //! The client's end of an SMTP session as a state machine (RFC 5321, RFC 2920, RFC 1870, RFC 6152).
 //!
-//! Stands between `delivery`, which owns the socket, and a next hop that is a stranger: octets and time go in,
-//! actions come out. One session carries any number of transactions, one after the other. Whatever the server
-//! does, each recipient of a transaction gets exactly one outcome, and what we can't know is transient.
+//! Stands between `delivery`, which owns the socket, and a next hop that isn't trusted: octets and time go
+//! in, actions come out. One session carries any number of transactions, one after the other. Whatever the
+//! server does, each recipient of a transaction gets exactly one outcome, and what we can't know is
+//! transient.
 //!
-//! Left to others: which server (`mx`, `routing`), connecting, keeping and sharing sessions (`delivery`), trying
-//! again (`queue`), and the TLS handshake itself, for which the driver is asked.
+//! Left to others: which server (`mx`, `routing`), connecting, keeping and sharing sessions (`delivery`),
+//! trying again (`queue`), and the TLS handshake itself, for which the driver is asked.
 
 mod capabilities;
 pub mod content;
@@ -80,8 +81,8 @@ pub struct Transaction<'a> {
     pub envelope: &'a Envelope,
     /// RCPT TO, in place of the envelope's; at least one.
     pub recipients: &'a [&'a Recipient],
-    /// What will follow DATA. None: nothing, the server is only asked about the recipients, and a recipient that it
-    /// takes has the outcome of one that is delivered.
+    /// What will follow DATA. None: nothing, the server is only asked about the recipients, and a recipient
+    /// that it takes has the outcome of one that is delivered.
     pub content: Option<ContentForm>,
 }
 
@@ -101,8 +102,8 @@ pub struct ContentForm {
 pub enum Action {
     /// Write these octets.
     Send(Vec<u8>),
-    /// Write the content as `content` encodes it, calling [`Client::content_progress`] when a block is written
-    /// and [`Client::content_sent`] after the last.
+    /// Write the content as `content` encodes it, calling [`Client::content_progress`] when a block is
+    /// written and [`Client::content_sent`] after the last.
     SendContent,
     /// Do the TLS handshake and call [`Client::tls_established`], or [`Client::tls_failed`].
     StartTls,
@@ -129,7 +130,7 @@ pub struct Conclusion {
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// With the server's word; the session takes the next transaction.
+    /// With the server's replies; the session takes the next transaction.
     Settled,
     /// With the session, before the server had the message. Nothing forbids to try another server at once.
     Interrupted,
@@ -237,7 +238,7 @@ impl Client {
         }
     }
 
-    /// Takes leave: QUIT and a short wait for its reply. Only between transactions.
+    /// Ends the session: QUIT and a short wait for its reply. Only between transactions.
     pub fn quit(&mut self, now: Instant) {
         if self.is_ready() {
             self.state = State::Quitting;
@@ -437,7 +438,8 @@ impl Client {
     }
 }
 
-/// The report of a next hop that is ourselves (RFC 3463: 5.4.6). `why` says how it was seen and what to change.
+/// The report of a next hop that is ourselves (RFC 3463: 5.4.6). `why` says how it was seen and what to
+/// change.
 pub fn loop_report(destination: &str, remote: &str, why: &str) -> Report {
     Report::ours(
         EnhancedStatus::permanent(Detail::ROUTING_LOOP),

@@ -11,10 +11,12 @@ use crate::mail::{Domain, Host};
 use crate::outcome::{Outcome, Report, TlsUsed};
 use crate::smtp::{Detail, EnhancedStatus, Reply, ReplyCode, Severity};
 
-/// Encryption needed for the requested mechanism, or at all (RFC 3463 §3.8, X.7.4: security features not supported).
+/// Encryption needed for the requested mechanism, or at all (RFC 3463 §3.8, X.7.4: security features not
+/// supported).
 const NO_SECURITY: EnhancedStatus = EnhancedStatus::transient(Detail::SECURITY_FEATURES_NOT_SUPPORTED);
 
-/// Authentication credentials invalid (RFC 4954 §6), as a transient status: the administrator mends it, and no mail fails.
+/// Authentication credentials invalid (RFC 4954 §6), as a transient status: the administrator mends it, and
+/// no mail fails.
 const WRONG_CREDENTIALS: EnhancedStatus = EnhancedStatus::transient(Detail::CREDENTIALS_INVALID);
 
 /// Replies to AUTH that are about the mechanism, not about name and password (RFC 4954 §6).

@@ -1,11 +1,12 @@
 //! Replies of a server, out of a stream of octets (RFC 5321 §4.2, RFC 2034 §4).
 //!
-//! The server is a stranger: every line, the number of lines and their sum are bounded, and a reply whose lines
-//! don't belong together is an error, never a guess. What a reply means is left to the session.
+//! The server isn't trusted: every line, the number of lines and their sum are bounded, and a reply whose
+//! lines don't belong together is an error, never a guess. What a reply means is left to the session.
 
 use crate::smtp::{EnhancedStatus, Reply, ReplyCode, Severity};
 
-/// Longest line taken, in octets with its end. RFC 5321 allows 512; servers that explain themselves exceed it.
+/// Longest line taken, in octets with its end. RFC 5321 allows 512; servers that explain themselves exceed
+/// it.
 pub const MAX_LINE_OCTETS: usize = 2048;
 
 /// Most lines of one reply.

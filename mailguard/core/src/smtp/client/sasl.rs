@@ -1,4 +1,4 @@
-//! The SASL exchanges by which we say to a server who we are, within AUTH (RFC 4954 §4): DIGEST-MD5 (RFC 2831), CRAM-MD5
+//! The client's side of SASL, within AUTH (RFC 4954 §4): DIGEST-MD5 (RFC 2831), CRAM-MD5
 //! (RFC 2195), PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login-00).
 
 use base64::Engine;
@@ -30,7 +30,8 @@ enum Step {
     Done,
 }
 
-/// The strongest mechanism that both sides allow. One that tells the password is allowed only where `may_tell`.
+/// The strongest mechanism that both sides allow. One that tells the password is allowed only where
+/// `may_tell`.
 pub(super) fn choose(login: &Login, offered: &[Mechanism], may_tell: bool) -> Option<Mechanism> {
     Mechanism::ALL.into_iter().find(|mechanism| {
         login.methods.contains(mechanism)
@@ -67,8 +68,8 @@ impl Exchange {
         matches!(self.step, Step::Done)
     }
 
-    /// Our response to a challenge as it stands behind 334; the error says what is wrong with it. `host` is the server's
-    /// name, `cnonce` is new and not to be guessed.
+    /// Our response to a challenge as it stands behind 334; the error says what is wrong with it. `host` is
+    /// the server's name, `cnonce` is new and not to be guessed.
     pub(super) fn respond(
         &mut self,
         login: &Login,
@@ -193,7 +194,8 @@ impl Challenge {
     }
 }
 
-/// What is hashed of a text: in ISO 8859-1 where that has every character, in UTF-8 otherwise (RFC 2831 §2.1.2.1).
+/// What is hashed of a text: in ISO 8859-1 where that has every character, in UTF-8 otherwise (RFC 2831
+/// §2.1.2.1).
 fn latin(text: &str) -> Vec<u8> {
     let narrow: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
     narrow.unwrap_or_else(|| text.as_bytes().to_vec())
@@ -279,8 +281,8 @@ mod tests {
         );
     }
 
-    /// The example of RFC 2831 §4, with the service "smtp" in place of "imap": the response was computed apart from
-    /// this code.
+    /// The example of RFC 2831 §4, with the service "smtp" in place of "imap": the response was computed
+    /// apart from this code.
     #[test]
     fn digest_md5_proves_both_sides() {
         let chris = login("chris", "secret");
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges_that_are_none() {
+    fn digest_md5_challenges_that_are_none() {
         let chris = login("chris", "secret");
         for (challenge, why) in [
             ("", "a DIGEST-MD5 challenge without one nonce"),
@@ -341,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_that_both_allow_and_no_password_in_the_clear() {
+    fn the_strongest_sasl_mechanism_that_both_allow_and_no_password_in_the_clear() {
         let mut login = login("a", "b");
         assert_eq!(choose(&login, &Mechanism::ALL, true), Some(Mechanism::DigestMd5));
         assert_eq!(choose(&login, &[Mechanism::Login, Mechanism::CramMd5], true), Some(Mechanism::CramMd5));
@@ -354,7 +356,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_challenge_has_an_answer(text in ".{0,80}") {
+        fn any_sasl_challenge_has_an_answer(text in ".{0,80}") {
             let _ = directives(&text);
             let _ = Challenge::of(text.as_bytes());
         }

@@ -1,7 +1,8 @@
 //! One transaction of a client session: the commands to send, and what their replies mean for each recipient
 //! (RFC 5321 §3.3, RFC 2920 for replies to commands sent ahead).
 //!
-//! Knows nothing of time or of the session around it: `client` sends what `next_batch` gives and acts on `Next`.
+//! Knows nothing of time or of the session around it: `client` sends what `next_batch` gives and acts on
+//! `Next`.
 
 use std::io::Write as _;
 
@@ -123,8 +124,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Plans the commands, after one that ends what is in force at the server. Recipients that the server can't be given are
-    /// decided here.
+    /// Plans the commands, after one that ends what is in force at the server. Recipients that the server
+    /// can't be given are decided here.
     pub(super) fn new(
         transaction: &Transaction<'_>,
         offers: &Capabilities,
@@ -288,8 +289,8 @@ impl Progress {
         refusal(reply, Stage::Rcpt, remote)
     }
 
-    /// A refusal before the final dot counts: without the dot the server can't have taken the message. Anything
-    /// else is a reply to what it hasn't seen.
+    /// A refusal before the final dot counts: without the dot the server can't have taken the message.
+    /// Anything else is a reply to what it hasn't seen.
     fn on_early_final_reply(&mut self, reply: &Reply, remote: &str) -> Next {
         match reply.code.severity() {
             Severity::Transient | Severity::Permanent => {
@@ -420,8 +421,8 @@ fn write_mail(text: &mut Vec<u8>, transaction: &Transaction<'_>, offers: &Capabi
     }
 }
 
-/// Whether SMTPUTF8 is asked for: where the sender asked for it, or an address can't do without. A server further on may not
-/// offer it, so nothing is made to need it.
+/// Whether SMTPUTF8 is asked for: where the sender asked for it, or an address can't do without. A server
+/// further on may not offer it, so nothing is made to need it.
 fn speaks_utf8(transaction: &Transaction<'_>, offers: &Capabilities) -> bool {
     let envelope = transaction.envelope;
     let paths = transaction.recipients.iter().filter_map(|recipient| recipient.forward_path.mailbox());

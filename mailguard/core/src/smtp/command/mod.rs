@@ -1,7 +1,8 @@
-//! Command lines of a client as values (RFC 5321 §4.1.1 to §4.1.3; RFC 3030, RFC 3207 and RFC 4954 for further commands).
+//! Command lines of a client as values (RFC 5321 §4.1.1 to §4.1.3; RFC 3030, RFC 3207 and RFC 4954 for
+//! further commands).
 //!
-//! The arguments of MAIL and RCPT are `parameter`'s. What is written wrongly becomes a typed error with one reply each. Whether a command may come now is for
-//! `server`, whether we want what it says for `policy`.
+//! The arguments of MAIL and RCPT are `parameter`'s. What is written wrongly becomes a typed error with one
+//! reply each. Whether a command may come now is for `server`, whether we want what it says for `policy`.
 
 mod parameter;
 
@@ -100,8 +101,9 @@ pub struct Chunk {
     pub last: bool,
 }
 
-/// The argument of HELO or EHLO: what the client says it is called. Text without control characters; many real
-/// clients send no domain, so its syntax is a question of policy. Empty only where [`Strictness::Lenient`] lets it be.
+/// The argument of HELO or EHLO: what the client says it is called. Text without control characters; many
+/// real clients send no domain, so its syntax is a question of policy. Empty only where
+/// [`Strictness::Lenient`] lets it be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeloName(String);
 
@@ -187,7 +189,8 @@ const AUTH_SYNTAX: &str = "AUTH mechanism [initial-response]";
 pub enum Strictness {
     /// As it is written there, spaces before a path forgiven: who sends spam often doesn't.
     Strict,
-    /// Paths without <> and HELO or EHLO without a name are taken, too: printers, scanners and scripts send them.
+    /// Paths without <> and HELO or EHLO without a name are taken, too: printers, scanners and scripts send
+    /// them.
     Lenient,
 }
 
@@ -199,7 +202,7 @@ impl Command {
 
     /// As [`Command::parse`], as closely as `strictness` says.
     pub fn parse_as(line: &[u8], strictness: Strictness) -> Result<Self, CommandError> {
-        // Whatever is wrong with it: content follows, and nobody can tell how much.
+        // Whatever is wrong with it: content of unknown length follows.
         let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
             && line.get(4).is_none_or(|octet| !octet.is_ascii_graphic());
         Self::parse_any(line, strictness).map_err(|error| if is_bdat { CommandError::Chunk } else { error })

@@ -1,5 +1,5 @@
-//! The arguments of MAIL and RCPT: paths and the parameters of the extensions (RFC 5321 §4.1.2; RFC 1870 §3, RFC 3461 §4,
-//! RFC 4954 §5, RFC 6152 §2, RFC 6531 §3.4).
+//! The arguments of MAIL and RCPT: paths and the parameters of the extensions (RFC 5321 §4.1.2; RFC 1870 §3,
+//! RFC 3461 §4, RFC 4954 §5, RFC 6152 §2, RFC 6531 §3.4).
 
 use crate::mail::{
     AddressError, BodyType, Domain, DsnReturn, ForwardPath, Mailbox, Notify, Recipient, ReversePath,
@@ -43,7 +43,7 @@ pub(super) fn parse_mail(argument: &[u8], strictness: Strictness) -> Result<Mail
             "SMTPUTF8" if value.is_none() => mail.smtputf8 = true,
             "RET" => mail.dsn_return = Some(parse_return(value)?),
             "ENVID" => mail.envelope_id = Some(parse_envelope_id(value)?),
-            // Whoever submitted the message elsewhere: we trust nobody's word for it (RFC 4954 §5).
+            // The identity that submitted the message elsewhere isn't trusted (RFC 4954 §5).
             "AUTH" if value.is_some_and(|value| xtext::decode(value).is_some()) => {}
             name => return Err(CommandError::Parameter(name)),
         }
@@ -158,7 +158,8 @@ fn parse_original_recipient(value: Option<&str>) -> Result<String, CommandError>
     value.filter(fits).map(str::to_owned).ok_or(CommandError::Parameter("ORCPT"))
 }
 
-/// Takes `FROM:<path> parameters` apart. Spaces before the '<' aren't allowed, but common, and mislead nobody.
+/// Takes `FROM:<path> parameters` apart. Spaces before the '<' aren't allowed, but common, and mislead
+/// nobody.
 fn split_path<'a>(
     argument: &'a [u8],
     prefix: &[u8],
@@ -174,7 +175,7 @@ fn split_path<'a>(
     let rest = rest.trim_start();
     let (path, parameters) = match rest.strip_prefix('<') {
         Some(rest) => path_end(rest, '>').map(|end| (&rest[..end], &rest[end + 1..])),
-        // The null path is never meant by nothing at all.
+        // An empty argument is not the null reverse-path.
         None if rest.is_empty() || strictness == Strictness::Strict => None,
         None => Some(rest.split_at(path_end(rest, ' ').unwrap_or(rest.len()))),
     }
@@ -215,7 +216,8 @@ fn split_parameter<'a>(text: &'a str, syntax: &'static str) -> Parameter<'a> {
     if named && valued { Ok((keyword, value)) } else { Err(CommandError::Syntax(syntax)) }
 }
 
-/// The mailbox of a path. A source route, `@one,@two:`, is checked and then ignored (RFC 5321 §4.1.1.3, appendix C).
+/// The mailbox of a path. A source route, `@one,@two:`, is checked and then ignored (RFC 5321 §4.1.1.3,
+/// appendix C).
 fn mailbox(
     path: &str,
     syntax: &'static str,

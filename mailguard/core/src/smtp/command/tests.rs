@@ -96,7 +96,7 @@ fn verbs() {
 }
 
 #[test]
-fn chunks() {
+fn bdat_arguments() {
     check("BDAT 0", "bdat 0");
     check("bdat 1000 last", "bdat 1000 last");
     check("BDAT  7  LAST ", "bdat 7 last");
@@ -184,7 +184,7 @@ fn forward_paths() {
 }
 
 #[test]
-fn mail_parameters() {
+fn mail_parameters_size_8bitmime_smtputf8() {
     check("MAIL FROM:<> SIZE=1000 BODY=8BITMIME", "mail <> size 1000 8bit");
     check("MAIL FROM:<> body=7bit size=0", "mail <> size 0");
     check("MAIL FROM:<> SIZE=99999999999999999999", "mail <> size 18446744073709551615");
@@ -210,7 +210,7 @@ fn mail_parameters() {
 }
 
 #[test]
-fn notification_parameters() {
+fn dsn_parameters_ret_envid_notify_orcpt() {
     check("MAIL FROM:<> RET=FULL ENVID=QQ314159", "mail <> full envid QQ314159");
     check("MAIL FROM:<> ret=hdrs", "mail <> headers");
     check("MAIL FROM:<> RET=SOME", "501 5.5.4");

@@ -43,7 +43,7 @@ pub enum Refusal {
     /// Its server refuses the recipient for good.
     #[serde(rename = "recipient-unknown")]
     RecipientUnknown,
-    /// Nobody can tell now whether its server takes the recipient.
+    /// Recipient verification failed for now: its server didn't say whether it takes the recipient.
     #[serde(rename = "recipient-unverified")]
     RecipientUnverified,
     /// Client or sender stands on this DNS block list.
@@ -102,7 +102,7 @@ pub enum DomainFault {
     /// It says that it takes no mail (RFC 7505).
     #[serde(rename = "null-mx")]
     NullMx,
-    /// Nobody can tell now.
+    /// The DNS can't be asked now.
     #[serde(rename = "unavailable")]
     Unavailable,
 }

@@ -5,7 +5,7 @@ use crate::mail::Recipient;
 use crate::smtp::command::MailCommand;
 use crate::smtp::refusal::Refusal;
 
-/// One thing to do.
+/// One action.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action<'a> {
     /// Write these octets, the replies to one or more commands, in one go.
@@ -21,13 +21,13 @@ pub enum Action<'a> {
     BeginBody,
     /// The next octets of the body, unstuffed, line ends CRLF.
     Body(&'a [u8]),
-    /// Throw the body away: this refusal will answer the end of data, or of the chunk, whatever else comes.
+    /// Discard the body: this refusal will answer the end of data, or of the chunk, whatever else comes.
     RefuseBody(Refusal),
     /// Close the connection; nothing comes after this.
     Close(CloseReason),
 }
 
-/// What the state machine can't know.
+/// What policy must decide.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Question {
     /// May this transaction begin? [`super::Server::answer_mail`]
@@ -36,7 +36,7 @@ pub enum Question {
     Rcpt(Recipient),
     /// Is the client who it says it is? [`super::Server::answer_auth`]
     Auth(Credentials),
-    /// The client would act for somebody else, which nobody may: what is it told, as one that was wrong?
+    /// The client gave an authorization identity other than its own, which is refused: with which reply?
     /// [`super::Server::refuse_auth`]
     AuthForAnother {
         /// Who it says it is.
@@ -51,15 +51,15 @@ pub enum Question {
 pub enum CloseReason {
     /// The client said QUIT.
     Quit,
-    /// It spoke before we did.
+    /// It sent before the greeting: an early talker.
     EarlyTalker,
-    /// It went on talking where it had to wait for our reply.
+    /// It sent more where it had to wait for our reply: PIPELINING wasn't offered, or doesn't allow it there.
     Unsynchronised,
     /// It sent content where no command can follow: BDAT without a size, or without EHLO.
     BadChunk,
     /// It made too many errors.
     TooManyErrors,
-    /// It was too slow.
+    /// A timeout passed.
     Timeout,
     /// We are shutting down.
     ShutDown,

@@ -1,5 +1,5 @@
-//! AUTH: who may say who it is and when, and the exchange line by line (RFC 4954 §4). Whether the answer is right is for the
-//! driver to find out.
+//! AUTH: when it is allowed, and the SASL exchange line by line (RFC 4954 §4). The driver checks the
+//! credentials.
 
 use std::time::Instant;
 
@@ -12,16 +12,16 @@ use crate::smtp::sasl::{Exchange, Step};
 use super::state::State;
 use super::{Action, AuthOffer, Emit, Progress, Question, Server};
 
-/// Why a client isn't who it says it is.
+/// Why a login is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginRefused {
     /// Name or password is wrong.
     Wrong,
-    /// The client would act for somebody else. It is told what one that is wrong is.
+    /// The client gave an authorization identity other than its own. The reply is that to a wrong password.
     ForAnother,
-    /// Nobody could be asked.
+    /// The IMAP server could not be asked.
     Unavailable,
-    /// The client was wrong too often.
+    /// Too many failed logins from the client's address.
     TooMany,
 }
 
@@ -107,7 +107,7 @@ impl<R> Server<R> {
                 self.state = State::JudgingAuth { user: credentials.user.clone() };
                 return Progress::Emit(Emit::Plain(Action::Judge(Question::Auth(credentials))));
             }
-            // Whether the password is right isn't asked: nobody may.
+            // The password isn't checked: no user may act as another.
             Step::ForAnother { user } => {
                 self.state = State::RefusingAuth;
                 return Progress::Emit(Emit::Plain(Action::Judge(Question::AuthForAnother { user })));
@@ -129,7 +129,8 @@ impl<R> Server<R> {
         Progress::Again
     }
 
-    /// Answers [`Question::Auth`]. Without effect unless that was asked. A wrong password counts as an error (S5).
+    /// Answers [`Question::Auth`]. Without effect unless that was asked. A wrong password counts as an error
+    /// (S5).
     pub fn answer_auth(&mut self, now: Instant, verdict: Result<(), LoginRefused>) {
         self.now = now;
         let user = match std::mem::replace(&mut self.state, State::READY) {
@@ -161,7 +162,7 @@ impl<R> Server<R> {
     }
 
     fn refuse_login(&mut self, refused: LoginRefused) {
-        // It was told to wait.
+        // A client that goes on all the same makes errors, though the reply is 4yz.
         self.tally.errors += u32::from(refused == LoginRefused::TooMany);
         self.idle(&refused.reply());
     }

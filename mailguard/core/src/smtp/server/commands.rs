@@ -21,7 +21,7 @@ pub(super) fn bad_sequence(text: &str) -> Reply {
     Reply::new(ReplyCode::BAD_SEQUENCE, Detail::INVALID_COMMAND, text)
 }
 
-/// No error of its own: a client that sends in groups says DATA or BDAT before it knows.
+/// Not counted as an error: a pipelining client sends DATA or BDAT before it knows.
 fn no_recipients() -> Reply {
     let detail = Detail::INVALID_COMMAND;
     Reply::new(ReplyCode::TRANSACTION_FAILED, detail, "No valid recipients")
@@ -64,15 +64,16 @@ impl<R> Server<R> {
         }
     }
 
-    /// Whether the client had no leave to send anything before our reply. Without PIPELINING it never has;
-    /// with it, the reply to EHLO may change everything, and data must wait for 354. A farewell is forgiven.
-    /// Devices inside that say all at once are forgiven too; not so what begins with no command of ours: a browser
-    /// can be led to send us HTTP with commands within.
+    /// Whether the client must wait for the reply to this command before it sends anything more (RFC 2920
+    /// §3.1). Without PIPELINING that is every command; with it EHLO, whose reply may offer something else,
+    /// DATA, whose content waits for 354, and AUTH. QUIT is excepted. Inside, clients that send everything at
+    /// once are tolerated, unless it begins with no SMTP command: a browser can be made to send HTTP with
+    /// commands within.
     fn must_wait_after(&self, command: &Result<Command, CommandError>) -> bool {
         let lenient = self.settings.strictness == Strictness::Lenient;
         match command {
             Ok(Command::Data | Command::Auth(_)) => true,
-            // What follows STARTTLS is thrown away.
+            // What follows STARTTLS is discarded.
             Ok(Command::Quit | Command::StartTls) => false,
             Ok(_) if lenient => false,
             Ok(Command::Ehlo(_) | Command::Helo(_)) => true,
@@ -125,8 +126,8 @@ impl<R> Server<R> {
         Progress::Again
     }
 
-    /// RFC 3207 §4. Commands that came in the clear must not be taken for encrypted ones: they are thrown away here, and
-    /// what the socket still holds fails the handshake.
+    /// RFC 3207 §4. Commands that came in the clear must not be taken for encrypted ones: they are discarded
+    /// here, and what the socket still holds fails the handshake.
     fn start_tls(&mut self) {
         self.replies.flush();
         if !self.settings.offers_tls {
@@ -161,7 +162,7 @@ impl<R> Server<R> {
         if had_transaction { Progress::Emit(Emit::Plain(Action::Abandon)) } else { Progress::Again }
     }
 
-    /// What this client is offered now.
+    /// The extensions that the reply to EHLO offers now.
     fn offers(&self) -> Vec<Extension> {
         let mut offers = extension::offered_to_all(self.settings.max_message_octets).to_vec();
         if self.settings.offers_tls && !self.introduction.encrypted {
@@ -211,7 +212,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// Many are refused as they may come later (RFC 5321 §4.5.3.1.10); who goes on all the same makes errors.
+    /// Recipients past the limit are deferred, 452 (RFC 5321 §4.5.3.1.10); each past twice the limit counts
+    /// as an error.
     fn refuse_further_recipient(&mut self, mut transaction: Transaction) {
         let too_many = Refusal::TooManyRecipients(self.settings.max_recipients);
         let reply = self.told(&too_many, transaction.reference);
@@ -239,7 +241,7 @@ impl<R> Server<R> {
         Progress::Again
     }
 
-    /// RFC 3030 §2. The chunk follows at once, wanted or not.
+    /// RFC 3030 §2. The chunk follows the command at once, whatever the reply will be.
     fn bdat(&mut self, chunk: Chunk) -> Progress {
         if !matches!(self.introduction.greeting, Greeting::Ehlo(_)) {
             // Not offered; what follows is content.
@@ -264,7 +266,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// The chunk isn't wanted as the session stands; it stands so again once the chunk is thrown away and answered.
+    /// BDAT isn't allowed in this state: the chunk is read, discarded and answered, and the session goes on
+    /// in that state.
     fn skip(&mut self, chunk: Chunk, then: State) {
         let (reply, counts) = match then {
             State::Collecting(_) => (no_recipients(), CountsAs::Idle),
@@ -297,7 +300,8 @@ impl<R> Server<R> {
         self.refuse(&bad_sequence(text));
     }
 
-    /// As [`Server::out_of_order`], but no error where MAIL was refused: a client that sends in groups couldn't know.
+    /// As [`Server::out_of_order`], but not counted as an error where MAIL was refused: a pipelining client
+    /// couldn't know.
     fn out_of_transaction(&mut self, text: &str) {
         match &mut self.state {
             State::Ready(Aftermath::MailRefused { commands })
@@ -310,7 +314,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// Replies to a command that brings no message nearer.
+    /// Replies to an idle command (a junk command, as Postfix says): past [`MAX_IDLE_COMMANDS`] it is an
+    /// error.
     pub(super) fn idle(&mut self, reply: &Reply) {
         self.tally.idle_commands = self.tally.idle_commands.saturating_add(1);
         if self.tally.idle_commands > MAX_IDLE_COMMANDS {

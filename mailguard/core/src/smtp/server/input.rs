@@ -1,35 +1,35 @@
-//! What the client sent, as far as it isn't done with: lines and pieces are taken from its front.
+//! The read buffer: lines and pieces of content are consumed from its front.
 
 use crate::smtp::line::{Line, Splitter};
 
-/// Octets that arrived. Those that are done with stay where they lie until more arrive, for actions that point at them.
+/// Octets that arrived. Consumed ones stay in place until more arrive: actions borrow them.
 #[derive(Default)]
 pub(super) struct Input {
     octets: Vec<u8>,
-    /// So many of them are done with.
+    /// So many of them are consumed.
     used: usize,
     splitter: Splitter,
 }
 
 impl Input {
-    /// More has arrived: what is done with goes.
+    /// Appends what was read; what is consumed is dropped.
     pub(super) fn push(&mut self, octets: &[u8]) {
         self.octets.drain(..self.used);
         self.used = 0;
         self.octets.extend_from_slice(octets);
     }
 
-    /// What isn't done with.
+    /// What isn't consumed.
     pub(super) fn rest(&self) -> &[u8] {
         &self.octets[self.used..]
     }
 
-    /// So many octets from the front of the rest are done with.
+    /// Consumes so many octets from the front.
     pub(super) fn advance(&mut self, octets: usize) {
         self.used += octets;
     }
 
-    /// Everything is done with.
+    /// Consumes everything.
     pub(super) fn discard(&mut self) {
         self.used = self.octets.len();
     }
@@ -41,12 +41,12 @@ impl Input {
         line
     }
 
-    /// Where the last `octets` that are done with lie.
+    /// Where the last `octets` that were consumed are.
     pub(super) fn last_used(&self, octets: usize) -> std::ops::Range<usize> {
         self.used - octets..self.used
     }
 
-    /// What lies there.
+    /// The octets there.
     pub(super) fn at(&self, range: std::ops::Range<usize>) -> &[u8] {
         &self.octets[range]
     }

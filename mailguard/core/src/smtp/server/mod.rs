@@ -1,11 +1,13 @@
-//! The receiving end of an SMTP session as a state machine: octets and time go in, actions come out (RFC 5321 §3, §4).
+//! The receiving end of an SMTP session as a state machine: octets and time go in, actions come out (RFC 5321
+//! §3, §4).
 //!
-//! The driver owns the socket, the clock and the envelope. It gives what it reads to [`Server::handle_input`] and
-//! performs what [`Server::poll_action`] hands out until that returns nothing; only then does it read on. After a
-//! question (may this MAIL, this RCPT, this message be?) nothing more comes out until it is answered.
-//! What we want is decided elsewhere (`policy`, `disposition`); here is what the protocol demands: the order of
-//! commands, framing, limits, the grouping of replies (RFC 2920), the counting of errors. `state` says where a session stands,
-//! `commands` and `authenticating` carry out lines, `receiving` takes data.
+//! The driver owns the socket, the clock and the envelope. It gives what it reads to [`Server::handle_input`]
+//! and performs what [`Server::poll_action`] hands out until that returns nothing; only then does it read on.
+//! After a question (is this MAIL, this RCPT, this message accepted?) nothing more comes out until it is
+//! answered. What we want is decided elsewhere (`policy`, `disposition`); here is what the protocol demands:
+//! the order of commands, framing, limits, the grouping of replies (RFC 2920), the counting of errors.
+//! `state` says where a session stands, `commands` and `authenticating` carry out lines, `receiving` takes
+//! data.
 //!
 //! `R` is the receipt for a message that is safely stored. The only 250 to the end of data is in
 //! [`Server::answer_data`], and it takes an `R`.
@@ -41,12 +43,12 @@ use input::Input;
 use replies::Replies;
 use state::{Aftermath, Reference, State, Transaction};
 
-/// Commands that bring no message nearer (NOOP, RSET, HELP, VRFY, EHLO, BDAT without content) and aren't errors,
-/// between two messages; each one more counts as an error.
+/// Most idle commands between two messages: NOOP, RSET, HELP, VRFY, EHLO again, BDAT without content (junk
+/// commands, as Postfix says). Each one more counts as an error.
 pub const MAX_IDLE_COMMANDS: u32 = 100;
 
-/// So many times its limit of recipients may a transaction name, refused ones included; each one more is not asked about, and
-/// counts as an error.
+/// A transaction may name this many times `max_recipients`, refused ones included. Each recipient past that
+/// is refused without asking policy, and counts as an error.
 const MAX_NAMED_RECIPIENTS_TIMES: usize = 2;
 
 /// How the client introduced itself.
@@ -70,14 +72,14 @@ impl Greeting {
     }
 }
 
-/// What the client has said and shown of itself, since the connection stands or, once it is encrypted, since then.
+/// What is known of the client since the connection was accepted or, after STARTTLS, since the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {
     /// How it introduced itself.
     pub greeting: Greeting,
     /// Whether the session is encrypted.
     pub encrypted: bool,
-    /// Who it has shown to be.
+    /// The authenticated user.
     pub user: Option<String>,
 }
 
@@ -88,11 +90,11 @@ impl Introduction {
     }
 }
 
-/// What the client did wrong since its last stored message.
+/// Errors and idle commands since the last stored message.
 #[derive(Debug, Default)]
 struct Tally {
     errors: u32,
-    /// Commands that brought no message nearer.
+    /// See [`MAX_IDLE_COMMANDS`].
     idle_commands: u32,
 }
 
@@ -141,8 +143,8 @@ impl<R> fmt::Debug for Server<R> {
 }
 
 impl<R> Server<R> {
-    /// A session whose connection was just accepted. The driver says when to greet; a word from the client
-    /// before that ends the session.
+    /// A session whose connection was just accepted. The driver says when to greet; a client that sends
+    /// before that is an early talker, and the session ends.
     pub fn new(settings: Settings, now: Instant) -> Self {
         Self {
             deadline: now + settings.command_timeout,
@@ -170,8 +172,7 @@ impl<R> Server<R> {
         }
     }
 
-    /// Goes by these from now on. What the client was offered before stays true of the session: whether it is encrypted, who
-    /// it is.
+    /// Replaces the settings. TLS and authentication stay as they are.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
     }
@@ -181,12 +182,12 @@ impl<R> Server<R> {
         self.tally.errors
     }
 
-    /// What the client has said and shown of itself.
+    /// EHLO name, TLS and authenticated user.
     pub fn introduction(&self) -> &Introduction {
         &self.introduction
     }
 
-    /// The TLS handshake is done: the session begins anew, and nothing is believed that was said before (RFC 3207 §4.2).
+    /// The TLS handshake is done: what the client said before is discarded (RFC 3207 §4.2).
     /// Without effect unless [`Action::StartTls`] was given.
     pub fn tls_established(&mut self, now: Instant) {
         self.now = now;
@@ -197,8 +198,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// Replies that wait, to be written before a question is answered that takes its time. [`Server::poll_action`] hands
-    /// them out otherwise.
+    /// Replies that wait, to be written before a question is answered that takes its time.
+    /// [`Server::poll_action`] hands them out otherwise.
     pub fn take_replies(&mut self) -> Vec<u8> {
         self.replies.take()
     }
@@ -206,7 +207,7 @@ impl<R> Server<R> {
     /// Takes what was read. To be called only when `poll_action` has nothing more: then at most one
     /// unfinished command line is kept besides `octets`.
     pub fn handle_input(&mut self, now: Instant, octets: &[u8]) {
-        // A client that never pauses has its deadlines, too.
+        // Timeouts hold for a client that never stops sending, too.
         self.handle_timeout(now);
         let last_moment = match &self.state {
             State::Connected => {
@@ -225,7 +226,7 @@ impl<R> Server<R> {
         self.input.push(octets);
     }
 
-    /// Tells the time. A client that is late is told so, and the session ends.
+    /// Advances the clock. Past the deadline the reply is 421, and the session ends.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
@@ -248,12 +249,13 @@ impl<R> Server<R> {
         }
     }
 
-    /// Ends the session at the next command: 421. A message that is on its way, all its chunks, is finished before.
+    /// Ends the session at the next command: 421. A message that is on its way, all its chunks, is finished
+    /// before.
     pub fn shut_down(&mut self) {
         self.shutting_down = true;
     }
 
-    /// The next thing to do.
+    /// The next action.
     pub fn poll_action(&mut self) -> Option<Action<'_>> {
         self.replies.forget_written();
         let emit = loop {
@@ -299,7 +301,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// Answers [`Question::Mail`]; `id` names the transaction from now on. Without effect unless that was asked.
+    /// Answers [`Question::Mail`]; `id` names the transaction from now on. Without effect unless that was
+    /// asked.
     pub fn answer_mail(&mut self, now: Instant, id: QueueId, verdict: Result<(), Refusal>) {
         self.now = now;
         let State::JudgingMail { smtputf8 } = self.state else { return };
@@ -316,8 +319,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// Answers [`Question::Rcpt`]. Without effect unless that was asked. What is wrong with the sender counts as one error
-    /// a transaction, however many recipients hear of it.
+    /// Answers [`Question::Rcpt`]. Without effect unless that was asked. What is wrong with the sender counts
+    /// as one error a transaction, however many recipients hear of it.
     pub fn answer_rcpt(&mut self, now: Instant, verdict: Result<(), Refusal>) {
         self.now = now;
         let mut transaction = match std::mem::replace(&mut self.state, State::Closed) {
@@ -341,8 +344,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// Answers [`Question::Data`]: the receipt of the stored message, or why there is none. Without effect unless
-    /// that was asked. A stored message clears the count of errors.
+    /// Answers [`Question::Data`]: the receipt of the stored message, or why there is none. Without effect
+    /// unless that was asked. A stored message clears the count of errors.
     pub fn answer_data(&mut self, now: Instant, verdict: Result<R, Refusal>) {
         self.now = now;
         let State::JudgingData(reference) = self.state else { return };
@@ -356,12 +359,12 @@ impl<R> Server<R> {
         }
     }
 
-    /// What the client is told of a refusal.
+    /// The reply to what is refused.
     fn told(&self, refusal: &Refusal, Reference { id, smtputf8 }: Reference) -> Reply {
         refusal.reply(id, Wording { language: self.settings.language, utf8: smtputf8 })
     }
 
-    /// Replies, and waits for what comes next.
+    /// Sends a reply; the command timeout starts again.
     fn say(&mut self, reply: &Reply) {
         self.replies.push(reply);
         self.deadline = self.now + self.settings.command_timeout;
@@ -384,7 +387,7 @@ impl<R> Server<R> {
         }
     }
 
-    /// Says the last word.
+    /// Sends the last reply; the connection is closed after it.
     fn hang_up(&mut self, reason: CloseReason, reply: &Reply) {
         self.say(reply);
         self.replies.flush();

@@ -1,5 +1,5 @@
-//! Receiving data: hand out the body while it is wanted, find its end in any case (RFC 5321 §4.1.1.4, RFC 1870 §6.3, RFC
-//! 3030 §2).
+//! Receiving DATA and BDAT: the body is handed out until it is refused, and read to its end in any case (RFC
+//! 5321 §4.1.1.4, RFC 1870 §6.3, RFC 3030 §2).
 
 use std::time::Instant;
 
@@ -11,12 +11,12 @@ use crate::smtp::refusal::Refusal;
 use super::state::{Aftermath, CountsAs, Reference, State, UnwantedChunk};
 use super::{Action, Emit, MAX_IDLE_COMMANDS, Progress, Question, Server, Settings, UncleanData, ok};
 
-/// What says where the data end.
+/// How the end of the data is marked.
 #[derive(Debug)]
 enum Framing {
-    /// They do: CRLF.CRLF.
+    /// DATA: CRLF.CRLF.
     Dot,
-    /// The size of the chunk that is coming.
+    /// BDAT: by the size of each chunk.
     Chunk {
         /// What is left of it.
         rest: Chunk,
@@ -39,14 +39,14 @@ impl Framing {
     }
 }
 
-/// A body on its way.
+/// A body that is being received.
 #[derive(Debug)]
 pub(super) struct Reception {
     reference: Reference,
     decoder: Decoder,
     /// Content so far.
     octets: u64,
-    /// Why the body isn't wanted any more.
+    /// Why the body is refused; the rest of it is discarded.
     refusal: Option<Refusal>,
     framing: Framing,
     /// When all of it must be here.
@@ -158,8 +158,8 @@ impl<R> Server<R> {
         }
     }
 
-    /// A chunk that isn't the last is complete. What is wrong with the body is said now; the chunks that the client has
-    /// under way already are thrown away one by one.
+    /// A chunk that isn't the last is complete. What is wrong with the body is said now; the chunks that the
+    /// client has pipelined already are discarded one by one.
     fn end_chunk(&mut self) -> Progress {
         let aftermath = State::Ready(Aftermath::ChunkRefused);
         let State::Receiving(reception) = std::mem::replace(&mut self.state, aftermath) else {
@@ -180,7 +180,7 @@ impl<R> Server<R> {
         Progress::Again
     }
 
-    /// Throws away what came of a chunk that nobody wants; once it is complete it is answered.
+    /// Discards what arrived of a refused chunk; once it is complete it is answered.
     pub(super) fn skip_chunk(&mut self) -> Progress {
         let State::Skipping(chunk) = &mut self.state else { return Progress::Blocked };
         let here = self.input.rest().len();

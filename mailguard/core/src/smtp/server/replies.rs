@@ -1,4 +1,4 @@
-//! Replies on their way out: gathered as long as the client may go on without them, written in one go (RFC 2920 §3.2).
+//! The write buffer: replies to pipelined commands are gathered and written together (RFC 2920 §3.2).
 
 use crate::smtp::reply::Reply;
 
@@ -12,17 +12,17 @@ pub(super) struct Replies {
 /// How long they may wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Urgency {
-    /// For those to commands that came along.
+    /// For those to later commands of the same group.
     #[default]
     Gathered,
-    /// For nothing: the client waits for the last of them before it goes on.
+    /// For nothing: the client may wait for the last of them.
     Due,
-    /// They were handed out, and lie there for the driver until it comes back.
+    /// Not at all: the driver is writing them. They are dropped at its next call.
     HandedOut,
 }
 
 impl Replies {
-    /// One more.
+    /// Appends a reply.
     pub(super) fn push(&mut self, reply: &Reply) {
         self.forget_written();
         reply.encode(&mut self.octets);
@@ -50,7 +50,7 @@ impl Replies {
         &self.octets
     }
 
-    /// The driver is back: what it was handed is written.
+    /// The driver's next call: what it was handed is written.
     pub(super) fn forget_written(&mut self) {
         if self.urgency == Urgency::HandedOut {
             self.octets.clear();
@@ -84,7 +84,7 @@ mod tests {
         assert!(replies.are_due());
         assert_eq!(replies.hand_out(), b"250 a\r\n250 b\r\n");
         assert!(!replies.wait() && !replies.are_due());
-        // The driver hasn't come back yet.
+        // Before the driver's next call.
         replies.push(&reply("c"));
         replies.forget_written();
         assert_eq!(replies.take(), b"250 c\r\n");

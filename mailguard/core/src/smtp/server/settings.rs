@@ -14,7 +14,7 @@ const DATA_TIMEOUTS_A_MESSAGE: u32 = 6;
 /// Settings of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Who we are, in banner and EHLO.
+    /// Our host name, in the banner and the reply to EHLO.
     pub hostname: Domain,
     /// The language in which refusals are explained.
     pub language: Language,
@@ -38,7 +38,7 @@ pub struct Settings {
     pub auth: AuthOffer,
 }
 
-/// When a client may say who it is (S7).
+/// When AUTH is offered (S7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthOffer {
     /// Never.
@@ -49,7 +49,8 @@ pub enum AuthOffer {
     Always,
 }
 
-/// What becomes of data that servers read differently: a CR or LF stands alone, or there is a NUL (S2).
+/// What is done with data that servers read differently, the means of SMTP smuggling: a bare CR or LF, or NUL
+/// (S2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UncleanData {
     /// The message is refused.
@@ -62,7 +63,8 @@ impl Settings {
     /// The settings for clients of a zone of this kind, which dialled an address of ours or another one.
     pub fn new(config: &Config, kind: ZoneKind, dialled_us: bool) -> Self {
         let auth = match (&config.imap_auth, kind) {
-            // Who dialled another server would tell us the password for that one.
+            // A client whose connection was intercepted would send us the password for its original
+            // destination.
             (Some(_), _) if !dialled_us => AuthOffer::Never,
             (Some(_), ZoneKind::Red) => AuthOffer::Encrypted,
             (Some(_), _) => AuthOffer::Always,

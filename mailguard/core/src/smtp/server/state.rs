@@ -21,11 +21,11 @@ pub(super) enum State {
         /// It said SMTPUTF8.
         smtputf8: bool,
     },
-    /// AUTH was given; the client's next response is due.
+    /// A SASL exchange; the client's next response is due.
     Authenticating(Exchange),
-    /// The client said who it is, and waits for the answer.
+    /// The client has sent its credentials; they are being checked.
     JudgingAuth { user: String },
-    /// The client would be somebody else, and waits for the refusal.
+    /// The client gave the authorization identity of another user; the refusal is due.
     RefusingAuth,
     /// STARTTLS was given; once the reply is written, the driver is told.
     TlsDue,
@@ -39,7 +39,7 @@ pub(super) enum State {
     Receiving(Reception),
     /// A chunk of the data came, and was not the last.
     BetweenChunks(Reception),
-    /// A chunk comes that nobody wants.
+    /// A BDAT chunk is being discarded.
     Skipping(UnwantedChunk),
     /// All data came; the message waits for its answer.
     JudgingData(Reference),
@@ -50,25 +50,26 @@ pub(super) enum State {
 }
 
 impl State {
-    /// No transaction, and none of which the client could still send commands in good faith.
+    /// No transaction, and no pipelined commands of a refused one to be expected.
     pub(super) const READY: Self = State::Ready(Aftermath::Nothing);
 }
 
-/// What may still come of the transaction before: a client that sends in groups (RFC 2920) has commands for it under way.
+/// Which pipelined commands (RFC 2920) of the last transaction may still arrive: the client sent them before
+/// it knew, so that they don't count as errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aftermath {
     /// Nothing.
     Nothing,
-    /// MAIL was refused, and with it so many commands of that transaction.
+    /// MAIL was refused; so many commands of its transaction were answered 503 since.
     MailRefused {
         /// Commands so far.
         commands: usize,
     },
-    /// A chunk was refused, and with it those that the client sent before it knew.
+    /// A BDAT chunk was refused; those pipelined behind it are discarded.
     ChunkRefused,
 }
 
-/// What names a transaction in refusals, and says how its client is spoken to.
+/// The transaction's id, for the `ref` of refusals, and their character set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reference {
     pub(super) id: QueueId,
@@ -87,7 +88,8 @@ pub(super) struct Transaction {
     pub(super) sender: SenderFault,
 }
 
-/// Whether a recipient was refused for who the sender is: that is one error a transaction, however many hear of it.
+/// Whether a recipient was refused for who the sender is: that is one error a transaction, however many hear
+/// of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SenderFault {
     /// None was so far.
@@ -110,7 +112,7 @@ impl Transaction {
     }
 }
 
-/// A chunk that is thrown away, and answered when it has come (RFC 3030 §2).
+/// A BDAT chunk that is discarded, and answered once all of it has arrived (RFC 3030 §2).
 #[derive(Debug)]
 pub(super) struct UnwantedChunk {
     /// Octets that are still to come.
@@ -119,15 +121,15 @@ pub(super) struct UnwantedChunk {
     pub(super) counts: CountsAs,
     /// When all of it must be here.
     pub(super) last_moment: Instant,
-    /// Where the session stands again then.
+    /// The state that follows.
     pub(super) then: Box<State>,
 }
 
-/// What a refused command is taken for.
+/// As what a refused command counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CountsAs {
     /// An error of the client's.
     Error,
-    /// A command that brings no message nearer: the client couldn't know better.
+    /// An idle command: the client had pipelined it.
     Idle,
 }

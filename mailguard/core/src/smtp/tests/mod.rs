@@ -1,8 +1,8 @@
-//! Our client and our server with each other: whatever is sent, however it is cut and whatever breaks, each recipient has one
-//! outcome, and one that is delivered was stored as it was sent.
+//! Our client and our server with each other: whatever is sent, however it is cut and whatever breaks, each
+//! recipient has one outcome, and one that is delivered was stored as it was sent.
 //!
-//! [`pair`] joins the two ends, [`scenario`] says what they are told. Chunks (BDAT) are none of the client's; they are tried
-//! with the server alone.
+//! [`pair`] joins the two ends, [`scenario`] says what they are told. Chunks (BDAT) are none of the client's;
+//! they are tried with the server alone.
 
 mod pair;
 mod scenario;
@@ -42,7 +42,8 @@ fn is_of(stored: &Stored, message: &Message) -> bool {
     stored.mail.reverse_path == message.envelope.reverse_path
 }
 
-/// 250 means that there is a receipt for just this message; and a receipt that the client doesn't know of, that it is in doubt.
+/// 250 means that there is a receipt for just this message; and a receipt that the client doesn't know of,
+/// that it is in doubt.
 fn check_message(message: &Message, fate: &Fate, stored: Option<&Stored>) {
     let is_delivered = |outcome: &&Outcome| matches!(outcome, Outcome::Delivered(_) | Outcome::Relayed(_));
     let pairs = message.envelope.recipients.iter().zip(&fate.outcomes);
@@ -152,7 +153,8 @@ fn two_messages() -> Vec<Message> {
     vec![first, Message::new(1, &["rcpt0"], b"no line end")]
 }
 
-/// Sessions as they differ by what is offered and wanted, and whether the server takes its time over recipients.
+/// Sessions as they differ by what is offered and wanted, and whether the server takes its time over
+/// recipients.
 fn sessions() -> Vec<(Scenario, bool)> {
     let plain = Scenario::with(two_messages());
     let login = login("alice", "secret", &[Mechanism::Login]);

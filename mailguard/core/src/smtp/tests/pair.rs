@@ -1,9 +1,10 @@
-//! Both ends of a session with a driver each, a connection in memory between them, and a clock that moves only when nothing
-//! else does.
+//! Both ends of a session with a driver each, a connection in memory between them, and a clock that moves
+//! only when nothing else does.
 //!
-//! The drivers do what the program's do: the server's reads on only when all that it said is written and done; the client's
-//! listens while it writes. How the octets are cut, who moves first and what breaks is the [`Timing`]'s; what is said, the
-//! [`Scenario`]'s. A session that waits for ever, or that goes on for ever, is a panic.
+//! The drivers do what the program's do: the server's reads on only when all that it said is written and
+//! done; the client's listens while it writes. How the octets are cut, who moves first and what breaks is the
+//! [`Timing`]'s; what is said, the [`Scenario`]'s. A session that waits for ever, or that goes on for ever,
+//! is a panic.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What is said in the sessions of a [`super::pair`]: extensions, envelopes and contents, the verdicts of the server's
-//! surroundings, and what must become of each recipient when nothing breaks.
+//! What is said in the sessions of a [`super::pair`]: extensions, envelopes and contents, the verdicts of the
+//! server's surroundings, and what must become of each recipient when nothing breaks.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Sessions that don't come about, that break, or in which a server makes no sense; and how long each stage may take.
+//! Sessions that don't come about, that break, or in which a server makes no sense; and how long each stage
+//! may take.
 
 use super::*;
 
@@ -77,7 +78,7 @@ fn replies_ahead_of_commands_end_the_session() {
 
 /// A session that breaks at each stage of a transaction.
 #[test]
-fn breaks() {
+fn connections_that_break() {
     let endings = [
         ("! lost", "deferred 4.4.2"),
         ("S: 421 4.3.2 shutting down", "deferred 4.3.2"),

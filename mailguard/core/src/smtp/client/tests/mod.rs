@@ -1,7 +1,7 @@
 //! Sessions with servers good, odd and hostile, as transcripts in virtual time.
 //!
-//! `! begin` (see [`Harness::begin`]), `! lost`, `! quit`, `! sent`, `! block`, `! encrypted` and `! failed` are what the driver
-//! tells; `=` is what else the client asks of it.
+//! `! begin` (see [`Harness::begin`]), `! lost`, `! quit`, `! sent`, `! block`, `! encrypted` and `! failed`
+//! are what the driver tells; `=` is what else the client asks of it.
 
 mod broken;
 mod opening;
@@ -178,7 +178,7 @@ const ENVELOPE: &str = "! begin a@b.test c@d.test
     C: DATA";
 
 #[test]
-fn one_message_in_two_round_trips() {
+fn pipelining_sends_a_message_in_two_round_trips() {
     check_open(
         "! begin a@b.test c@d.test
         C: MAIL FROM:<a@b.test> SIZE=100
@@ -214,7 +214,7 @@ fn one_message_in_two_round_trips() {
 }
 
 #[test]
-fn a_server_without_extensions() {
+fn a_server_without_pipelining_and_other_extensions() {
     check(
         "S: 220-mx.test
         S: 220 says much
@@ -254,7 +254,7 @@ fn a_server_without_extensions() {
 }
 
 #[test]
-fn the_name_we_give() {
+fn the_helo_name_we_give() {
     let literal = Host::Literal(AddressLiteral("2001:db8::1".parse().unwrap()));
     check_with(
         Settings { helo: literal, ..settings() },
@@ -322,7 +322,7 @@ fn too_many_recipients_is_transient_even_as_552() {
 }
 
 #[test]
-fn reset_before_the_next_message() {
+fn rset_comes_before_the_next_message() {
     check_open(&format!(
         "{ENVELOPE}
         S: 250 ok
@@ -347,7 +347,7 @@ fn reset_before_the_next_message() {
 }
 
 #[test]
-fn many_recipients_go_in_batches() {
+fn pipelining_sends_many_recipients_in_batches() {
     let recipients: Vec<String> = (0..MAX_PIPELINED_COMMANDS + 5).map(|n| format!("r{n}@d.test")).collect();
     let commands: Vec<String> = recipients.iter().map(|path| format!("RCPT TO:<{path}>")).collect();
     let (first, second) = commands.split_at(MAX_PIPELINED_COMMANDS - 1);
@@ -374,7 +374,7 @@ fn many_recipients_go_in_batches() {
 }
 
 #[test]
-fn what_the_server_cannot_take_is_not_sent() {
+fn what_exceeds_size_or_needs_8bitmime_is_not_sent() {
     check_open(
         "! begin a@b.test c@d.test e@d.test size=1001
         = Settled: failed 5.3.4, failed 5.3.4

@@ -24,7 +24,7 @@ fn check_greeted(settings: Settings, script: &str) {
 }
 
 #[test]
-fn what_was_said_before_the_handshake_does_not_count() {
+fn what_was_said_before_starttls_does_not_count() {
     // Encrypted, the server no longer offers PIPELINING.
     check_greeted(
         with(Encryption::Offered),
@@ -55,7 +55,7 @@ fn what_comes_in_the_clear_behind_starttls_is_not_taken_for_encrypted() {
 }
 
 #[test]
-fn who_cannot_encrypt_is_written_to_in_the_clear_only_where_that_is_allowed() {
+fn without_starttls_mail_goes_in_the_clear_only_where_that_is_allowed() {
     let refused = "C: STARTTLS
         S: 454 4.7.0 not now";
     check_greeted(with(Encryption::Offered), &format!("{refused}\n= ready"));
@@ -74,7 +74,7 @@ fn who_cannot_encrypt_is_written_to_in_the_clear_only_where_that_is_allowed() {
 }
 
 #[test]
-fn a_handshake_that_fails_or_never_ends() {
+fn a_tls_handshake_that_fails_or_never_ends() {
     let begun = "C: STARTTLS
         S: 220 go ahead
         = handshake";
@@ -86,7 +86,7 @@ fn a_handshake_that_fails_or_never_ends() {
 }
 
 #[test]
-fn the_strongest_mechanism_that_both_allow() {
+fn auth_takes_the_strongest_mechanism_that_both_allow() {
     check_greeted(
         logging_in(Encryption::Off, &Mechanism::ALL),
         "C: AUTH CRAM-MD5
@@ -137,7 +137,7 @@ fn no_password_in_the_clear_unless_tls_is_off() {
 }
 
 #[test]
-fn a_refused_login_fails_no_mail() {
+fn a_refused_auth_fails_no_mail() {
     let cram = "C: AUTH CRAM-MD5
         S: 334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+
         C: dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw";
@@ -164,7 +164,7 @@ fn a_refused_login_fails_no_mail() {
 }
 
 #[test]
-fn a_server_that_proves_nothing_gets_no_mail() {
+fn a_digest_md5_server_that_proves_nothing_gets_no_mail() {
     check_with(
         logging_in(Encryption::Off, &Mechanism::ALL),
         "S: 220 mx.test ESMTP

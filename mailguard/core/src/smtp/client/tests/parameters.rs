@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_header_in_utf8_goes_where_it_is_taken() {
+fn a_header_in_utf8_goes_where_smtputf8_is_offered() {
     check_open(
         "! begin a@b.test c@d.test utf8 utf8-header
         = Settled: failed 5.6.7
@@ -25,7 +25,7 @@ fn a_header_in_utf8_goes_where_it_is_taken() {
 
 /// A server behind this one may not offer it.
 #[test]
-fn what_needs_no_utf8_is_not_made_to_need_it() {
+fn what_needs_no_smtputf8_is_not_made_to_need_it() {
     check(
         "S: 220 mx
         C: EHLO guard.test
@@ -41,7 +41,7 @@ fn what_needs_no_utf8_is_not_made_to_need_it() {
 }
 
 #[test]
-fn what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood() {
+fn dsn_parameters_are_passed_on_where_dsn_is_offered() {
     check_open(
         "! begin a@b.test c@d.test hdrs envid=x never orcpt=rfc822;c@d.test
         C: MAIL FROM:<a@b.test> SIZE=100
@@ -83,7 +83,7 @@ fn what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood() {
 }
 
 #[test]
-fn a_server_is_asked_whether_it_would_take_a_recipient() {
+fn a_probe_asks_whether_a_server_would_take_a_recipient() {
     // What it is asked about is forgotten before the next message.
     check_open(
         "! begin - c@d.test ask

@@ -43,7 +43,7 @@ fn starttls_forgets_what_was_said_in_the_clear() {
 }
 
 #[test]
-fn authentication_has_its_time_and_its_place() {
+fn auth_has_its_time_and_its_place() {
     let offered = Settings { auth: AuthOffer::Always, hard_error_limit: 20, ..SETTINGS() };
     check_with(
         offered.clone(),
@@ -105,7 +105,7 @@ fn authentication_has_its_time_and_its_place() {
 }
 
 #[test]
-fn wrong_passwords_are_errors() {
+fn auth_with_a_wrong_password_is_an_error() {
     let wrong = "C: AUTH PLAIN AGFsaWNlAHdyb25n\nS: 535 5.7.8 Authentication credentials invalid\n".repeat(3);
     check_with(
         Settings { auth: AuthOffer::Always, ..SETTINGS() },
@@ -121,7 +121,7 @@ fn wrong_passwords_are_errors() {
 }
 
 #[test]
-fn utf8_in_a_recipient_wants_to_be_announced() {
+fn a_recipient_in_utf8_wants_smtputf8_at_mail() {
     check_greeted(
         "C: MAIL FROM:<a@client.example>
         S: 250 2.1.0 Sender ok
@@ -158,7 +158,7 @@ fn what_follows_a_refused_sender_is_no_further_error() {
 }
 
 #[test]
-fn greeting_again_and_again_is_an_error_at_last() {
+fn ehlo_again_and_again_is_an_error_at_last() {
     let mut session = Session::new(SETTINGS());
     session.server.greet(session.now);
     for _ in 0..MAX_IDLE_COMMANDS + 5 {
@@ -168,7 +168,7 @@ fn greeting_again_and_again_is_an_error_at_last() {
 }
 
 #[test]
-fn a_client_that_never_pauses_has_its_deadline() {
+fn a_client_that_never_pauses_meets_the_data_timeout() {
     let mut session = Session::new(SETTINGS());
     session.server.greet(session.now);
     session.perform();
@@ -180,7 +180,7 @@ fn a_client_that_never_pauses_has_its_deadline() {
 }
 
 #[test]
-fn who_names_recipients_without_end_is_asked_about_no_more() {
+fn rcpt_without_end_is_answered_without_asking() {
     // Three are the limit, and twice as many may be named.
     let deferred = "C: RCPT TO:<deferred@mx.example>\n".repeat(10);
     let asked = "S: 452 4.3.1 Insufficient storage, try later (ref 11)\n".repeat(6);

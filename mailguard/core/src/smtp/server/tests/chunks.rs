@@ -11,7 +11,7 @@ const IN_TRANSACTION: &str = "
 ";
 
 #[test]
-fn a_message_in_chunks() {
+fn a_message_in_bdat_chunks() {
     check_greeted(&format!(
         "{IN_TRANSACTION}
         C: BDAT 12
@@ -32,7 +32,7 @@ fn a_message_in_chunks() {
 }
 
 #[test]
-fn a_whole_transaction_may_come_in_one_write() {
+fn pipelining_takes_a_whole_transaction_with_bdat_in_one_write() {
     check_greeted(
         "
         C: MAIL FROM:<a@client.example>
@@ -51,7 +51,7 @@ fn a_whole_transaction_may_come_in_one_write() {
 }
 
 #[test]
-fn an_empty_last_chunk_ends_the_message() {
+fn an_empty_bdat_last_ends_the_message() {
     check_greeted(&format!(
         "{IN_TRANSACTION}
         C: BDAT 6
@@ -65,7 +65,7 @@ fn an_empty_last_chunk_ends_the_message() {
 }
 
 #[test]
-fn what_looks_like_commands_in_a_chunk_is_content() {
+fn what_looks_like_commands_in_a_bdat_chunk_is_content() {
     check_greeted(&format!(
         "{IN_TRANSACTION}
         C: BDAT 12 LAST
@@ -79,7 +79,7 @@ fn what_looks_like_commands_in_a_chunk_is_content() {
 }
 
 #[test]
-fn chunks_out_of_order_are_thrown_away() {
+fn bdat_chunks_out_of_order_are_thrown_away() {
     check_greeted(
         "
         C: BDAT 12 LAST
@@ -102,7 +102,7 @@ fn chunks_out_of_order_are_thrown_away() {
 }
 
 #[test]
-fn only_chunks_follow_a_chunk() {
+fn only_bdat_follows_bdat() {
     check_with(
         Settings { hard_error_limit: 9, ..SETTINGS() },
         &format!(
@@ -133,7 +133,7 @@ fn only_chunks_follow_a_chunk() {
 }
 
 #[test]
-fn a_chunk_too_many_refuses_the_message_and_those_under_way() {
+fn a_bdat_chunk_too_many_refuses_the_message_and_those_under_way() {
     let sixty = "x".repeat(60);
     check_greeted(&format!(
         "{IN_TRANSACTION}
@@ -160,7 +160,7 @@ fn a_chunk_too_many_refuses_the_message_and_those_under_way() {
 }
 
 #[test]
-fn bare_line_ends_in_chunks_are_refused_in_red_and_mended_elsewhere() {
+fn bare_line_ends_in_bdat_chunks_are_refused_in_red_and_mended_elsewhere() {
     let smuggled = "
         C: BDAT 12 LAST
         C| a\\n.\\nMAIL b\\r\\n
@@ -183,7 +183,7 @@ fn bare_line_ends_in_chunks_are_refused_in_red_and_mended_elsewhere() {
 }
 
 #[test]
-fn nul_in_chunks_is_refused_in_red_and_left_out_elsewhere() {
+fn nul_in_bdat_chunks_is_refused_in_red_and_left_out_elsewhere() {
     // The first chunk holds nothing else.
     let smuggled = "
         C: BDAT 2
@@ -210,7 +210,7 @@ fn nul_in_chunks_is_refused_in_red_and_left_out_elsewhere() {
 }
 
 #[test]
-fn without_a_size_the_session_ends() {
+fn bdat_without_a_size_ends_the_session() {
     check_greeted(&format!(
         "{IN_TRANSACTION}
         C: BDAT LAST
@@ -222,7 +222,7 @@ fn without_a_size_the_session_ends() {
 }
 
 #[test]
-fn an_unwanted_chunk_is_answered_when_it_has_come() {
+fn an_unwanted_bdat_chunk_is_answered_when_it_has_come() {
     check_greeted(
         "
         C: BDAT 12
@@ -248,7 +248,7 @@ fn an_unwanted_chunk_is_answered_when_it_has_come() {
 }
 
 #[test]
-fn after_helo_there_are_no_chunks() {
+fn after_helo_there_is_no_chunking() {
     check(
         "
         S: 220 mx.example ESMTP
@@ -281,7 +281,7 @@ fn after_helo_there_are_no_chunks() {
 }
 
 #[test]
-fn slow_and_endless_chunks() {
+fn slow_and_endless_bdat_chunks() {
     let late = "
         S: 421 4.4.2 Timeout, closing the connection
         = close Timeout
@@ -344,7 +344,7 @@ fn slow_and_endless_chunks() {
 }
 
 #[test]
-fn shutting_down_waits_for_the_last_chunk() {
+fn shutting_down_waits_for_the_last_bdat_chunk() {
     check_greeted(&format!(
         "{IN_TRANSACTION}
         C: BDAT 1
@@ -362,7 +362,7 @@ fn shutting_down_waits_for_the_last_chunk() {
 }
 
 #[test]
-fn an_overlong_chunk_command_ends_the_session() {
+fn an_overlong_bdat_command_ends_the_session() {
     let overlong = format!("BDAT {}7", " ".repeat(3_000));
     check_greeted(&format!(
         "C: {overlong}

@@ -2,8 +2,8 @@
 //!
 //! `! shut down` is what the driver tells, `=` what else it is told.
 //!
-//! The driver of these tests finds fault with local parts only, `refused` and `deferred`, and can't store a body
-//! that begins with `full`.
+//! The driver of these tests finds fault with local parts only, `refused` and `deferred`, and can't store a
+//! body that begins with `full`.
 
 mod authentication;
 mod chunks;

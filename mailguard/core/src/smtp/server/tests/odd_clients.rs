@@ -47,7 +47,7 @@ fn inside_nobody_has_to_wait_for_the_reply_to_ehlo_or_to_say_a_name() {
 }
 
 #[test]
-fn a_stranger_gives_a_name_and_waits() {
+fn a_stranger_gives_a_helo_name_and_waits_for_the_reply_to_ehlo() {
     check(
         "S: 220 mx.example ESMTP
         C: EHLO
@@ -61,7 +61,7 @@ fn a_stranger_gives_a_name_and_waits() {
 
 /// Inside, a browser can be led to send us what a page of somebody else says.
 #[test]
-fn what_begins_as_another_protocol_ends_the_session_everywhere() {
+fn what_begins_as_http_ends_the_session_everywhere() {
     check_with(
         lenient(),
         "S: 220 mx.example ESMTP
@@ -96,7 +96,7 @@ fn data_wait_for_their_354_everywhere() {
 }
 
 #[test]
-fn paths_without_brackets_are_taken_inside_and_from_no_stranger() {
+fn paths_without_angle_brackets_are_taken_inside_and_from_no_stranger() {
     let commands = "
         C: MAIL FROM: a@client.example
         {mail}
@@ -128,7 +128,7 @@ fn help_names_what_would_be_carried_out() {
 }
 
 #[test]
-fn to_act_for_somebody_else_is_a_wrong_login() {
+fn auth_with_the_authzid_of_somebody_else_is_a_wrong_login() {
     // "bob", and "alice" with the right password; the password wrong; "alice" for "alice".
     let (right, wrong) = ("Ym9iAGFsaWNlAHNlY3JldA==", "Ym9iAGFsaWNlAHdyb25n");
     let same = "YWxpY2UAYWxpY2UAc2VjcmV0";

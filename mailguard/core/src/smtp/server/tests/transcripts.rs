@@ -26,7 +26,7 @@ fn a_message_one_command_at_a_time() {
 }
 
 #[test]
-fn groups_of_commands_have_groups_of_replies() {
+fn pipelining_gives_groups_of_commands_groups_of_replies() {
     check_greeted(
         "
         C: MAIL FROM:<a@client.example>
@@ -59,7 +59,7 @@ fn groups_of_commands_have_groups_of_replies() {
 }
 
 #[test]
-fn replies_that_a_client_may_wait_for_are_not_kept_back() {
+fn pipelining_keeps_no_reply_back_that_a_client_may_wait_for() {
     check_greeted(
         "
         C: NOOP
@@ -80,7 +80,7 @@ fn replies_that_a_client_may_wait_for_are_not_kept_back() {
 }
 
 #[test]
-fn a_group_whose_recipients_are_all_refused_gets_no_354() {
+fn a_pipelining_group_whose_recipients_are_all_refused_gets_no_354() {
     check_greeted(
         "
         C: MAIL FROM:<a@client.example>
@@ -182,7 +182,7 @@ fn the_bare_postmaster_is_a_recipient() {
 }
 
 #[test]
-fn recipients_past_the_limit_are_deferred() {
+fn recipients_past_max_recipients_are_deferred() {
     check_greeted(
         "
         C: MAIL FROM:<>
@@ -200,7 +200,7 @@ fn recipients_past_the_limit_are_deferred() {
 }
 
 #[test]
-fn past_the_error_limit_the_session_ends() {
+fn past_the_hard_error_limit_the_session_ends() {
     check_greeted(
         "
         C: MIAL
@@ -260,7 +260,7 @@ fn idle_commands_without_end_are_errors() {
 }
 
 #[test]
-fn who_speaks_before_the_greeting_is_refused() {
+fn an_early_talker_is_refused() {
     let mut session = Session::new(SETTINGS());
     session.input(b"EHLO bot.example\r\n");
     assert_eq!(
@@ -270,7 +270,7 @@ fn who_speaks_before_the_greeting_is_refused() {
 }
 
 #[test]
-fn who_does_not_wait_for_a_reply_is_refused() {
+fn who_does_not_wait_for_a_reply_without_pipelining_is_refused() {
     let refused = "
         S: 554 5.5.1 Protocol error: you went on without waiting for the reply
         = close Unsynchronised
@@ -326,7 +326,7 @@ fn overlong_commands() {
 }
 
 #[test]
-fn only_crlf_dot_crlf_ends_data() {
+fn smuggling_fails_for_only_crlf_dot_crlf_ends_data() {
     check_greeted(&format!(
         "{IN_DATA}
         C| a\\n.\\nMAIL FROM:<x@client.example>\\n.\\r\\nb\\r\\n.\\nc\\r.\\r\\n
@@ -410,7 +410,7 @@ fn greetings_are_ascii() {
 }
 
 #[test]
-fn the_size_limit_counts_octets_without_stuffing() {
+fn the_size_limit_counts_octets_without_dot_stuffing() {
     let fits = format!("C: ..{}", "x".repeat(97));
     let content = fits[4..].to_owned();
     check_greeted(&format!(
@@ -468,7 +468,7 @@ fn a_full_disk_at_the_end_of_data() {
 }
 
 #[test]
-fn slow_clients() {
+fn slow_clients_meet_the_command_timeout_and_the_data_timeout() {
     let bye = "
         S: 421 4.4.2 Timeout, closing the connection
         = close Timeout
