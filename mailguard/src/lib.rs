@@ -11,6 +11,7 @@ pub mod session;
 pub mod tls;
 pub mod auth;
 pub mod greylist;
+pub mod bans;
 pub mod verification;
 pub mod lookup;
 pub mod scan;

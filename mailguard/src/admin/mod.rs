@@ -9,12 +9,15 @@
 mod actor;
 mod answer;
 mod audit;
+mod mail;
 mod processes;
 pub mod request;
+mod rows;
 
 pub use actor::Actor;
 pub use answer::*;
 pub use audit::{AUDIT, VERBS_OF_ROOT, not_admitted, reloaded_by_signal};
+pub use mail::{KernelAnswer, KernelSide, LoadedConfig, MailAdmin, Parts};
 pub use processes::{MailProcess, Process, ProcessReport, StandIn};
 pub use request::{Ask, Page, Request, Which};
 

@@ -1,6 +1,6 @@
 //! The protocol between the datapath process (root) and the mail process (no privileges): length-prefixed JSON
 //! frames over a socket pair. Typed, small, and never a byte of foreign mail in it. What the mail process can ask for
-//! opens nothing: `asked` says how far it goes.
+//! opens nothing: `bans::asked` says how far it goes.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -19,10 +19,8 @@ use crate::intercept::Purpose;
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
-/// Largest frame to the datapath process in octets: [`MAX_CLIENTS`] in one request fit, and texts for an administrator.
+/// Largest frame to the datapath process in octets: [`crate::bans::MAX_CLIENTS`] in one request fit, and texts for an administrator.
 pub const MAX_REQUEST_OCTETS: usize = 1 << 20;
-/// Clients in one request: far fewer octets than it may have.
-pub const MAX_CLIENTS: usize = 4_096;
 
 /// From the datapath process to the mail process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,7 +112,7 @@ pub enum Request {
     Status,
     /// How often each rule decided.
     RuleCounts,
-    /// Keep these clients out for so long: all, or none. At most [`MAX_CLIENTS`].
+    /// Keep these clients out for so long: all, or none. At most [`crate::bans::MAX_CLIENTS`].
     Ban(Vec<(IpAddr, Duration)>),
     /// Whom the kernel keeps out.
     Bans,
@@ -200,6 +198,7 @@ pub async fn read_async<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)
 mod tests {
     use super::*;
     use crate::admin::ErrorKind;
+    use crate::bans::MAX_CLIENTS;
 
     #[test]
     fn frames_survive_the_way_and_end_is_seen() {

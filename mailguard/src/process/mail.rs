@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -19,12 +19,13 @@ use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use super::acceptors::{self, AcceptContext, Acceptors};
-use super::bans::Bans;
-use super::handler::{ControlHandler, Parts};
+use super::adoption::{self, Adoption};
 use super::ipc::{self, Current, HandedListener, ToDatapath, ToMail};
 use super::log::{self, Logging};
 use super::privileged::{Notice, Notices, Privileged};
 use super::services::{self, CompiledConfig, RoleParts, SpoolSink};
+use crate::admin::{MailAdmin, Parts};
+use crate::bans::Bans;
 use crate::config;
 use crate::control;
 use crate::datapath;
@@ -121,7 +122,7 @@ async fn serve(
     process.bans.restore().await;
     tokio::spawn(process.bans.clone().keep());
     let control = control::bind(&control::mail_socket(&runtime_dir), control::MAIL_MODE)?;
-    let control = tokio::spawn(control::serve(control, process.handler.clone()));
+    let control = tokio::spawn(control::serve(control, process.admin.clone()));
     let (stop, stopped) = watch::channel(false);
     let pulse = descriptors.try_clone().context("the socket for signs of life")?;
     let own_addresses = OwnAddresses::default();
@@ -153,7 +154,8 @@ async fn serve(
 /// Everything that lives as long as the process.
 struct MailProcess {
     config: Arc<ArcSwap<Config>>,
-    handler: Arc<ControlHandler>,
+    admin: Arc<MailAdmin>,
+    adoption: Adoption,
     roles: Arc<Roles<SpoolSink>>,
     limits: Arc<Limits>,
     db: SpoolDb,
@@ -182,7 +184,7 @@ impl MailProcess {
         let traces = Recorder::new(facts.clone(), config.clone());
         let greylist = Greylist::open(facts.clone()).await?;
         tokio::spawn(greylist.clone().run_maintenance(config.clone()));
-        let bans = Bans::open(facts, privileged.clone(), config.clone()).await?;
+        let bans = Bans::open(facts, Arc::new(privileged.clone()), config.clone()).await?;
         let ids = Arc::new(IdMint::above(recovered.greatest));
         let spool = Spool::new(db.clone(), config.clone(), ids.clone());
         let scratch = spool.clone();
@@ -190,7 +192,7 @@ impl MailProcess {
             Delivery::new(OwnListeners::new(own)).with_scratch(Arc::new(move || scratch.body_writer()));
         let delivery = Arc::new(delivery);
         let parts = RoleParts {
-            spool,
+            spool: spool.clone(),
             ids: ids.clone(),
             traces: traces.clone(),
             bans: bans.clone(),
@@ -213,22 +215,31 @@ impl MailProcess {
         tokio::spawn(traces.clone().run_maintenance());
         let maintained = delivery.clone();
         tokio::spawn(async move { maintained.run_maintenance().await });
-        let handler = Arc::new(ControlHandler::new(
-            current,
-            Parts {
-                config: config.clone(),
-                services,
-                privileged: privileged.clone(),
-                queue: queue.handle(),
-                delivery: delivery.clone(),
-                quarantine,
-                traces: traces.clone(),
-                limits: limits.clone(),
-                bans: bans.clone(),
-                logging,
-            },
-        ));
-        Ok(Self { config, handler, roles, limits, db, queue, delivery, traces, bans, privileged })
+        let in_force = Arc::new(ArcSwap::from_pointee(adoption::in_force(current)));
+        let log = logging.clone();
+        let admin = Arc::new(MailAdmin::new(Parts {
+            config: config.clone(),
+            in_force: in_force.clone(),
+            spool,
+            queue: queue.handle(),
+            delivery: delivery.clone(),
+            quarantine,
+            traces: traces.clone(),
+            limits: limits.clone(),
+            bans: bans.clone(),
+            kernel: Arc::new(privileged.clone()),
+            log_problem: Box::new(move || log.problem()),
+        }));
+        let adoption = Adoption {
+            config: config.clone(),
+            in_force,
+            services,
+            queue: queue.handle(),
+            bans: bans.clone(),
+            logging,
+            one_at_a_time: Mutex::default(),
+        };
+        Ok(Self { config, admin, adoption, roles, limits, db, queue, delivery, traces, bans, privileged })
     }
 
     fn context(&self, own_addresses: OwnAddresses, stop: watch::Receiver<bool>) -> AcceptContext {
@@ -259,7 +270,7 @@ impl MailProcess {
             let before = self.config.load_full();
             let revision = current.revision;
             // New rules may take long to compile.
-            let result = tokio::task::block_in_place(|| self.handler.adopt(current));
+            let result = tokio::task::block_in_place(|| self.adoption.adopt(current));
             self.privileged.say(ToDatapath::Adopted { revision, result }).await;
             if !(opened.is_empty() && closed.is_empty()) {
                 acceptors.take(opened).context("the listeners that came")?;

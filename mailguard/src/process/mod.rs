@@ -1,17 +1,15 @@
 //! The composition root: the only place that constructs and wires. Two processes, started from one program.
 //!
 //! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
-//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other, `asked`
-//! how far the mail process goes with it, `changes` what an administrator may. `start` chooses the configuration at a start, and `kept`
+//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other,
+//! `changes` what an administrator changes. `start` chooses the configuration at a start, and `kept`
 //! keeps each that is in force for the next. `trial` is a third process, for a moment: it tries what the mail process will do.
 
-mod asked;
-mod bans;
+mod adoption;
 mod changes;
 mod descriptors;
 mod firewall;
 mod folders;
-mod handler;
 mod instance;
 pub mod ipc;
 mod kept;
@@ -25,7 +23,6 @@ mod open_files;
 mod privileged;
 mod pulse;
 mod acceptors;
-mod rows;
 mod services;
 mod spawn;
 mod start;

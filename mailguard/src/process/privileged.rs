@@ -1,14 +1,17 @@
 //! The mail process's end of the channel: asks the datapath process for what only root can do, and hears from it.
 
-use mailguard_core::subscriber::Subscriber;
 use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use mailguard_core::names::NameStatus;
+use mailguard_core::subscriber::Subscriber;
 use nix::sys::socket::{MsgFlags, send};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,7 +19,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ipc::{self, Answer, Current, HandedListener, Request, ToDatapath, ToMail};
-use crate::admin::{AdminError, ErrorKind};
+use crate::admin::{AdminError, ErrorKind, KernelAnswer, KernelSide};
+use crate::bans::{self, BanError, KernelBans};
+use crate::datapath::{BanStatus, DatapathStatus, RuleCount};
 use crate::session::Limits;
 
 /// How often the datapath process hears that we live; it is told stale after several of these.
@@ -166,6 +171,67 @@ impl Privileged {
 
 fn unavailable(message: &str) -> AdminError {
     AdminError::new(ErrorKind::Unavailable, message)
+}
+
+/// The two processes are of one program: it can't happen, and isn't taken for an answer if it does.
+fn other_answer() -> AdminError {
+    AdminError::new(ErrorKind::Failed, "the datapath process answered another question")
+}
+
+/// What it says of bans, in that room's words.
+fn of_bans(AdminError { kind, message }: AdminError) -> BanError {
+    match kind {
+        ErrorKind::Refused => BanError::Refused(message),
+        ErrorKind::Unavailable => BanError::Unavailable(message),
+        _ => BanError::Failed(message),
+    }
+}
+
+impl KernelBans for Privileged {
+    fn ban(&self, clients: Vec<(IpAddr, Duration)>) -> BoxFuture<'_, bans::Result<()>> {
+        Box::pin(async move {
+            match self.request(Request::Ban(clients)).await.map_err(of_bans)? {
+                Answer::Done => Ok(()),
+                _ => Err(of_bans(other_answer())),
+            }
+        })
+    }
+
+    fn banned(&self) -> BoxFuture<'_, bans::Result<Vec<BanStatus>>> {
+        Box::pin(async move {
+            match self.request(Request::Bans).await.map_err(of_bans)? {
+                Answer::Bans(bans) => Ok(bans),
+                _ => Err(of_bans(other_answer())),
+            }
+        })
+    }
+
+    fn forgotten(&self, clients: Vec<Subscriber>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // Whoever is gone tells the next mail process again.
+            let _ = self.say(ToDatapath::Forgotten(clients)).await;
+        })
+    }
+}
+
+impl KernelSide for Privileged {
+    fn status(&self) -> KernelAnswer<'_, (DatapathStatus, Vec<String>)> {
+        Box::pin(async move {
+            match self.request(Request::Status).await? {
+                Answer::Status { kernel, problems } => Ok((*kernel, problems)),
+                _ => Err(other_answer()),
+            }
+        })
+    }
+
+    fn rule_counts(&self) -> KernelAnswer<'_, (Vec<RuleCount>, Vec<NameStatus>)> {
+        Box::pin(async move {
+            match self.request(Request::RuleCounts).await? {
+                Answer::RuleCounts { rules, names } => Ok((rules, names)),
+                _ => Err(other_answer()),
+            }
+        })
+    }
 }
 
 fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {

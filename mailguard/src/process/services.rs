@@ -15,22 +15,21 @@ use mailguard_core::smtp::server::LoginRefused;
 use rustls::ServerConfig;
 use tracing::error;
 
-use super::bans::Bans;
 use crate::auth::{Authenticator, Failures};
+use crate::bans::Bans;
 use crate::delivery;
 use crate::greylist::Greylist;
 use crate::lookup::dns::CurrentDns;
 use crate::scan::Scanner;
 use crate::session::journal::SessionSoFar;
 use crate::session::{Content, InForce, Journal, Journals, Logins, LookUps, MailLines, Roles, Sink};
-use crate::spool::{Body, BodyWriter, CommitError, Durable, IdMint, NewMessage, Spool};
+use crate::spool::{Body, BodyWriter, Durable, IdMint, NewMessage, Spool};
 use crate::tls::Identity;
 use crate::trace::{Record, Recorder};
 use crate::verification::Verification;
 
 /// What is in force, and what was made of it.
 pub(super) struct MailServices {
-    spool: Spool,
     config: Arc<ArcSwap<Config>>,
     compiled: ArcSwap<CompiledConfig>,
     dns: Arc<CurrentDns>,
@@ -65,7 +64,6 @@ pub(super) fn roles(
     let look_ups =
         LookUps { config: config.clone(), dns: dns.clone(), verification: verification.clone(), greylist };
     let services = Arc::new(MailServices {
-        spool: spool.clone(),
         config,
         compiled: ArcSwap::from_pointee(compiled),
         dns,
@@ -145,11 +143,6 @@ impl MailServices {
     pub(super) fn set_compiled(&self, compiled: CompiledConfig) {
         self.compiled.store(Arc::new(compiled));
         self.verification.forget();
-    }
-
-    /// Why no message can be taken now, if that is so.
-    pub(super) fn storage_problem(&self) -> Option<CommitError> {
-        self.spool.storage_available().err()
     }
 }
 

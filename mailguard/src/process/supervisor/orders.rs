@@ -8,12 +8,12 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use tracing::{error, info, warn};
 
-use super::super::asked::{self, is_whitelisted};
 use super::super::changes::{Change, Order, Taken};
 use super::super::ipc::{Answer, Request, ToMail};
 use super::super::{names, open_files};
 use super::{Mail, Supervisor, known, log_warnings};
 use crate::admin::{AdminError, ErrorKind, SYSTEM_PROBLEM};
+use crate::bans::{self, is_whitelisted};
 use crate::config::{self, WriteError};
 use crate::datapath::DatapathError;
 
@@ -83,13 +83,13 @@ impl Supervisor {
                 let kernel = self.datapath.status().map_err(of_kernel)?;
                 Ok(Answer::Status { kernel: Box::new(kernel), problems })
             }
-            Request::Ban(bans) => {
-                asked::may_ban(&self.config, &asked::own_addresses(), &bans).map_err(|error| {
+            Request::Ban(clients) => {
+                bans::may_ban(&self.config, &bans::own_addresses(), &clients).map_err(|error| {
                     warn!(%error, "the mail process asks for a ban that isn't made");
                     AdminError::new(ErrorKind::Refused, error)
                 })?;
-                self.datapath.ban(&bans).map_err(of_kernel)?;
-                for (client, _) in &bans {
+                self.datapath.ban(&clients).map_err(of_kernel)?;
+                for (client, _) in &clients {
                     self.lifted.remove(&Subscriber::of(*client));
                 }
                 Ok(Answer::Done)

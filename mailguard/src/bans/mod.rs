@@ -1,15 +1,22 @@
 //! Who is banned, why and until when: kept in `facts.redb` by the clock on the wall, and put in force in the kernel
 //! by the datapath process. The kernel ends a ban by itself, on time, whether anybody is there or not. An IPv6 client is
 //! banned with its whole network; hosts of it that are whitelisted are let in by the kernel.
+//!
+//! `late` is what couldn't be stored yet. `asked` is the other end: what the datapath process lets a mail process have, whatever
+//! this room says there.
 
+mod asked;
 mod late;
+
+pub use asked::{BanRefused, is_whitelisted, may_ban, own_addresses};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use mailguard_common::maps::MAX_BANS;
 use mailguard_core::config::Config;
 use mailguard_core::config::resolve::MAX_BAN_SECONDS;
@@ -19,17 +26,14 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use super::asked::is_whitelisted;
-use super::handler::{failed, now, refused};
-use super::ipc::{Answer, MAX_CLIENTS, Request, ToDatapath};
-use super::privileged::Privileged;
-use crate::admin::{AdminError, BanRow};
 use crate::datapath::BanStatus;
-use crate::store::ReadError;
 use crate::store::facts::FactsDb;
 use crate::store::facts::bans::{BanRecord as Record, StoredBan, ban_key};
+use crate::store::{ReadError, WriteError};
 use late::Late;
 
+/// Clients in one request to the kernel side.
+pub const MAX_CLIENTS: usize = 4_096;
 /// How often bans that have ended are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long a ban by hand is when nobody says, and `ban_after_abuse` is zero.
@@ -39,22 +43,87 @@ const ONLY_IN_KERNEL: &str = "unknown: the store doesn't have it";
 /// Longest reason, characters.
 const MAX_REASON_CHARACTERS: usize = 100;
 
-type Result<T> = std::result::Result<T, AdminError>;
+/// What comes of a ban.
+pub type Result<T> = std::result::Result<T, BanError>;
 type Records = BTreeMap<Subscriber, Record>;
+
+/// The kernel side, which keeps clients out.
+pub trait KernelBans: Send + Sync + 'static {
+    /// Keeps these clients out for so long: all, or none. At most [`MAX_CLIENTS`].
+    fn ban(&self, clients: Vec<(IpAddr, Duration)>) -> BoxFuture<'_, Result<()>>;
+
+    /// Whom it keeps out.
+    fn banned(&self) -> BoxFuture<'_, Result<Vec<BanStatus>>>;
+
+    /// It is forgotten that these were banned, whom an administrator had let in again.
+    fn forgotten(&self, clients: Vec<Subscriber>) -> BoxFuture<'_, ()>;
+}
+
+/// Why a client isn't banned, or who is isn't known.
+#[derive(Debug, thiserror::Error)]
+pub enum BanError {
+    /// For no time, or longer than a ban lasts.
+    #[error("a ban lasts 1s to {}d; for good: mailguard blacklist add client", MAX_BAN_SECONDS / 86_400)]
+    Time,
+    /// The reason is a story.
+    #[error("a reason has at most {MAX_REASON_CHARACTERS} characters")]
+    Reason,
+    /// The administrator said never of these.
+    #[error("{0}: on access.whitelist_clients, which is never banned; nobody was")]
+    Whitelisted(String),
+    /// As many are banned as can be.
+    #[error("{MAX_BANS} clients are banned, more is not possible")]
+    Full,
+    /// The kernel side doesn't do it.
+    #[error("{0}")]
+    Refused(String),
+    /// The kernel side can't do it.
+    #[error("{0}")]
+    Failed(String),
+    /// The kernel side isn't there, or doesn't answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The store doesn't take it.
+    #[error(transparent)]
+    Store(#[from] WriteError),
+}
+
+/// A client that is banned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ban {
+    /// Who.
+    pub client: Subscriber,
+    /// Since when.
+    pub since: UnixTime,
+    /// Until when.
+    pub until: UnixTime,
+    /// For how long it goes on.
+    pub left: Duration,
+    /// Why.
+    pub reason: String,
+    /// Packets that the kernel refused.
+    pub packets: u64,
+    /// When the last of them came; none: none came.
+    pub last: Option<UnixTime>,
+}
 
 /// Bans clients; clones are the same one.
 #[derive(Clone)]
-pub(super) struct Bans(Arc<Inner>);
+pub struct Bans(Arc<Inner>);
 
 struct Inner {
     facts: FactsDb,
-    privileged: Privileged,
+    kernel: Arc<dyn KernelBans>,
     config: Arc<ArcSwap<Config>>,
     /// What the store holds or is to hold, at most [`MAX_BANS`]. Held over each change, so that store and kernel go together.
     records: Mutex<Records>,
     /// What couldn't be stored yet. Locked within `records`.
     late: Mutex<Late>,
     changed: Notify,
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
 }
 
 fn addresses<T: ToString>(clients: &[T]) -> String {
@@ -100,9 +169,9 @@ async fn rename(facts: &FactsDb, records: &Records, old: Vec<Ipv6Addr>) {
 
 impl Bans {
     /// Reads what the store holds.
-    pub(super) async fn open(
+    pub async fn open(
         facts: FactsDb,
-        privileged: Privileged,
+        kernel: Arc<dyn KernelBans>,
         config: Arc<ArcSwap<Config>>,
     ) -> std::result::Result<Self, ReadError> {
         let (records, old) = read(facts.bans().await?);
@@ -110,12 +179,12 @@ impl Bans {
             rename(&facts, &records, old).await;
         }
         let (records, changed) = (Mutex::new(records), Notify::new());
-        Ok(Self(Arc::new(Inner { facts, privileged, config, records, late: Mutex::default(), changed })))
+        Ok(Self(Arc::new(Inner { facts, kernel, config, records, late: Mutex::default(), changed })))
     }
 
     /// Makes the kernel's bans those of the store: it has none after a start of the machine. One that only the kernel knows
     /// is kept: nothing here lets anybody in.
-    pub(super) async fn restore(&self) {
+    pub async fn restore(&self) {
         let mut records = self.0.records.lock().await;
         let restored = async {
             self.forget(&mut records).await?;
@@ -134,7 +203,7 @@ impl Bans {
     }
 
     /// Forgets bans that have ended, and those of clients that became whitelisted. A task of its own.
-    pub(super) async fn keep(self) {
+    pub async fn keep(self) {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -151,7 +220,7 @@ impl Bans {
     }
 
     /// The configuration is another one.
-    pub(super) fn config_changed(&self) {
+    pub fn config_changed(&self) {
         self.0.changed.notify_one();
     }
 
@@ -168,7 +237,7 @@ impl Bans {
     }
 
     /// Bans a client that made too many errors, if the configuration says so.
-    pub(super) async fn after_abuse(&self, client: IpAddr, reason: String) {
+    pub async fn after_abuse(&self, client: IpAddr, reason: String) {
         let config = self.0.config.load_full();
         let time = config.kernel.ban_after_abuse;
         if time.is_zero() {
@@ -186,44 +255,38 @@ impl Bans {
     }
 
     /// Bans clients as an administrator wishes: all of them, or none.
-    pub(super) async fn add_by_admin(
+    pub async fn add_by_admin(
         &self,
         clients: Vec<IpAddr>,
         seconds: Option<u64>,
         reason: Option<String>,
-    ) -> Result<Vec<BanRow>> {
+    ) -> Result<Vec<Ban>> {
         let abuse = self.0.config.load().kernel.ban_after_abuse;
         let default = if abuse.is_zero() { DEFAULT_TIME } else { abuse };
         let seconds = seconds.unwrap_or(default.as_secs());
         if !(1..=MAX_BAN_SECONDS).contains(&seconds) {
-            let days = MAX_BAN_SECONDS / 86_400;
-            return Err(refused(format!(
-                "a ban lasts 1s to {days}d; for good: mailguard blacklist add client"
-            )));
+            return Err(BanError::Time);
         }
         let reason = reason.unwrap_or_else(|| "by hand".to_owned());
         if reason.chars().count() > MAX_REASON_CHARACTERS {
-            return Err(refused(format!("a reason has at most {MAX_REASON_CHARACTERS} characters")));
+            return Err(BanError::Reason);
         }
         let rows = self.add(clients, Duration::from_secs(seconds), reason.clone()).await?;
         for row in &rows {
-            info!(client = %row.client, seconds = row.seconds_left, reason, "banned by hand");
+            info!(client = %row.client, seconds = row.left.as_secs(), reason, "banned by hand");
         }
         Ok(rows)
     }
 
     /// Bans clients, or lengthens their bans: in the kernel first, which may refuse; returns when both have it.
-    async fn add(&self, clients: Vec<IpAddr>, time: Duration, reason: String) -> Result<Vec<BanRow>> {
+    async fn add(&self, clients: Vec<IpAddr>, time: Duration, reason: String) -> Result<Vec<Ban>> {
         let mut records = self.0.records.lock().await;
         let config = self.0.config.load_full();
         let white: BTreeSet<IpAddr> = clients.iter().map(IpAddr::to_canonical).collect();
         let white: Vec<IpAddr> =
             white.into_iter().filter(|client| is_whitelisted(&config, (*client).into())).collect();
         if !white.is_empty() {
-            let white = addresses(&white);
-            return Err(refused(format!(
-                "{white}: on access.whitelist_clients, which is never banned; nobody was"
-            )));
+            return Err(BanError::Whitelisted(addresses(&white)));
         }
         let clients: BTreeSet<Subscriber> = clients.into_iter().map(Subscriber::of).collect();
         let now = now();
@@ -241,7 +304,7 @@ impl Bans {
         }
         let added = new.keys().filter(|client| !records.contains_key(client)).count();
         if records.len() + added > MAX_BANS as usize {
-            return Err(refused(format!("{MAX_BANS} clients are banned, more is not possible")));
+            return Err(BanError::Full);
         }
         self.install_in_kernel(&new).await?;
         // The kernel keeps them: whoever is banned stays out.
@@ -256,11 +319,11 @@ impl Bans {
     }
 
     /// Forgets that these clients were banned: an administrator lifted it, and the datapath process has let them in.
-    pub(super) async fn forget_lifted(&self, clients: Vec<Subscriber>) {
+    pub async fn forget_lifted(&self, clients: Vec<Subscriber>) {
         let mut records = self.0.records.lock().await;
         match self.remove(&mut records, &clients).await {
             Ok(()) => {
-                self.0.privileged.say(ToDatapath::Forgotten(clients)).await;
+                self.0.kernel.forgotten(clients).await;
             }
             // The datapath process says it again to the next mail process, too.
             Err(error) => {
@@ -273,7 +336,7 @@ impl Bans {
     }
 
     /// Who is banned, in the order of addresses.
-    pub(super) async fn list(&self) -> Result<Vec<BanRow>> {
+    pub async fn list(&self) -> Result<Vec<Ban>> {
         let records = self.0.records.lock().await;
         let kernel = self.in_kernel().await?.into_iter().map(|ban| (ban.client, ban));
         let kernel: BTreeMap<Subscriber, BanStatus> = kernel.collect();
@@ -289,7 +352,7 @@ impl Bans {
         if clients.is_empty() {
             return Ok(());
         }
-        self.0.facts.lift(clients.iter().copied().map(ban_key)).await.map_err(failed)?;
+        self.0.facts.lift(clients.iter().copied().map(ban_key)).await?;
         forget(records, clients);
         Ok(())
     }
@@ -304,7 +367,7 @@ impl Bans {
             }
             late.lifts_are_stored();
             info!(lifts = lifts.len(), "lifted bans are out of the store now");
-            self.0.privileged.say(ToDatapath::Forgotten(lifts)).await;
+            self.0.kernel.forgotten(lifts).await;
         }
         let bans = late.bans(records);
         if bans.is_empty() || self.store(&bans).await.is_ok() {
@@ -316,7 +379,7 @@ impl Bans {
     }
 
     async fn store(&self, records: &Records) -> Result<()> {
-        self.0.facts.ban(records).await.map_err(failed)
+        Ok(self.0.facts.ban(records).await?)
     }
 
     async fn install_in_kernel(&self, records: &Records) -> Result<()> {
@@ -324,16 +387,13 @@ impl Bans {
         let bans: Vec<(IpAddr, Duration)> =
             records.iter().map(|(client, record)| (client.first(), record.until.since(now))).collect();
         for part in bans.chunks(MAX_CLIENTS) {
-            self.0.privileged.request(Request::Ban(part.to_vec())).await?;
+            self.0.kernel.ban(part.to_vec()).await?;
         }
         Ok(())
     }
 
     async fn in_kernel(&self) -> Result<Vec<BanStatus>> {
-        match self.0.privileged.request(Request::Bans).await? {
-            Answer::Bans(bans) => Ok(bans),
-            _ => Err(failed("the datapath process answered another question")),
-        }
+        self.0.kernel.banned().await
     }
 }
 
@@ -342,12 +402,12 @@ fn forget(records: &mut Records, clients: &[Subscriber]) {
     records.retain(|client, _| !gone.contains(client));
 }
 
-fn row(client: Subscriber, record: &Record, kernel: Option<&BanStatus>, now: UnixTime) -> BanRow {
-    BanRow {
+fn row(client: Subscriber, record: &Record, kernel: Option<&BanStatus>, now: UnixTime) -> Ban {
+    Ban {
         client,
         since: record.since,
         until: record.until,
-        seconds_left: record.until.since(now).as_secs(),
+        left: record.until.since(now),
         reason: record.reason.clone(),
         packets: kernel.map_or(0, |ban| ban.packets),
         last: kernel.and_then(|ban| ban.last).map(|ago| now.minus(ago)),
@@ -356,8 +416,56 @@ fn row(client: Subscriber, record: &Record, kernel: Option<&BanStatus>, now: Uni
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::store::UnreadableRow;
+
+    /// A kernel that keeps everybody out whom it is asked to, or refuses whatever it is asked.
+    struct Kernel {
+        refuses: bool,
+    }
+
+    const CLIENT: &str = "192.0.2.7";
+
+    impl KernelBans for Kernel {
+        fn ban(&self, _: Vec<(IpAddr, Duration)>) -> BoxFuture<'_, Result<()>> {
+            Box::pin(async {
+                if self.refuses { Err(BanError::Refused("no room".to_owned())) } else { Ok(()) }
+            })
+        }
+
+        fn banned(&self) -> BoxFuture<'_, Result<Vec<BanStatus>>> {
+            let client = CLIENT.parse().unwrap();
+            let status = BanStatus { client, left: Duration::from_secs(60), packets: 7, last: None };
+            Box::pin(async { Ok(vec![status]) })
+        }
+
+        fn forgotten(&self, _: Vec<Subscriber>) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    async fn opened(facts: &FactsDb, folder: &Path, refuses: bool) -> Bans {
+        let config = Arc::new(ArcSwap::from_pointee(crate::spool::fixture::config(folder)));
+        Bans::open(facts.clone(), Arc::new(Kernel { refuses }), config).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_ban_is_stored_if_the_kernel_takes_it_and_not_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = FactsDb::open(folder.path()).unwrap();
+        let clients = || vec![CLIENT.parse().unwrap()];
+        let bans = opened(&facts, folder.path(), true).await;
+        let refused = bans.add_by_admin(clients(), None, None).await.unwrap_err();
+        assert_eq!(refused.to_string(), "no room");
+        let bans = opened(&facts, folder.path(), false).await;
+        assert_eq!(bans.list().await.unwrap(), []);
+        let added = bans.add_by_admin(clients(), Some(60), None).await.unwrap();
+        assert_eq!((added.len(), added[0].left), (1, Duration::from_secs(60)));
+        let listed = opened(&facts, folder.path(), false).await.list().await.unwrap();
+        assert_eq!((listed.len(), &*listed[0].reason, listed[0].packets), (1, "by hand", 7));
+    }
 
     #[test]
     fn bans_of_single_ipv6_addresses_become_one_of_their_network() {

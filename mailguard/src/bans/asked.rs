@@ -1,7 +1,7 @@
 //! What the mail process may have: bans within limits, whatever it says. It was perhaps taken over, so each request is
 //! judged by the datapath process's own configuration and by what the machine says of itself, never by what comes with it.
 //!
-//! Pure, but for [`own_addresses`]. That nothing else can be asked is `ipc`'s.
+//! Pure, but for [`own_addresses`]. That nothing else can be asked is the protocol's between the processes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,11 +13,11 @@ use mailguard_core::config::resolve::MAX_BAN_SECONDS;
 use mailguard_core::subscriber::Subscriber;
 use nix::ifaddrs::getifaddrs;
 
-use super::ipc::MAX_CLIENTS;
+use super::MAX_CLIENTS;
 
 /// Why a ban isn't compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BanRefused {
+pub enum BanRefused {
     /// More than a request may name.
     #[error("{0} clients in one request, at most {MAX_CLIENTS} are possible")]
     TooMany(usize),
@@ -33,7 +33,7 @@ pub(super) enum BanRefused {
 }
 
 /// Whether these bans may be made, in a configuration and on a machine with these addresses.
-pub(super) fn may_ban(
+pub fn may_ban(
     config: &Config,
     own: &BTreeSet<IpAddr>,
     bans: &[(IpAddr, Duration)],
@@ -57,7 +57,7 @@ pub(super) fn may_ban(
 }
 
 /// Whether the administrator said of all these addresses that they are never banned.
-pub(super) fn is_whitelisted(config: &Config, clients: IpNet) -> bool {
+pub fn is_whitelisted(config: &Config, clients: IpNet) -> bool {
     config.access.whitelist_clients.iter().any(|network| network.contains(&clients))
 }
 
@@ -70,7 +70,7 @@ fn is_nobody(address: IpAddr) -> bool {
 }
 
 /// The addresses of this machine's interfaces; none where the system doesn't tell.
-pub(super) fn own_addresses() -> BTreeSet<IpAddr> {
+pub fn own_addresses() -> BTreeSet<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return BTreeSet::new() };
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let address = interface.address?;

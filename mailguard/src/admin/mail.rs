@@ -1,85 +1,123 @@
-//! Answers what the command line asks the mail process over its control socket.
+//! What is asked of the mail process: messages, lists as they are in force, bans, routes, and how all of it fares.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath, UnixTime};
+use mailguard_core::names::NameStatus;
 use mailguard_core::origin::Origin;
 use mailguard_core::route::{self, Explanation};
 
-use super::bans::Bans;
-use super::ipc::{self, Current};
-use super::log::Logging;
-use super::privileged::Privileged;
-use super::rows;
-use super::services::{CompiledConfig, MailServices};
-use crate::admin::request::{
-    BanAdd, Entries, QuarantineDelete, QuarantineList, QuarantineRelease, QuarantineShow, QueueHold,
+use super::request::{
+    self, BanAdd, Entries, QuarantineDelete, QuarantineList, QuarantineRelease, QuarantineShow, QueueHold,
     QueueList, QueuePause, QueueRemove, QueueRetry, QueueShow, Status, Trace,
 };
-use crate::admin::{
+use super::{
     Actor, AdminError, Administration, Answer, BanRow, Done, EntryRow, ErrorKind, Listing, MAX_ROWS, Page,
     QuarantineMessage, QuarantineRow, QueueMessage, QueueRow, Request, RouteRow, StatusReport, Stock,
-    TraceRow, Which, ZoneStatus, answer, request,
+    TraceRow, Which, ZoneStatus, answer, rows,
 };
-use crate::config::{self, Source, entries};
+use crate::bans::{BanError, Bans};
+use crate::config::{Source, entries};
+use crate::datapath::{DatapathStatus, RuleCount};
 use crate::delivery::Delivery;
 use crate::quarantine::{Filter, QuarantineHandle, Released};
 use crate::queue::QueueHandle;
 use crate::session::Limits;
+use crate::spool::Spool;
 use crate::store;
 use crate::store::WriteError;
 use crate::trace::{Query, Recorder};
-
-/// The two processes are of one program: it can't happen, and isn't taken for an answer if it does.
-const OTHER_QUESTION: &str = "the datapath process answered another question";
 
 /// Messages that one commit holds or removes.
 const COMMIT_BATCH: usize = 512;
 
 type Result<T> = std::result::Result<T, AdminError>;
 
-/// What requests are about.
-pub(super) struct Parts {
-    pub(super) config: Arc<ArcSwap<Config>>,
-    pub(super) services: Arc<MailServices>,
-    pub(super) privileged: Privileged,
-    pub(super) queue: QueueHandle,
-    pub(super) delivery: Arc<Delivery>,
-    pub(super) quarantine: QuarantineHandle,
-    pub(super) traces: Recorder,
-    pub(super) limits: Arc<Limits>,
-    pub(super) bans: Bans,
-    pub(super) logging: Logging,
+/// What the datapath process answers.
+pub type KernelAnswer<'a, T> = BoxFuture<'a, Result<T>>;
+
+/// What the datapath process says of the kernel side.
+pub trait KernelSide: Send + Sync + 'static {
+    /// How it is, and what isn't as it should be, a line each.
+    fn status(&self) -> KernelAnswer<'_, (DatapathStatus, Vec<String>)>;
+
+    /// The rules that decided about any packet, and the addresses that names stand for.
+    fn rule_counts(&self) -> KernelAnswer<'_, (Vec<RuleCount>, Vec<NameStatus>)>;
 }
 
-/// Answers requests.
-pub(super) struct ControlHandler {
+/// The configuration that this process uses.
+#[derive(Debug)]
+pub struct LoadedConfig {
+    /// What it was read from.
+    pub source: Source,
+    /// Its number.
+    pub revision: u64,
+    /// Since when.
+    pub since: UnixTime,
+}
+
+/// What is asked about.
+pub struct Parts {
+    /// What `in_force` means.
+    pub config: Arc<ArcSwap<Config>>,
+    /// What sessions and attempts go by.
+    pub in_force: Arc<ArcSwap<LoadedConfig>>,
+    /// Whether messages can be taken.
+    pub spool: Spool,
+    /// What waits.
+    pub queue: QueueHandle,
+    /// Where mail would go.
+    pub delivery: Arc<Delivery>,
+    /// What is quarantined.
+    pub quarantine: QuarantineHandle,
+    /// What happened.
+    pub traces: Recorder,
+    /// Open sessions.
+    pub limits: Arc<Limits>,
+    /// Who is banned.
+    pub bans: Bans,
+    /// The datapath process.
+    pub kernel: Arc<dyn KernelSide>,
+    /// What is the matter with the log, if something is.
+    pub log_problem: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// The use cases of the mail process.
+pub struct MailAdmin {
     parts: Parts,
     started_at: UnixTime,
-    loaded: Mutex<Loaded>,
 }
 
-struct Loaded {
-    source: Source,
-    revision: u64,
-    at: UnixTime,
-}
-
-pub(super) fn now() -> UnixTime {
+fn now() -> UnixTime {
     SystemTime::now().into()
 }
 
-pub(super) fn failed(error: impl ToString) -> AdminError {
+fn failed(error: impl ToString) -> AdminError {
     AdminError::new(ErrorKind::Failed, error)
 }
 
-pub(super) fn refused(error: impl ToString) -> AdminError {
+fn refused(error: impl ToString) -> AdminError {
     AdminError::new(ErrorKind::Refused, error)
+}
+
+impl From<BanError> for AdminError {
+    fn from(error: BanError) -> Self {
+        let kind = match error {
+            BanError::Time
+            | BanError::Reason
+            | BanError::Whitelisted(_)
+            | BanError::Full
+            | BanError::Refused(_) => ErrorKind::Refused,
+            BanError::Failed(_) | BanError::Store(_) => ErrorKind::Failed,
+            BanError::Unavailable(_) => ErrorKind::Unavailable,
+        };
+        AdminError::new(kind, error)
+    }
 }
 
 fn not_found(id: QueueId) -> AdminError {
@@ -98,77 +136,46 @@ fn stock(stock: store::stock::Stock) -> Stock {
     Stock { messages: stock.messages, octets: stock.octets }
 }
 
-impl ControlHandler {
-    pub(super) fn new(current: Current, parts: Parts) -> Self {
-        let Current { source, revision } = current;
-        Self { parts, started_at: now(), loaded: Mutex::new(Loaded { source, revision, at: now() }) }
-    }
-
-    fn loaded(&self) -> std::sync::MutexGuard<'_, Loaded> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Uses a configuration that the datapath process has put into force: for new sessions and attempts.
-    pub(super) fn adopt(&self, current: Current) -> Result<()> {
-        let Current { source, revision } = current;
-        // Held to the end: sessions get scanner and configuration of one revision, and the latest.
-        let mut loaded = self.loaded();
-        if revision <= loaded.revision {
-            return Ok(());
-        }
-        let config = config::parse_and_validate(&source).map_err(refused)?;
-        let (before, old) = (self.parts.services.compiled(), self.parts.config.load_full());
-        let compiled = CompiledConfig::of(&config, Some((&before, &old))).map_err(refused)?;
-        self.parts.logging.set(&config.log);
-        self.parts.services.set_compiled(compiled);
-        self.parts.config.store(Arc::new(config));
-        self.parts.bans.config_changed();
-        self.parts.queue.config_changed();
-        *loaded = Loaded { source, revision, at: now() };
-        Ok(())
+impl MailAdmin {
+    /// Of a process that begins now.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, started_at: now() }
     }
 
     async fn entries(&self, _: &Actor, Entries { lists }: Entries) -> Result<Vec<EntryRow>> {
-        let (counts, names) = match self.parts.privileged.request(ipc::Request::RuleCounts).await? {
-            ipc::Answer::RuleCounts { rules, names } => (rules, names),
-            _ => return Err(failed(OTHER_QUESTION)),
-        };
-        let loaded = self.loaded();
-        let entries = entries(&loaded.source, &lists);
+        let (counts, names) = self.parts.kernel.rule_counts().await?;
+        let in_force = self.parts.in_force.load_full();
+        let entries = entries(&in_force.source, &lists);
         Ok(rows::entry_rows(entries, &counts, &names))
     }
 
     async fn status(&self, _: &Actor, Status: Status) -> Result<StatusReport> {
         let config = self.parts.config.load_full();
         let mut problems: Vec<String> = Vec::new();
-        problems.extend(self.parts.services.storage_problem().map(|error| error.to_string()));
+        problems.extend(self.parts.spool.storage_available().err().map(|error| error.to_string()));
         problems.extend(self.parts.traces.failure().map(|failure| failure.to_string()));
         problems.extend(self.parts.limits.problem(&config.server));
-        problems.extend(self.parts.logging.problem());
+        problems.extend((self.parts.log_problem)());
         problems.extend(self.damaged().await?);
         problems.extend(self.lost().await);
-        let kernel = match self.parts.privileged.request(ipc::Request::Status).await {
-            Ok(ipc::Answer::Status { kernel, problems: of_datapath }) => {
+        let kernel = match self.parts.kernel.status().await {
+            Ok((kernel, of_datapath)) => {
                 problems.extend(of_datapath);
-                Some(*kernel)
+                Some(kernel)
             }
-            Ok(_) => None,
             Err(error) => {
                 problems.push(error.message);
                 None
             }
         };
-        let (path, loaded_at) = {
-            let loaded = self.loaded();
-            (loaded.source.path.clone(), loaded.at)
-        };
+        let in_force = self.parts.in_force.load_full();
         Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: config.hostname.to_string(),
-            config: path,
+            config: in_force.source.path.clone(),
             enabled: config.enabled,
             started_at: self.started_at,
-            loaded_at,
+            loaded_at: in_force.since,
             problems,
             zones: config.zones.iter().map(zone_status).collect(),
             sessions: self.parts.limits.sessions() as u64,
@@ -377,11 +384,12 @@ impl ControlHandler {
     }
 
     async fn bans(&self, _: &Actor, request::Bans: request::Bans) -> Result<Vec<BanRow>> {
-        self.parts.bans.list().await
+        Ok(self.parts.bans.list().await?.into_iter().map(rows::ban_row).collect())
     }
 
     async fn ban_add(&self, _: &Actor, BanAdd { clients, seconds, reason }: BanAdd) -> Result<Vec<BanRow>> {
-        self.parts.bans.add_by_admin(clients, seconds, reason).await
+        let banned = self.parts.bans.add_by_admin(clients, seconds, reason).await?;
+        Ok(banned.into_iter().map(rows::ban_row).collect())
     }
 }
 
@@ -394,9 +402,9 @@ fn zone_status(zone: &mailguard_core::config::model::Zone) -> ZoneStatus {
     }
 }
 
-impl Administration for ControlHandler {
+impl Administration for MailAdmin {
     fn revision(&self) -> u64 {
-        self.loaded().revision
+        self.parts.in_force.load().revision
     }
 
     async fn perform(&self, actor: &Actor, request: Request) -> Result<Answer> {

@@ -1,4 +1,4 @@
-//! What the stores hold, as the rows that the control socket shows.
+//! What the stores and the kernel side hold, as the rows that people read.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -12,10 +12,11 @@ use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NoRoute, Route};
 use mailguard_core::rule_key::RuleKey;
 
-use crate::admin::{
-    AttemptRow, CheckRow, EntryRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient, QueueRow,
-    RouteRow, SourceRow, TraceRecipient, TraceRow,
+use super::answer::{
+    AttemptRow, BanRow, CheckRow, EntryRow, QuarantineMessage, QuarantineRow, QueueMessage, QueueRecipient,
+    QueueRow, RouteRow, SourceRow, TraceRecipient, TraceRow,
 };
+use crate::bans::Ban;
 use crate::config::{EditList, ListEntry};
 use crate::datapath::RuleCount;
 use crate::quarantine::Shown;
@@ -241,6 +242,11 @@ fn attempt_row(attempt: &AttemptRecord) -> AttemptRow {
         text: said(attempt.outcome.report()),
         transfer: attempt.outcome.report().transfer.to_string(),
     }
+}
+
+pub(super) fn ban_row(ban: Ban) -> BanRow {
+    let Ban { client, since, until, left, reason, packets, last } = ban;
+    BanRow { client, since, until, seconds_left: left.as_secs(), reason, packets, last }
 }
 
 /// Where mail would go.
