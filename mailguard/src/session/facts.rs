@@ -132,3 +132,79 @@ async fn ask(facts: &dyn Facts, config: &Config, need: Need, time: Duration) -> 
     let waited = if counts { began.elapsed() } else { Duration::ZERO };
     Answered { fact, source, holds, waited }
 }
+
+#[cfg(test)]
+mod tests {
+    use mailguard_core::mail::Domain;
+    use mailguard_core::policy::NO_ANSWER_IN_TIME;
+    use mailguard_core::policy::check::domain::MailDomainStatus;
+
+    use super::*;
+
+    /// Answers after so many seconds as the domain's first label says, and knows nothing of what is below `down`.
+    struct Slow;
+
+    impl Facts for Slow {
+        fn ask<'a>(&'a self, _: &'a Config, query: &'a Query) -> BoxFuture<'a, Fact> {
+            let Query::MailDomain(domain) = query else { panic!("{query:?} is asked") };
+            let (seconds, zone) = domain.as_str().split_once('.').unwrap();
+            let status = match zone {
+                "down" => MailDomainStatus::Unavailable("SERVFAIL".to_owned()),
+                _ => MailDomainStatus::TakesMail,
+            };
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+                Fact::MailDomain(domain.clone(), status)
+            })
+        }
+    }
+
+    fn need(name: &str, source: Source, within: Option<u64>) -> Need {
+        let domain = Domain::parse(name).unwrap();
+        let unanswered = MailDomainStatus::Unavailable(NO_ANSWER_IN_TIME.to_owned());
+        Need {
+            query: Query::MailDomain(domain.clone()),
+            source,
+            within: within.map(Duration::from_secs),
+            holds: Holds::Transaction,
+            unanswered: Fact::MailDomain(domain, unanswered),
+        }
+    }
+
+    /// How many seconds the transaction waits for all of these.
+    async fn wait(needs: Vec<Need>, patience: &mut Patience) -> u64 {
+        let began = Instant::now();
+        let config = mailguard_core::testing::config("");
+        learn(&Slow, &config, needs, patience, &mut Known::default()).await;
+        began.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_waits_a_bounded_time_for_a_dns_that_is_down_and_not_for_one_that_answers() {
+        let mut patience = Patience::default();
+        for (name, within, waited) in [
+            ("20.up", None, 20),
+            ("20.up", None, 20),
+            ("25.down", Some(5), 5),
+            ("20.down", None, 20),
+            ("25.up", None, 5),
+            ("25.up", None, 0),
+            ("0.up", None, 0),
+        ] {
+            let needs = vec![need(name, Source::Dns, within)];
+            assert_eq!(wait(needs, &mut patience).await, waited, "{name}");
+        }
+        // Whoever else is asked has time of his own.
+        assert_eq!(wait(vec![need("3.up", Source::Server, None)], &mut patience).await, 3);
+        assert_eq!(wait(vec![need("9.up", Source::Store, None)], &mut patience).await, 5);
+        assert_eq!(wait(vec![need("9.up", Source::Store, None)], &mut patience).await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_needed_at_one_time_is_asked_at_one_time() {
+        let needs = ["7.up", "9.down", "8.up"].map(|name| need(name, Source::Dns, None));
+        let mut patience = Patience::default();
+        assert_eq!(wait(needs.to_vec(), &mut patience).await, 9);
+        assert_eq!(patience.dns, Duration::from_secs(21), "the longest wait that brought nothing counts");
+    }
+}
