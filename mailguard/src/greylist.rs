@@ -31,8 +31,8 @@ pub const MAX_TRIPLETS: usize = 200_000;
 /// Client networks remembered at most: about 20 MiB.
 pub const MAX_CLIENTS: usize = 100_000;
 
-/// Triplets of one client network that wait, at most: who names more recipients than that is told to come again, and isn't
-/// remembered.
+/// Triplets of one client network that wait, at most: who names more recipients than that is told to come
+/// again, and isn't remembered.
 pub const MAX_WAITING_OF_NETWORK: u32 = 2_000;
 
 /// How often rows that are over are forgotten.

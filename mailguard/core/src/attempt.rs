@@ -1,4 +1,5 @@
-//! What an attempt came to, and what the queue does about it: values that `queue` makes, and that trace and mail log tell of.
+//! What an attempt came to, and what the queue does about it: values that `queue` makes, and that trace and
+//! mail log tell of.
 //!
 //! How an attempt ended is [`Outcome`]; when the next one is made, [`crate::schedule`]'s.
 

@@ -22,6 +22,7 @@ use super::spawn::{self, MailUser};
 use super::{ipc, services};
 use crate::config::{self, Source};
 use crate::control;
+use crate::store;
 
 /// How long a trial may take: as many rules as a configuration may hold compile well within it.
 const TRIAL_TIME: Duration = Duration::from_secs(45);
@@ -29,8 +30,6 @@ const TRIAL_TIME: Duration = Duration::from_secs(45);
 const MAX_REPORT_OCTETS: u64 = 1 << 20;
 /// What is written for a trial, octets.
 const TRIAL_OCTETS: usize = 4_096;
-/// How a file of redb begins, the first octets of it.
-const REDB: &[u8; 4] = b"redb";
 
 /// What is tried.
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,8 +133,8 @@ fn state(state_dir: &Path) -> Vec<String> {
     if let Err(problem) = writable(state_dir) {
         return vec![problem];
     }
-    let databases = ["spool.redb", "facts.redb"].map(|name| database(&state_dir.join(name)));
-    let bodies = usable(&state_dir.join("bodies"));
+    let databases = store::DATABASES.map(|name| database(&state_dir.join(name)));
+    let bodies = usable(&state_dir.join(store::BODIES));
     databases.into_iter().chain([bodies]).filter_map(Result::err).collect()
 }
 
@@ -156,7 +155,7 @@ fn writable(folder: &Path) -> Result<(), String> {
 
 /// Whether a database can be opened, if there is one.
 fn database(path: &Path) -> Result<(), String> {
-    let mut begin = [0; REDB.len()];
+    let mut begin = [0; store::MAGIC.len()];
     let open = OpenOptions::new().read(true).write(true).custom_flags(O_NOFOLLOW).open(path);
     let mut file: File = match open {
         Ok(file) => file,
@@ -168,7 +167,7 @@ fn database(path: &Path) -> Result<(), String> {
         return Ok(());
     }
     file.read_exact(&mut begin).map_err(said(path, "can't be read"))?;
-    if &begin != REDB {
+    if &begin != store::MAGIC {
         return Err(format!(
             "{}: is damaged, or no database at all: put back what was there, or move it away (mailguard store check says more)",
             path.display()

@@ -1,8 +1,8 @@
 //! The quarantine: what was quarantined, until somebody decides or its time is over.
 //!
-//! Stands beside the queue. Entries come from the spool (something was found) and from the queue (undeliverable,
-//! and nobody to tell). They leave by release, back into the queue, routed afresh and not filtered again;
-//! by deletion; or by age. The octets are kept as they were received.
+//! Stands beside the queue. Entries come from the spool (something was found) and from the queue
+//! (undeliverable, and nobody to tell). They leave by release, back into the queue, routed afresh and not
+//! filtered again; by deletion; or by age. The octets are kept as they were received.
 
 #[cfg(test)]
 mod tests;
@@ -131,7 +131,8 @@ impl QuarantineHandle {
         self.db.quarantine_ids().await
     }
 
-    /// Sends entries on, to those they are quarantined from or to `to` instead. A virus goes only when `confirmed`.
+    /// Sends entries on, to those they are quarantined from or to `to` instead. A virus goes only when
+    /// `confirmed`.
     pub async fn release(
         &self,
         ids: &[QueueId],

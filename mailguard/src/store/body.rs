@@ -1,9 +1,10 @@
 //! A message's octets: in memory while they are few, in a file of their own above [`SPILL_OCTETS`].
 //!
-//! The session writes one with [`BodyWriter`], the scanner and the deliveries read it, the spool commits it. A
-//! file is on disk, name and all, before the row that names it. It has a name of its own kind until then
-//! ([`Body::settle`]): one that is found under such a name was never acknowledged, and goes at the next start, or with its
-//! last [`Body`]. Any other file that no row names is kept, in a folder beside (docs/adr/0017).
+//! The session writes one with [`BodyWriter`], the scanner and the deliveries read it, the spool commits it.
+//! A file is on disk, name and all, before the row that names it. It has a name of its own kind until then
+//! ([`Body::settle`]): one that is found under such a name was never acknowledged, and goes at the next
+//! start, or with its last [`Body`]. Any other file that no row names is kept, in a folder beside
+//! (docs/adr/0017).
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
@@ -188,7 +189,8 @@ impl BodyDirectory {
         }
     }
 
-    /// Removes what was being received when an earlier process ended: it was never acknowledged. How many files.
+    /// Removes what was being received when an earlier process ended: it was never acknowledged. How many
+    /// files.
     pub(super) fn remove_new(&self) -> io::Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.0.path)? {

@@ -1,7 +1,7 @@
 //! What can go wrong with the store, by kind. redb's own errors end here: no other room sees one.
 //!
-//! [`StoreError`] is what a look into a database, or a change of it, comes to; opening, reading and writing say it with the file's
-//! name and what to do, as [`OpenError`], [`ReadError`] and [`WriteError`].
+//! [`StoreError`] is what a look into a database, or a change of it, comes to; opening, reading and writing
+//! say it with the file's name and what to do, as [`OpenError`], [`ReadError`] and [`WriteError`].
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
@@ -77,7 +77,8 @@ fn is_of_the_content(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
-/// Whether redb found everything in order, but not as we have it: a table of other types, a file as another redb writes it.
+/// Whether redb found everything in order, but not as we have it: a table of other types, a file as another
+/// redb writes it.
 fn is_of_another_version(error: &redb::Error) -> bool {
     match error {
         redb::Error::TableTypeMismatch { .. }

@@ -1,4 +1,5 @@
-//! The few things that are done to body files, so that tests can put a disk that fails and forgets in their place.
+//! The few things that are done to body files, so that tests can put a disk that fails and forgets in their
+//! place.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

@@ -162,8 +162,8 @@ impl StorageBackend for LossyDisk {
     }
 }
 
-/// Body files on a disk of that kind; clones are the same one. A power cut removes what isn't durable, content and
-/// name, from the real directory.
+/// Body files on a disk of that kind; clones are the same one. A power cut removes what isn't durable,
+/// content and name, from the real directory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LossyFiles(Arc<Mutex<FilesState>>);
 

@@ -1,4 +1,5 @@
-//! How both databases are opened: created for our user only, locked, brought up to our version, and complained about in one way.
+//! How both databases are opened: created for our user only, locked, brought up to our version, and
+//! complained about in one way.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -25,7 +26,8 @@ pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Looks at the database of `path`, which redb may find so damaged that it panics: an administrator needs the file's name instead.
+/// Looks at the database of `path`, which redb may find so damaged that it panics: an administrator needs the
+/// file's name instead.
 pub(super) fn guarded<T>(path: &Path, look: impl FnOnce() -> Result<T, StoreError>) -> Result<T, OpenError> {
     let outcome = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(StoreError::panicked()));
     outcome.map_err(|error| OpenError::of(path, error))

@@ -1,5 +1,6 @@
-//! A database that is opened again by itself after a write failed: for what we know and could do without (`facts`). Its
-//! writer has ended then, as redb takes nothing more. The spool isn't reopened: there a failed write stops acceptance.
+//! A database that is opened again by itself after a write failed: for what we know and could do without
+//! (`facts`). Its writer has ended then, as redb takes nothing more. The spool isn't reopened: there a failed
+//! write stops acceptance.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,8 +14,8 @@ use redb::Database;
 use super::error::OpenError;
 use super::writer::{Rows, Writer};
 
-/// Pause before a store whose write failed is opened again; doubles up to [`REOPEN_MAX`] while that is in vain, or while
-/// what was opened fails again within [`STABLE_AFTER`].
+/// Pause before a store whose write failed is opened again; doubles up to [`REOPEN_MAX`] while that is in
+/// vain, or while what was opened fails again within [`STABLE_AFTER`].
 const REOPEN_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const REOPEN_MAX: Duration = Duration::from_secs(60);
@@ -75,7 +76,8 @@ impl<R: Rows> Reopening<R> {
     /// The writer: a failed one, which says why, until the store is open again.
     pub(super) fn writer(&self) -> Writer<R> {
         let mut state = self.0.state();
-        // Whoever sees the failure first has the store opened again; the database is there for as long as nobody has.
+        // Whoever sees the failure first has the store opened again; the database is there for as long as
+        // nobody has.
         if state.writer.failure().is_some() && !state.closed && state.database.take().is_some() {
             // Full: that is on its way already.
             let _ = self.0.failed.try_send(());
@@ -144,8 +146,8 @@ fn open_after_failures<R: Rows>(inner: &Weak<Inner<R>>, failures: &Receiver<()>)
     }
 }
 
-/// The pause before what failed is opened again: `last` is that before the last opening, and `lasted` how long the store
-/// held after it; none: it was never opened again.
+/// The pause before what failed is opened again: `last` is that before the last opening, and `lasted` how
+/// long the store held after it; none: it was never opened again.
 fn pause_after_failure(last: Duration, lasted: Option<Duration>) -> Duration {
     if lasted.is_some_and(|lasted| lasted < STABLE_AFTER) { longer(last) } else { REOPEN_MIN }
 }
@@ -158,7 +160,8 @@ fn longer(pause: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    /// An opening that succeeds says nothing of the next write: a disk that stays full is left alone for longer and longer.
+    /// An opening that succeeds says nothing of the next write: a disk that stays full is left alone for
+    /// longer and longer.
     #[test]
     fn a_store_that_fails_again_and_again_is_opened_ever_more_rarely() {
         let soon = Some(Duration::from_millis(200));

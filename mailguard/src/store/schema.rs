@@ -1,8 +1,9 @@
 //! The version of the stored format, and the way to ours from an older one (docs/adr/0025).
 //!
-//! Each database says in a table of its own which version it has. One of our version is used; an older one is brought up by the
-//! steps that it lacks, in one transaction; a newer one is refused and stays as it is. What stands in the rows of this version is
-//! left to the files of the tables; golden files pin it. Tables that a database lacks are made: each has a list of its own.
+//! Each database says in a table of its own which version it has. One of our version is used; an older one is
+//! brought up by the steps that it lacks, in one transaction; a newer one is refused and stays as it is. What
+//! stands in the rows of this version is left to the files of the tables; golden files pin it. Tables that a
+//! database lacks are made: each has a list of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -57,8 +58,8 @@ impl Format {
         FIRST + self.steps.len() as u64
     }
 
-    /// Refuses the file of a newer version before it is opened for writing, so that it stays as it is, octet by octet. What else
-    /// is wrong with a file, and one after an unclean end, is left to the opening.
+    /// Refuses the file of a newer version before it is opened for writing, so that it stays as it is, octet
+    /// by octet. What else is wrong with a file, and one after an unclean end, is left to the opening.
     pub(super) fn refuse_newer(self, path: &Path) -> Result<(), OpenError> {
         let read = || -> Result<Found, StoreError> { version_of(&ReadOnlyDatabase::open(path)?) };
         match catch_unwind(AssertUnwindSafe(read)) {
@@ -86,7 +87,8 @@ impl Format {
         }
     }
 
-    /// Brings a database from version `from`, one of ours, to the present one: by all its steps, or, if one fails, by none.
+    /// Brings a database from version `from`, one of ours, to the present one: by all its steps, or, if one
+    /// fails, by none.
     fn migrate(self, from: u64, database: &Database) -> Result<(), StoreError> {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);

@@ -1,8 +1,8 @@
-//! What a table is: a name and the types of its keys and values, said once, in the file of the table; and the list that a database
-//! has of its tables, by which opening makes them and the golden files know them.
+//! What a table is: a name and the types of its keys and values, said once, in the file of the table; and the
+//! list that a database has of its tables, by which opening makes them and the golden files know them.
 //!
-//! A new table is a file in `spool` or `facts` (its types, how a row is encoded, its reads and writes), a line in the [`tables!`] of
-//! that folder, and a golden file.
+//! A new table is a file in `spool` or `facts` (its types, how a row is encoded, its reads and writes), a
+//! line in the [`tables!`] of that folder, and a golden file.
 
 use std::fmt::Display;
 

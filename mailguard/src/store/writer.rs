@@ -44,8 +44,8 @@ pub(super) trait Rows: Send + 'static {
         jobs: Vec<Self::Job>,
     ) -> Result<Vec<Self::Answer>, StoreError>;
 
-    /// Whether the commit that follows also stores which pages are free: it takes longer, and opening after an
-    /// unclean end needn't read all rows (docs/adr/0001).
+    /// Whether the commit that follows also stores which pages are free: it takes longer, and opening after
+    /// an unclean end needn't read all rows (docs/adr/0001).
     fn quick_repair(&self) -> bool;
 
     /// Called after the `fsync` and before the answers, on the writer's thread.
@@ -101,8 +101,8 @@ struct Waiting<R: Rows> {
 }
 
 impl<R: Rows> Writer<R> {
-    /// Starts the thread. `name` is the database's file, for messages. The first job of a commit waits `linger` for
-    /// company: zero where somebody waits for the answer.
+    /// Starts the thread. `name` is the database's file, for messages. The first job of a commit waits
+    /// `linger` for company: zero where somebody waits for the answer.
     pub(super) fn start(
         name: &str,
         database: Arc<Database>,
@@ -292,7 +292,8 @@ mod tests {
     const NUMBERS: TableDefinition<'_, u64, u64> = TableDefinition::new("numbers");
     const AT_ONCE: Duration = Duration::ZERO;
 
-    /// Stores each number under itself, tells how many were in its commit, and waits at a gate if there is one.
+    /// Stores each number under itself, tells how many were in its commit, and waits at a gate if there is
+    /// one.
     struct Numbers {
         gate: Option<mpsc::Receiver<()>>,
     }

@@ -1,8 +1,8 @@
 //! The handle through which traces are written and read.
 //!
-//! Writing costs the caller an encoding and a place in the writer's queue; when that is full the caller waits,
-//! which slows sessions and deliveries down instead of growing. A failed store loses traces, never mail: the
-//! writer says so once, loudly, and `status` shows it.
+//! Writing costs the caller an encoding and a place in the writer's queue; when that is full the caller
+//! waits, which slows sessions and deliveries down instead of growing. A failed store loses traces, never
+//! mail: the writer says so once, loudly, and `status` shows it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -76,7 +76,8 @@ impl FactsSnapshot {
 }
 
 impl FactsDb {
-    /// Adds attempts to their messages, in the order in which they ended. Returns when they are queued, not when they are on disk.
+    /// Adds attempts to their messages, in the order in which they ended. Returns when they are queued, not
+    /// when they are on disk.
     pub async fn add_attempts(&self, attempts: Vec<Attempted>) -> Result<(), WriteError> {
         let row = |attempted: Attempted| {
             let id = attempted.id;

@@ -1,4 +1,5 @@
-//! Bans: the client's address as IPv6 has it, of an IPv6 client the first of its network ▶ JSON. Who bans waits for the commit.
+//! Bans: the client's address as IPv6 has it, of an IPv6 client the first of its network ▶ JSON. Who bans
+//! waits for the commit.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1,5 +1,5 @@
-//! What the greylist has seen. A key begins with an octet that tells triplets from client networks; each ▶ JSON. Nobody waits for a
-//! change to be on disk.
+//! What the greylist has seen. A key begins with an octet that tells triplets from client networks; each ▶
+//! JSON. Nobody waits for a change to be on disk.
 
 use mailguard_core::policy::check::greylist::{CLIENT_KEY_OCTETS, KnownClient, Seen, Triplet};
 use redb::ReadableTable;
@@ -98,7 +98,8 @@ impl FactsDb {
         .await
     }
 
-    /// Changes rows; where there is none now, the row goes. Returns when that is queued, not when it is on disk.
+    /// Changes rows; where there is none now, the row goes. Returns when that is queued, not when it is on
+    /// disk.
     pub async fn change_greylist(&self, rows: Vec<(Vec<u8>, Option<GreylistRow>)>) -> Result<(), WriteError> {
         let encoded = |(key, row): (Vec<u8>, Option<GreylistRow>)| {
             Ok((key, row.as_ref().map(GreylistRow::encode).transpose()?))

@@ -1,8 +1,8 @@
 //! `facts.redb`: what we know and could do without, first of all the traces. Written in batches; a crash costs the
 //! last fraction of a second.
 //!
-//! A file a table: its keys and values, its reads and its changes. Who needs a change to be on disk waits for its commit. After a
-//! failed write the file is opened again by itself.
+//! A file a table: its keys and values, its reads and its changes. Who needs a change to be on disk waits for
+//! its commit. After a failed write the file is opened again by itself.
 
 pub mod attempts;
 pub mod bans;
@@ -28,7 +28,7 @@ use super::writer::{Rows, Writer};
 const CACHE_OCTETS: usize = 16 * 1024 * 1024;
 
 /// The file's name in `state_dir`.
-const FILE_NAME: &str = "facts.redb";
+pub(super) const FILE_NAME: &str = "facts.redb";
 
 /// Nobody waits for a trace: its commits linger, so that they take few of the `fsync`s that the spool needs.
 const LINGER: Duration = Duration::from_millis(200);

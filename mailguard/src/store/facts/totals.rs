@@ -1,4 +1,5 @@
-//! Running totals: name ▶ number. So far the octets of all traces and attempts, by which they are kept within `trace.max_size`.
+//! Running totals: name ▶ number. So far the octets of all traces and attempts, by which they are kept within
+//! `trace.max_size`.
 
 use redb::ReadableTable;
 

@@ -1,5 +1,6 @@
-//! Traces: id of the message ▶ JSON. The ids grow with time, so the id is the index by time, too. What can be asked of them is left
-//! to `trace`; here is how they are found, newest first, and how the oldest go, with their attempts.
+//! Traces: id of the message ▶ JSON. The ids grow with time, so the id is the index by time, too. What can be
+//! asked of them is left to `trace`; here is how they are found, newest first, and how the oldest go, with
+//! their attempts.
 
 use std::ops::ControlFlow;
 
@@ -130,7 +131,8 @@ pub trait Visitor: Send + 'static {
 }
 
 impl FactsDb {
-    /// Shows traces with their attempts, of one state of the store and newest first, until the visitor has seen enough.
+    /// Shows traces with their attempts, of one state of the store and newest first, until the visitor has
+    /// seen enough.
     pub async fn traces<V: Visitor>(&self, wanted: Wanted, mut visitor: V) -> Result<V, ReadError> {
         self.read(move |view| {
             view.show_traces(wanted, &mut visitor)?;
@@ -144,8 +146,8 @@ impl FactsDb {
         self.post(Add(record.id, encode(record.id, record)?)).await
     }
 
-    /// Removes every trace of before `keep_from`, and the oldest beyond so many octets, at most [`MAX_REMOVED_AT_ONCE`] rows; says
-    /// how many went.
+    /// Removes every trace of before `keep_from`, and the oldest beyond so many octets, at most
+    /// [`MAX_REMOVED_AT_ONCE`] rows; says how many went.
     pub async fn remove_traces(&self, keep_from: QueueId, max_octets: u64) -> Result<usize, WriteError> {
         self.submit(Remove { keep_from, max_octets }).await
     }

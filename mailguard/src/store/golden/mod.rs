@@ -1,12 +1,15 @@
-//! What is on disk, row by row, as text: a file a table, in the folders `spool`, `facts` and `run` (docs/adr/0025).
+//! What is on disk, row by row, as text: a file a table, in the folders `spool`, `facts` and `run`
+//! (docs/adr/0025).
 //!
-//! A test of the room that a row belongs to reads it and writes it again: the octets must be the same, or those that the file says
-//! they become. Here is how such a file is read, and the tests that every table has one and that the databases take their rows.
-//! What stands in such a file was written by some version of mailguard: rows are added to it and never changed.
+//! A test of the room that a row belongs to reads it and writes it again: the octets must be the same, or
+//! those that the file says they become. Here is how such a file is read, and the tests that every table has
+//! one and that the databases take their rows. What stands in such a file was written by some version of
+//! mailguard: rows are added to it and never changed.
 //!
-//! A file is read line by line: one that begins with `#` is a remark, one without indentation the key of the row that follows. The
-//! indented ones are the row, without their indentation and line ends. After [`AGAIN`] comes what the row becomes when it is
-//! written again, where that is something else: an older version left out what is written now.
+//! A file is read line by line: one that begins with `#` is a remark, one without indentation the key of the
+//! row that follows. The indented ones are the row, without their indentation and line ends. After [`AGAIN`]
+//! comes what the row becomes when it is written again, where that is something else: an older version left
+//! out what is written now.
 
 mod names;
 mod tests;
@@ -70,8 +73,9 @@ impl Golden {
         rows
     }
 
-    /// Reads its rows as `T` and writes them again. They must show all names of all types in them, but for those that are `never`
-    /// stored; all must be written out in the source, too, so that no change of Rust's names is one of the disk's.
+    /// Reads its rows as `T` and writes them again. They must show all names of all types in them, but for
+    /// those that are `never` stored; all must be written out in the source, too, so that no change of Rust's
+    /// names is one of the disk's.
     pub(crate) fn check<T: Serialize + DeserializeOwned>(&self, never: &[&str]) {
         check::<T>(&self.rows(), never);
     }

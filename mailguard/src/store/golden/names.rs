@@ -1,5 +1,6 @@
-//! Which names of which types stand in golden rows. A deserializer that notes what the types say of themselves while it reads: a
-//! name that no row shows isn't pinned, and one that the source doesn't write out changes with Rust's.
+//! Which names of which types stand in golden rows. A deserializer that notes what the types say of
+//! themselves while it reads: a name that no row shows isn't pinned, and one that the source doesn't write
+//! out changes with Rust's.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

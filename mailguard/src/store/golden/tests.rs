@@ -1,5 +1,6 @@
-//! Every table has its golden file, and databases made of golden rows are opened and read whole. How keys and values of which types
-//! come out of such a file is written out here: redb stores the types' names, too, so that another type is another table.
+//! Every table has its golden file, and databases made of golden rows are opened and read whole. How keys and
+//! values of which types come out of such a file is written out here: redb stores the types' names, too, so
+//! that another type is another table.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -49,7 +50,8 @@ fn write(path: &Path, folder: &str, tables: &[Listed]) {
     writing.commit().unwrap();
 }
 
-/// Golden rows in a table whose keys and values are of these types, as redb names them and stores their names.
+/// Golden rows in a table whose keys and values are of these types, as redb names them and stores their
+/// names.
 fn write_table(writing: &WriteTransaction, name: &str, types: (&str, &str), golden: &Golden) {
     macro_rules! insert {
         ($key:ty, $value:ty, |$row:ident| $k:expr, $v:expr) => {{

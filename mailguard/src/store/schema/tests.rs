@@ -1,4 +1,5 @@
-//! Databases of other versions: older ones come along, newer ones stay as they are, and neither passes for a damaged one.
+//! Databases of other versions: older ones come along, newer ones stay as they are, and neither passes for a
+//! damaged one.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -258,7 +259,8 @@ fn package(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../package").join(name)
 }
 
-/// The package's first script, where a version is installed whose stored format has this number; none: one of before.
+/// The package's first script, where a version is installed whose stored format has this number; none: one of
+/// before.
 fn preinst(action: &str, installed: Option<&str>) -> Output {
     let root = TempDir::new().unwrap();
     let folder = root.path().join("usr/share/mailguard");

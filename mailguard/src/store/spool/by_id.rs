@@ -1,5 +1,5 @@
-//! Rows of JSON under the id of their message, as the tables of messages and of the quarantine have them: one, all behind another one,
-//! a page of them.
+//! Rows of JSON under the id of their message, as the tables of messages and of the quarantine have them:
+//! one, all behind another one, a page of them.
 
 use std::ops::Bound;
 
@@ -20,8 +20,8 @@ pub struct Listing<T> {
     pub next: Option<QueueId>,
 }
 
-/// The row of `id`. Rows were checked when the store was opened and are written in here only: one that can't be decoded now is
-/// damage.
+/// The row of `id`. Rows were checked when the store was opened and are written in here only: one that can't
+/// be decoded now is damage.
 pub(super) fn get<T: DeserializeOwned>(
     table: &impl ReadableTable<u64, &'static [u8]>,
     id: QueueId,

@@ -1,5 +1,5 @@
-//! Rows that can't be used: id and the table that it stood in ▶ JSON. Kept so that nothing is lost silently; recovery fills it and
-//! brings back what can be used again.
+//! Rows that can't be used: id and the table that it stood in ▶ JSON. Kept so that nothing is lost silently;
+//! recovery fills it and brings back what can be used again.
 
 use mailguard_core::mail::QueueId;
 use redb::ReadableTable;
@@ -79,7 +79,8 @@ impl DamagedRecord {
         }
     }
 
-    /// What is kept under a key of this `table`. Never fails: one that can't be read is a damaged row as well.
+    /// What is kept under a key of this `table`. Never fails: one that can't be read is a damaged row as
+    /// well.
     pub(super) fn stored(table: u8, octets: &[u8]) -> Self {
         serde_json::from_slice(octets).unwrap_or_else(|error| {
             let whole = || String::from_utf8_lossy(octets).into_owned();

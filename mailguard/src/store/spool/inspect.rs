@@ -1,8 +1,9 @@
-//! Looking at a spool without serving mail: is everything there, and everything as files that any program can read. For
+//! Looking at a spool without serving mail: is everything there, and everything as files that any program can
+//! read. For
 //! `mailguard store`, while no daemon runs.
 //!
-//! Neither removes anything. Opening the database finishes what an unclean end left undone, as the next start would, and a check
-//! repairs what fails its checksums: of a damaged disk, copy the file first.
+//! Neither removes anything. Opening the database finishes what an unclean end left undone, as the next start
+//! would, and a check repairs what fails its checksums: of a damaged disk, copy the file first.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -150,8 +151,9 @@ pub fn check(directory: &Path) -> Result<Inspection, OpenError> {
     Ok(inspection)
 }
 
-/// Writes every message of the spool at `directory` into the folder `to`. Of a database that can't be read the body files are
-/// left, which are written without envelopes. Where there is nothing to write, or no leave to, no folder is left behind.
+/// Writes every message of the spool at `directory` into the folder `to`. Of a database that can't be read
+/// the body files are left, which are written without envelopes. Where there is nothing to write, or no leave
+/// to, no folder is left behind.
 pub fn export(directory: &Path, to: &Path) -> Result<Exported, ExportError> {
     // Before the folder is made: a spool that is in use, or isn't there, has nothing to put into it.
     let opened = match Opened::open(directory) {
@@ -234,7 +236,8 @@ impl Opened {
         Ok(Self { database, files, path })
     }
 
-    /// Hands each message to `visit`, in the order of ids. What can't be read of one is a problem, and the next one follows.
+    /// Hands each message to `visit`, in the order of ids. What can't be read of one is a problem, and the
+    /// next one follows.
     fn each(
         &self,
         problems: &mut Vec<String>,

@@ -1,6 +1,8 @@
-//! From the writer of `spool.redb` to the queue: what has just become durable, with its octets while there is room.
+//! From the writer of `spool.redb` to the queue: what has just become durable, with its octets while there is
+//! room.
 //!
-//! The first attempt then needs no look into the store. What the budget has no room for goes by its name alone.
+//! The first attempt then needs no look into the store. What the budget has no room for goes by its name
+//! alone.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,8 +57,8 @@ impl Drop for Share {
     }
 }
 
-/// From the writer to the queue. It needs no limit of its own: each entry is a message on disk, and the bodies
-/// in it are within their budget.
+/// From the writer to the queue. It needs no limit of its own: each entry is a message on disk, and the
+/// bodies in it are within their budget.
 #[derive(Debug, Default)]
 pub struct Intake {
     committed: Mutex<VecDeque<Committed>>,

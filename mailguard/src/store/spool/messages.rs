@@ -1,7 +1,7 @@
 //! Messages of which a recipient waits: id ▶ JSON. What is known of a message between its 250 and its end.
 //!
-//! JSON, so that an administrator with nothing but the file can read the rows and a later version can add fields.
-//! Who changes them: `spool` writes the first version, `queue` goes on.
+//! JSON, so that an administrator with nothing but the file can read the rows and a later version can add
+//! fields. Who changes them: `spool` writes the first version, `queue` goes on.
 
 use mailguard_core::bcc;
 use mailguard_core::config::Config;
@@ -82,7 +82,8 @@ pub struct Queued {
     /// The sender was told of the delay.
     #[serde(rename = "warned", default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
-    /// The address is ours, not one that the client gave: the server that it had dialled has nothing to do with it.
+    /// The address is ours, not one that the client gave: the server that it had dialled has nothing to do
+    /// with it.
     #[serde(rename = "ours", default, skip_serializing_if = "std::ops::Not::not")]
     pub ours: bool,
 }

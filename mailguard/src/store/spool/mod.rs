@@ -2,8 +2,9 @@
 //! transaction spans them.
 //!
 //! The layout of the spool directory, all of it for our user only: `spool.redb`, and `bodies/` with one file
-//! for each body over [`SPILL_OCTETS`](super::body::SPILL_OCTETS). A file a table: its rows as values, how they are found and changed;
-//! changes that span tables are in `ops`. What the rows mean to mail is left to the rooms `spool`, `queue` and `quarantine`.
+//! for each body over [`SPILL_OCTETS`](super::body::SPILL_OCTETS). A file a table: its rows as values, how
+//! they are found and changed; changes that span tables are in `ops`. What the rows mean to mail is left to
+//! the rooms `spool`, `queue` and `quarantine`.
 
 mod bodies;
 mod by_id;
@@ -60,15 +61,16 @@ tables! {
 const CACHE_OCTETS: usize = 64 * 1024 * 1024;
 
 /// The file's name in the spool directory.
-const FILE_NAME: &str = "spool.redb";
+pub(super) const FILE_NAME: &str = "spool.redb";
 
 /// The body files' directory in the spool directory.
-const BODIES_NAME: &str = "bodies";
+pub(super) const BODIES_NAME: &str = "bodies";
 
 /// Every answer is waited for.
 const LINGER: Duration = Duration::ZERO;
 
-/// Octets of rows from which on a start after a kill would take too long without quick repair (docs/adr/0001).
+/// Octets of rows from which on a start after a kill would take too long without quick repair
+/// (docs/adr/0001).
 const QUICK_REPAIR_OCTETS: u64 = 256 * 1024 * 1024;
 
 /// The database; clones are the same one.

@@ -1,7 +1,8 @@
-//! What the writer of `spool.redb` does with a job inside a transaction, and with the world after the `fsync`.
+//! What the writer of `spool.redb` does with a job inside a transaction, and with the world after the
+//! `fsync`.
 //!
-//! A message lives in up to three tables under one id: its record, its body, its quarantine entry. Here is the
-//! one place that keeps them consistent: a body goes with the last row that needs it. Records are read,
+//! A message lives in up to three tables under one id: its record, its body, its quarantine entry. Here is
+//! the one place that keeps them consistent: a body goes with the last row that needs it. Records are read,
 //! changed and written back in here only, so that two attempts that end together don't undo each other.
 
 use std::sync::Arc;
@@ -70,8 +71,8 @@ pub struct Accept {
 pub struct RecordAttempt {
     /// Which message.
     pub id: QueueId,
-    /// How many recipients the message had for whom these are the outcomes. A row that was made anew under the same
-    /// id, by a release after a removal, has fewer, and they are none of its.
+    /// How many recipients the message had for whom these are the outcomes. A row that was made anew under
+    /// the same id, by a release after a removal, has fewer, and they are none of its.
     pub recipients: usize,
     /// New states, by place in the envelope.
     pub states: Vec<(usize, RecipientState)>,
@@ -305,7 +306,8 @@ impl Batch<'_, '_> {
     fn remove(&mut self, id: QueueId) -> Result<SpoolOpResult, StoreError> {
         let damaged = self.tables.remove_damaged(id)?;
         if damaged {
-            // A file stays, for the next start to put aside: which one it is only a row that can be read says for certain.
+            // A file stays, for the next start to put aside: which one it is only a row that can be read says
+            // for certain.
             self.remove_body(id, StoredBody::Row { octets: 0 })?;
         }
         let Some(message) = get::<MessageRecord>(&self.tables.messages, id)? else {

@@ -1,4 +1,5 @@
-//! The quarantine: id ▶ JSON. `spool` and `queue` put entries in; what becomes of them is left to `quarantine`.
+//! The quarantine: id ▶ JSON. `spool` and `queue` put entries in; what becomes of them is left to
+//! `quarantine`.
 
 use mailguard_core::finding::Threat;
 use mailguard_core::mail::{Envelope, Mailbox, QueueId, Recipient, UnixTime};

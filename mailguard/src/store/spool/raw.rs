@@ -1,4 +1,5 @@
-//! For tests: rows of a closed `spool.redb` changed behind our back, as another version, a failing disk or a hand may leave them.
+//! For tests: rows of a closed `spool.redb` changed behind our back, as another version, a failing disk or a
+//! hand may leave them.
 
 use std::path::Path;
 

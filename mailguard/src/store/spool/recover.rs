@@ -1,9 +1,10 @@
-//! What is done before the spool is used: every row is looked at, what can't be used is put aside and reported,
-//! and body files that no row names are moved into a folder of their own. None is removed but those that were never acknowledged.
+//! What is done before the spool is used: every row is looked at, what can't be used is put aside and
+//! reported, and body files that no row names are moved into a folder of their own. None is removed but those
+//! that were never acknowledged.
 //!
-//! Normally there is nothing to put aside: rows are transactional, files are on disk before their rows. It is for
-//! disks that lied and hands that slipped, and for rows of another version, which aren't damaged. A row that was put aside comes
-//! back by itself when its missing file does, or a version that can read it.
+//! Normally there is nothing to put aside: rows are transactional, files are on disk before their rows. It is
+//! for disks that lied and hands that slipped, and for rows of another version, which aren't damaged. A row
+//! that was put aside comes back by itself when its missing file does, or a version that can read it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -126,7 +127,8 @@ impl Search {
         Ok(changed)
     }
 
-    /// Moves rows back that can be used again: the missing file is there, or this version can read what an older one couldn't.
+    /// Moves rows back that can be used again: the missing file is there, or this version can read what an
+    /// older one couldn't.
     fn bring_back(
         &self,
         transaction: &WriteTransaction,
