@@ -183,8 +183,8 @@ mod tests {
             .enumerate()
             .map(|(number, reply)| {
                 format!(
-                    "S: 220 mx.test ESMTP\nC: EHLO mailguard.test\nS: 250-mx.test|250 PIPELINING\n\
-                     C: MAIL FROM:<>\nC: RCPT TO:<u{number}@here.test>\nS: 250 ok|{reply}\nC: QUIT"
+                    "S: 220 mx.test ESMTP\nC: EHLO mailguard.test\nS: 250-mx.test\nS: 250 PIPELINING\n\
+                     C: MAIL FROM:<>\nC: RCPT TO:<u{number}@here.test>\nS: 250 ok\nS: {reply}\nC: QUIT"
                 )
             })
             .collect();
@@ -227,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_gone_is_left_alone_for_a_while() {
-        let server = ScriptedServer::start("127.0.0.1:0", &["close", "S: 220 mx.test ESMTP"]).await;
+        let server = ScriptedServer::start("127.0.0.1:0", &["! close", "S: 220 mx.test ESMTP"]).await;
         let (verification, config) = verification();
         for number in 0..3 {
             let finding = verification.verify(&config, &to(&config, server.address), &user(number)).await;

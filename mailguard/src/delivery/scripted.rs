@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use mailguard_core::testing::transcript::{End, Step, parse};
 use rustls::ServerConfig;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -18,14 +19,14 @@ pub(crate) struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// Listens on `address`. Lines of a script: `S: x` says x (`|` between lines), `C: x` expects a line that is x,
-    /// `data` expects content up to its final dot, `drain` reads to the end, `close` closes at once. A
-    /// script's end waits for the client to close. A connection without a script is closed.
+    /// Listens on `address`, and plays a transcript for each connection in turn: what the client says in it is expected,
+    /// `! data` expects content up to its final dot, `! drain` reads to the end, `! close` closes at once. A script's end waits
+    /// for the client to close. A connection without a script is closed.
     pub(crate) async fn start(address: &str, scripts: &[&str]) -> Self {
         Self::start_with(address, scripts, None).await
     }
 
-    /// As [`ScriptedServer::start`]; the line `tls` does a handshake by this configuration, and closes where there is none.
+    /// As [`ScriptedServer::start`]; `! tls` does a handshake by this configuration, and closes where there is none.
     pub(crate) async fn start_with(address: &str, scripts: &[&str], tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -58,21 +59,26 @@ impl ScriptedServer {
 async fn play(stream: Stream, script: String, seen: Arc<Mutex<Vec<String>>>, tls: Option<Arc<ServerConfig>>) {
     let note = |text: String| seen.lock().unwrap().push(text);
     let mut stream = BufReader::new(stream);
-    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        match line.split_once(' ').unwrap_or((line, "")) {
-            ("S:", reply) => {
-                let octets = format!("{}\r\n", reply.replace('|', "\r\n"));
-                stream.write_all(octets.as_bytes()).await.unwrap();
+    for step in parse(&script) {
+        match step {
+            Step::Write { by: End::Server, octets, .. } => {
+                stream.write_all(&octets).await.unwrap();
                 stream.flush().await.unwrap();
             }
-            ("C:", expect) => {
-                let mut got = String::new();
-                stream.read_line(&mut got).await.unwrap();
-                if got != format!("{expect}\r\n") {
-                    return note(format!("expected {expect:?}, got {got:?}"));
+            Step::Write { by: End::Client, octets, .. } => {
+                for expect in octets.split_inclusive(|&octet| octet == b'\n') {
+                    let mut got = Vec::new();
+                    stream.read_until(b'\n', &mut got).await.unwrap();
+                    if got != expect {
+                        return note(format!(
+                            "expected {}, got {}",
+                            expect.escape_ascii(),
+                            got.escape_ascii()
+                        ));
+                    }
                 }
             }
-            ("data", _) => {
+            Step::Told("data") => {
                 let mut content = Vec::new();
                 while !content.ends_with(b"\r\n.\r\n") {
                     if stream.read_until(b'\n', &mut content).await.unwrap() == 0 {
@@ -82,18 +88,19 @@ async fn play(stream: Stream, script: String, seen: Arc<Mutex<Vec<String>>>, tls
                 content.truncate(content.len() - b".\r\n".len());
                 note(String::from_utf8(content).unwrap());
             }
-            ("drain", _) => {
+            Step::Told("drain") => {
                 stream.read_to_end(&mut Vec::new()).await.unwrap_or_default();
             }
-            ("tls", _) => {
+            Step::Told("tls") => {
                 let (mut inner, Some(tls)) = (stream.into_inner(), tls.clone()) else { return };
                 if let Err(error) = inner.accept(tls).await {
                     return note(format!("no handshake: {error}"));
                 }
                 stream = BufReader::new(inner);
             }
-            ("close", _) => return,
-            _ => panic!("no such line: {line}"),
+            Step::Part => {}
+            Step::Told("close") => return,
+            other => panic!("no part of a server's: {other:?}"),
         }
     }
     stream.read_to_end(&mut Vec::new()).await.unwrap_or_default();

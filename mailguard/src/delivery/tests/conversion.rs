@@ -42,8 +42,8 @@ async fn eight_bit_content_is_converted_for_a_server_without_8bitmime() {
 #[tokio::test]
 async fn a_waiting_session_that_takes_leave_costs_no_retry() {
     let again = format!("{OPENING}\n{}\nC: MAIL FROM:<a@b.test> SIZE=7", one_message());
-    for leave in ["S: 421 4.4.2 too many messages", "close"] {
-        let scripts = [format!("{again}\n{leave}\ndrain"), format!("{OPENING}\n{}", one_message())];
+    for leave in ["S: 421 4.4.2 too many messages", "! close"] {
+        let scripts = [format!("{again}\n{leave}\n! drain"), format!("{OPENING}\n{}", one_message())];
         let server = ScriptedServer::start("127.0.0.1:0", &[&scripts[0], &scripts[1]]).await;
         let sender = Sender::new(&[]).await;
         for _ in 0..2 {

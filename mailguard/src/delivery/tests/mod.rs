@@ -23,7 +23,9 @@ use crate::store::body::BodyDirectory;
 
 const OPENING: &str = "S: 220 mx.test ESMTP
     C: EHLO guard.test
-    S: 250-mx.test|250-PIPELINING|250 SIZE 10000000";
+    S: 250-mx.test
+    S: 250-PIPELINING
+    S: 250 SIZE 10000000";
 
 /// Opening and one message of 7 octets to c@d.test, whose content is still to come.
 fn envelope_accepted(size: usize) -> String {
@@ -31,7 +33,9 @@ fn envelope_accepted(size: usize) -> String {
         "C: MAIL FROM:<a@b.test> SIZE={size}
         C: RCPT TO:<c@d.test>
         C: DATA
-        S: 250 ok|250 ok|354 go"
+        S: 250 ok
+        S: 250 ok
+        S: 354 go"
     )
 }
 
@@ -44,11 +48,11 @@ const STEPWISE: &str = "C: EHLO guard.test
     S: 250 ok
     C: DATA
     S: 354 go
-    data
+    ! data
     S: 250 2.0.0 queued";
 
 fn one_message() -> String {
-    format!("{}\ndata\nS: 250 2.0.0 queued", envelope_accepted(7))
+    format!("{}\n! data\nS: 250 2.0.0 queued", envelope_accepted(7))
 }
 
 fn envelope(recipients: &[&str]) -> Envelope {
@@ -134,12 +138,16 @@ async fn a_message() {
 async fn refusals() {
     check(&["S: 554 5.3.2 no mail here"], "failed 5.3.2", &[]).await;
     check(&["S: 421 4.3.2 busy"], "deferred 4.3.2", &[]).await;
-    check(&["close"], "deferred 4.4.2", &[]).await;
+    check(&["! close"], "deferred 4.4.2", &[]).await;
     // The administrator named it: its mail waits until he has mended that.
     check(&["S: 220 guard.test ESMTP"], "deferred 4.4.6", &[]).await;
-    check(&[&format!("{OPENING}\nclose")], "deferred 4.4.2", &[]).await;
-    check(&[&format!("{OPENING}\n{}\ndata\nclose", envelope_accepted(7))], "deferred 4.4.2", &["hello\r\n"])
-        .await;
+    check(&[&format!("{OPENING}\n! close")], "deferred 4.4.2", &[]).await;
+    check(
+        &[&format!("{OPENING}\n{}\n! data\n! close", envelope_accepted(7))],
+        "deferred 4.4.2",
+        &["hello\r\n"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -170,8 +178,8 @@ async fn a_next_hop_says_who_it_is_without_login_or_mail() {
         ("S: 554 5.3.2 no mail here", Ok("another")),
         (&format!("S: 220 mx.test ESMTP\n{refuses}"), Ok("another")),
         ("S: 220 Guard.test. ESMTP", Ok("ourselves")),
-        ("S: 220 mx.test ESMTP\nC: EHLO guard.test\nS: 250-guard.test|250 SIZE", Ok("ourselves")),
-        ("close", Err("closed")),
+        ("S: 220 mx.test ESMTP\nC: EHLO guard.test\nS: 250-guard.test\nS: 250 SIZE", Ok("ourselves")),
+        ("! close", Err("closed")),
     ] {
         let server = ScriptedServer::start("127.0.0.1:0", &[script]).await;
         let hop = plainly(NextHop::Host(Domain::parse("relay.test").unwrap(), server.address.port()));
@@ -221,12 +229,12 @@ async fn the_next_message_goes_by_the_same_session() {
 async fn a_waiting_session_that_died_costs_nothing() {
     let first = format!("{OPENING}\n{}", one_message());
     for death in [
-        "close",
-        "S: 421 4.4.2 idle\ndrain",
-        "C: MAIL FROM:<a@b.test> SIZE=7\nclose",
+        "! close",
+        "S: 421 4.4.2 idle\n! drain",
+        "C: MAIL FROM:<a@b.test> SIZE=7\n! close",
         "C: MAIL FROM:<a@b.test> SIZE=7\nS: 421 4.4.2 idle",
     ] {
-        let dies = format!("{first}\n{death}");
+        let dies = format!("{first}\n--\n{death}");
         check_two(&[&dies, &first], ["delivered 2.0.0", "delivered 2.0.0"], 2).await;
     }
 }
@@ -236,7 +244,9 @@ async fn a_server_is_asked_once_an_attempt() {
     let deferring = "C: MAIL FROM:<a@b.test> SIZE=7
         C: RCPT TO:<c@d.test>
         C: DATA
-        S: 250 ok|450 4.2.1 later|503 no";
+        S: 250 ok
+        S: 450 4.2.1 later
+        S: 503 no";
     let both = format!("{OPENING}\n{}\n{deferring}", one_message());
     let again = format!("{OPENING}\n{}", one_message());
     let server = ScriptedServer::start("127.0.0.1:0", &[&both, &again]).await;
@@ -266,16 +276,16 @@ async fn another_address_of_the_next_hop_helps_out() {
     let good = format!("{OPENING}\n{}", one_message());
     let mail_only = "C: MAIL FROM:<a@b.test> SIZE=7\nC: RCPT TO:<c@d.test>\nC: DATA";
     for bad in [
-        "close",
+        "! close",
         "S: 554 5.3.2 no mail here",
         "S: 421 busy",
-        &format!("{OPENING}\n{mail_only}\nclose"),
-        &format!("{OPENING}\n{mail_only}\nS: 250 ok|451 4.3.0 no|503 no"),
+        &format!("{OPENING}\n{mail_only}\n! close"),
+        &format!("{OPENING}\n{mail_only}\nS: 250 ok\nS: 451 4.3.0 no\nS: 503 no"),
     ] {
         check_pair(&[bad], &[&good], "delivered 2.0.0", 1..=1).await;
     }
     // The one that is asked first may have had the content and refused it.
-    let late = format!("{OPENING}\n{}\ndata\nS: 451 4.3.0 no", envelope_accepted(7));
+    let late = format!("{OPENING}\n{}\n! data\nS: 451 4.3.0 no", envelope_accepted(7));
     check_pair(&[&late], &[&good], "delivered 2.0.0", 1..=2).await;
 }
 
@@ -286,7 +296,7 @@ fn listed(servers: &[SocketAddr], balance: bool) -> Route {
 #[tokio::test]
 async fn the_next_server_of_a_list_is_tried_when_one_is_away() {
     let good = format!("{OPENING}\n{}", one_message());
-    for away in ["close", "S: 421 4.3.2 busy", "S: 554 5.3.2 no mail here"] {
+    for away in ["! close", "S: 421 4.3.2 busy", "S: 554 5.3.2 no mail here"] {
         let first = ScriptedServer::start("127.0.0.1:0", &[away]).await;
         let second = ScriptedServer::start("127.0.0.1:0", &[&good]).await;
         let sender = Sender::new(&[]).await;
@@ -319,12 +329,12 @@ async fn servers_that_take_turns_get_their_share() {
 async fn refusals_of_several_servers() {
     check_pair(&["S: 554 5.3.2 no"], &["S: 554 5.3.2 no"], "failed 5.3.2", 0..=0).await;
     check_pair(&["S: 554 5.3.2 no"], &["S: 421 4.3.2 busy"], "deferred 4.3.2", 0..=0).await;
-    check_pair(&["S: 421 4.3.2 busy"], &["close"], "deferred 4.3.2", 0..=0).await;
+    check_pair(&["S: 421 4.3.2 busy"], &["! close"], "deferred 4.3.2", 0..=0).await;
 }
 
 #[tokio::test]
 async fn a_message_in_doubt_goes_to_one_server_only() {
-    let lost = format!("{OPENING}\n{}\ndata\nclose", envelope_accepted(7));
+    let lost = format!("{OPENING}\n{}\n! data\n! close", envelope_accepted(7));
     check_pair(&[&lost], &[&lost], "deferred 4.4.2", 1..=1).await;
 }
 
@@ -337,8 +347,12 @@ async fn mixed_recipients_and_the_postmaster() {
         C: RCPT TO:<no@d.test>
         C: RCPT TO:<full@d.test>
         C: DATA
-        S: 250 ok|250 ok|550 5.1.1 no|452 4.2.2 full|354 go
-        data
+        S: 250 ok
+        S: 250 ok
+        S: 550 5.1.1 no
+        S: 452 4.2.2 full
+        S: 354 go
+        ! data
         S: 250 queued"
     );
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
@@ -357,12 +371,15 @@ async fn more_recipients_than_a_transaction_holds() {
         for (number, recipient) in part.iter().enumerate() {
             // A batch of pipelined commands is answered before the next one comes.
             if number == 63 {
-                script.push_str(&format!("S: {}\n", vec!["250 ok"; 64].join("|")));
+                script.push_str(&format!("S: {}\n", vec!["250 ok"; 64].join("\nS: ")));
             }
             script.push_str(&format!("C: RCPT TO:<{recipient}>\n"));
         }
         let left = if part.len() > 63 { part.len() - 63 } else { part.len() + 1 };
-        script.push_str(&format!("C: DATA\nS: {}|354 go\ndata\nS: 250 ok\n", vec!["250 ok"; left].join("|")));
+        script.push_str(&format!(
+            "C: DATA\nS: {}\nS: 354 go\n! data\nS: 250 ok\n",
+            vec!["250 ok"; left].join("\nS: ")
+        ));
         script
     };
     let script = format!("{OPENING}\n{}{}", transaction(&recipients[..100]), transaction(&recipients[100..]));
@@ -392,7 +409,7 @@ async fn bodies_in_memory_and_in_files_are_stuffed() {
         (small, Body::Memory(Bytes::from_static(small.as_bytes()))),
         (&large, file_body(&directory, large.as_bytes()).await),
     ] {
-        let script = format!("{OPENING}\n{}\ndata\nS: 250 ok", envelope_accepted(content.len()));
+        let script = format!("{OPENING}\n{}\n! data\nS: 250 ok", envelope_accepted(content.len()));
         let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
         let sender = Sender::new(&[]).await;
         let outcome = sender.attempt(&to(server.address), &envelope(&["c@d.test"]), &body).await;
@@ -407,7 +424,7 @@ async fn a_refusal_amid_a_large_message_is_heard() {
     let directory = tempfile::tempdir().unwrap();
     let content = "line of a large message\r\n".repeat(200_000);
     let body = file_body(&directory, content.as_bytes()).await;
-    let script = format!("{OPENING}\n{}\nS: 552 5.3.4 enough\ndrain", envelope_accepted(content.len()));
+    let script = format!("{OPENING}\n{}\nS: 552 5.3.4 enough\n! drain", envelope_accepted(content.len()));
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
     let sender = Sender::new(&[]).await;
     let outcome = sender.attempt(&to(server.address), &envelope(&["c@d.test"]), &body).await;
@@ -424,19 +441,23 @@ async fn eight_bit_content_needs_a_server_that_takes_it() {
         format!(
             "S: 220 mx.test
             C: EHLO guard.test
-            S: 250-mx.test|250-PIPELINING|250 8BITMIME
+            S: 250-mx.test
+            S: 250-PIPELINING
+            S: 250 8BITMIME
             C: MAIL FROM:<a@b.test>{parameter}
             C: RCPT TO:<c@d.test>
             C: DATA
-            S: 250 ok|250 ok|354 go
-            data
+            S: 250 ok
+            S: 250 ok
+            S: 354 go
+            ! data
             S: 250 2.0.0 queued"
         )
     };
     let plain_body = file_body(&directory, plain.as_bytes()).await;
     let eight_bit_directory = tempfile::tempdir().unwrap();
     let eight_bit_body = file_body(&eight_bit_directory, accented.as_bytes()).await;
-    let plain_script = format!("{OPENING}\n{}\ndata\nS: 250 ok", envelope_accepted(plain.len()));
+    let plain_script = format!("{OPENING}\n{}\n! data\nS: 250 ok", envelope_accepted(plain.len()));
     for (body, script, expect) in [
         (&short, OPENING.to_owned(), "failed 5.6.3"),
         (&eight_bit_body, OPENING.to_owned(), "failed 5.6.3"),
@@ -485,7 +506,7 @@ async fn waiting_sessions_are_bounded() {
 
 #[tokio::test]
 async fn sessions_end_when_nobody_needs_them() {
-    let script = format!("{OPENING}\n{}\nC: QUIT\nS: 221 bye\nclose", one_message());
+    let script = format!("{OPENING}\n{}\nC: QUIT\nS: 221 bye\n! close", one_message());
     let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
     let sender = Sender::new(&[]).await;
     let hop = to(server.address);
@@ -502,14 +523,14 @@ async fn what_a_server_says_of_a_recipient_is_told_apart_from_what_else_it_says(
         format!("{opening}\nC: MAIL FROM:<>\nC: RCPT TO:<c@d.test>\nS: {replies}")
     };
     for (script, expect) in [
-        (opened("250 ok|250 2.1.5 fine"), "taken 2.1.5"),
-        (opened("250 ok|550 5.1.1 nobody"), "refused 5.1.1"),
-        (opened("250 ok|450 4.2.1 later"), "nothing 4.2.1"),
-        (opened("250 ok|421 4.3.2 closing"), "nothing 4.3.2"),
-        (opened("550 5.7.1 not from you|503 5.5.1 no"), "nothing 5.7.1"),
+        (opened("250 ok\nS: 250 2.1.5 fine"), "taken 2.1.5"),
+        (opened("250 ok\nS: 550 5.1.1 nobody"), "refused 5.1.1"),
+        (opened("250 ok\nS: 450 4.2.1 later"), "nothing 4.2.1"),
+        (opened("250 ok\nS: 421 4.3.2 closing"), "nothing 4.3.2"),
+        (opened("550 5.7.1 not from you\nS: 503 5.5.1 no"), "nothing 5.7.1"),
         ("S: 554 5.3.2 no mail here".to_owned(), "gone 5.3.2"),
         ("S: 220 mailguard.test ESMTP".to_owned(), "gone 5.4.6"),
-        ("close".to_owned(), "gone 4.4.2"),
+        ("! close".to_owned(), "gone 4.4.2"),
     ] {
         let server = ScriptedServer::start("127.0.0.1:0", &[&script]).await;
         let config = crate::spool::fixture::config(std::path::Path::new("/"));
@@ -528,10 +549,10 @@ async fn what_a_server_says_of_a_recipient_is_told_apart_from_what_else_it_says(
 #[tokio::test]
 async fn the_next_server_is_asked_about_a_recipient_when_one_is_away() {
     let opening = OPENING.replace("guard.test", "mailguard.test");
-    let knows = format!("{opening}\nC: MAIL FROM:<>\nC: RCPT TO:<c@d.test>\nS: 250 ok|250 2.1.5 fine");
+    let knows = format!("{opening}\nC: MAIL FROM:<>\nC: RCPT TO:<c@d.test>\nS: 250 ok\nS: 250 2.1.5 fine");
     let config = crate::spool::fixture::config(std::path::Path::new("/"));
     let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;
-    for away in ["close", "S: 421 4.3.2 busy"] {
+    for away in ["! close", "S: 421 4.3.2 busy"] {
         let first = ScriptedServer::start("127.0.0.1:0", &[away]).await;
         let second = ScriptedServer::start("127.0.0.1:0", &[&knows]).await;
         let route = listed(&[first.address, second.address], false);
@@ -551,13 +572,13 @@ async fn questions_share_sessions_that_have_refused_nobody() {
         |reset: &str, replies: &str| format!("{reset}C: MAIL FROM:<>\nC: RCPT TO:<c@d.test>\nS: {replies}\n");
     let first = format!(
         "{opening}\n{}{}{}C: QUIT",
-        ask("", "250 ok|250 fine"),
-        ask("C: RSET\n", "250 ok|250 ok|250 fine"),
-        ask("C: RSET\n", "250 ok|250 ok|550 5.1.1 nobody")
+        ask("", "250 ok\nS: 250 fine"),
+        ask("C: RSET\n", "250 ok\nS: 250 ok\nS: 250 fine"),
+        ask("C: RSET\n", "250 ok\nS: 250 ok\nS: 550 5.1.1 nobody")
     );
-    let second = format!("{opening}\n{}", ask("", "250 ok|250 fine"));
+    let second = format!("{opening}\n{}", ask("", "250 ok\nS: 250 fine"));
     // One that has come to its end says nothing of the recipient.
-    let ended = format!("{second}{}", ask("C: RSET\n", "250 ok|250 ok|421 4.3.2 enough"));
+    let ended = format!("{second}{}", ask("C: RSET\n", "250 ok\nS: 250 ok\nS: 421 4.3.2 enough"));
     let server = ScriptedServer::start("127.0.0.1:0", &[&first, &ended, &second]).await;
     let config = crate::spool::fixture::config(std::path::Path::new("/"));
     let recipient = &envelope(&["c@d.test"]).recipients[0].forward_path;

@@ -7,10 +7,11 @@ use crate::tls::made_for;
 
 const OFFERED: &str = "S: 220 mx.test ESMTP
     C: EHLO guard.test
-    S: 250-mx.test|250 STARTTLS
+    S: 250-mx.test
+    S: 250 STARTTLS
     C: STARTTLS
     S: 220 go ahead
-    tls";
+    ! tls";
 
 /// A smarthost with a certificate for `relay.test`, found by that name.
 struct Relay {
@@ -60,12 +61,13 @@ async fn opportunistic_takes_any_certificate() {
 async fn a_handshake_that_fails_is_followed_by_the_clear_only_where_it_may() {
     let broken = "S: 220 mx.test ESMTP
         C: EHLO guard.test
-        S: 250-mx.test|250 STARTTLS
+        S: 250-mx.test
+        S: 250 STARTTLS
         C: STARTTLS
         S: 220 go ahead
-        close";
+        ! close";
     let clear =
-        format!("S: 220 mx.test ESMTP\n{}", STEPWISE.replace("250 mx.test", "250-mx.test|250 STARTTLS"));
+        format!("S: 220 mx.test ESMTP\n{}", STEPWISE.replace("250 mx.test", "250-mx.test\nS: 250 STARTTLS"));
     let relay = Relay::start(&[broken, &clear]).await;
     let (outcome, seen) = relay.send(&relay.route("relay.test", Tls::Opportunistic, None)).await;
     assert_eq!((outcome.as_str(), seen.as_slice()), ("delivered 2.0.0 ", &["hello\r\n".to_owned()][..]));
@@ -78,7 +80,7 @@ async fn a_handshake_that_fails_is_followed_by_the_clear_only_where_it_may() {
 async fn required_and_implicit_verify_the_name() {
     for (tls, script) in [
         (Tls::Required, format!("{OFFERED}\n{STEPWISE}")),
-        (Tls::Implicit, format!("tls\nS: 220 mx.test ESMTP\n{STEPWISE}")),
+        (Tls::Implicit, format!("! tls\nS: 220 mx.test ESMTP\n{STEPWISE}")),
     ] {
         let relay = Relay::start(&[&script]).await;
         let (outcome, seen) = relay.send(&relay.route("relay.test", tls, None)).await;
@@ -95,7 +97,7 @@ async fn required_and_implicit_verify_the_name() {
 #[tokio::test]
 async fn a_login_behind_the_handshake() {
     let script = format!(
-        "{OFFERED}\nC: EHLO guard.test\nS: 250-mx.test|250 AUTH PLAIN
+        "{OFFERED}\nC: EHLO guard.test\nS: 250-mx.test\nS: 250 AUTH PLAIN
          C: AUTH PLAIN AHRpbQBzZWNyZXQ=\nS: 235 2.7.0 ok\n{}",
         STEPWISE.trim_start_matches("C: EHLO guard.test\n    S: 250 mx.test\n")
     );

@@ -1,6 +1,7 @@
-//! The client of these tests: plays transcripts line by line.
+//! The client of these tests: plays transcripts.
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use mailguard_core::testing::transcript::{End, Step, parse};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::*;
 
@@ -10,19 +11,30 @@ pub(super) struct Client {
     pub(super) session: tokio::task::JoinHandle<()>,
 }
 
+/// Plays the client of a transcript, and expects what its server says.
+pub(super) async fn play<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>, transcript: &str) {
+    for step in parse(transcript) {
+        match step {
+            Step::Write { by: End::Client, octets, .. } => {
+                stream.get_mut().write_all(&octets).await.unwrap();
+                stream.get_mut().flush().await.unwrap();
+            }
+            Step::Write { by: End::Server, lines, .. } => {
+                for line in lines {
+                    let mut reply = String::new();
+                    stream.read_line(&mut reply).await.unwrap();
+                    assert_eq!(format!("S: {}", reply.trim_end()), line, "in\n{transcript}");
+                }
+            }
+            other => panic!("no part of a client's: {other:?}"),
+        }
+    }
+}
+
 impl Client {
     /// Plays a transcript.
     pub(super) async fn play(&mut self, transcript: &str) {
-        for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            if let Some(text) = line.strip_prefix("C:") {
-                let octets = format!("{}\r\n", text.trim_start());
-                self.stream.get_mut().write_all(octets.as_bytes()).await.unwrap();
-            } else {
-                let mut reply = String::new();
-                self.stream.read_line(&mut reply).await.unwrap();
-                assert_eq!(format!("S: {}", reply.trim_end()), line, "in\n{transcript}");
-            }
-        }
+        play(&mut self.stream, transcript).await;
     }
 
     pub(super) async fn greet(&mut self) {

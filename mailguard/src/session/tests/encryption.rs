@@ -73,17 +73,7 @@ struct Encrypted {
 
 impl Encrypted {
     async fn play(&mut self, transcript: &str) {
-        for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            if let Some(text) = line.strip_prefix("C:") {
-                let octets = format!("{}\r\n", text.trim_start());
-                self.stream.get_mut().write_all(octets.as_bytes()).await.unwrap();
-                self.stream.get_mut().flush().await.unwrap();
-            } else {
-                let mut reply = String::new();
-                self.stream.read_line(&mut reply).await.unwrap();
-                assert_eq!(format!("S: {}", reply.trim_end()), line, "in\n{transcript}");
-            }
-        }
+        client::play(&mut self.stream, transcript).await;
     }
 }
 
