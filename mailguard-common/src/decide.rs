@@ -32,7 +32,7 @@ pub trait Lookups {
     fn bypass_mac(&self) -> RuleValue;
     /// The rule of the longest prefix that holds the client.
     fn bypass_source(&self, flow: &Flow) -> RuleValue;
-    /// The rule of the longest prefix that holds the dialled address.
+    /// The rule of the longest prefix that holds the destination address.
     fn bypass_destination(&self, flow: &Flow) -> RuleValue;
     /// What the ban of the client, or of its IPv6 network, says now.
     fn ban(&self, flow: &Flow) -> RuleValue;

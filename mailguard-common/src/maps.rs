@@ -396,7 +396,7 @@ pub struct HitBlock {
 pub struct Tuple {
     /// The client.
     pub source: [u8; 16],
-    /// Whom it dialled.
+    /// Its destination.
     pub destination: [u8; 16],
     /// The client's port.
     pub source_port: [u8; 2],
@@ -435,7 +435,7 @@ pub struct Event {
     pub at_ns: u64,
     /// The client: an IPv6 address or an IPv4-mapped one.
     pub source: [u8; 16],
-    /// Whom it dialled.
+    /// Its destination.
     pub destination: [u8; 16],
     /// The [`Reason`]'s number.
     pub reason: u32,

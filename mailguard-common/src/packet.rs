@@ -84,7 +84,7 @@ impl Octets for &[u8] {
 pub struct Flow {
     /// The client: an IPv6 address or an IPv4-mapped one.
     pub source: [u8; 16],
-    /// Whom it dialled.
+    /// Its destination.
     pub destination: [u8; 16],
     /// The client's port, network order.
     pub source_port: [u8; 2],
@@ -131,7 +131,7 @@ impl Flow {
         last_four(&self.source)
     }
 
-    /// The dialled IPv4 address.
+    /// The IPv4 destination address.
     #[inline(always)]
     pub fn destination_v4(&self) -> [u8; 4] {
         last_four(&self.destination)

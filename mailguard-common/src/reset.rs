@@ -10,7 +10,7 @@ const TCP: u8 = 6;
 const TTL: u8 = 64;
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// The IPv4 header from the dialled address to the client.
+/// The IPv4 header from the destination address to the client.
 #[inline(always)]
 pub fn ipv4_header(flow: &Flow) -> [u8; IPV4_HEADER] {
     let mut header = [0; IPV4_HEADER];
@@ -27,7 +27,7 @@ pub fn ipv4_header(flow: &Flow) -> [u8; IPV4_HEADER] {
     header
 }
 
-/// The IPv6 header from the dialled address to the client.
+/// The IPv6 header from the destination address to the client.
 #[inline(always)]
 pub fn ipv6_header(flow: &Flow) -> [u8; IPV6_HEADER] {
     let mut header = [0; IPV6_HEADER];

@@ -1,6 +1,6 @@
 //! A client that reconnects from the same port while the kernel remembers the last connection.
 //!
-//! The kernel then looks for a listener at the dialled address, where there is none of ours. `steer` has noted the
+//! The kernel then looks for a listener at the destination address, where there is none of ours. `steer` has noted the
 //! tuple; this program, asked by that look-up, answers with the zone's listener, once.
 //!
 //! It belongs to the network namespace, which is what it tells programs that don't know where they are (`home`).

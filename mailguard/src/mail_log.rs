@@ -54,7 +54,7 @@ pub struct SessionLine<'a> {
     pub id: QueueId,
     /// The client.
     pub client: SocketAddr,
-    /// Whom it had dialled.
+    /// Its original destination.
     pub destination: SocketAddr,
     /// The zone's name and kind.
     pub zone: (&'a str, ZoneKind),
@@ -249,7 +249,7 @@ fn refusal(reply: &Reply) -> &'static str {
 
 fn origin(origin: &Origin) -> Option<&ClientOrigin> {
     match origin {
-        Origin::Own => None,
+        Origin::Internal => None,
         Origin::Client(client) => Some(client),
     }
 }

@@ -60,8 +60,8 @@ impl Processes for Program {
         error.downcast_ref::<RunError>().and_then(RunError::exit_code)
     }
 
-    fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
-        process::examine(source, config)
+    fn validate(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
+        process::validate(source, config)
     }
 
     fn warnings(&self, source: &Source, config: &Config) -> Vec<Located> {
@@ -80,8 +80,8 @@ impl Processes for Program {
         if !nix::unistd::geteuid().is_root() {
             anyhow::bail!("mailguard doctor needs root: it looks at the kernel and at other processes");
         }
-        Ok(doctor::examine(config, |source, config| {
-            self.examine(source, config).map_err(|error| error.to_string())
+        Ok(doctor::run_checks(config, |source, config| {
+            self.validate(source, config).map_err(|error| error.to_string())
         }))
     }
 }

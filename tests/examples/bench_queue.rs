@@ -106,7 +106,7 @@ async fn fill(folder: &Path, waiting: usize) -> Result<()> {
         for number in first..waiting.min(first + FILL_BATCH) {
             let states = vec![RecipientState::Queued(state.clone())];
             let record =
-                MessageRecord::new(Origin::Own, envelope(number)?, now, StoredBody::of(&body), states);
+                MessageRecord::new(Origin::Internal, envelope(number)?, now, StoredBody::of(&body), states);
             let accept = Accept {
                 id: QueueId(now.0 + number as u64),
                 message: Some(serde_json::to_vec(&record)?),
@@ -204,7 +204,7 @@ impl House {
     async fn commit(&self, number: usize) -> Result<()> {
         let message = NewMessage {
             id: self.ids.mint(),
-            origin: Origin::Own,
+            origin: Origin::Internal,
             envelope: envelope(number)?,
             dispositions: vec![Disposition::Deliver],
             body: Body::Memory(Bytes::from(vec![b'x'; OCTETS])),

@@ -19,7 +19,7 @@ use serde_json::Value;
 /// The test file that every scanner knows, in two pieces so that no scanner finds it in this source.
 const EICAR: &str = concat!("X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR", "-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*");
 
-/// The client's side is intercepted; mail goes where the client had dialled.
+/// The client's side is intercepted; mail goes to its original destination.
 fn transparent(more: &str) -> String {
     format!(
         "hostname = \"mailguard.example.test\" # comments stay\n{more}\n[[zone]]\nname = \"green\"\nkind = \"green\"\n\

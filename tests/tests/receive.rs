@@ -311,7 +311,7 @@ fn no_nul_reaches_a_server_that_drops_it_and_sees_another_end() {
     let listener =
         topology.server.within(|| Ok(TcpListener::bind(port25(SERVER4))?)).expect("port 25 is free");
     let server = NulDropper::serve(listener);
-    // The control: dialled directly, it takes the one for two.
+    // The control: connected to directly, it takes the one for two.
     send_octets(&topology, SERVER4, &two_in_one(HIDDEN_ENDS[0]), false);
     wait_until("both come", || server.count() == 2).expect("it is such a server");
     assert_eq!(server.take().messages[1], ["Subject: two", "", "hidden"]);

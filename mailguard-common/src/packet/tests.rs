@@ -214,7 +214,7 @@ fn chains_of_extension_headers_are_walked_to_the_eighth() {
 
 #[test]
 fn messages_about_the_path_mtu_name_the_clients_flow() {
-    // What we sent: from the dialled address and port 25 to the client.
+    // What we sent: from the destination address and port 25 to the client.
     let ours = |mut packet: Vec<u8>, addresses: usize, length: usize| {
         let (from, to) = packet[addresses..addresses + 2 * length].split_at_mut(length);
         from.swap_with_slice(to);

@@ -16,7 +16,7 @@ pub enum Destination {
     All,
     /// `example.com`: recipients in the domain and its subdomains, and what goes by the smarthost of this name.
     Domain(Domain),
-    /// `10.0.0.25`: what goes to this address because it is configured, or was dialled.
+    /// `10.0.0.25`: what goes to this address because it is configured, or was the original destination.
     Address(IpAddr),
     /// `10.0.0.25:25`, `relay.example.net:587`, `mx:example.com`, `10.0.0.25:25,10.0.0.26:25`: one next hop, as lists show it.
     NextHop(NextHop),
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::config::model::Tls;
     use crate::mail::Mailbox;
-    use crate::route::{Dialled, NamedBy};
+    use crate::route::{NamedBy, OriginalDestination};
 
     fn covers(destination: &str, recipient: &str, next_hop: NextHop) -> bool {
         let destination: Destination = destination.parse().unwrap();
@@ -147,7 +147,7 @@ mod tests {
             tls: Tls::Off,
             smarthost: None,
             named_by: NamedBy::Mail,
-            dialled: Dialled::NotAsked,
+            original_destination: OriginalDestination::NotAsked,
         };
         destination.covers(&ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap()), &route)
     }

@@ -14,7 +14,7 @@ pub enum Origin {
     Client(ClientOrigin),
     /// A notice of our own: never filtered, never answered with another.
     #[serde(rename = "Own")]
-    Own,
+    Internal,
 }
 
 /// A client's session, as the transaction began.
@@ -29,12 +29,12 @@ pub struct ClientOrigin {
     /// The client's address.
     #[serde(rename = "client")]
     pub client: IpAddr,
-    /// The address that the client had dialled.
+    /// The original destination.
     #[serde(rename = "destination")]
     pub destination: SocketAddr,
     /// Whether `destination` is an address of this host.
     #[serde(rename = "destination_is_ours")]
-    pub destination_is_ours: bool,
+    pub destination_is_local: bool,
     /// The argument of HELO or EHLO, empty if there was none.
     #[serde(rename = "helo")]
     pub helo: String,

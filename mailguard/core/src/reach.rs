@@ -1,4 +1,4 @@
-//! Which addresses anybody's word may lead mail to: a recipient's domain, an address literal, what a client had dialled.
+//! Which addresses anybody's word may lead mail to: a recipient's domain, an address literal, an original destination.
 //!
 //! From this host an address of the loopback, of no host or of many leads to services that trust whoever is local, or nowhere.
 //! What an administrator wrote isn't judged here, and addresses of this host's interfaces are `routing`'s to know.

@@ -88,13 +88,13 @@ pub struct Route {
     pub smarthost: Option<Arc<Smarthost>>,
     /// Who chose the next hop.
     pub named_by: NamedBy,
-    /// What the server that the client had dialled has to do with it.
-    pub dialled: Dialled,
+    /// What the original destination has to do with it.
+    pub original_destination: OriginalDestination,
 }
 
-/// The part of the server that a client had dialled, where `delivery.default` is the original destination.
+/// What part the original destination has, where `delivery.default` leads there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dialled {
+pub enum OriginalDestination {
     /// None, or there is no other way.
     NotAsked,
     /// It is the next hop. What it defers goes to the exchangers of its domain from then on.
@@ -108,7 +108,7 @@ pub enum Dialled {
 pub enum NamedBy {
     /// It stands in the configuration: the server of an incoming domain, or a smarthost.
     Administrator,
-    /// A recipient's domain or address literal, or the server that a client had dialled: anybody's word. It leads to no
+    /// A recipient's domain or address literal, or the original destination: anybody's word. It leads to no
     /// address that is ours or means none ([`crate::reach`]).
     Mail,
 }
@@ -134,7 +134,7 @@ pub struct Explanation {
 /// The rules that speak for a message's way, as far as they were asked.
 struct Rules<'a> {
     recipient: &'a Mailbox,
-    /// The address stands in the configuration: no client has dialled a server for it.
+    /// The address stands in the configuration: no client has connected to a server for it.
     is_ours: bool,
     incoming: Option<&'a IncomingDomain>,
     by_sender: Option<&'a DomainRoute>,
@@ -143,7 +143,7 @@ struct Rules<'a> {
 
 /// Chooses: the incoming domain's server, else the domain route (a recipient's wins over a sender's, and the one that wins
 /// holds whole), else the smarthost, else `delivery.default`. `deferred`: an attempt for this recipient has failed, so that the
-/// server that the client had dialled isn't the only one to be asked.
+/// original destination isn't the only server to be asked.
 pub fn route(
     config: &Config,
     sender: &ReversePath,
@@ -256,12 +256,12 @@ impl Rules<'_> {
             steps.push(match (config.delivery.default, &route.next_hop) {
                 (DefaultRoute::Mx, _) => "delivery.default: by the domain's mail exchangers".to_owned(),
                 (DefaultRoute::OriginalDestination, NextHop::Mx(_)) => {
-                    "delivery.default: to the server that the client had dialled; by mail exchangers where that was \
+                    "delivery.default: to the original destination; by mail exchangers where that was \
                      this host, and after a first deferral there"
                         .to_owned()
                 }
                 (DefaultRoute::OriginalDestination, _) => {
-                    "delivery.default: to the server that the client had dialled".to_owned()
+                    "delivery.default: to the original destination".to_owned()
                 }
             });
         }
@@ -276,8 +276,8 @@ pub(crate) fn by_smarthost(smarthost: &Arc<Smarthost>, outgoing: Option<Outgoing
         SmarthostAddress::Ip(address) => NextHop::Address(SocketAddr::new(*address, smarthost.port)),
     };
     let (tls, named_by) = (smarthost.tls, NamedBy::Administrator);
-    let dialled = Dialled::NotAsked;
-    Route { next_hop, outgoing, tls, smarthost: Some(smarthost.clone()), named_by, dialled }
+    let original_destination = OriginalDestination::NotAsked;
+    Route { next_hop, outgoing, tls, smarthost: Some(smarthost.clone()), named_by, original_destination }
 }
 
 /// To the servers of an incoming domain.
@@ -293,8 +293,9 @@ pub fn to_servers(config: &Config, servers: &[MailServer], balance: bool) -> Rou
 
 /// To a next hop that is no smarthost. What a domain says of its own encryption belongs here.
 fn by_mail(config: &Config, next_hop: NextHop, outgoing: Option<OutgoingAddress>) -> Route {
-    let (tls, named_by, dialled) = (config.delivery.tls, NamedBy::Mail, Dialled::NotAsked);
-    Route { next_hop, outgoing, tls, smarthost: None, named_by, dialled }
+    let (tls, named_by, original_destination) =
+        (config.delivery.tls, NamedBy::Mail, OriginalDestination::NotAsked);
+    Route { next_hop, outgoing, tls, smarthost: None, named_by, original_destination }
 }
 
 /// To where `delivery.default` says.
@@ -305,22 +306,24 @@ fn by_default(
     deferred: bool,
     outgoing: Option<OutgoingAddress>,
 ) -> Route {
-    let dialled = match (config.delivery.default, origin) {
-        (DefaultRoute::OriginalDestination, Origin::Client(client)) if !client.destination_is_ours => {
+    let original_destination = match (config.delivery.default, origin) {
+        (DefaultRoute::OriginalDestination, Origin::Client(client)) if !client.destination_is_local => {
             Some(client.destination)
         }
         _ => None,
     };
-    let Some(dialled) = dialled else { return by_mail(config, by_domain(mailbox), outgoing) };
-    let (next_hop, dialled) = match (by_domain(mailbox), deferred) {
+    let Some(original_destination) = original_destination else {
+        return by_mail(config, by_domain(mailbox), outgoing);
+    };
+    let (next_hop, original_destination) = match (by_domain(mailbox), deferred) {
         // A literal has no exchangers.
         (NextHop::Address(_) | NextHop::Host(..) | NextHop::Servers { .. }, _) => {
-            (NextHop::Address(dialled), Dialled::NotAsked)
+            (NextHop::Address(original_destination), OriginalDestination::NotAsked)
         }
-        (NextHop::Mx(_), false) => (NextHop::Address(dialled), Dialled::First),
-        (exchangers @ NextHop::Mx(_), true) => (exchangers, Dialled::Last(dialled)),
+        (NextHop::Mx(_), false) => (NextHop::Address(original_destination), OriginalDestination::First),
+        (exchangers @ NextHop::Mx(_), true) => (exchangers, OriginalDestination::Last(original_destination)),
     };
-    Route { dialled, ..by_mail(config, next_hop, outgoing) }
+    Route { original_destination, ..by_mail(config, next_hop, outgoing) }
 }
 
 fn by_domain(mailbox: &Mailbox) -> NextHop {
@@ -360,13 +363,13 @@ mod tests {
         config
     }
 
-    fn dialled(destination: &str, destination_is_ours: bool) -> Origin {
+    fn connected_to(destination: &str, destination_is_local: bool) -> Origin {
         Origin::Client(ClientOrigin {
             zone: "green".to_owned(),
             kind: ZoneKind::Green,
             client: "192.0.2.1".parse().unwrap(),
             destination: destination.parse().unwrap(),
-            destination_is_ours,
+            destination_is_local,
             helo: "client.test".to_owned(),
             user: None,
         })
@@ -389,48 +392,65 @@ mod tests {
 
     #[test]
     fn without_a_rule_by_mx() {
-        let remote = dialled("198.51.100.7:25", false);
+        let remote = connected_to("198.51.100.7:25", false);
         check(&defaults(), "a@d.test", &remote, "mx:d.test");
         check(&defaults(), "a@[192.0.2.5]", &remote, "192.0.2.5:25");
         check(&defaults(), "a@[IPv6:2001:db8::5]", &remote, "[2001:db8::5]:25");
-        check(&defaults(), "a@d.test", &Origin::Own, "mx:d.test");
+        check(&defaults(), "a@d.test", &Origin::Internal, "mx:d.test");
     }
 
     #[test]
-    fn to_where_the_client_had_dialled() {
+    fn to_the_original_destination() {
         let config = original(defaults());
-        check(&config, "a@d.test", &dialled("198.51.100.7:25", false), "198.51.100.7:25");
-        check(&config, "a@[192.0.2.5]", &dialled("198.51.100.7:25", false), "198.51.100.7:25");
-        check(&config, "a@d.test", &dialled("192.0.2.9:25", true), "mx:d.test");
-        check(&config, "a@d.test", &Origin::Own, "mx:d.test");
+        check(&config, "a@d.test", &connected_to("198.51.100.7:25", false), "198.51.100.7:25");
+        check(&config, "a@[192.0.2.5]", &connected_to("198.51.100.7:25", false), "198.51.100.7:25");
+        check(&config, "a@d.test", &connected_to("192.0.2.9:25", true), "mx:d.test");
+        check(&config, "a@d.test", &Origin::Internal, "mx:d.test");
     }
 
     #[test]
-    fn what_the_dialled_server_deferred_goes_to_the_exchangers() {
-        let remote = dialled("198.51.100.7:25", false);
+    fn what_the_original_destination_deferred_goes_to_the_exchangers() {
+        let remote = connected_to("198.51.100.7:25", false);
         let way = |config: &Config, recipient: &str, origin: &Origin, deferred| {
             let path = ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap());
             let route = route(config, &ReversePath::Null, &path, origin, deferred).unwrap();
-            (route.next_hop.to_string(), route.dialled)
+            (route.next_hop.to_string(), route.original_destination)
         };
         let config = original(defaults());
         let server = "198.51.100.7:25".parse().unwrap();
-        let to = |hop: &str, dialled| (hop.to_owned(), dialled);
-        assert_eq!(way(&config, "a@d.test", &remote, false), to("198.51.100.7:25", Dialled::First));
-        assert_eq!(way(&config, "a@d.test", &remote, true), to("mx:d.test", Dialled::Last(server)));
+        let to = |hop: &str, original_destination| (hop.to_owned(), original_destination);
+        assert_eq!(
+            way(&config, "a@d.test", &remote, false),
+            to("198.51.100.7:25", OriginalDestination::First)
+        );
+        assert_eq!(
+            way(&config, "a@d.test", &remote, true),
+            to("mx:d.test", OriginalDestination::Last(server))
+        );
         for deferred in [false, true] {
-            // A literal has no exchangers; who wants the exchangers, or dialled ourselves, has no other server.
+            // A literal has no exchangers; who wants the exchangers, or connected to ourselves, has no other server.
             let literal = way(&config, "a@[192.0.2.5]", &remote, deferred);
-            assert_eq!(literal, to("198.51.100.7:25", Dialled::NotAsked));
-            for (config, origin) in
-                [(&defaults(), &remote), (&config, &dialled("192.0.2.9:25", true)), (&config, &Origin::Own)]
-            {
-                assert_eq!(way(config, "a@d.test", origin, deferred), to("mx:d.test", Dialled::NotAsked));
+            assert_eq!(literal, to("198.51.100.7:25", OriginalDestination::NotAsked));
+            for (config, origin) in [
+                (&defaults(), &remote),
+                (&config, &connected_to("192.0.2.9:25", true)),
+                (&config, &Origin::Internal),
+            ] {
+                assert_eq!(
+                    way(config, "a@d.test", origin, deferred),
+                    to("mx:d.test", OriginalDestination::NotAsked)
+                );
             }
             let mut named = original(with_smarthost("192.0.2.200"));
-            assert_eq!(way(&named, "a@d.test", &remote, deferred), to("192.0.2.200:587", Dialled::NotAsked));
+            assert_eq!(
+                way(&named, "a@d.test", &remote, deferred),
+                to("192.0.2.200:587", OriginalDestination::NotAsked)
+            );
             named.incoming_domains = vec![incoming("d.test", "192.0.2.10:25")];
-            assert_eq!(way(&named, "a@d.test", &remote, deferred), to("192.0.2.10:25", Dialled::NotAsked));
+            assert_eq!(
+                way(&named, "a@d.test", &remote, deferred),
+                to("192.0.2.10:25", OriginalDestination::NotAsked)
+            );
         }
     }
 
@@ -445,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_smarthost_takes_what_is_not_incoming() {
-        let remote = dialled("198.51.100.7:25", false);
+        let remote = connected_to("198.51.100.7:25", false);
         let named = with_smarthost("relay.test");
         let numbered = with_smarthost("2001:db8::1");
         check(&named, "a@d.test", &remote, "relay.test:587");
@@ -462,7 +482,7 @@ mod tests {
             incoming(".b.d.test", "192.0.2.12:25"),
             incoming("a.b.d.test", "[2001:db8::13]:25"),
         ];
-        let remote = dialled("198.51.100.7:25", false);
+        let remote = connected_to("198.51.100.7:25", false);
         for (recipient, expect) in [
             ("x@d.test", "192.0.2.10:26"),
             ("x@D.TEST", "192.0.2.10:26"),
@@ -484,8 +504,8 @@ mod tests {
             incoming("one.test", "mx.test:2525"),
             incoming("two.test", "10.0.0.1,[2001:db8::2]:26,mx.test"),
         ];
-        check(&config, "x@one.test", &Origin::Own, "mx.test:2525");
-        check(&config, "x@two.test", &Origin::Own, "10.0.0.1:25,[2001:db8::2]:26,mx.test:25");
+        check(&config, "x@one.test", &Origin::Internal, "mx.test:2525");
+        check(&config, "x@two.test", &Origin::Internal, "10.0.0.1:25,[2001:db8::2]:26,mx.test:25");
         config.incoming_domains[1].balance = true;
         let (route, steps) = explained(&config, "", "x@two.test");
         assert_eq!(steps, ["incoming domain \"two.test\" takes two.test", "its servers are taken in turn"]);
@@ -494,12 +514,12 @@ mod tests {
 
     #[test]
     fn the_bare_postmaster_goes_where_the_configured_one_does() {
-        let remote = dialled("192.0.2.9:25", true);
+        let remote = connected_to("192.0.2.9:25", true);
         let nobody = defaults();
         check(&nobody, "-", &remote, "deferred 4.3.5");
         let mut somebody = config("postmaster = \"boss@d.test\"");
         check(&somebody, "-", &remote, "mx:d.test");
-        check(&original(somebody.clone()), "-", &dialled("198.51.100.7:25", false), "mx:d.test");
+        check(&original(somebody.clone()), "-", &connected_to("198.51.100.7:25", false), "mx:d.test");
         somebody.incoming_domains = vec![incoming("d.test", "192.0.2.10:25")];
         check(&somebody, "-", &remote, "192.0.2.10:25");
     }
@@ -517,7 +537,7 @@ mod tests {
             address => ReversePath::Mailbox(Mailbox::parse(address).unwrap()),
         };
         let recipient = ForwardPath::Mailbox(Mailbox::parse(recipient).unwrap());
-        let Explanation { steps, route } = explain(config, &sender, &recipient, &Origin::Own);
+        let Explanation { steps, route } = explain(config, &sender, &recipient, &Origin::Internal);
         let route = route.unwrap();
         let from = route.outgoing.map_or("anywhere".to_owned(), |outgoing| outgoing.to_string());
         (format!("{} from {from}", route.next_hop), steps)

@@ -59,7 +59,7 @@ pub struct Rules {
     pub clients: BTreeMap<IpNet, ClientRule>,
     /// By the client's address.
     pub bypass_from: BTreeMap<IpNet, BypassRule>,
-    /// By the dialled address.
+    /// By the destination address.
     pub bypass_to: BTreeMap<IpNet, BypassRule>,
     /// By the source MAC of the frame: they pass.
     pub bypass_macs: BTreeSet<[u8; 6]>,

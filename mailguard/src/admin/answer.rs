@@ -312,7 +312,7 @@ pub struct SourceRow {
     pub client: IpAddr,
     /// Its zone.
     pub zone: String,
-    /// What it had dialled.
+    /// Its original destination.
     pub destination: SocketAddr,
     /// What it called itself.
     pub helo: String,

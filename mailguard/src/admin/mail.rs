@@ -367,8 +367,8 @@ impl MailAdmin {
         let config = self.parts.config.load_full();
         let sender = sender.map_or(ReversePath::Null, ReversePath::Mailbox);
         let path = ForwardPath::Mailbox(recipient);
-        // As if it came to an address of this host: what a client had dialled is known to its session only.
-        let Explanation { steps, route } = route::explain(&config, &sender, &path, &Origin::Own);
+        // As if it came to an address of this host: an original destination is known to its session only.
+        let Explanation { steps, route } = route::explain(&config, &sender, &path, &Origin::Internal);
         let servers = match &route {
             Ok(route) => self.parts.delivery.destinations(&config, route).await,
             Err(none) => Err(none.clone()),

@@ -35,7 +35,7 @@ fn said(report: &Report) -> String {
 
 fn source(origin: &Origin) -> Option<SourceRow> {
     match origin {
-        Origin::Own => None,
+        Origin::Internal => None,
         Origin::Client(client) => Some(SourceRow {
             client: client.client,
             zone: client.zone.clone(),

@@ -23,7 +23,7 @@ pub(super) fn check(path: &Path, output: Output, processes: &impl Processes) -> 
             return Ok(Printed { failed: true, ..printed });
         }
     };
-    let untried = processes.examine(&source, &config)?;
+    let untried = processes.validate(&source, &config)?;
     let warnings = processes.warnings(&source, &config);
     let value = json!({
         "file": path, "valid": true, "warnings": warnings, "untried": untried, "inactive": config.inactive,

@@ -55,7 +55,7 @@ pub trait Processes {
     fn unload(&self, pin_dir: Option<&Path>) -> anyhow::Result<Vec<String>>;
     /// What only the modules themselves can find wrong with a configuration, such as YARA rules that don't compile, and what
     /// keeps the mail user from doing its work on this machine. Returns what couldn't be tried, a line each.
-    fn examine(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>>;
+    fn validate(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>>;
     /// What a configuration that can be used will surprise with.
     fn warnings(&self, source: &Source, config: &Config) -> Vec<Located>;
     /// Looks at everything in the spool in this `state_dir`.

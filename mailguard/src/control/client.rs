@@ -12,7 +12,7 @@ use crate::admin::{AdminError, Answer, Ask, OtherAnswer, Process, Reply, Request
 const ANSWER_TIME: Duration = Duration::from_secs(90);
 
 /// How often whoever asks says whether to go on waiting.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ impl Client {
             io::ErrorKind::PermissionDenied => ClientError::Permission(path.to_owned(), process),
             _ => ClientError::Io { path: path.to_owned(), cause },
         })?;
-        let set = stream.set_read_timeout(Some(LOOK_AGAIN)).and(stream.set_write_timeout(Some(ANSWER_TIME)));
+        let set =
+            stream.set_read_timeout(Some(POLL_INTERVAL)).and(stream.set_write_timeout(Some(ANSWER_TIME)));
         set.map_err(|cause| ClientError::Io { path: path.to_owned(), cause })?;
         Ok(Self { stream: BufReader::new(stream), path: path.to_owned() })
     }

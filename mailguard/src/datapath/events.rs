@@ -119,15 +119,15 @@ fn read(octets: &[u8]) -> Option<(Event, Reason)> {
 fn say(event: &Event, reason: Reason) {
     let address = |octets, port| SocketAddr::new(Ipv6Addr::from_octets(octets).to_canonical(), port);
     let client = address(event.source, u16::from_be_bytes(event.source_port));
-    let dialled = address(event.destination, SMTP_PORT);
+    let destination = address(event.destination, SMTP_PORT);
     let interface = interface_name(event.interface);
     let age = Duration::from_nanos(now_ns().saturating_sub(event.at_ns));
     let seconds_ago = (age > LATE).then_some(age.as_secs());
     let what = words(reason);
     if is_trouble(reason) {
-        warn!(%client, %dialled, interface, seconds_ago, "kernel: {what}");
+        warn!(%client, %destination, interface, seconds_ago, "kernel: {what}");
     } else {
-        info!(%client, %dialled, interface, seconds_ago, "kernel: {what}");
+        info!(%client, %destination, interface, seconds_ago, "kernel: {what}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Keeps the table of this host's addresses that `intercept` asks for each connection, in the mail process: from the routes of the
 //! kernel's local table, which say what arrives here. An address that has no route there yet, such as a tentative one of IPv6, can't
-//! be dialled.
+//! be connected to.
 //!
 //! The routes are read anew whenever the kernel announces a change of them, and every few seconds: what it routes no more
 //! because an interface went isn't always announced.
@@ -86,7 +86,7 @@ fn look(own: &OwnAddresses, were_known: bool) {
 fn warn_unknown(error: &dyn std::error::Error) {
     warn!(
         %error,
-        "whether a client dialled this host itself is asked of the kernel for each connection, which is slower, until this is \
+        "whether an original destination is this host itself is asked of the kernel for each connection, which is slower, until this is \
          mended"
     );
 }

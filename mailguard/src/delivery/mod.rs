@@ -67,7 +67,7 @@ pub struct SmarthostError {
 }
 
 /// Whether the trust anchors of every smarthost can be used.
-pub fn examine(config: &Config) -> Result<(), SmarthostError> {
+pub fn validate(config: &Config) -> Result<(), SmarthostError> {
     let general = config.smarthost.iter().map(|smarthost| ("smarthost.ca_file".to_owned(), smarthost));
     let own = config.domain_routes.iter().enumerate().filter_map(|(index, route)| match &route.smarthost {
         RouteSmarthost::Own(own) => Some((format!("domain_route[{index}].smarthost.ca_file"), own)),

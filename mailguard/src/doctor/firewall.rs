@@ -1,8 +1,8 @@
 //! What nftables and iptables do with intercepted packets, with those to active zones, and with our answers. Pure.
 //!
 //! An intercepted packet goes through the hooks prerouting and input like one that is meant for this machine, but
-//! with its own addresses and our mark. The answers go through output and postrouting, and bear the address that was
-//! dialled.
+//! with its own addresses and our mark. The answers go through output and postrouting, and bear the original
+//! destination.
 
 use mailguard_common::maps::{PACKET_MARK, SOCKET_MARK};
 use mailguard_core::config::Config;
@@ -221,7 +221,7 @@ impl Subject<'_> {
             (true, false) => "intercepted packets (they carry the mark 0x10000000) from",
             (false, false) => "connections to port 25 of an active zone from",
             (true, true) => {
-                "our answers to intercepted packets (they bear the address that was dialled, and the mark \
+                "our answers to intercepted packets (they bear the original destination, and the mark \
                  0x20000000) to"
             }
             (false, true) => "our answers from port 25 of an active zone to",
@@ -271,9 +271,9 @@ impl Subject<'_> {
         );
         if self.marked {
             let why = "It changes intercepted packets on their way to the proxy: connections break, or the proxy \
-                       takes the new address for the one that was dialled. Let them pass that chain first, in the \
+                       takes the new address for the original destination. Let them pass that chain first, in the \
                        firewall's own files too. Mail for a server behind the rule is then delivered to the address \
-                       that the client dialled: name the server in [[incoming_domain]], or leave the address \
+                       to which the client connected: name the server in [[incoming_domain]], or leave the address \
                        alone by bypass.to_ips.";
             return Finding::error("firewall-redirect", what, why).command(self.accept_command(interface));
         }

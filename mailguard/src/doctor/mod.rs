@@ -99,9 +99,9 @@ impl Report {
     }
 }
 
-/// Examines this machine for the configuration at `path`. `understand` says what the parts that use a configuration
+/// Runs every check of this machine for the configuration at `path`. `validate` says what the parts that use a configuration
 /// find wrong with it. Needs root; works with and without a daemon.
-pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<String>, String>) -> Report {
+pub fn run_checks(path: &Path, validate: impl Fn(&Source, &Config) -> Result<Vec<String>, String>) -> Report {
     let fail = |text: String| {
         let why = format!("{} Nothing else can be checked before it is right.", without_the_file(path));
         Report { findings: vec![Finding::error("configuration", text, why)] }
@@ -114,7 +114,7 @@ pub fn examine(path: &Path, understand: impl Fn(&Source, &Config) -> Result<Vec<
         Ok(config) => config,
         Err(errors) => return fail(errors.to_string()),
     };
-    let tried = understand(&source, &config);
+    let tried = validate(&source, &config);
     let config = interfaces::by_real_names(config, &facts::links());
     let file = File { path, text: &source.text };
     let mut findings = judge(&config, &file, &Facts::gather(&config));
@@ -167,8 +167,8 @@ fn judge_trial(tried: Result<Vec<String>, String>) -> Vec<Finding> {
     }
 }
 
-/// What the firewall's rules do to mail, and to what `source` says: the part of [`examine`] that a running daemon looks at.
-pub fn examine_firewall(source: &Source, config: &Config) -> Vec<Finding> {
+/// What the firewall's rules do to mail, and to what `source` says: the part of [`run_checks`] that a running daemon looks at.
+pub fn check_firewall(source: &Source, config: &Config) -> Vec<Finding> {
     let file = File { path: &source.path, text: &source.text };
     firewall::judge(config, &file, &facts::firewall(&config.user))
 }

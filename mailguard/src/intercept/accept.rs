@@ -24,10 +24,10 @@ pub struct Connection {
     pub stream: TcpStream,
     /// The client's address, and its port.
     pub client: SocketAddr,
-    /// The address that the client had dialled.
+    /// The original destination.
     pub destination: SocketAddr,
     /// Whether `destination` is an address of this host.
-    pub destination_is_ours: bool,
+    pub destination_is_local: bool,
 }
 
 impl Listener {
@@ -58,14 +58,14 @@ impl Listener {
         loop {
             let (stream, client) = self.socket.accept().await?;
             let destination = stream.local_addr()?;
-            // Somebody on this host dialled the loopback port itself: there is nobody at home.
+            // Somebody on this host connected to the listener's own port: such connections are closed.
             let transparent = matches!(self.purpose.role, Role::Transparent { .. });
             if transparent && destination.port() == self.address.port() {
                 continue;
             }
-            let destination_is_ours = !transparent || own.has(destination);
+            let destination_is_local = !transparent || own.has(destination);
             let (client, destination) = (canonical(client), canonical(destination));
-            return Ok(Connection { stream, client, destination, destination_is_ours });
+            return Ok(Connection { stream, client, destination, destination_is_local });
         }
     }
 }
@@ -97,7 +97,7 @@ mod tests {
         let connection = listener.accept(&OwnAddresses::default()).await.unwrap();
         assert_eq!(connection.client, client.local_addr().unwrap());
         assert_eq!(connection.destination, address);
-        assert!(connection.destination_is_ours);
+        assert!(connection.destination_is_local);
         assert!(connection.stream.nodelay().unwrap(), "a reply doesn't wait for another");
     }
 

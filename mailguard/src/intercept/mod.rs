@@ -1,5 +1,5 @@
 //! Where connections come in: a listener for each family, of a transparent zone or of an active zone's interface; and who
-//! dialled whom.
+//! connected to whom.
 //!
 //! The privileged process opens the [`Listeners`] and hands them to the mail process, which accepts
 //! ([`Listener::accept`]). A transparent listener stands on a loopback port and is given its connections by the

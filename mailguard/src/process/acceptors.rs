@@ -183,8 +183,8 @@ impl AcceptLoop {
         self.remember(self.context.config.load_full());
         // One that no configuration ever had: the datapath process hands over none such.
         let Some(zone) = self.zone_in(&self.known) else { return };
-        let Connection { stream, client, destination, destination_is_ours } = connection;
-        let peer = Peer { client, destination, destination_is_ours, zone };
+        let Connection { stream, client, destination, destination_is_local } = connection;
+        let peer = Peer { client, destination, destination_is_local, zone };
         let context = SessionContext {
             config: self.known.clone(),
             roles: self.context.roles.clone(),

@@ -32,7 +32,7 @@ use crate::control;
 /// How long a change waits for the mail process to take it, too.
 const TAKEN_TIME: Duration = Duration::from_secs(10);
 /// How often it is looked whether that lives.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// A mail process without a sign of life for so long isn't waited for: one comes each second.
 const SILENCE: Duration = Duration::from_millis(2_000);
 /// How long a report waits for the datapath process's thread, which may be busy.
@@ -95,7 +95,7 @@ impl<T> Taken<T> {
     fn wait(&self, lives: impl Fn() -> bool) -> Option<String> {
         let deadline = Instant::now() + TAKEN_TIME;
         loop {
-            match self.taken.recv_timeout(LOOK_AGAIN) {
+            match self.taken.recv_timeout(POLL_INTERVAL) {
                 Ok(Ok(())) => return None,
                 Ok(Err(error)) => {
                     return Some(format!("the mail process can't use it, and goes on as before: {error}"));

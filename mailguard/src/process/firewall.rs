@@ -55,7 +55,7 @@ fn watch(called: &Receiver<()>, next: &Mutex<Option<(Source, Config)>>, errors: 
     while called.recv().is_ok() {
         let wanted = next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((source, config)) = wanted else { continue };
-        let findings = doctor::examine_firewall(&source, &config);
+        let findings = doctor::check_firewall(&source, &config);
         findings.iter().for_each(say);
         let bad = findings.iter().filter(|finding| finding.severity == Severity::Error);
         let bad: Vec<String> =

@@ -145,15 +145,15 @@ pub fn warnings(source: &Source, config: &Config) -> Vec<Located> {
 
 /// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit certificates, and, for
 /// root, the mail user can work in its folders. Returns what couldn't be tried, a line each.
-pub fn examine(source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
+pub fn validate(source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
     if !nix::unistd::geteuid().is_root() {
-        services::CompiledConfig::examine(config)?;
+        services::CompiledConfig::validate(config)?;
         return Ok(vec!["not root: whether the mail user can do its work wasn't tried".to_owned()]);
     }
     let user = match MailUser::find(&config.user) {
         Ok(user) => user,
         Err(error @ RunError::NoUser(_)) => {
-            services::CompiledConfig::examine(config)?;
+            services::CompiledConfig::validate(config)?;
             return Ok(vec![format!("{error}: what that user can do wasn't tried")]);
         }
         Err(error) => return Err(error.into()),

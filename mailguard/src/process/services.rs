@@ -124,11 +124,11 @@ impl CompiledConfig {
     }
 
     /// Whether [`CompiledConfig::of`] can be made, without a trace of it. The keeper of our own certificate is another user.
-    pub(super) fn examine(config: &Config) -> anyhow::Result<()> {
+    pub(super) fn validate(config: &Config) -> anyhow::Result<()> {
         Scanner::new(config)?;
         Identity::configured(config)?;
         config.imap_auth.as_ref().map(Authenticator::new).transpose()?;
-        delivery::examine(config)?;
+        delivery::validate(config)?;
         Ok(())
     }
 }

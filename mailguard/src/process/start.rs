@@ -91,20 +91,20 @@ pub(super) struct Start {
     pub(super) stand_in: Option<StandIn>,
 }
 
-/// Reads the file. `examine` says what the parts that use a configuration find wrong with one that is written rightly.
+/// Reads the file. `validate` says what the parts that use a configuration find wrong with one that is written rightly.
 pub(super) fn read(
     path: &Path,
-    examine: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,
+    validate: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,
 ) -> Result<(Source, Config), RunError> {
-    usable(config::load(path).map_err(Refused::from)?, examine)
+    parse_and_validate(config::load(path).map_err(Refused::from)?, validate)
 }
 
-fn usable(
+fn parse_and_validate(
     source: Source,
-    examine: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,
+    validate: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,
 ) -> Result<(Source, Config), RunError> {
     let config = config::parse_and_validate(&source).map_err(Refused::from)?;
-    match examine(&source, &config)? {
+    match validate(&source, &config)? {
         problems if problems.is_empty() => Ok((source, config)),
         problems => Err(Refused::from(problems).into()),
     }
@@ -114,9 +114,9 @@ fn usable(
 pub(super) fn choose(
     path: &Path,
     kept: &LastApplied,
-    examine: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,
+    validate: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,
 ) -> Result<Start, RunError> {
-    let refused = match read(path, &examine) {
+    let refused = match read(path, &validate) {
         Ok((source, config)) => return Ok(Start { source, config, stand_in: None }),
         Err(RunError::Config(refused)) => refused,
         Err(error) => return Err(error),
@@ -131,7 +131,7 @@ pub(super) fn choose(
         }
     };
     let stand_in = refused.clone().stand_in(&version);
-    match usable(version.source, examine) {
+    match parse_and_validate(version.source, validate) {
         // Whoever wrote the file since wants something else, and must hear that it doesn't come about.
         Ok((_, config)) if !config.enabled => Err(refused
             .and("the version that was applied last isn't used instead: it says enabled = false")
@@ -280,11 +280,11 @@ mod tests {
         let scene = Scene::new();
         scene.keep();
         scene.write(&format!("{}# rules that don't compile\n", scene.good()));
-        let examine = |source: &Source, _: &Config| match source.text.contains("don't compile") {
+        let validate = |source: &Source, _: &Config| match source.text.contains("don't compile") {
             true => Ok(vec!["a.yar:1: a slip\u{1b}\nin a rule".to_owned(); 30]),
             false => Ok(Vec::new()),
         };
-        let stand_in = choose(&scene.path(), &scene.kept, examine).unwrap().stand_in.unwrap();
+        let stand_in = choose(&scene.path(), &scene.kept, validate).unwrap().stand_in.unwrap();
         assert_eq!((stand_in.count, stand_in.errors.len()), (30, MAX_TOLD_ERRORS));
         assert_eq!(stand_in.errors[0], "a.yar:1: a slip  in a rule", "one line");
         scene.write(&format!("{}[smarthost]\npassword = [\"secret\"]\n", scene.good()));

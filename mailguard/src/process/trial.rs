@@ -114,7 +114,7 @@ pub fn run() -> Result<()> {
 fn problems(config: &Config, extent: Extent) -> Vec<String> {
     let mut problems = Vec::new();
     if extent != Extent::Folders {
-        problems.extend(services::CompiledConfig::examine(config).err().map(|error| error.to_string()));
+        problems.extend(services::CompiledConfig::validate(config).err().map(|error| error.to_string()));
     }
     if extent != Extent::Content {
         problems.extend(state(&config.state_dir));

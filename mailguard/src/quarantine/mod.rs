@@ -213,7 +213,7 @@ fn matches(id: QueueId, record: &QuarantineRecord, text: &str) -> bool {
     let has = |value: &dyn std::fmt::Display| value.to_string().to_lowercase().contains(text);
     let client = match &record.origin {
         mailguard_core::origin::Origin::Client(client) => Some(client.client),
-        mailguard_core::origin::Origin::Own => None,
+        mailguard_core::origin::Origin::Internal => None,
     };
     has(&id)
         || has(&record.envelope.reverse_path)

@@ -129,7 +129,7 @@ fn follows(
         next_attempt: at,
         last: Some(report.clone()),
         warned: queued.warned || warned,
-        ours: queued.ours,
+        added_by_us: queued.added_by_us,
     };
     Follows {
         consequence: Consequence::Retry(at),
@@ -278,8 +278,8 @@ mod tests {
         check(|_| {}, failed(), 1, Consequence::Report);
         check(|r| r.origin = client("red"), failed(), 1, Consequence::Quarantine);
         check(|r| r.origin = client("red"), deferred(), 5 * DAY, Consequence::Quarantine);
-        check(|r| r.origin = Origin::Own, failed(), 1, Consequence::Drop);
-        check(|r| r.origin = Origin::Own, deferred(), 1, Consequence::Retry(UnixTime(300_000_001)));
+        check(|r| r.origin = Origin::Internal, failed(), 1, Consequence::Drop);
+        check(|r| r.origin = Origin::Internal, deferred(), 1, Consequence::Retry(UnixTime(300_000_001)));
         check(|r| r.envelope.reverse_path = ReversePath::Null, failed(), 1, Consequence::Drop);
         let null_from_red = |r: &mut MessageRecord| {
             r.origin = client("red");
@@ -309,7 +309,7 @@ mod tests {
         let relayed = || Outcome::Relayed(report(2));
         check(|_| {}, relayed(), 1, Consequence::Report);
         check(|r| r.origin = client("red"), relayed(), 1, Consequence::Done);
-        check(|r| r.origin = Origin::Own, relayed(), 1, Consequence::Done);
+        check(|r| r.origin = Origin::Internal, relayed(), 1, Consequence::Done);
         check(|r| r.envelope.reverse_path = ReversePath::Null, relayed(), 1, Consequence::Done);
         check(redirected, relayed(), 1, Consequence::Done);
     }
@@ -336,7 +336,7 @@ mod tests {
         let stranger: Change = |r| r.origin = client("red");
         let silent: Change = |r| r.envelope.recipients[0].notify = Some(Notify::NEVER);
         let null: Change = |r| r.envelope.reverse_path = ReversePath::Null;
-        let own: Change = |r| r.origin = Origin::Own;
+        let own: Change = |r| r.origin = Origin::Internal;
         assert_eq!(warned(nobody, 4 * HOURS - 1), (vec![], false));
         assert_eq!(warned(nobody, 4 * HOURS), (vec![Action::Delayed], true));
         assert_eq!(warned(already, 5 * HOURS), (vec![], true));

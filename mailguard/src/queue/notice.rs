@@ -112,7 +112,7 @@ pub(super) async fn notice(
     let envelope = dsn::envelope(&record.envelope, reader, &content)?;
     let body = Body::Memory(content.into());
     let states = vec![RecipientState::Queued(Queued::first(None, now))];
-    let record = MessageRecord::new(Origin::Own, envelope, now, StoredBody::of(&body), states);
+    let record = MessageRecord::new(Origin::Internal, envelope, now, StoredBody::of(&body), states);
     let row = serde_json::to_vec(&record).ok()?;
     let handover = Some(Committed { id, cached: None });
     Some(Accept { id, message: Some(row), quarantine: None, body, handover })

@@ -151,7 +151,7 @@ mod tests {
                 next_attempt: UnixTime(at),
                 last: None,
                 warned: false,
-                ours: false,
+                added_by_us: false,
             })
         };
         record.states[1] = later(3_000);

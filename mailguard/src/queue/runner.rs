@@ -10,7 +10,7 @@ use futures::future::join_all;
 use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::{QueueId, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
-use mailguard_core::route::{Dialled, Route};
+use mailguard_core::route::{OriginalDestination, Route};
 use mailguard_core::schedule::Placed;
 use mailguard_core::smtp::{Detail, EnhancedStatus};
 
@@ -225,7 +225,7 @@ async fn look_up(shared: Arc<Shared>, route: Route) {
 
 /// Whether other servers take what this next hop defers. What would wait behind its rest counts as deferred with the rest.
 fn is_left_after_a_deferral(route: &Route) -> bool {
-    route.dialled == Dialled::First
+    route.original_destination == OriginalDestination::First
 }
 
 fn unknown() -> Names {

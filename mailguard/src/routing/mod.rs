@@ -19,7 +19,7 @@ use mailguard_core::lookup::Lookup;
 use mailguard_core::mail::Domain;
 use mailguard_core::mx::{self, Exchanger, MAX_TARGETS, Target};
 use mailguard_core::reach;
-use mailguard_core::route::{Dialled, NamedBy, NextHop, NoRoute, Route, SMTP_PORT};
+use mailguard_core::route::{NamedBy, NextHop, NoRoute, OriginalDestination, Route, SMTP_PORT};
 use mailguard_core::smtp::client::loop_report;
 use mailguard_core::smtp::{Detail, EnhancedStatus};
 use tokio::time::{Instant, timeout_at};
@@ -127,7 +127,7 @@ async fn addresses(dns: &Dns, name: &Domain, until: Instant) -> Lookup<Vec<IpAdd
 }
 
 /// The servers of a route in the order to try them. `names` is what [`look_up`] gave, `own_name` how we call ourselves in MX
-/// records. The server that a client had dialled comes behind the exchangers: what it deferred must not fail because they, or
+/// records. The original destination comes behind the exchangers: what it deferred must not fail because they, or
 /// the DNS, know no other.
 pub fn destinations(
     route: &Route,
@@ -136,9 +136,9 @@ pub fn destinations(
     own: &OwnListeners,
 ) -> Result<Vec<Destination>, NoRoute> {
     let found = destinations_of_hop(route, names, own_name, own);
-    let Dialled::Last(address) = route.dialled else { return found };
-    let dialled = Route { next_hop: NextHop::Address(address), ..route.clone() };
-    match (found, destinations_of_hop(&dialled, None, own_name, own)) {
+    let OriginalDestination::Last(address) = route.original_destination else { return found };
+    let original_destination = Route { next_hop: NextHop::Address(address), ..route.clone() };
+    match (found, destinations_of_hop(&original_destination, None, own_name, own)) {
         (Ok(mut servers), Ok(last)) => {
             servers.truncate(MAX_TARGETS - 1);
             if !servers.iter().any(|server| server.address == address) {
@@ -279,14 +279,24 @@ mod tests {
         NextHop::Mx(Domain::parse(text).unwrap())
     }
 
-    async fn resolve(hop: &NextHop, named_by: NamedBy, dialled: Dialled) -> Result<String, (String, bool)> {
+    async fn resolve(
+        hop: &NextHop,
+        named_by: NamedBy,
+        original_destination: OriginalDestination,
+    ) -> Result<String, (String, bool)> {
         let server = DnsServer::start(ZONE).await;
         let own =
             OwnListeners::new(vec!["192.0.2.9:25".parse().unwrap(), "127.0.0.1:10025".parse().unwrap()]);
         let names = look_up(&Dns::new(&server.config()), hop).await;
         let outgoing = None;
-        let route =
-            Route { next_hop: hop.clone(), outgoing, tls: Tls::Off, smarthost: None, named_by, dialled };
+        let route = Route {
+            next_hop: hop.clone(),
+            outgoing,
+            tls: Tls::Off,
+            smarthost: None,
+            named_by,
+            original_destination,
+        };
         destinations(&route, names.as_ref(), &Domain::parse("guard.test").unwrap(), &own)
             .map(|list| list.iter().map(Destination::to_string).collect::<Vec<_>>().join(" "))
             .map_err(|no| (no.status.to_string(), no.status.is_transient()))
@@ -294,7 +304,11 @@ mod tests {
 
     async fn check_by(named_by: NamedBy, hop: NextHop, expect: Result<&str, (&str, bool)>) {
         let expect = expect.map(str::to_owned).map_err(|(status, transient)| (status.to_owned(), transient));
-        assert_eq!(resolve(&hop, named_by, Dialled::NotAsked).await, expect, "{hop} by {named_by:?}");
+        assert_eq!(
+            resolve(&hop, named_by, OriginalDestination::NotAsked).await,
+            expect,
+            "{hop} by {named_by:?}"
+        );
     }
 
     async fn check(hop: NextHop, expect: Result<&str, (&str, bool)>) {
@@ -302,8 +316,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_dialled_server_is_tried_behind_the_exchangers_and_alone_where_there_are_none() {
-        for (domain, dialled, expect) in [
+    async fn the_original_destination_is_tried_behind_the_exchangers_and_alone_where_there_are_none() {
+        for (domain, original_destination, expect) in [
             ("plain.test", "198.51.100.7:25", Ok("plain.test[192.0.2.3]:25 [198.51.100.7]:25")),
             ("plain.test", "192.0.2.3:25", Ok("plain.test[192.0.2.3]:25")),
             // No such domain, a null MX, an MX that is us, no DNS.
@@ -315,8 +329,13 @@ mod tests {
             ("plain.test", "127.0.0.1:25", Ok("plain.test[192.0.2.3]:25")),
             ("no.test", "127.0.0.1:25", Err(("5.1.2".to_owned(), false))),
         ] {
-            let got = resolve(&mx(domain), NamedBy::Mail, Dialled::Last(dialled.parse().unwrap())).await;
-            assert_eq!(got, expect.map(str::to_owned), "{domain} by {dialled}");
+            let got = resolve(
+                &mx(domain),
+                NamedBy::Mail,
+                OriginalDestination::Last(original_destination.parse().unwrap()),
+            )
+            .await;
+            assert_eq!(got, expect.map(str::to_owned), "{domain} by {original_destination}");
         }
     }
 

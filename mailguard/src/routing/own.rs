@@ -36,8 +36,8 @@ impl OwnListeners {
         move |address| self.covers(address, || &here)
     }
 
-    fn covers<T: Borrow<Here>>(&self, dialled: SocketAddr, here: impl Fn() -> T) -> bool {
-        let address = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
+    fn covers<T: Borrow<Here>>(&self, destination: SocketAddr, here: impl Fn() -> T) -> bool {
+        let address = SocketAddr::new(destination.ip().to_canonical(), destination.port());
         if self.listeners.contains(&address) {
             return true;
         }
@@ -48,7 +48,7 @@ impl OwnListeners {
             };
             covers && listener.port() == address.port()
         });
-        listens_everywhere && here().borrow().has(dialled)
+        listens_everywhere && here().borrow().has(destination)
     }
 }
 

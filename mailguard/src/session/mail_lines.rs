@@ -119,7 +119,7 @@ mod tests {
         let peer = Peer {
             client: "192.0.2.1:4".parse().unwrap(),
             destination: "192.0.2.2:25".parse().unwrap(),
-            destination_is_ours: true,
+            destination_is_local: true,
             zone: 0,
         };
         let begin = || SessionLog::begin(QueueId(1), peer, ("red", ZoneKind::Red), journals.clone());

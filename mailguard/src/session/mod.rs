@@ -44,10 +44,10 @@ use session_log::SessionLog;
 pub struct Peer {
     /// The client, never an IPv4 address in IPv6's clothes.
     pub client: SocketAddr,
-    /// Whom it had dialled.
+    /// Its original destination.
     pub destination: SocketAddr,
     /// Whether that is an address of this host.
-    pub destination_is_ours: bool,
+    pub destination_is_local: bool,
     /// Index of the zone in the configuration.
     pub zone: usize,
 }

@@ -87,7 +87,7 @@ impl<S: Sink> Transactions<S> {
     /// What STARTTLS needs, where it is offered.
     pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
         // Under a stranger's address one of our own making would turn away every client that verifies it.
-        let has_name = self.peer.destination_is_ours || self.config.server.tls.is_some();
+        let has_name = self.peer.destination_is_local || self.config.server.tls.is_some();
         self.roles.in_force.tls().filter(|_| has_name)
     }
 
@@ -98,7 +98,7 @@ impl<S: Sink> Transactions<S> {
 
     /// The protocol's settings.
     pub(super) fn settings(&self, offers_tls: bool) -> Settings {
-        let settings = Settings::new(&self.config, self.kind, self.peer.destination_is_ours);
+        let settings = Settings::new(&self.config, self.kind, self.peer.destination_is_local);
         Settings { offers_tls, ..settings }
     }
 
@@ -428,7 +428,7 @@ impl<S: Sink> Transactions<S> {
             kind: self.kind,
             client: self.peer.client.ip(),
             destination: self.peer.destination,
-            destination_is_ours: self.peer.destination_is_ours,
+            destination_is_local: self.peer.destination_is_local,
             helo: client.greeting.name().map(ToString::to_string).unwrap_or_default(),
             user: client.user.clone(),
         }

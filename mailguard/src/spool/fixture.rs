@@ -52,7 +52,7 @@ pub(crate) fn client(zone: &str) -> Origin {
         kind: if zone == "red" { ZoneKind::Red } else { ZoneKind::Green },
         client: "192.0.2.1".parse().unwrap(),
         destination: "192.0.2.2:25".parse().unwrap(),
-        destination_is_ours: true,
+        destination_is_local: true,
         helo: "client.test".to_owned(),
         user: None,
     })

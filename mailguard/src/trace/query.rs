@@ -182,7 +182,7 @@ impl Query {
         };
         let client = |network: &IpNet| match &record.origin {
             Origin::Client(client) => network.contains(&client.client),
-            Origin::Own => false,
+            Origin::Internal => false,
         };
         self.id.is_none_or(|id| record.id == id)
             && self.from.as_deref().is_none_or(from)

@@ -121,9 +121,9 @@ fn check_log(mode: &str, down: [Answer; 2], words: &str) {
         for (client, server) in
             [(format!("{CLIENT4}:"), SERVER4.into()), (format!("[{CLIENT6}]:"), SERVER6.into())]
         {
-            let dialled = SocketAddr::new(server, 25);
+            let destination = SocketAddr::new(server, 25);
             let is_said = |line: &str| {
-                [words, &format!("client={client}"), &format!("dialled={dialled}"), "interface=lan0"]
+                [words, &format!("client={client}"), &format!("destination={destination}"), "interface=lan0"]
                     .iter()
                     .all(|part| line.contains(part))
             };

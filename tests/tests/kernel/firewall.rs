@@ -52,7 +52,7 @@ pub(crate) fn hooks() -> Vec<Hook> {
 /// Who answered a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The proxy, and what it knows: zone, client, dialled address, whether that is the firewall's.
+    /// The proxy, and what it knows: zone, client, destination address, whether that is the firewall's.
     Proxy { zone: usize, client: IpAddr, destination: SocketAddr, ours: bool },
     /// The real server, or another MTA, which saw this client.
     Server(IpAddr),

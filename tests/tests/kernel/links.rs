@@ -259,7 +259,7 @@ fn next_sequence(frames: &[Vec<u8>], ipv6: bool) -> [u8; 4] {
     ends.reduce(|_, later| later).expect("the server sent something").to_be_bytes()
 }
 
-/// A message that a packet of ours, from the dialled address, was too big for a link of 1,300 octets.
+/// A message that a packet of ours, from the destination address, was too big for a link of 1,300 octets.
 fn too_big(client: IpAddr, server: IpAddr, client_port: u16, sequence: [u8; 4]) -> Vec<u8> {
     let ports = [&[0, 25], &client_port.to_be_bytes()[..], &sequence, &[0; 12]].concat();
     let mut message = match client {

@@ -1,4 +1,4 @@
-//! Which of the dialled addresses are the firewall's own, while those change.
+//! Which of the destination addresses are the firewall's own, while those change.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -38,10 +38,10 @@ impl Proxy {
                             stream,
                             client,
                             destination,
-                            destination_is_ours,
+                            destination_is_local,
                         } = connection;
                         let greeting =
-                            format!("proxy {zone} {} {destination} {destination_is_ours}\n", client.ip());
+                            format!("proxy {zone} {} {destination} {destination_is_local}\n", client.ip());
                         tokio::spawn(greet_and_echo(stream, greeting));
                     }
                 };

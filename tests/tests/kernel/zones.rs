@@ -50,7 +50,7 @@ fn answer(from: &Namespace, address: impl Into<IpAddr>) -> Answer {
     session.map_or_else(|answer| answer, |session| session.answer)
 }
 
-/// The proxy of `zone`, dialled by `client` at `address`.
+/// The proxy of `zone`, to which `client` connects at `address`.
 fn proxy(zone: usize, client: impl Into<IpAddr>, address: impl Into<IpAddr>, ours: bool) -> Answer {
     Answer::Proxy { zone, client: client.into(), destination: (address.into(), 25).into(), ours }
 }

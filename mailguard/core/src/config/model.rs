@@ -447,7 +447,7 @@ pub struct Delivery {
 pub enum DefaultRoute {
     /// The domain's mail exchangers.
     Mx,
-    /// The server that the client had dialled.
+    /// The original destination.
     OriginalDestination,
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::model::Tls;
 use crate::mail::Domain;
-use crate::route::{Dialled, NamedBy, NextHop};
+use crate::route::{NamedBy, NextHop, OriginalDestination};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: RetryPolicy = RetryPolicy {
@@ -24,7 +24,7 @@ fn hop(name: &str) -> Route {
         tls: Tls::Off,
         smarthost: None,
         named_by: NamedBy::Mail,
-        dialled: Dialled::NotAsked,
+        original_destination: OriginalDestination::NotAsked,
     }
 }
 

@@ -50,7 +50,7 @@ impl Processes for Alone {
     fn exit_code(&self, _error: &anyhow::Error) -> Option<u8> {
         None
     }
-    fn examine(&self, _source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
+    fn validate(&self, _source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
         if config.zone("broken").is_some() { bail!("rule 7 doesn't compile") } else { Ok(Vec::new()) }
     }
     fn warnings(&self, source: &Source, config: &Config) -> Vec<Located> {

@@ -12,7 +12,7 @@ use mailguard_core::config::model::{MailServer, Tls};
 use mailguard_core::mail::{BodyType, ReversePath};
 use mailguard_core::outcome::Report;
 use mailguard_core::policy::check::verification::ProbeResult;
-use mailguard_core::route::{Dialled, NextHop};
+use mailguard_core::route::{NextHop, OriginalDestination};
 
 use super::scripted::ScriptedServer;
 use super::session::Identity;
@@ -72,7 +72,14 @@ fn envelope(recipients: &[&str]) -> Envelope {
 
 fn plainly(next_hop: NextHop) -> Route {
     let named_by = NamedBy::Administrator;
-    Route { next_hop, outgoing: None, tls: Tls::Off, smarthost: None, named_by, dialled: Dialled::NotAsked }
+    Route {
+        next_hop,
+        outgoing: None,
+        tls: Tls::Off,
+        smarthost: None,
+        named_by,
+        original_destination: OriginalDestination::NotAsked,
+    }
 }
 
 fn to(server: SocketAddr) -> Route {

@@ -268,7 +268,7 @@ async fn a_failure_is_reported_to_a_sender_of_a_zone_with_reports() {
     assert_eq!(told, expect.map(|(address, consequence)| (address.to_owned(), consequence)).into());
     let sent = house.deliver.sent.lock().unwrap().last().unwrap().clone();
     assert_eq!(sent.message.envelope.reverse_path, ReversePath::Null);
-    assert_eq!(sent.message.origin, Origin::Own);
+    assert_eq!(sent.message.origin, Origin::Internal);
     let text = String::from_utf8(sent.octets.to_vec()).unwrap();
     assert!(text.contains("bad@x.test") && !text.contains("good@x.test"), "{text}");
     assert!(text.contains(&format!("Subject: {id}")), "the message is returned: {text}");
@@ -500,7 +500,7 @@ async fn every_recipient_comes_to_one_end() {
     queue.stop().await;
     attempts.close();
     let reports =
-        deliver.sent.lock().unwrap().iter().filter(|sent| sent.message.origin == Origin::Own).count();
+        deliver.sent.lock().unwrap().iter().filter(|sent| sent.message.origin == Origin::Internal).count();
     let mut ends: BTreeMap<String, Vec<Consequence>> = BTreeMap::new();
     while let Some(attempted) = attempts.recv().await {
         let told = attempted.recipient.to_string() == "<sender@green.test>";

@@ -5,7 +5,7 @@ use super::*;
 /// The notices that went out, whole.
 fn notices(house: &House) -> Vec<(String, String)> {
     let sent = house.deliver.sent.lock().unwrap();
-    let own = sent.iter().filter(|sent| sent.message.origin == Origin::Own);
+    let own = sent.iter().filter(|sent| sent.message.origin == Origin::Internal);
     own.map(|sent| {
         let to = sent.message.envelope.recipients[0].forward_path.to_string();
         (to, String::from_utf8(sent.octets.to_vec()).unwrap())
@@ -168,9 +168,9 @@ async fn a_quarantined_message_is_copied_when_it_is_released_and_never_twice() {
     house.close().await;
 }
 
-/// What the client had dialled is the way of what the client had written, not of our copies and redirections.
+/// The original destination is the way of what the client had written, not of our copies and redirections.
 #[tokio::test]
-async fn a_copy_does_not_go_to_the_server_that_the_client_had_dialled() {
+async fn a_copy_does_not_go_to_the_original_destination() {
     let directory = TempDir::new().unwrap();
     let mut house = House::open(directory.path(), 0, |_, _, _| delivered());
     house.configure(|config| {
@@ -180,7 +180,7 @@ async fn a_copy_does_not_go_to_the_server_that_the_client_had_dialled() {
     house
         .commit(&["a@x.test"], |new| {
             let Origin::Client(client) = &mut new.origin else { panic!("a client") };
-            client.destination_is_ours = false;
+            client.destination_is_local = false;
         })
         .await;
     let mut hops = BTreeMap::new();

@@ -17,7 +17,7 @@ async fn what_a_dead_next_hop_never_takes_expires() {
     house.drain().await;
     let sent = house.deliver.sent.lock().unwrap().clone();
     let failed = |sent: &&Sent| String::from_utf8_lossy(&sent.octets).contains("Action: failed\r\n");
-    let reports = sent.iter().filter(|sent| sent.message.origin == Origin::Own).filter(failed).count();
+    let reports = sent.iter().filter(|sent| sent.message.origin == Origin::Internal).filter(failed).count();
     assert_eq!(reports, 60, "each sender is told, though one attempt at a time was made");
     house.close().await;
 }
@@ -89,7 +89,7 @@ async fn servers_that_greet_and_take_nothing_hold_up_nobody_who_is_known() {
 
 /// All of it, though the dead server rests and is tried with one message at a time.
 #[tokio::test]
-async fn a_dead_dialled_server_strands_no_mail_that_exchangers_take() {
+async fn a_dead_original_destination_strands_no_mail_that_exchangers_take() {
     let directory = TempDir::new().unwrap();
     let script = |hop: &str, _: &str, _| if hop.starts_with("mx:") { delivered() } else { unreachable() };
     let mut house = House::open(directory.path(), 0, script);
@@ -98,7 +98,7 @@ async fn a_dead_dialled_server_strands_no_mail_that_exchangers_take() {
         let elsewhere = |new: &mut NewMessage| {
             let Origin::Client(client) = &mut new.origin else { panic!("a client") };
             client.destination = "198.51.100.7:25".parse().unwrap();
-            client.destination_is_ours = false;
+            client.destination_is_local = false;
         };
         house.commit(&[&format!("r{number}@d.test")], elsewhere).await;
     }

@@ -42,7 +42,7 @@ async fn start_tls(client: &mut Client, ahead: &str) {
 }
 
 #[tokio::test]
-async fn nobody_who_dialled_another_server_is_offered_a_certificate_of_our_own_making() {
+async fn no_client_of_another_server_is_offered_a_certificate_of_our_own_making() {
     let (mut server, pem) = server_of(0, false);
     server.dials_us = false;
     let mut client = server.connect(b"").await;

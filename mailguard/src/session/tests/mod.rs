@@ -227,7 +227,7 @@ impl Running {
             // Not a matter of time: it is there when this returns.
             accepted.readable().await.unwrap();
         }
-        let peer = Peer { client, destination, destination_is_ours: self.dials_us, zone: self.zone };
+        let peer = Peer { client, destination, destination_is_local: self.dials_us, zone: self.zone };
         let context = SessionContext {
             config: self.config.clone(),
             roles: self.roles().into(),

@@ -98,7 +98,7 @@ async fn a_stranger_keeps_to_the_rules() {
 async fn rcpt_and_data_outside_of_a_transaction_are_a_bad_sequence() {
     let server = server(GREEN);
     let address = "127.0.0.1:25".parse().unwrap();
-    let peer = Peer { client: address, destination: address, destination_is_ours: true, zone: GREEN };
+    let peer = Peer { client: address, destination: address, destination_is_local: true, zone: GREEN };
     let (name, kind) = ("green", ZoneKind::Green);
     let log = SessionLog::begin(QueueId(32), peer, (name, kind), server.roles().journals);
     let zone = (name.to_owned(), kind);

@@ -82,17 +82,17 @@ pub struct Queued {
     /// The sender was told of the delay.
     #[serde(rename = "warned", default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
-    /// The address is ours, not one that the client gave: the server that it had dialled has nothing to do
+    /// The address is ours, not one that the client gave: the original destination has nothing to do
     /// with it.
     #[serde(rename = "ours", default, skip_serializing_if = "std::ops::Not::not")]
-    pub ours: bool,
+    pub added_by_us: bool,
 }
 
 impl Queued {
     /// Waits for its first attempt, which is due at `now`.
     pub fn first(redirected_to: Option<Mailbox>, now: UnixTime) -> Self {
-        let ours = redirected_to.is_some();
-        Self { redirected_to, attempts: 0, next_attempt: now, last: None, warned: false, ours }
+        let added_by_us = redirected_to.is_some();
+        Self { redirected_to, attempts: 0, next_attempt: now, last: None, warned: false, added_by_us }
     }
 }
 
@@ -128,10 +128,10 @@ impl MessageRecord {
         Self { origin, envelope, received_at, body, states, copied: Vec::new(), on_hold: false }
     }
 
-    /// One more recipient, due at `now`; `ours`: of whom the client knows nothing.
-    pub fn add(&mut self, recipient: Recipient, ours: bool, now: UnixTime) {
+    /// One more recipient, due at `now`; `added_by_us`: of whom the client knows nothing.
+    pub fn add(&mut self, recipient: Recipient, added_by_us: bool, now: UnixTime) {
         self.envelope.recipients.push(recipient);
-        self.states.push(RecipientState::Queued(Queued { ours, ..Queued::first(None, now) }));
+        self.states.push(RecipientState::Queued(Queued { added_by_us, ..Queued::first(None, now) }));
     }
 
     /// Copies for these, due at `now`.
@@ -158,17 +158,18 @@ impl MessageRecord {
     /// Whether recipient `index` is one who gets a copy.
     pub fn is_copy(&self, index: usize) -> bool {
         let mailbox = self.envelope.recipients[index].forward_path.mailbox();
-        let is_ours = matches!(&self.states[index], RecipientState::Queued(Queued { ours: true, .. }));
-        is_ours && mailbox.is_some_and(|mailbox| self.copied.iter().any(|bcc| bcc.same_as(mailbox)))
+        let is_added_by_us =
+            matches!(&self.states[index], RecipientState::Queued(Queued { added_by_us: true, .. }));
+        is_added_by_us && mailbox.is_some_and(|mailbox| self.copied.iter().any(|bcc| bcc.same_as(mailbox)))
     }
 
     /// By which way the mail for recipient `index` goes.
     pub fn route(&self, config: &Config, index: usize) -> Result<Route, NoRoute> {
-        let (ours, deferred) = match &self.states[index] {
-            RecipientState::Queued(queued) => (queued.ours, queued.attempts > 0),
+        let (added_by_us, deferred) = match &self.states[index] {
+            RecipientState::Queued(queued) => (queued.added_by_us, queued.attempts > 0),
             RecipientState::Ended(_) => (false, false),
         };
-        let origin = if ours { &Origin::Own } else { &self.origin };
+        let origin = if added_by_us { &Origin::Internal } else { &self.origin };
         route(config, &self.envelope.reverse_path, &self.destination(index), origin, deferred)
     }
 

@@ -60,12 +60,12 @@ pub enum UncleanData {
 }
 
 impl Settings {
-    /// The settings for clients of a zone of this kind, which dialled an address of ours or another one.
-    pub fn new(config: &Config, kind: ZoneKind, dialled_us: bool) -> Self {
+    /// The settings for clients of a zone of this kind, whose original destination is an address of ours or another one.
+    pub fn new(config: &Config, kind: ZoneKind, destination_is_local: bool) -> Self {
         let auth = match (&config.imap_auth, kind) {
             // A client whose connection was intercepted would send us the password for its original
             // destination.
-            (Some(_), _) if !dialled_us => AuthOffer::Never,
+            (Some(_), _) if !destination_is_local => AuthOffer::Never,
             (Some(_), ZoneKind::Red) => AuthOffer::Encrypted,
             (Some(_), _) => AuthOffer::Always,
             (None, _) => AuthOffer::Never,
