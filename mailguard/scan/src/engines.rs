@@ -1,6 +1,5 @@
 //! The engines of a configuration, and the one walk over a message that shows its parts to all of them.
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use mailguard_core::config::Config;
@@ -56,10 +55,10 @@ impl Engines {
         let mut tallies: Vec<(Check, Box<dyn Tally + '_>)> =
             self.engines.iter().map(|engine| (engine.check(), engine.begin())).collect();
         let mut show = |part: &Part<'_>| tallies.iter_mut().for_each(|(_, tally)| tally.part(part));
-        let mut budget = Budget::new(self.limits, time_is_up);
-        let walk = mime::walk(message, &mut budget, &mut |part| {
+        let budget = Budget::new(self.limits, time_is_up);
+        let walk = mime::walk(message, &budget, &mut |part| {
             show(part);
-            ControlFlow::Continue(())
+            Ok(())
         });
         let in_time = walk.exceeded != Some(Limit::Time) && budget.look_at_the_time().is_ok();
         if in_time {

@@ -4,6 +4,7 @@
 //!
 //! Nothing here reads a clock: whoever makes a budget says by a function whether its time is up.
 
+use std::cell::Cell;
 use std::fmt;
 
 /// Octets that a stream may give whatever its ratio: much that is honest packs well, a white picture to a
@@ -59,18 +60,19 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What is left to spend on one message. Each spending looks at the time first.
+/// What is left to spend on one message, by everything that takes it apart: whoever is shown a part by a walk may spend from
+/// the walk's own. Each spending looks at the time first.
 pub struct Budget<'t> {
     limits: Limits,
     time_is_up: &'t dyn Fn() -> bool,
-    entries: usize,
-    unpacked: u64,
+    entries: Cell<usize>,
+    unpacked: Cell<u64>,
 }
 
 impl<'t> Budget<'t> {
     /// Nothing spent yet.
     pub fn new(limits: Limits, time_is_up: &'t dyn Fn() -> bool) -> Self {
-        Self { limits, time_is_up, entries: 0, unpacked: 0 }
+        Self { limits, time_is_up, entries: Cell::new(0), unpacked: Cell::new(0) }
     }
 
     /// Most entries that there may be: whoever lists what isn't spent yet needn't list more.
@@ -79,21 +81,22 @@ impl<'t> Budget<'t> {
     }
 
     /// Spends an entry: a part, or a file that lies in one.
-    pub fn spend_entry(&mut self) -> Result<(), Limit> {
+    pub fn spend_entry(&self) -> Result<(), Limit> {
         self.look_at_the_time()?;
-        if self.entries >= self.limits.max_entries {
+        let entries = self.entries.get();
+        if entries >= self.limits.max_entries {
             return Err(Limit::Entries);
         }
-        self.entries += 1;
+        self.entries.set(entries + 1);
         Ok(())
     }
 
     /// Spends what `packed` octets have become.
-    pub fn spend_octets(&mut self, packed: usize, unpacked: usize) -> Result<(), Limit> {
+    pub fn spend_octets(&self, packed: usize, unpacked: usize) -> Result<(), Limit> {
         self.look_at_the_time()?;
         let (packed, unpacked) = (packed as u64, unpacked as u64);
-        self.unpacked = self.unpacked.saturating_add(unpacked);
-        if self.unpacked > self.limits.max_unpacked {
+        self.unpacked.set(self.unpacked.get().saturating_add(unpacked));
+        if self.unpacked.get() > self.limits.max_unpacked {
             return Err(Limit::Unpacked);
         }
         let honest = packed.saturating_mul(self.limits.max_ratio).max(RATIO_FREE_OCTETS);
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn one_budget_bounds_entries_octets_and_depth() {
-        let mut budget = Budget::new(Limits { max_unpacked: 10, ..LIMITS }, &|| false);
+        let budget = Budget::new(Limits { max_unpacked: 10, ..LIMITS }, &|| false);
         assert_eq!([(); 4].map(|()| budget.spend_entry()), [Ok(()), Ok(()), Ok(()), Err(Limit::Entries)]);
         assert_eq!(
             [4, 6, 1].map(|octets| budget.spend_octets(octets, octets)),
@@ -130,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_ratio_counts_once_a_stream_has_given_much() {
-        let mut budget = Budget::new(LIMITS, &|| false);
+        let budget = Budget::new(LIMITS, &|| false);
         let free = RATIO_FREE_OCTETS as usize;
         for (packed, unpacked, expect) in [
             (1, free, Ok(())),
@@ -145,9 +148,9 @@ mod tests {
 
     #[test]
     fn nothing_is_spent_when_the_time_is_up() {
-        let mut budget = Budget::new(LIMITS, &|| true);
+        let budget = Budget::new(LIMITS, &|| true);
         let spent = [budget.look_at_the_time(), budget.spend_entry(), budget.spend_octets(0, 0)];
         assert_eq!(spent, [Err(Limit::Time); 3]);
-        assert_eq!((budget.entries, budget.unpacked), (0, 0));
+        assert_eq!((budget.entries.get(), budget.unpacked.get()), (0, 0));
     }
 }

@@ -52,7 +52,6 @@ pub mod words;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::ops::ControlFlow;
 
 pub use budget::{Budget, Limit, Limits, RATIO_FREE_OCTETS};
 pub use header::subject;
@@ -140,12 +139,12 @@ pub struct Summary {
     pub exceeded: Option<Limit>,
 }
 
-/// Walks a whole message, header included, spending from the budget, and shows every part to `visit`, which
-/// can end the walk.
+/// Walks a whole message, header included, spending from the budget, and shows every part to `visit`. It may
+/// open what it is shown, within the same budget: a limit that it meets ends the walk.
 pub fn walk(
     message: &[u8],
-    budget: &mut Budget<'_>,
-    visit: &mut dyn FnMut(&Part<'_>) -> ControlFlow<()>,
+    budget: &Budget<'_>,
+    visit: &mut dyn FnMut(&Part<'_>) -> Result<(), Limit>,
 ) -> Summary {
     walk::Walker::new(message, budget, visit).run(message)
 }

@@ -1,7 +1,5 @@
 //! The walk as a whole: each ambiguity of the module's table with what its readings yield, and the limits.
 
-use std::ops::ControlFlow;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -12,14 +10,14 @@ const LIMITS: Limits = Limits { max_depth: 8, max_entries: 1000, max_unpacked: 1
 fn parts_within(message: &[u8], limits: Limits) -> (Vec<String>, Summary) {
     let mut parts = Vec::new();
     let mut octets = 0;
-    let summary = walk(message, &mut Budget::new(limits, &|| false), &mut |part| {
+    let summary = walk(message, &Budget::new(limits, &|| false), &mut |part| {
         octets += if part.kind == PartKind::Content { part.content.len() as u64 } else { 0 };
         assert!(octets <= limits.max_unpacked);
         let content = String::from_utf8_lossy(part.content).replace("\r\n", "/");
         let kind = if part.kind == PartKind::Multipart { "[multipart]".to_owned() } else { content };
         let names = part.names.join("|");
         parts.push(if names.is_empty() { kind } else { format!("{names}: {kind}") });
-        ControlFlow::Continue(())
+        Ok(())
     });
     (parts, summary)
 }
@@ -379,14 +377,14 @@ fn ambiguity_without_end_is_cut_off() {
 }
 
 #[test]
-fn the_visitor_can_end_the_walk() {
+fn a_limit_that_the_visitor_meets_ends_the_walk() {
     let message = many_parts(5);
     let mut seen = 0;
-    let summary = walk(message.as_bytes(), &mut Budget::new(LIMITS, &|| false), &mut |_| {
+    let summary = walk(message.as_bytes(), &Budget::new(LIMITS, &|| false), &mut |_| {
         seen += 1;
-        if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if seen == 2 { Err(Limit::Ratio) } else { Ok(()) }
     });
-    assert_eq!((seen, summary.exceeded), (2, None));
+    assert_eq!((seen, summary.exceeded), (2, Some(Limit::Ratio)));
 }
 
 #[test]
@@ -397,9 +395,9 @@ fn paths_of_parts() {
         Content-Type: message/rfc822\n\n\
         Content-Type: application/x; name=\"in/a.exe\"\n\nx\n--b--\n";
     let mut paths = Vec::new();
-    walk(message.replace('\n', "\r\n").as_bytes(), &mut Budget::new(LIMITS, &|| false), &mut |part| {
+    walk(message.replace('\n', "\r\n").as_bytes(), &Budget::new(LIMITS, &|| false), &mut |part| {
         paths.push(format!("{}: {}", part.path.depth(), part.path));
-        ControlFlow::Continue(())
+        Ok(())
     });
     let expect = [
         "0: (unnamed)",
@@ -416,18 +414,30 @@ fn a_walk_ends_when_the_time_is_up() {
     let left = std::cell::Cell::new(5);
     let time_is_up = || left.replace(left.get() - 1) == 0;
     let mut seen = 0;
-    let summary = walk(many_parts(9).as_bytes(), &mut Budget::new(LIMITS, &time_is_up), &mut |_| {
+    let summary = walk(many_parts(9).as_bytes(), &Budget::new(LIMITS, &time_is_up), &mut |_| {
         seen += 1;
-        ControlFlow::Continue(())
+        Ok(())
     });
     assert_eq!((seen, summary.exceeded), (2, Some(Limit::Time)));
 }
 
 #[test]
+fn who_is_shown_a_part_spends_from_the_same_budget() {
+    let budget = Budget::new(Limits { max_entries: 5, ..LIMITS }, &|| false);
+    let mut opened = 0;
+    let summary = walk(many_parts(5).as_bytes(), &budget, &mut |_| {
+        opened += 1;
+        budget.spend_entry()
+    });
+    // The multipart, two parts, and what lies in each of these; then there is nothing left for the third part.
+    assert_eq!((summary.parts, opened, summary.exceeded), (3, 2, Some(Limit::Entries)));
+}
+
+#[test]
 fn a_budget_that_is_spent_in_part_bounds_the_next_walk() {
-    let mut budget = Budget::new(Limits { max_entries: 5, ..LIMITS }, &|| false);
-    let mut parts = || {
-        let summary = walk(many_parts(2).as_bytes(), &mut budget, &mut |_| ControlFlow::Continue(()));
+    let budget = Budget::new(Limits { max_entries: 5, ..LIMITS }, &|| false);
+    let parts = || {
+        let summary = walk(many_parts(2).as_bytes(), &budget, &mut |_| Ok(()));
         (summary.parts, summary.exceeded)
     };
     assert_eq!([parts(), parts()], [(3, None), (2, Some(Limit::Entries))]);

@@ -16,12 +16,12 @@ use super::{
 /// Extensions of files that mail readers open as messages.
 const MESSAGE_EXTENSIONS: [&str; 4] = [".eml", ".mht", ".mhtml", ".nws"];
 
-/// Break ends the walk: a limit, or the visitor had enough.
+/// Break ends the walk: a limit.
 type Flow = ControlFlow<()>;
 
 pub(super) struct Walker<'v, 't> {
-    budget: &'v mut Budget<'t>,
-    visit: &'v mut dyn FnMut(&Part<'_>) -> Flow,
+    budget: &'v Budget<'t>,
+    visit: &'v mut dyn FnMut(&Part<'_>) -> Result<(), Limit>,
     summary: Summary,
     /// Octets that may still be looked at.
     readings: u64,
@@ -71,8 +71,8 @@ enum Place {
 impl<'v, 't> Walker<'v, 't> {
     pub(super) fn new(
         message: &[u8],
-        budget: &'v mut Budget<'t>,
-        visit: &'v mut dyn FnMut(&Part<'_>) -> ControlFlow<()>,
+        budget: &'v Budget<'t>,
+        visit: &'v mut dyn FnMut(&Part<'_>) -> Result<(), Limit>,
     ) -> Self {
         let readings =
             (message.len() as u64).saturating_mul(MAX_READINGS).saturating_add(MIN_EXAMINED_OCTETS);
@@ -95,6 +95,7 @@ impl<'v, 't> Walker<'v, 't> {
         ControlFlow::Break(())
     }
 
+    /// Ends the walk at a limit.
     fn within(&mut self, spent: Result<(), Limit>) -> Flow {
         spent.map_or_else(|limit| self.exceed(limit), ControlFlow::Continue)
     }
@@ -117,15 +118,14 @@ impl<'v, 't> Walker<'v, 't> {
     /// Shows one reading of a body of `encoded` octets.
     fn show(&mut self, part: &Part<'_>, encoded: usize) -> Flow {
         if part.kind == PartKind::Content {
-            let spent = self.budget.spend_octets(encoded, part.content.len());
-            self.within(spent)?;
+            self.within(self.budget.spend_octets(encoded, part.content.len()))?;
         }
-        (self.visit)(part)
+        let visited = (self.visit)(part);
+        self.within(visited)
     }
 
     fn count_entry(&mut self) -> Flow {
-        let spent = self.budget.spend_entry();
-        self.within(spent)?;
+        self.within(self.budget.spend_entry())?;
         self.summary.parts += 1;
         ControlFlow::Continue(())
     }

@@ -130,11 +130,11 @@ fn what_would_be_a_guess_is_not_done() {
 fn contents(message: &[u8]) -> Vec<Vec<u8>> {
     let limits = Limits { max_depth: 8, max_entries: 100, max_unpacked: 1 << 20, max_ratio: 250 };
     let mut found = Vec::new();
-    walk(message, &mut Budget::new(limits, &|| false), &mut |part| {
+    walk(message, &Budget::new(limits, &|| false), &mut |part| {
         if part.kind == PartKind::Content {
             found.push(part.content.to_vec());
         }
-        std::ops::ControlFlow::Continue(())
+        Ok(())
     });
     found
 }
