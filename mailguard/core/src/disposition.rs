@@ -1,4 +1,5 @@
-//! From findings to what becomes of a message: pure, so that it is tested as a table and explained in a trace.
+//! From findings to what becomes of a message: pure, so that it is tested as a table and explained in a
+//! trace.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,8 @@ pub enum Disposition {
     Discard(Threat),
 }
 
-/// What becomes of a transaction: refused as a whole, or one disposition a recipient, in the envelope's order.
+/// What becomes of a transaction: refused as a whole, or one disposition a recipient, in the envelope's
+/// order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// The final reply is this refusal; nothing is kept.
@@ -44,8 +46,9 @@ pub struct DispositionPolicy {
     pub on_scanner_failure: ScannerFailure,
 }
 
-/// Decides, recipient by recipient, each by the policy that holds for it. A refusal or deferral by any check comes first,
-/// and a message that can't be decided upon for one recipient is deferred for all: there is no partial refusal.
+/// Decides, recipient by recipient, each by the policy that holds for it. A refusal or deferral by any check
+/// comes first, and a message that can't be decided upon for one recipient is deferred for all: there is no
+/// partial refusal.
 pub fn decide<'p>(
     envelope: &Envelope,
     findings: &[Finding],
@@ -61,8 +64,9 @@ pub fn decide<'p>(
 }
 
 impl DispositionPolicy {
-    /// What becomes of a message without objections: the weightiest threat whose handling isn't `pass` decides, virus before
-    /// file. A check that could not be made defers the message where what it might have found would change that.
+    /// What becomes of a message without objections: the weightiest threat whose handling isn't `pass`
+    /// decides, virus before file. A check that could not be made defers the message where what it might have
+    /// found would change that.
     fn disposition(&self, findings: &[Finding]) -> Result<Disposition, Refusal> {
         let handled = findings
             .iter()
@@ -86,10 +90,11 @@ impl DispositionPolicy {
         })
     }
 
-    /// What a check of this family counts as that couldn't be made: whether the message has to wait until it can.
+    /// What a check of this family counts as that couldn't be made: whether the message has to wait until it
+    /// can.
     ///
-    /// `on_scanner_failure` speaks of virus scanners only. A file check is waited for unless its finds are passed anyway. Spam
-    /// engines add to one score: one that is away adds nothing and holds no mail up.
+    /// `on_scanner_failure` speaks of virus scanners only. A file check is waited for unless its finds are
+    /// passed anyway. Spam engines add to one score: one that is away adds nothing and holds no mail up.
     fn must_wait_for(&self, family: Family) -> bool {
         match family {
             Family::Policy => true,

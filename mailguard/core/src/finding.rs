@@ -106,8 +106,8 @@ impl Check {
     }
 }
 
-/// Kinds of checks: what one that fails counts as, and which part of the configuration says what becomes of its finds, is
-/// its family's ([`crate::disposition`]).
+/// Kinds of checks: what one that fails counts as, and which part of the configuration says what becomes of
+/// its finds, is its family's ([`crate::disposition`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// Client, envelope and header; the limits of reception.

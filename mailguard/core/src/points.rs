@@ -1,5 +1,6 @@
-//! Points of a spam score, as engines give them and traces keep them: in hundredths, so that sums and comparisons are exact
-//! and what was stored is what was decided by. What a score means is left to whoever decides.
+//! Points of a spam score, as engines give them and traces keep them: in hundredths, so that sums and
+//! comparisons are exact and what was stored is what was decided by. What a score means is left to whoever
+//! decides.
 
 use std::fmt;
 

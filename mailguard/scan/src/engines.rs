@@ -10,8 +10,8 @@ use crate::engine::{PartEngine, Tally};
 use crate::files::BlockedFiles;
 use crate::signatures::Signatures;
 
-/// Longest time in which new parts of one message are still shown to the engines: what whoever scans makes a budget's
-/// function of.
+/// Longest time in which new parts of one message are still shown to the engines: what whoever scans makes a
+/// budget's function of.
 pub const SCAN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The default of `files.limits.max_ratio`, which can't be set to anything else.
@@ -24,8 +24,8 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// The engines that the configuration asks for, a line each. Their findings come in this order. `signatures` are
-    /// compiled by whoever knows whether they changed.
+    /// The engines that the configuration asks for, a line each. Their findings come in this order.
+    /// `signatures` are compiled by whoever knows whether they changed.
     pub fn new(config: &Config, signatures: Option<&Signatures>) -> Self {
         let files = &config.files;
         let mut engines: Vec<Box<dyn PartEngine>> = Vec::new();
@@ -79,8 +79,8 @@ impl Engines {
         all
     }
 
-    /// What a check says of a message that it wasn't shown to its end, by its family. File checks answer for the limits;
-    /// where there is none, a virus scan isn't complete. A spam engine judges by what it saw.
+    /// What a check says of a message that it wasn't shown to its end, by its family. File checks answer for
+    /// the limits; where there is none, a virus scan isn't complete. A spam engine judges by what it saw.
     fn unfinished(&self, check: Check, exceeded: Option<Limit>, in_time: bool) -> Option<Finding> {
         let unavailable =
             |cause: String| Some(Finding::new(check, Opinion::Unavailable(cause.clone()), cause));

@@ -1,4 +1,5 @@
-//! Blocked files: a part with a listed extension under any of its names, or with a program's content under another.
+//! Blocked files: a part with a listed extension under any of its names, or with a program's content under
+//! another.
 
 use mailguard_core::finding::{Check, Finding, Threat};
 use mailguard_core::mime::{Part, PartKind, Summary};

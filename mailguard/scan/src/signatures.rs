@@ -1,7 +1,7 @@
 //! YARA rules: the built-in ones and the administrator's `virus.signatures.rules_dir`.
 //!
-//! One set of compiled rules serves all scans at once. It sees every decoded part and the raw message, whatever
-//! their names and types; how they were come by, and what becomes of a find, is left to others.
+//! One set of compiled rules serves all scans at once. It sees every decoded part and the raw message,
+//! whatever their names and types; how they were come by, and what becomes of a find, is left to others.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Engines that are asked about a whole message and have to be waited for: another program, over a socket.
 //!
-//! Each bounds its own time. What is here holds for all of them: one that hangs or panics is unavailable, and what that
-//! counts as is derived from its check's family (core `disposition`).
+//! Each bounds its own time. What is here holds for all of them: one that hangs or panics is unavailable, and
+//! what that counts as is derived from its check's family (core `disposition`).
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::BUG;
 use crate::spool::Body;
 
-/// Longest wait for an engine, whatever its own limits are: half of what a client has to wait for the final reply (RFC 5321,
-/// 4.5.3.2.6).
+/// Longest wait for an engine, whatever its own limits are: half of what a client has to wait for the final
+/// reply (RFC 5321, 4.5.3.2.6).
 const MESSAGE_ENGINE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A content check that asks somebody. One serves all messages at once.

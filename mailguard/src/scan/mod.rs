@@ -1,9 +1,10 @@
 //! Content checks: what a message holds, once its data is complete and before its final reply.
 //!
-//! `session` hands the body in and gets findings; what becomes of the message, `core::disposition` decides. The
-//! engines that compute are the crate `mailguard-scan`'s: pure code over octets. Here stands what keeps them from taking
-//! the machine: small messages are scanned where they are, large ones on threads for blocking work, as many octets at once
-//! as [`MAX_OCTETS`] allows. Beside them stand the engines that have to be asked ([`MessageEngine`]).
+//! `session` hands the body in and gets findings; what becomes of the message, `core::disposition` decides.
+//! The engines that compute are the crate `mailguard-scan`'s: pure code over octets. Here stands what keeps
+//! them from taking the machine: small messages are scanned where they are, large ones on threads for
+//! blocking work, as many octets at once as [`MAX_OCTETS`] allows. Beside them stand the engines that have to
+//! be asked ([`MessageEngine`]).
 
 mod message_engine;
 
@@ -22,12 +23,12 @@ pub use message_engine::MessageEngine;
 
 use crate::spool::Body;
 
-/// Largest message that is scanned on the session's own thread, octets. It takes some 30 µs (4 KiB take 3), about
-/// what a change of threads costs.
+/// Largest message that is scanned on the session's own thread, octets. It takes some 30 µs (4 KiB take 3),
+/// about what a change of threads costs.
 pub const INLINE_OCTETS: usize = 64 * 1024;
 
-/// Octets of large messages that are scanned at one time. A scan holds the message and, decoded, less than as much
-/// again at each level of nesting.
+/// Octets of large messages that are scanned at one time. A scan holds the message and, decoded, less than as
+/// much again at each level of nesting.
 pub const MAX_OCTETS: u32 = 128 * 1024 * 1024;
 
 /// What a large message counts for at least in [`MAX_OCTETS`]: bounds how many threads work at one time.
@@ -58,8 +59,8 @@ impl Scanner {
         Self::with_rules(config, None)
     }
 
-    /// The checks that the configuration asks for, with the rules of an earlier one where they are the same: many take
-    /// seconds to compile.
+    /// The checks that the configuration asks for, with the rules of an earlier one where they are the same:
+    /// many take seconds to compile.
     pub fn renewed(config: &Config, before: (&Self, &Config)) -> Result<Self, ScanError> {
         let (before, old) = before;
         let same = old.virus.rules == config.virus.rules;
@@ -85,8 +86,8 @@ impl Scanner {
         }
     }
 
-    /// Scans a message: at least one finding of each enabled check. Waits while too much is being scanned. What
-    /// goes wrong is a finding too.
+    /// Scans a message: at least one finding of each enabled check. Waits while too much is being scanned.
+    /// What goes wrong is a finding too.
     pub async fn scan(&self, body: &Body) -> Vec<Finding> {
         let asked = self.message_engines.iter().map(|engine| message_engine::ask(engine.as_ref(), body));
         let (mut findings, asked) = join(self.scan_parts(body), join_all(asked)).await;

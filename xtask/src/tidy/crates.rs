@@ -1,5 +1,5 @@
-//! Crates that are pure by what they can't reach: no dependency of theirs, however far away, has a runtime, a socket, a
-//! database or the kernel.
+//! Crates that are pure by what they can't reach: no dependency of theirs, however far away, has a runtime, a
+//! socket, a database or the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 

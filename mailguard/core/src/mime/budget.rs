@@ -60,8 +60,8 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What is left to spend on one message, by everything that takes it apart: whoever is shown a part by a walk may spend from
-/// the walk's own. Each spending looks at the time first.
+/// What is left to spend on one message, by everything that takes it apart: whoever is shown a part by a walk
+/// may spend from the walk's own. Each spending looks at the time first.
 pub struct Budget<'t> {
     limits: Limits,
     time_is_up: &'t dyn Fn() -> bool,

@@ -429,7 +429,8 @@ fn who_is_shown_a_part_spends_from_the_same_budget() {
         opened += 1;
         budget.spend_entry()
     });
-    // The multipart, two parts, and what lies in each of these; then there is nothing left for the third part.
+    // The multipart, two parts, and what lies in each of these; then there is nothing left for the third
+    // part.
     assert_eq!((summary.parts, opened, summary.exceeded), (3, 2, Some(Limit::Entries)));
 }
 

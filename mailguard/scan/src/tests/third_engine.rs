@@ -1,4 +1,5 @@
-//! An engine as somebody would add one: points for each named part of a forwarded message, and where readers differ.
+//! An engine as somebody would add one: points for each named part of a forwarded message, and where readers
+//! differ.
 
 use mailguard_core::finding::{Check, Finding, Opinion};
 use mailguard_core::mime::{Part, Summary};
