@@ -109,7 +109,7 @@ async fn fill(folder: &Path, waiting: usize) -> Result<()> {
                 MessageRecord::new(Origin::Internal, envelope(number)?, now, StoredBody::of(&body), states);
             let accept = Accept {
                 id: QueueId(now.0 + number as u64),
-                message: Some(serde_json::to_vec(&record)?),
+                message: Some(record.row()?),
                 quarantine: None,
                 body: body.clone(),
                 handover: None,

@@ -113,7 +113,7 @@ pub(super) async fn notice(
     let body = Body::Memory(content.into());
     let states = vec![RecipientState::Queued(Queued::first(None, now))];
     let record = MessageRecord::new(Origin::Internal, envelope, now, StoredBody::of(&body), states);
-    let row = serde_json::to_vec(&record).ok()?;
+    let row = record.row().ok()?;
     let handover = Some(Committed { id, cached: None });
     Some(Accept { id, message: Some(row), quarantine: None, body, handover })
 }

@@ -26,12 +26,12 @@ pub use self::id_mint::IdMint;
 pub use crate::store::body::{Body, BodyFile, BodyWriter, SPILL_OCTETS};
 
 use self::free_disk::FreeDisk;
-use crate::store::WriteError;
 use crate::store::body::BodyDirectory;
 use crate::store::spool::{
     Accept, Budget, CachedMessage, Committed, MessageRecord, QuarantineRecord, Reason, RecipientState,
     SpoolDb, SpoolOp, SpoolOpResult, StoredBody, first_states,
 };
+use crate::store::{StoreError, WriteError};
 
 /// Octets of bodies that wait in memory for their first attempt; what exceeds it is read back from the store.
 const CACHED_OCTETS: u64 = 64 * 1024 * 1024;
@@ -96,6 +96,13 @@ impl From<io::Error> for CommitError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CommitError::Full,
             _ => CommitError::Failed(format!("a body file can't be written: {error}").into()),
         }
+    }
+}
+
+/// A row couldn't be made.
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        CommitError::Failed(error.to_string().into())
     }
 }
 
@@ -196,8 +203,8 @@ impl Spool {
         if !queued && quarantine.is_none() {
             return Ok(None);
         }
-        let quarantine = quarantine.map(|entry| encode(&entry)).transpose()?;
-        let row = if queued { Some(encode(&record)?) } else { None };
+        let quarantine = quarantine.map(|entry| entry.row()).transpose()?;
+        let row = if queued { Some(record.row()?) } else { None };
         let handover = queued.then(|| Committed {
             id,
             cached: self.budget.take(body.octets(), CACHED_OCTETS).map(|share| CachedMessage {
@@ -208,10 +215,6 @@ impl Spool {
         });
         Ok(Some(Accept { id, message: row, quarantine, body, handover }))
     }
-}
-
-fn encode(record: &impl serde::Serialize) -> Result<Vec<u8>, CommitError> {
-    serde_json::to_vec(record).map_err(|error| CommitError::Failed(error.to_string().into()))
 }
 
 /// The quarantine entry that the dispositions ask for; `copies` are sent now.

@@ -13,6 +13,7 @@ use super::*;
 use crate::store::facts::FactsDb;
 use crate::store::opening::open_backend;
 use crate::store::spool::{DamagedRecord, SpoolDb, SpoolOp, StoredBody, inspect};
+use crate::store::table::StoredTable;
 
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
@@ -298,4 +299,46 @@ fn a_package_is_refused_that_could_not_read_what_the_installed_one_stores() {
     for part in ["9.0-1", "99", &packaged(), "mailguard store export"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+}
+
+/// A table of a later version: its types, and a line in the list.
+struct Numbers;
+
+impl StoredTable for Numbers {
+    const NAME: &'static str = "numbers";
+    type Key = u64;
+    type Value = u64;
+}
+
+/// One that was there before.
+struct Words;
+
+impl StoredTable for Words {
+    const NAME: &'static str = "words";
+    type Key = &'static str;
+    type Value = u64;
+}
+
+#[test]
+fn a_table_that_is_listed_later_is_made_beside_the_rows_of_the_others() {
+    const EARLIER: Format = Format { steps: &[], tables: &[Listed::of::<Words>()] };
+    const LATER: Format = Format { steps: &[], tables: &[Listed::of::<Words>(), Listed::of::<Numbers>()] };
+    let path = Path::new("x.redb");
+    let database = open_backend(path, InMemoryBackend::new(), EARLIER, 1 << 20).unwrap();
+    let writing = database.begin_write().unwrap();
+    note(&writing, "of an earlier version").unwrap();
+    writing.commit().unwrap();
+    assert!(Numbers::open(&database.begin_read().unwrap()).is_err());
+    for _ in 0..2 {
+        LATER.bring_up(path, &database).unwrap();
+        let reading = database.begin_read().unwrap();
+        assert_eq!(Numbers::open(&reading).unwrap().iter().unwrap().count(), 0);
+        assert_eq!(steps_taken(&database), ["of an earlier version"]);
+    }
+    // A table is none of its name alone.
+    let other = database.begin_write().unwrap();
+    other.delete_table(Numbers::definition()).unwrap();
+    other.open_table(TableDefinition::<&str, &str>::new(Numbers::NAME)).unwrap();
+    other.commit().unwrap();
+    assert!(matches!(LATER.bring_up(path, &database), Err(OpenError::OtherVersion { .. })));
 }

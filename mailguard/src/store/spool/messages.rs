@@ -16,7 +16,7 @@ use super::SpoolDb;
 use super::bodies::StoredBody;
 use super::by_id::{self, Listing};
 use crate::store::error::{ReadError, StoreError};
-use crate::store::table::StoredTable;
+use crate::store::table::{StoredTable, encode};
 
 /// The table.
 pub(super) struct Messages;
@@ -117,6 +117,11 @@ pub enum Ending {
 }
 
 impl MessageRecord {
+    /// Its row.
+    pub fn row(&self) -> Result<Vec<u8>, StoreError> {
+        encode("of a new message", self)
+    }
+
     /// A message of which nobody has a copy.
     pub fn new(
         origin: Origin,

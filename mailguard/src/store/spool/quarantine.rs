@@ -12,8 +12,8 @@ use super::SpoolDb;
 use super::bodies::StoredBody;
 use super::by_id::{self, Listing};
 use super::messages::MessageRecord;
-use crate::store::error::ReadError;
-use crate::store::table::StoredTable;
+use crate::store::error::{ReadError, StoreError};
+use crate::store::table::{StoredTable, encode};
 
 /// The table.
 pub(super) struct Quarantine;
@@ -79,6 +79,11 @@ impl std::fmt::Display for Reason {
 }
 
 impl QuarantineRecord {
+    /// Its row.
+    pub fn row(&self) -> Result<Vec<u8>, StoreError> {
+        encode("of a new entry of the quarantine", self)
+    }
+
     /// An entry about `message` that quarantines nothing yet.
     pub fn about(message: &MessageRecord) -> Self {
         Self {
