@@ -66,7 +66,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ]);
         return beside_load(|| process::run(&mut nextest));
     }
-    process::run(&mut nextest)
+    process::run(&mut nextest)?;
+    match arguments.suite.as_deref() {
+        None | Some("core") => doctests(),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The examples in the core's documentation, which nextest doesn't run.
+fn doctests() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    process::run(cargo.args(["test", "--quiet", "--doc", "-p", "mailguard-core"]).current_dir(repository()))
 }
 
 /// Makes the package twice, the second one an upgrade of the first, and has both installed on a machine.
