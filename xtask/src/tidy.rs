@@ -2,6 +2,8 @@
 
 mod crates;
 
+mod rooms;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,9 @@ const MAX_FILE_LINES: usize = 600;
 
 /// Every feature of the product, by id. `docs/features.md` has a row for each.
 const FEATURES: &[(char, u8)] = &[('Z', 15), ('S', 14), ('C', 18), ('R', 10), ('Q', 12), ('O', 4)];
+
+/// The table of the RFCs' rules and their tests.
+const RULES: &str = "docs/rfc.md";
 
 /// Marks of unfinished work that nothing in the tree carries.
 const UNFINISHED: &[&str] = &["todo!(", "unimplemented!(", "FIXME", "XXX", "#[ignore"];
@@ -36,7 +41,11 @@ pub(crate) fn run() -> Result<()> {
         let text = fs::read_to_string(root.join(document)).with_context(|| document.display().to_string())?;
         faults.extend(document_faults(&root, document, &text, &defined));
     }
-    faults.extend(feature_faults(&root, &sources)?);
+    faults.extend(rooms::faults(&sources));
+    let tests: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| test_names(text)).collect();
+    faults.extend(feature_faults(&root, &tests)?);
+    let rules = fs::read_to_string(root.join(RULES)).context(RULES)?;
+    faults.extend(rule_faults(&root, &rules, &tests));
     faults.extend(crates::faults(&fs::read_to_string(root.join("Cargo.lock")).context("Cargo.lock")?));
     if faults.is_empty() {
         println!("tidy: {} files, nothing found", files.len());
@@ -199,9 +208,8 @@ fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
     })
 }
 
-fn feature_faults(root: &Path, sources: &[(PathBuf, String)]) -> Result<Vec<String>> {
+fn feature_faults(root: &Path, tests: &BTreeSet<&str>) -> Result<Vec<String>> {
     let text = fs::read_to_string(root.join("docs/features.md")).context("docs/features.md")?;
-    let tests: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| test_names(text)).collect();
     let mut missing: BTreeSet<String> =
         FEATURES.iter().flat_map(|&(letter, last)| (1..=last).map(move |n| format!("{letter}{n}"))).collect();
     let mut faults = Vec::new();
@@ -225,6 +233,36 @@ fn feature_faults(root: &Path, sources: &[(PathBuf, String)]) -> Result<Vec<Stri
     }
     faults.extend(missing.into_iter().map(|id| format!("docs/features.md: no row for {id}")));
     Ok(faults)
+}
+
+/// Each row of the RFCs' rules names a test, all that it names exist, and so do the modules that are said to hold them.
+fn rule_faults(root: &Path, text: &str, tests: &BTreeSet<&str>) -> Vec<String> {
+    let rows = text.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    let rows = rows.filter(|line| !line.starts_with("| section |"));
+    let mut faults = Vec::new();
+    for row in rows {
+        let rule = row.split('|').nth(2).unwrap_or_default().trim();
+        let last = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();
+        let (modules, named): (Vec<&str>, Vec<&str>) =
+            backquoted(last).partition(|name| !tests.contains(name) && is_module(root, name));
+        if named.is_empty() {
+            faults.push(format!("{RULES}: \"{rule}\" names no test, {} modules", modules.len()));
+        }
+        let missing = named.iter().filter(|test| !tests.contains(**test));
+        faults.extend(missing.map(|test| format!("{RULES}: \"{rule}\": no test or module is called {test}")));
+    }
+    faults
+}
+
+/// Whether a name of the rules' table, such as `core::smtp::line` or `session`, is a module's.
+fn is_module(root: &Path, name: &str) -> bool {
+    let (folder, rest) = match name.split_once("::").unwrap_or((name, "")) {
+        ("core", rest) => ("mailguard/core/src", rest),
+        ("scan", rest) if !rest.is_empty() => ("mailguard/scan/src", rest),
+        _ => ("mailguard/src", name),
+    };
+    let path = root.join(folder).join(rest.replace("::", "/"));
+    !rest.is_empty() && (path.is_dir() || path.with_extension("rs").is_file())
 }
 
 /// Names of the functions that follow a test attribute, or that stand in a `proptest!` block with one.
@@ -319,6 +357,22 @@ mod tests {
         let defined = Defined::by([text].into_iter());
         assert_eq!(defined.functions, BTreeSet::from(["a", "b"]));
         assert_eq!(defined.types, BTreeSet::from(["C", "D", "E"]));
+    }
+
+    #[test]
+    fn a_rule_names_tests_that_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("mailguard/core/src/smtp")).unwrap();
+        let tests = BTreeSet::from(["kept"]);
+        let faults = |cell: &str| {
+            let table = format!("| section | rule | test |\n|---|---|---|\n| 4.1 | A rule | {cell} |\n");
+            rule_faults(folder.path(), &table, &tests)
+        };
+        assert_eq!(faults("`core::smtp` `kept`"), Vec::<String>::new());
+        let gone = "docs/rfc.md: \"A rule\": no test or module is called";
+        assert_eq!(faults("`core::smtp` `kept`, `broken`"), [format!("{gone} broken")]);
+        assert_eq!(faults("`core::imap` `kept`"), [format!("{gone} core::imap")]);
+        assert_eq!(faults("`core::smtp`"), ["docs/rfc.md: \"A rule\" names no test, 1 modules"]);
     }
 
     #[test]
