@@ -95,9 +95,9 @@ pub(super) struct CompiledConfig {
 }
 
 impl CompiledConfig {
-    /// An error says what of the configuration can't be used, though it is written rightly.
-    /// What the one before has and the configuration doesn't change goes on: a certificate that couldn't be kept, logins that
-    /// wait for their turn, compiled rules.
+    /// An error says what of the configuration can't be used, though it is written rightly. What the one
+    /// before has and the configuration doesn't change goes on: a certificate that couldn't be kept, logins
+    /// that wait for their turn, compiled rules.
     pub(super) fn of(config: &Config, before: Option<(&CompiledConfig, &Config)>) -> anyhow::Result<Self> {
         let scanner = match before {
             Some((before, old)) => Scanner::renewed(config, (&before.scanner, old))?,
@@ -123,7 +123,8 @@ impl CompiledConfig {
         Ok(Self { scanner, identity, own_name, authenticator })
     }
 
-    /// Whether [`CompiledConfig::of`] can be made, without a trace of it. The keeper of our own certificate is another user.
+    /// Whether [`CompiledConfig::of`] can be made, without a trace of it. The keeper of our own certificate
+    /// is another user.
     pub(super) fn validate(config: &Config) -> anyhow::Result<()> {
         Scanner::new(config)?;
         Identity::configured(config)?;

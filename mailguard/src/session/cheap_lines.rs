@@ -1,6 +1,7 @@
-//! How many lines of the mail log clients may cause that have brought neither a message nor a login. Such a line costs them a
-//! connection, or less. So that nobody fills a disk, or hides behind what a log daemon drops when it gets too much, they are
-//! written at a bounded rate, and the rest is counted. Each kind has a bound of its own: a flood of one hides nothing of another.
+//! How many lines of the mail log clients may cause that have brought neither a message nor a login. Such a
+//! line costs them a connection, or less. So that nobody fills a disk, or hides behind what a log daemon
+//! drops when it gets too much, they are written at a bounded rate, and the rest is counted. Each kind has a
+//! bound of its own: a flood of one hides nothing of another.
 
 use std::time::Instant;
 
@@ -22,7 +23,8 @@ const fn bound(what: Cheap) -> Bound {
     }
 }
 
-/// Of what comes faster journald drops everything, errors and audit, too: by default 10,000 lines of a unit in 30 seconds.
+/// Of what comes faster journald drops everything, errors and audit, too: by default 10,000 lines of a unit
+/// in 30 seconds.
 const JOURNAL: (u32, u32) = (10_000, 30);
 
 const _: () = {

@@ -1,7 +1,7 @@
 //! The loop around `smtp::server`: read, perform, write, keep time (RFC 5321 §4.5.3.2 for the timeouts).
 //!
-//! Nothing is read while there is something to do, so a session holds one read and one unfinished command line
-//! besides its message. All replies to what one read brought leave in one write.
+//! Nothing is read while there is something to do, so a session holds one read and one unfinished command
+//! line besides its message. All replies to what one read brought leave in one write.
 
 use std::future::poll_fn;
 use std::io;
@@ -28,7 +28,8 @@ use crate::tls::Stream;
 /// Most octets of one read. They lie on the stack until the session has taken them.
 const READ_OCTETS: usize = 32 * 1024;
 
-/// How long a client may take to introduce itself while sessions are scarce; otherwise it has the command timeout.
+/// How long a client may take to introduce itself while sessions are scarce; otherwise it has the command
+/// timeout.
 const FIRST_COMMAND_TIME: Duration = Duration::from_secs(10);
 
 /// How long a client may take to read a last reply before the connection is closed over it.
@@ -109,8 +110,8 @@ async fn say(stream: &mut Stream, reply: &Reply) -> io::Result<()> {
     stream.write_whole(&octets).await
 }
 
-/// Closes our side and waits a little for the client's. A socket closed over unread octets sends a reset, which
-/// can overtake the last reply.
+/// Closes our side and waits a little for the client's. A socket closed over unread octets sends a reset,
+/// which can overtake the last reply.
 async fn linger(mut stream: Stream) {
     let drain = async {
         let mut octets = [0; 512];

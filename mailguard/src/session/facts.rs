@@ -1,6 +1,8 @@
-//! The session's facts: what policy needs to know is asked here, each query in an arm of [`LookUps`], and bounded in time.
+//! The session's facts: what policy needs to know is asked here, each query in an arm of [`LookUps`], and
+//! bounded in time.
 //!
-//! What is needed, and what follows from an answer, is core `policy`'s. What is needed at one time is asked at one time.
+//! What is needed, and what follows from an answer, is core `policy`'s. What is needed at one time is asked
+//! at one time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -141,7 +143,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers after so many seconds as the domain's first label says, and knows nothing of what is below `down`.
+    /// Answers after so many seconds as the domain's first label says, and knows nothing of what is below
+    /// `down`.
     struct Slow;
 
     impl Facts for Slow {

@@ -1,7 +1,9 @@
-//! The body on its way in: the header is read once, our fields go before it, everything goes to the spool's writer.
+//! The body on its way in: the header is read once, our fields go before it, everything goes to the spool's
+//! writer.
 //!
-//! Kept here is the header only, at most [`MAX_HEADER_OCTETS`]. The client's octets aren't changed, but for a byte order mark
-//! before the header, which is left out: below our fields it would end the header, and its fields would be text.
+//! Kept here is the header only, at most [`MAX_HEADER_OCTETS`]. The client's octets aren't changed, but for a
+//! byte order mark before the header, which is left out: below our fields it would end the header, and its
+//! fields would be text.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Who hears what sessions come to: the mail log, the trace, whoever bans. Each is a [`Journal`]; a session tells all of them.
+//! Who hears what sessions come to: the mail log, the trace, whoever bans. Each is a [`Journal`]; a session
+//! tells all of them.
 
 use std::future::ready;
 use std::net::IpAddr;

@@ -1,8 +1,9 @@
 //! How many sessions there may be, in all and of one client (S12), and who goes when they are too many.
 //!
-//! A client is its network (`core::subscriber`). Zones that aren't red have a reserve that red ones can't take. At the
-//! limit the oldest session that hasn't introduced itself yet is ended to make room; `driver` tells its client so, and
-//! ends by itself those that are silent for long while sessions are getting scarce ([`Admission::is_scarce`]).
+//! A client is its network (`core::subscriber`). Zones that aren't red have a reserve that red ones can't
+//! take. At the limit the oldest session that hasn't introduced itself yet is ended to make room; `driver`
+//! tells its client so, and ends by itself those that are silent for long while sessions are getting scarce
+//! ([`Admission::is_scarce`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -24,11 +25,12 @@ const SCARCE_PERCENT: usize = 75;
 /// Sessions that were ended to make room and whose clients are still being told so. With more, none is ended.
 pub const MAX_LEAVING: usize = 256;
 
-/// Connections that are told at one time that there is no session for them; further ones are closed without a word.
+/// Connections that are told at one time that there is no session for them; further ones are closed without a
+/// word.
 pub const MAX_REJECTING: usize = 256;
 
-/// How long after the last client without a place `status` calls that a problem, and the least time between two lines of
-/// the log about it.
+/// How long after the last client without a place `status` calls that a problem, and the least time between
+/// two lines of the log about it.
 const SHORTAGE_TIME: Duration = Duration::from_secs(60);
 
 /// The count of sessions.

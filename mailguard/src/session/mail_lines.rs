@@ -1,5 +1,5 @@
-//! The mail log as a journal of sessions: a line for each message and recipient that was refused, for each message that was
-//! taken and each login that failed, and one for each session that is over.
+//! The mail log as a journal of sessions: a line for each message and recipient that was refused, for each
+//! message that was taken and each login that failed, and one for each session that is over.
 //!
 //! Lines about a session that has brought nothing yet cost its client nothing: `cheap_lines` bounds them.
 
@@ -28,8 +28,8 @@ impl MailLines {
         is_known || self.is_listed(what, counts)
     }
 
-    /// Whether there is a line, for which its session has paid by a message or which still finds room among those that cost
-    /// nothing.
+    /// Whether there is a line, for which its session has paid by a message or which still finds room among
+    /// those that cost nothing.
     fn is_listed(&self, what: Cheap, counts: &Counts) -> bool {
         if counts.taken > 0 {
             return true;

@@ -1,9 +1,11 @@
-//! A client's session: the socket, the clock and the store around `smtp::server`, and policy around its questions.
+//! A client's session: the socket, the clock and the store around `smtp::server`, and policy around its
+//! questions.
 //!
-//! `driver` reads, writes and keeps time over a `stream`; `transaction` asks `policy`, gathers the `facts` that it needs, and
-//! decides what becomes of a message; `incoming_body` takes the octets; `limits` counts sessions; `session_log` counts what
-//! they come to and tells the `journal`s, of which `mail_lines` is one. What all that stands on are the `roles`. How a client
-//! comes here is `intercept`'s business, what "stored" means is `spool`'s.
+//! `driver` reads, writes and keeps time over a `stream`; `transaction` asks `policy`, gathers the `facts`
+//! that it needs, and decides what becomes of a message; `incoming_body` takes the octets; `limits` counts
+//! sessions; `session_log` counts what they come to and tells the `journal`s, of which `mail_lines` is one.
+//! What all that stands on are the `roles`. How a client comes here is `intercept`'s business, what "stored"
+//! means is `spool`'s.
 //!
 //! Nothing here fails upwards: the end of a session, however it comes, ends that session only.
 
@@ -90,8 +92,9 @@ pub async fn serve<S: Sink>(stream: TcpStream, peer: Peer, context: SessionConte
     }
 }
 
-/// Tells a client that may not send from its zone. The kernel keeps these out; one gets here when it was under way as the
-/// list was changed, was let pass to our own address by a bypass, or came in where no program is.
+/// Tells a client that may not send from its zone. The kernel keeps these out; one gets here when it was
+/// under way as the list was changed, was let pass to our own address by a bypass, or came in where no
+/// program is.
 async fn refuse_sender<S>(stream: TcpStream, context: &SessionContext<S>) {
     let text = "Your address may not send mail here";
     let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, Detail::NOT_AUTHORIZED, text.to_owned());

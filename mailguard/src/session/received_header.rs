@@ -1,7 +1,8 @@
-//! The fields that we add to a header: Received, and Date and Message-ID where they are missing (RFC 5321 §4.4,
-//! RFC 5322 §3.6; S13).
+//! The fields that we add to a header: Received, and Date and Message-ID where they are missing (RFC 5321
+//! §4.4, RFC 5322 §3.6; S13).
 //!
-//! They are ASCII whatever was said: a message that any server takes must not need SMTPUTF8 for what we write about it.
+//! They are ASCII whatever was said: a message that any server takes must not need SMTPUTF8 for what we write
+//! about it.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -26,7 +27,8 @@ pub(super) struct TraceFields {
     pub(super) introduction: Introduction,
     /// MAIL said SMTPUTF8.
     pub(super) smtputf8: bool,
-    /// Shown where there is but one, for the others must not learn of each other (RFC 5321 §7.6), and where ASCII can say it.
+    /// Shown where there is but one, for the others must not learn of each other (RFC 5321 §7.6), and where
+    /// ASCII can say it.
     pub(super) only_recipient: Option<ForwardPath>,
     pub(super) at: UnixTime,
 }

@@ -1,5 +1,6 @@
-//! What a session uses of the rest of the house, by role. `process` joins each role to the real thing, tests to one that is
-//! scripted. Only where messages go is generic, for the proof that they are there; all else is behind a pointer.
+//! What a session uses of the rest of the house, by role. `process` joins each role to the real thing, tests
+//! to one that is scripted. Only where messages go is generic, for the proof that they are there; all else is
+//! behind a pointer.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What a session comes to: counted here, and told to the journals as it happens; the last of it when it is over, however it
-//! ends.
+//! What a session comes to: counted here, and told to the journals as it happens; the last of it when it is
+//! over, however it ends.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Transactions: the envelope, the facts for `policy`, the decision, the trace.
 //!
-//! The answers go back to `smtp::server`, which says them. A transaction ends in exactly one way: stored, refused
-//! or abandoned; where anything was refused, and where a message was stored, there is a record.
+//! The answers go back to `smtp::server`, which says them. A transaction ends in exactly one way: stored,
+//! refused or abandoned; where anything was refused, and where a message was stored, there is a record.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -124,8 +124,9 @@ impl<S: Sink> Transactions<S> {
         &self.config
     }
 
-    /// From the next transaction on goes by the configuration in force, and returns the protocol's settings if it is another
-    /// one. One that doesn't have the zone any more is nothing to go by: the session ends by the one before.
+    /// From the next transaction on goes by the configuration in force, and returns the protocol's settings
+    /// if it is another one. One that doesn't have the zone any more is nothing to go by: the session ends by
+    /// the one before.
     pub(super) fn take_configuration_in_force(&mut self, offers_tls: bool) -> Option<Settings> {
         let config = self.roles.in_force.config();
         if Arc::ptr_eq(&config, &self.config) {
@@ -201,7 +202,8 @@ impl<S: Sink> Transactions<S> {
     /// Judges a recipient, and adds it if nothing speaks against it.
     pub(super) async fn rcpt(&mut self, recipient: Recipient) -> Result<(), Refusal> {
         let Some(mut transaction) = self.current.take() else { return Err(Refusal::NoTransaction) };
-        // Lists that name somebody twice: once is what everybody means. With other parameters it is another wish.
+        // Lists that name somebody twice: once is what everybody means. With other parameters it is another
+        // wish.
         if transaction.envelope.recipients.contains(&recipient) {
             self.current = Some(transaction);
             return Ok(());

@@ -1,4 +1,5 @@
-//! Block lists, unknown domains and names of clients, asked of a real server of the DNS; recipients and greylists as scripted.
+//! Block lists, unknown domains and names of clients, asked of a real server of the DNS; recipients and
+//! greylists as scripted.
 
 use std::net::SocketAddr;
 

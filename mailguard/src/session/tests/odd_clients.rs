@@ -93,7 +93,8 @@ async fn a_stranger_keeps_to_the_rules() {
     client.closed().await;
 }
 
-/// The state machine asks about nothing outside of a transaction; if it did, the client would be told what is wrong.
+/// The state machine asks about nothing outside of a transaction; if it did, the client would be told what is
+/// wrong.
 #[tokio::test]
 async fn rcpt_and_data_outside_of_a_transaction_are_a_bad_sequence() {
     let server = server(GREEN);
