@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use mailguard_core::disposition::Disposition;
 use mailguard_core::finding::Finding;
-use mailguard_core::mail::{Domain, ForwardPath, QueueId, ReversePath};
+use mailguard_core::mail::{Domain, ForwardPath, QueueId, RecipientIndex, ReversePath};
 use mailguard_core::names::{self, NameStatus};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
@@ -120,7 +120,7 @@ pub(super) fn queue_row(id: QueueId, record: &MessageRecord) -> QueueRow {
 }
 
 pub(super) fn queue_message(id: QueueId, record: &MessageRecord, header: String) -> QueueMessage {
-    let recipients = record.states.iter().enumerate();
+    let recipients = record.recipients();
     QueueMessage {
         row: queue_row(id, record),
         source: source(&record.origin),
@@ -129,7 +129,7 @@ pub(super) fn queue_message(id: QueueId, record: &MessageRecord, header: String)
     }
 }
 
-fn queue_recipient(record: &MessageRecord, index: usize, state: &RecipientState) -> QueueRecipient {
+fn queue_recipient(record: &MessageRecord, index: RecipientIndex, state: &RecipientState) -> QueueRecipient {
     let address = plain(record.destination(index));
     match state {
         RecipientState::Queued(queued) => QueueRecipient {

@@ -115,7 +115,7 @@ async fn a_release_goes_to_the_queue_and_a_virus_only_when_confirmed() {
     assert_eq!(house.quarantine.stock(), Stock::default());
     for (id, address) in [(exe, "<b@x.test>"), (bad, "<admin@y.test>")] {
         let record = house.db.message(id).await.unwrap().unwrap();
-        assert_eq!(record.destination(0).to_string(), address);
+        assert_eq!(record.destination(mailguard_core::mail::RecipientIndex::new(0)).to_string(), address);
         assert!(house.db.body(id, record.body).await.is_ok());
     }
     let handed: Vec<_> = house.db.intake().drain().into_iter().map(|committed| committed.id).collect();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mailguard_core::attempt::Consequence;
 use mailguard_core::config::Config;
 use mailguard_core::dsn::{Action, wants_delay, wants_failure};
-use mailguard_core::mail::{ReversePath, UnixTime};
+use mailguard_core::mail::{RecipientIndex, ReversePath, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::schedule::RetryPolicy;
@@ -31,8 +31,7 @@ pub(super) struct Judgement<'o> {
 /// What follows for one recipient.
 #[derive(Debug, PartialEq)]
 pub(super) struct JudgedRecipient<'o> {
-    /// Its place in the envelope.
-    pub(super) index: usize,
+    pub(super) index: RecipientIndex,
     /// What the attempt came to for it.
     pub(super) outcome: &'o Outcome,
     pub(super) follows: Follows,
@@ -66,14 +65,14 @@ pub(super) fn retry_policy(config: &Config) -> RetryPolicy {
     }
 }
 
-/// Judges the outcomes, given with their recipients' place in the envelope.
+/// Judges the outcomes.
 pub(super) fn judge<'o>(
     config: &Config,
     record: &MessageRecord,
-    outcomes: &'o [(usize, Outcome)],
+    outcomes: &'o [(RecipientIndex, Outcome)],
     now: UnixTime,
 ) -> Judgement<'o> {
-    let judged = outcomes.iter().filter_map(|(index, outcome)| match &record.states[*index] {
+    let judged = outcomes.iter().filter_map(|(index, outcome)| match record.state(*index) {
         RecipientState::Queued(queued) => {
             let follows = follows(config, record, (*index, queued), outcome, now);
             Some(JudgedRecipient { index: *index, outcome, follows })
@@ -108,7 +107,7 @@ impl Follows {
 fn follows(
     config: &Config,
     record: &MessageRecord,
-    (index, queued): (usize, &Queued),
+    (index, queued): (RecipientIndex, &Queued),
     outcome: &Outcome,
     now: UnixTime,
 ) -> Follows {
@@ -138,7 +137,7 @@ fn follows(
     }
 }
 
-fn relayed(config: &Config, record: &MessageRecord, index: usize, report: &Report) -> Follows {
+fn relayed(config: &Config, record: &MessageRecord, index: RecipientIndex, report: &Report) -> Follows {
     if !sender_gets_reports(config, record, index) || record.envelope.reverse_path == ReversePath::Null {
         return Follows::ended(Ending::Delivered, Consequence::Done);
     }
@@ -146,7 +145,7 @@ fn relayed(config: &Config, record: &MessageRecord, index: usize, report: &Repor
     Follows { report, ..Follows::ended(Ending::Delivered, Consequence::Report) }
 }
 
-fn failed(config: &Config, record: &MessageRecord, index: usize, report: Report) -> Follows {
+fn failed(config: &Config, record: &MessageRecord, index: RecipientIndex, report: Report) -> Follows {
     let consequence = on_failure(config, record, index);
     if consequence == Consequence::Quarantine {
         let next = Next::Quarantine(Reason::Undeliverable(report));
@@ -157,7 +156,7 @@ fn failed(config: &Config, record: &MessageRecord, index: usize, report: Report)
 }
 
 /// What is done when a recipient can't be reached for good.
-fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Consequence {
+fn on_failure(config: &Config, record: &MessageRecord, index: RecipientIndex) -> Consequence {
     let Origin::Client(_) = &record.origin else { return Consequence::Drop };
     if record.is_copy(index) {
         return Consequence::Drop;
@@ -165,27 +164,26 @@ fn on_failure(config: &Config, record: &MessageRecord, index: usize) -> Conseque
     if !sender_gets_reports(config, record, index) {
         return Consequence::Quarantine;
     }
-    if record.envelope.reverse_path == ReversePath::Null || !wants_failure(&record.envelope.recipients[index])
-    {
+    if record.envelope.reverse_path == ReversePath::Null || !wants_failure(record.recipient(index)) {
         return Consequence::Drop;
     }
     Consequence::Report
 }
 
-/// Whether the sender is to be told now that the message waits for recipient `index`.
-fn warning_is_due(config: &Config, record: &MessageRecord, index: usize, now: UnixTime) -> bool {
-    let RecipientState::Queued(queued) = &record.states[index] else { return false };
+/// Whether the sender is to be told now that the message waits for this recipient.
+fn warning_is_due(config: &Config, record: &MessageRecord, index: RecipientIndex, now: UnixTime) -> bool {
+    let RecipientState::Queued(queued) = record.state(index) else { return false };
     let after = config.delivery.delay_warning;
     !after.is_zero()
         && !queued.warned
         && now >= record.received_at.plus(after)
         && record.envelope.reverse_path != ReversePath::Null
-        && wants_delay(&record.envelope.recipients[index])
+        && wants_delay(record.recipient(index))
         && sender_gets_reports(config, record, index)
 }
 
 /// When somebody is told if a message still waits for these recipients: its time is up, or its sender is warned.
-pub(super) fn notify_at(config: &Config, record: &MessageRecord, recipients: &[usize]) -> UnixTime {
+pub(super) fn notify_at(config: &Config, record: &MessageRecord, recipients: &[RecipientIndex]) -> UnixTime {
     let warned_at = record.received_at.plus(config.delivery.delay_warning);
     let expires = record.received_at.plus(config.delivery.max_queue_time);
     match recipients.iter().any(|&index| warning_is_due(config, record, index, warned_at)) {
@@ -195,10 +193,10 @@ pub(super) fn notify_at(config: &Config, record: &MessageRecord, recipients: &[u
 }
 
 /// Whether the sender is one to whom reports go. What was redirected to somebody else is not the sender's to hear of.
-fn sender_gets_reports(config: &Config, record: &MessageRecord, index: usize) -> bool {
+fn sender_gets_reports(config: &Config, record: &MessageRecord, index: RecipientIndex) -> bool {
     let Origin::Client(client) = &record.origin else { return false };
     let redirected =
-        matches!(&record.states[index], RecipientState::Queued(Queued { redirected_to: Some(_), .. }));
+        matches!(record.state(index), RecipientState::Queued(Queued { redirected_to: Some(_), .. }));
     !redirected && (client.user.is_some() || config.server.dsn_zones.contains(&client.zone))
 }
 
@@ -235,6 +233,8 @@ mod tests {
     use crate::spool::fixture::{client, config, mailbox, message};
     use crate::store::spool::{StoredBody, first_states};
 
+    const FIRST: RecipientIndex = RecipientIndex::new(0);
+    const SECOND: RecipientIndex = RecipientIndex::new(1);
     const DAY: u64 = 86_400_000_000;
 
     fn report(class: u8) -> Report {
@@ -256,10 +256,12 @@ mod tests {
         let mut record = record();
         change(&mut record);
         let config = config(Path::new("/"));
-        let outcomes = [(0, outcome.clone())];
+        let outcomes = [(FIRST, outcome.clone())];
         let judgement = judge(&config, &record, &outcomes, UnixTime(now));
         let what = format!("{outcome:?} at {now} of {record:?}");
-        let [JudgedRecipient { index: 0, follows, .. }] = &judgement.recipients[..] else { panic!("{what}") };
+        let [JudgedRecipient { index: FIRST, follows, .. }] = &judgement.recipients[..] else {
+            panic!("{what}")
+        };
         assert_eq!(follows.consequence, expect, "{what}");
         let quarantined = matches!(follows.next, Next::Quarantine(_));
         assert_eq!(quarantined, expect == Consequence::Quarantine, "{what}");
@@ -322,7 +324,7 @@ mod tests {
         let warned = |change: Change, now: u64| {
             let mut record = record();
             change(&mut record);
-            let outcomes = [(0, Outcome::Deferred(report(4)))];
+            let outcomes = [(FIRST, Outcome::Deferred(report(4)))];
             let judgement = judge(&config(Path::new("/")), &record, &outcomes, UnixTime(now));
             let Follows { next, report, .. } = &judgement.recipients[0].follows;
             let Next::State(RecipientState::Queued(state)) = next else { panic!("waits") };
@@ -347,7 +349,7 @@ mod tests {
 
     #[test]
     fn expiry_says_how_long_and_what_was_last_heard() {
-        let outcomes = [(0, Outcome::Deferred(report(4)))];
+        let outcomes = [(FIRST, Outcome::Deferred(report(4)))];
         let judgement = judge(&config(Path::new("/")), &record(), &outcomes, UnixTime(6 * DAY));
         let Some((_, report)) = &judgement.recipients[0].follows.report else { panic!("{judgement:?}") };
         assert_eq!(report.status, EXPIRED);
@@ -361,9 +363,10 @@ mod tests {
         states[0] = RecipientState::Ended(Ending::Delivered);
         let body = StoredBody::Row { octets: 0 };
         let record = MessageRecord::new(new.origin, new.envelope, UnixTime(0), body, states);
-        let outcomes = [(0, Outcome::Delivered(report(2))), (1, Outcome::Failed(report(5)))];
+        let outcomes = [(FIRST, Outcome::Delivered(report(2))), (SECOND, Outcome::Failed(report(5)))];
         let judgement = judge(&config(Path::new("/")), &record, &outcomes, UnixTime(1));
-        let [JudgedRecipient { index: 1, outcome: Outcome::Failed(_), follows }] = &judgement.recipients[..]
+        let [JudgedRecipient { index: SECOND, outcome: Outcome::Failed(_), follows }] =
+            &judgement.recipients[..]
         else {
             panic!("{judgement:?}")
         };

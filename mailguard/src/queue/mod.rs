@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
-use mailguard_core::mail::{QueueId, UnixTime};
+use mailguard_core::mail::{QueueId, RecipientIndex, UnixTime};
 use mailguard_core::schedule::{Limits, STANDINGS, Schedule};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -224,8 +224,8 @@ struct State {
 /// What is known in memory of a message that waits.
 #[derive(Default)]
 struct Live {
-    /// Recipients in line for a next hop or in an attempt, by place in the envelope.
-    busy: Vec<usize>,
+    /// Recipients in line for a next hop or in an attempt.
+    busy: Vec<RecipientIndex>,
     /// An administrator wants it tried now.
     forced: bool,
     /// An administrator wants no attempt, since it was put in line.
@@ -235,7 +235,7 @@ struct Live {
 /// One attempt to be made.
 struct Work {
     id: QueueId,
-    recipients: Vec<usize>,
+    recipients: Vec<RecipientIndex>,
     /// The configuration that routed it.
     config: Arc<Config>,
     /// Record and body, if they are in memory.
@@ -246,7 +246,7 @@ struct Work {
 
 impl State {
     /// The recipients are no longer in line.
-    fn not_busy(&mut self, id: QueueId, recipients: &[usize]) {
+    fn not_busy(&mut self, id: QueueId, recipients: &[RecipientIndex]) {
         if let Some(live) = self.live.get_mut(&id) {
             live.busy.retain(|index| !recipients.contains(index));
         }

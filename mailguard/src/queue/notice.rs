@@ -7,7 +7,7 @@ use mailguard_core::config::Config;
 use mailguard_core::dsn::{
     self, Action, DsnRequest, MAX_RETURNED_HEADER_OCTETS, MAX_RETURNED_OCTETS, Reader, ReportedRecipient,
 };
-use mailguard_core::mail::{DsnReturn, Mailbox, QueueId, Recipient, UnixTime};
+use mailguard_core::mail::{DsnReturn, Mailbox, QueueId, Recipient, RecipientIndex, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Report;
 
@@ -32,8 +32,7 @@ pub(super) struct Reported<'a> {
 
 /// What is reported of one recipient.
 pub(super) struct ReportedOutcome {
-    /// Its place in the envelope.
-    pub(super) index: usize,
+    pub(super) index: RecipientIndex,
     pub(super) action: Action,
     pub(super) report: Report,
 }
@@ -85,7 +84,7 @@ pub(super) async fn notice(
         .told
         .iter()
         .map(|told| match reader {
-            Reader::Sender => record.envelope.recipients[told.index].clone(),
+            Reader::Sender => record.recipient(told.index).clone(),
             Reader::Administrator(_) => Recipient::new(record.destination(told.index)),
         })
         .collect();

@@ -4,7 +4,7 @@
 
 use mailguard_core::config::Config;
 use mailguard_core::destination::Destination;
-use mailguard_core::mail::{Envelope, ForwardPath, Notify, Recipient, UnixTime};
+use mailguard_core::mail::{Envelope, ForwardPath, Notify, Recipient, RecipientIndex, UnixTime};
 use mailguard_core::route::{NoRoute, Route};
 
 use super::MAX_ATTEMPT_RECIPIENTS;
@@ -16,7 +16,7 @@ pub(super) struct Plan {
     /// Attempts to be made.
     pub(super) groups: Vec<Group>,
     /// Recipients without a next hop.
-    pub(super) unroutable: Vec<(usize, NoRoute)>,
+    pub(super) unroutable: Vec<(RecipientIndex, NoRoute)>,
     /// When the next of the others is due; those in an attempt, and those whose destination is paused, aren't counted.
     pub(super) next_due: Option<UnixTime>,
 }
@@ -30,11 +30,11 @@ pub(super) struct Orders<'a> {
     pub(super) paused: &'a [Destination],
 }
 
-/// Recipients of one attempt, by place in the envelope.
+/// Recipients of one attempt.
 #[derive(Debug, PartialEq)]
 pub(super) struct Group {
     pub(super) route: Route,
-    pub(super) recipients: Vec<usize>,
+    pub(super) recipients: Vec<RecipientIndex>,
 }
 
 /// Plans for the recipients that wait, aren't `busy`, and are due at `now`, or all of them where that is ordered. One of a message
@@ -42,7 +42,7 @@ pub(super) struct Group {
 pub(super) fn plan(
     config: &Config,
     record: &MessageRecord,
-    busy: &[usize],
+    busy: &[RecipientIndex],
     now: UnixTime,
     orders: Orders<'_>,
 ) -> Plan {
@@ -71,7 +71,7 @@ pub(super) fn is_paused(paused: &[Destination], recipient: &ForwardPath, route: 
 }
 
 impl Plan {
-    fn add(&mut self, route: Route, index: usize) {
+    fn add(&mut self, route: Route, index: RecipientIndex) {
         // The last group first: it is the one that isn't full.
         let open = self
             .groups
@@ -86,9 +86,9 @@ impl Plan {
 }
 
 /// The envelope of an attempt for these recipients. Of a redirected message nobody but us gets reports.
-pub(super) fn envelope(record: &MessageRecord, recipients: &[usize]) -> Envelope {
-    let recipient = |&index: &usize| {
-        let original = &record.envelope.recipients[index];
+pub(super) fn envelope(record: &MessageRecord, recipients: &[RecipientIndex]) -> Envelope {
+    let recipient = |&index: &RecipientIndex| {
+        let original = record.recipient(index);
         let forward_path = record.destination(index);
         if forward_path == original.forward_path {
             return original.clone();
@@ -127,6 +127,10 @@ mod tests {
         )
     }
 
+    fn places(recipients: &[RecipientIndex]) -> Vec<usize> {
+        recipients.iter().map(|index| index.get()).collect()
+    }
+
     fn own_server(domain: &str) -> Config {
         let text = format!("incoming_domain = [{{ domain = {domain:?}, server = \"10.0.0.25\" }}]");
         config_with(Path::new("/"), &text)
@@ -137,7 +141,7 @@ mod tests {
         let record = record(&["a@in.test", "b@out.test", "c@in.test", "d@OUT.test"]);
         let plan = plan(&own_server("in.test"), &record, &[], NOW, Orders::default());
         let groups: Vec<_> =
-            plan.groups.iter().map(|g| (g.route.next_hop.to_string(), g.recipients.clone())).collect();
+            plan.groups.iter().map(|g| (g.route.next_hop.to_string(), places(&g.recipients))).collect();
         assert_eq!(groups, [("10.0.0.25:25".to_owned(), vec![0, 2]), ("mx:out.test".to_owned(), vec![1, 3])]);
     }
 
@@ -162,8 +166,10 @@ mod tests {
             (vec![0, 1, 2], false, None, None),
             (vec![0], true, Some(vec![1, 2]), None),
         ] {
-            let plan = plan(&config(Path::new("/")), &record, &busy, NOW, Orders { forced, paused: &[] });
-            assert_eq!(plan.groups.first().map(|group| group.recipients.clone()), recipients, "{busy:?}");
+            let indices: Vec<_> = busy.iter().copied().map(RecipientIndex::new).collect();
+            let orders = Orders { forced, paused: &[] };
+            let plan = plan(&config(Path::new("/")), &record, &indices, NOW, orders);
+            assert_eq!(plan.groups.first().map(|group| places(&group.recipients)), recipients, "{busy:?}");
             assert_eq!(plan.next_due, next_due.map(UnixTime), "{busy:?}");
         }
     }
@@ -198,7 +204,7 @@ mod tests {
         record.envelope.recipients[0].original_recipient = Some("rfc822;a@x.test".to_owned());
         let RecipientState::Queued(queued) = &mut record.states[0] else { panic!("queued") };
         queued.redirected_to = Some(mailbox("admin@y.test"));
-        let envelope = envelope(&record, &[0, 1]);
+        let envelope = envelope(&record, &[0, 1].map(RecipientIndex::new));
         assert_eq!(envelope.recipients[0].forward_path.to_string(), "<admin@y.test>");
         assert_eq!(envelope.recipients[0].notify, Some(Notify::NEVER));
         assert_eq!(envelope.recipients[0].original_recipient, None);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::join_all;
 use mailguard_core::lookup::Lookup;
-use mailguard_core::mail::{QueueId, UnixTime};
+use mailguard_core::mail::{QueueId, RecipientIndex, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{OriginalDestination, Route};
 use mailguard_core::schedule::Placed;
@@ -237,8 +237,8 @@ fn send_back(live: &mut Live, work: &Work) {
 }
 
 /// The outcome for a recipient whose next hop is known not to answer.
-fn unanswered(record: &MessageRecord, index: usize) -> Outcome {
-    let last = match &record.states[index] {
+fn unanswered(record: &MessageRecord, index: RecipientIndex) -> Outcome {
+    let last = match record.state(index) {
         RecipientState::Queued(queued) => queued.last.clone(),
         RecipientState::Ended(_) => None,
     };

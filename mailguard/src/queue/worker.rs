@@ -7,7 +7,7 @@ use futures::FutureExt;
 use mailguard_core::attempt::Attempted;
 use mailguard_core::config::Config;
 use mailguard_core::dsn::{Action, Reader};
-use mailguard_core::mail::{QueueId, UnixTime};
+use mailguard_core::mail::{QueueId, RecipientIndex, UnixTime};
 use mailguard_core::outcome::{Outcome, Report};
 use mailguard_core::route::{NextHop, Route};
 use mailguard_core::schedule::{Health, Standing, Start};
@@ -43,7 +43,7 @@ pub(super) struct Settling {
     /// The octets, if they are at hand.
     pub(super) body: Option<Body>,
     pub(super) next_hop: Option<NextHop>,
-    pub(super) outcomes: Vec<(usize, Outcome)>,
+    pub(super) outcomes: Vec<(RecipientIndex, Outcome)>,
 }
 
 impl Shared {
@@ -188,7 +188,7 @@ impl Shared {
     fn unless_stopped(&self, route: &Route, work: &Work, record: &MessageRecord) -> bool {
         let mut state = self.lock();
         let on_hold = record.on_hold || state.live.get(&work.id).is_some_and(|live| live.on_hold);
-        let is_paused = |&index: &usize| is_paused(&state.paused, &record.destination(index), route);
+        let is_paused = |&index: &RecipientIndex| is_paused(&state.paused, &record.destination(index), route);
         let stopped = on_hold || work.recipients.iter().any(is_paused);
         if stopped {
             state.not_busy(work.id, &work.recipients);
@@ -303,7 +303,7 @@ impl Shared {
         config: &Config,
         settling: &Settling,
         reported: &[ReportedOutcome],
-        quarantine: &[(usize, Reason)],
+        quarantine: &[(RecipientIndex, Reason)],
         now: UnixTime,
     ) -> Vec<Accept> {
         let quarantined: Vec<_> = quarantine

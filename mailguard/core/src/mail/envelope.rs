@@ -27,6 +27,23 @@ pub struct Envelope {
     pub envelope_id: Option<String>,
 }
 
+/// Names a recipient of a message by its place in the envelope that the session took. The envelope of an attempt, which is
+/// for some of them, is numbered otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecipientIndex(usize);
+
+impl RecipientIndex {
+    /// The recipient at this place, counted from zero.
+    pub const fn new(place: usize) -> Self {
+        Self(place)
+    }
+
+    /// The place, counted from zero.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
 /// One RCPT TO.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {

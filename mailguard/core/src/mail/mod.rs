@@ -11,6 +11,6 @@ pub mod shown;
 pub use address::{AddressError, AddressLiteral, ForwardPath, Host, LocalPart, Mailbox, ReversePath};
 pub use date::{UnixTime, rfc3339};
 pub use domain::{Domain, DomainError};
-pub use envelope::{BodyType, DsnReturn, Envelope, Notify, Recipient};
+pub use envelope::{BodyType, DsnReturn, Envelope, Notify, Recipient, RecipientIndex};
 pub use ids::QueueId;
 pub use shown::{is_obeyed, is_unseen, shown};

@@ -6,7 +6,7 @@
 use mailguard_core::bcc;
 use mailguard_core::config::Config;
 use mailguard_core::disposition::Disposition;
-use mailguard_core::mail::{Envelope, ForwardPath, Mailbox, QueueId, Recipient, UnixTime};
+use mailguard_core::mail::{Envelope, ForwardPath, Mailbox, QueueId, Recipient, RecipientIndex, UnixTime};
 use mailguard_core::origin::Origin;
 use mailguard_core::outcome::Report;
 use mailguard_core::route::{NoRoute, Route, route};
@@ -152,25 +152,40 @@ impl MessageRecord {
         self.queued().map(|(_, queued)| queued.next_attempt).min()
     }
 
-    /// The recipients that wait, with their place in the envelope.
-    pub fn queued(&self) -> impl Iterator<Item = (usize, &Queued)> {
-        self.states.iter().enumerate().filter_map(|(index, state)| match state {
+    /// Every recipient, and how far it is.
+    pub fn recipients(&self) -> impl Iterator<Item = (RecipientIndex, &RecipientState)> {
+        self.states.iter().enumerate().map(|(place, state)| (RecipientIndex::new(place), state))
+    }
+
+    /// The recipients that wait.
+    pub fn queued(&self) -> impl Iterator<Item = (RecipientIndex, &Queued)> {
+        self.recipients().filter_map(|(index, state)| match state {
             RecipientState::Queued(queued) => Some((index, queued)),
             RecipientState::Ended(_) => None,
         })
     }
 
-    /// Whether recipient `index` is one who gets a copy.
-    pub fn is_copy(&self, index: usize) -> bool {
-        let mailbox = self.envelope.recipients[index].forward_path.mailbox();
+    /// What RCPT said.
+    pub fn recipient(&self, index: RecipientIndex) -> &Recipient {
+        &self.envelope.recipients[index.get()]
+    }
+
+    /// How far the recipient is.
+    pub fn state(&self, index: RecipientIndex) -> &RecipientState {
+        &self.states[index.get()]
+    }
+
+    /// Whether the recipient is one who gets a copy.
+    pub fn is_copy(&self, index: RecipientIndex) -> bool {
+        let mailbox = self.recipient(index).forward_path.mailbox();
         let is_added_by_us =
-            matches!(&self.states[index], RecipientState::Queued(Queued { added_by_us: true, .. }));
+            matches!(self.state(index), RecipientState::Queued(Queued { added_by_us: true, .. }));
         is_added_by_us && mailbox.is_some_and(|mailbox| self.copied.iter().any(|bcc| bcc.same_as(mailbox)))
     }
 
-    /// By which way the mail for recipient `index` goes.
-    pub fn route(&self, config: &Config, index: usize) -> Result<Route, NoRoute> {
-        let (added_by_us, deferred) = match &self.states[index] {
+    /// By which way the mail for the recipient goes.
+    pub fn route(&self, config: &Config, index: RecipientIndex) -> Result<Route, NoRoute> {
+        let (added_by_us, deferred) = match self.state(index) {
             RecipientState::Queued(queued) => (queued.added_by_us, queued.attempts > 0),
             RecipientState::Ended(_) => (false, false),
         };
@@ -178,13 +193,13 @@ impl MessageRecord {
         route(config, &self.envelope.reverse_path, &self.destination(index), origin, deferred)
     }
 
-    /// Where the mail for recipient `index` goes, redirection considered.
-    pub fn destination(&self, index: usize) -> ForwardPath {
-        match &self.states[index] {
+    /// Where the mail for the recipient goes, redirection considered.
+    pub fn destination(&self, index: RecipientIndex) -> ForwardPath {
+        match self.state(index) {
             RecipientState::Queued(Queued { redirected_to: Some(mailbox), .. }) => {
                 ForwardPath::Mailbox(mailbox.clone())
             }
-            _ => self.envelope.recipients[index].forward_path.clone(),
+            _ => self.recipient(index).forward_path.clone(),
         }
     }
 }

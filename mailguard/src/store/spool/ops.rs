@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use mailguard_core::mail::{Envelope, Mailbox, QueueId, Recipient, UnixTime};
+use mailguard_core::mail::{Envelope, Mailbox, QueueId, Recipient, RecipientIndex, UnixTime};
 use redb::{ReadableTable, WriteTransaction};
 
 use super::Writing;
@@ -74,10 +74,10 @@ pub struct RecordAttempt {
     /// How many recipients the message had for whom these are the outcomes. A row that was made anew under
     /// the same id, by a release after a removal, has fewer, and they are none of its.
     pub recipients: usize,
-    /// New states, by place in the envelope.
-    pub states: Vec<(usize, RecipientState)>,
-    /// Recipients to be quarantined, by place in the envelope.
-    pub quarantine: Vec<(usize, Reason)>,
+    /// New states.
+    pub states: Vec<(RecipientIndex, RecipientState)>,
+    /// Recipients to be quarantined.
+    pub quarantine: Vec<(RecipientIndex, Reason)>,
     /// When.
     pub at: UnixTime,
     /// The notices of it, to sender and administrator.
@@ -261,7 +261,7 @@ impl Batch<'_, '_> {
             return Ok(SpoolOpResult::Absent);
         }
         for (index, state) in record.states {
-            if let Some(place) = message.states.get_mut(index) {
+            if let Some(place) = message.states.get_mut(index.get()) {
                 *place = state;
             }
         }
@@ -284,7 +284,7 @@ impl Batch<'_, '_> {
         &mut self,
         id: QueueId,
         message: &mut MessageRecord,
-        recipients: Vec<(usize, Reason)>,
+        recipients: Vec<(RecipientIndex, Reason)>,
         at: UnixTime,
     ) -> Result<(), StoreError> {
         let mut entry = match get::<QuarantineRecord>(&self.tables.quarantine, id)? {
@@ -295,10 +295,10 @@ impl Batch<'_, '_> {
             }
         };
         for (index, reason) in recipients {
-            let mut recipient = message.envelope.recipients[index].clone();
+            let mut recipient = message.recipient(index).clone();
             recipient.forward_path = message.destination(index);
             entry.quarantine(recipient, reason, at);
-            message.states[index] = RecipientState::Ended(Ending::Quarantined);
+            message.states[index.get()] = RecipientState::Ended(Ending::Quarantined);
         }
         put(&mut self.tables.quarantine, id, &entry)
     }
