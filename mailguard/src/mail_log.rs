@@ -218,7 +218,7 @@ pub fn attempt(attempted: &Attempted) {
         next = consequence,
         retry_at,
         next_hop = attempted.next_hop.as_ref().map(|hop| shown(&hop.to_string()).into_owned()),
-        remote = Some(shown(&report.remote)).filter(|remote| !remote.is_empty()).as_deref(),
+        remote = report.remote.as_deref().map(shown).as_deref(),
         tls = report.transfer.tls.as_ref().map(|tls| tls.version.as_str()),
         to = &*shown(&attempted.recipient.to_string()),
         reply = &*shown(&said),

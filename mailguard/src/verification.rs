@@ -153,7 +153,7 @@ fn holds_for(finding: &Finding) -> Duration {
 }
 
 fn crowded(server: &NextHop) -> Report {
-    Report::ours(
+    Report::about(
         EnhancedStatus::transient(Detail::SYSTEM_CONGESTION),
         server.to_string(),
         format!(

@@ -146,7 +146,7 @@ impl Reached for Taker {
     where
         Self: 'a,
     {
-        let taken = || Outcome::Delivered(Report::ours(EnhancedStatus::new(2, 0, 0), "", "taken"));
+        let taken = || Outcome::Delivered(Report::ours(EnhancedStatus::new(2, 0, 0), "taken"));
         let outcomes = message.envelope.recipients.iter().map(|_| taken()).collect();
         async move { outcomes }.boxed()
     }

@@ -242,7 +242,7 @@ fn shuffle<T>(items: &mut [T], mut seed: u64) {
 
 fn own_domain(domain: &Domain) -> NoRoute {
     let why = "this host is its best mail exchanger. Set an [[incoming_domain]] for it, or change its MX";
-    let report = loop_report(domain.as_str(), "", why);
+    let report = loop_report(domain.as_str(), None, why);
     NoRoute { status: report.status, reason: report.text }
 }
 

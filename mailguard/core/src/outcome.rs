@@ -30,9 +30,9 @@ pub struct Report {
     /// The status code, the remote one or our own.
     #[serde(rename = "status")]
     pub status: EnhancedStatus,
-    /// Name or address of the server that answered; empty where none did.
-    #[serde(rename = "remote")]
-    pub remote: String,
+    /// Name and address of the server that it is about: `mx.example[192.0.2.1]:25`. On disk none is an empty text.
+    #[serde(rename = "remote", with = "empty_is_none")]
+    pub remote: Option<String>,
     /// Its reply, where there was one.
     #[serde(rename = "reply")]
     pub reply: Option<Reply>,
@@ -87,18 +87,41 @@ impl fmt::Display for Transfer {
     }
 }
 
+/// An optional text as rows have it: none is the empty one.
+mod empty_is_none {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(from)?).filter(|text| !text.is_empty()))
+    }
+}
+
 impl Report {
-    /// A report without a server's reply: what we know ourselves.
-    pub fn ours(status: EnhancedStatus, remote: impl Into<String>, text: impl Into<String>) -> Self {
-        let (remote, text) = (remote.into(), text.into());
-        Self { status, remote, reply: None, text, transfer: Transfer::default() }
+    /// A report about no server in particular: none was asked, or it is our own fault.
+    pub fn ours(status: EnhancedStatus, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { status, remote: None, reply: None, text, transfer: Transfer::default() }
+    }
+
+    /// A report about a server, without a reply of its.
+    pub fn about(status: EnhancedStatus, remote: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { remote: Some(remote.into()), ..Self::ours(status, text) }
+    }
+
+    /// The server, for a sentence.
+    pub fn server(&self) -> &str {
+        self.remote.as_deref().unwrap_or("the server")
     }
 }
 
 /// What mail without a way comes to.
 impl From<NoRoute> for Outcome {
     fn from(NoRoute { status, reason }: NoRoute) -> Self {
-        let report = Report::ours(status, "", reason);
+        let report = Report::ours(status, reason);
         if status.is_transient() { Outcome::Deferred(report) } else { Outcome::Failed(report) }
     }
 }

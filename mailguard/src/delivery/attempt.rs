@@ -250,7 +250,6 @@ fn was_over(conclusion: &Conclusion) -> bool {
 fn unreadable(error: &std::io::Error) -> Outcome {
     Outcome::Deferred(Report::ours(
         EnhancedStatus::transient(Detail::OTHER_MAIL_SYSTEM),
-        String::new(),
         format!("the message can't be read from the spool, or converted there: {error}"),
     ))
 }

@@ -121,5 +121,5 @@ impl Reached for ReachedHop<'_> {
 /// What there is to say where no server was found that could be asked.
 pub(super) fn nobody_to_ask() -> Outcome {
     let status = EnhancedStatus::transient(Detail::OTHER_NETWORK);
-    Outcome::Deferred(Report::ours(status, String::new(), "no server could be asked".to_owned()))
+    Outcome::Deferred(Report::ours(status, "no server could be asked".to_owned()))
 }

@@ -353,7 +353,7 @@ impl Opening<'_> {
                 Event::Concluded(_) | Event::Closed => {
                     let text = "the session ended";
                     let report =
-                        Report::ours(EnhancedStatus::transient(Detail::BAD_CONNECTION), remote, text);
+                        Report::about(EnhancedStatus::transient(Detail::BAD_CONNECTION), remote, text);
                     return Err(Failure::Other(Outcome::Deferred(report)));
                 }
             }
@@ -437,7 +437,7 @@ async fn connect(address: SocketAddr, outgoing: Option<&OutgoingAddress>) -> io:
 
 fn unreachable(remote: &str, error: &io::Error) -> Outcome {
     let text = format!("can't connect to {remote}: {error}");
-    Outcome::Deferred(Report::ours(EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), remote, text))
+    Outcome::Deferred(Report::about(EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST), remote, text))
 }
 
 fn unreadable(error: &io::Error) -> String {

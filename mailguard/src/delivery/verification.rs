@@ -107,7 +107,7 @@ impl Delivery {
 
 /// The report of a server that didn't answer in time.
 fn silent(server: impl std::fmt::Display) -> Report {
-    Report::ours(
+    Report::about(
         EnhancedStatus::transient(Detail::NO_ANSWER_FROM_HOST),
         server.to_string(),
         format!("no answer of {server} in time"),

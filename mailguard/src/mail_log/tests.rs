@@ -122,10 +122,10 @@ fn a_refused_recipient_has_a_line_of_its_own() {
 fn an_attempt_has_its_line() {
     let said = Reply::new(ReplyCode::OK, Detail::UNDEFINED, "queued as 7\nid=X event=login");
     let tls = TlsUsed { version: "TLSv1.3".to_owned(), cipher: "x".to_owned(), verified: true };
-    let mut report = Report::ours(EnhancedStatus::new(2, 0, 0), "mx.b.test", "sent");
+    let mut report = Report::about(EnhancedStatus::new(2, 0, 0), "mx.b.test", "sent");
     report.reply = Some(said);
     report.transfer = Transfer { tls: Some(tls), ..Transfer::default() };
-    let unreachable = Report::ours(EnhancedStatus::new(4, 4, 1), "", "no answer");
+    let unreachable = Report::ours(EnhancedStatus::new(4, 4, 1), "no answer");
     let mut attempted = Attempted {
         id: QueueId(33),
         at: UnixTime(0),

@@ -238,7 +238,7 @@ mod tests {
     const DAY: u64 = 86_400_000_000;
 
     fn report(class: u8) -> Report {
-        Report::ours(EnhancedStatus::new(class, 1, 1), "mx.test".to_owned(), "no".to_owned())
+        Report::about(EnhancedStatus::new(class, 1, 1), "mx.test".to_owned(), "no".to_owned())
     }
 
     fn record() -> MessageRecord {

@@ -243,8 +243,6 @@ fn unanswered(record: &MessageRecord, index: RecipientIndex) -> Outcome {
         RecipientState::Ended(_) => None,
     };
     Outcome::Deferred(
-        last.unwrap_or_else(|| {
-            Report::ours(NO_ANSWER, String::new(), "the next hop doesn't answer".to_owned())
-        }),
+        last.unwrap_or_else(|| Report::ours(NO_ANSWER, "the next hop doesn't answer".to_owned())),
     )
 }

@@ -377,11 +377,7 @@ fn outgoing(work: &Work, record: &MessageRecord, body: Body) -> Outgoing {
 fn complete(mut outcomes: Vec<Outcome>, recipients: usize) -> Vec<Outcome> {
     if outcomes.len() != recipients {
         tracing::error!(outcomes = outcomes.len(), recipients, "an attempt broke off");
-        let report = Report::ours(
-            OUR_FAULT,
-            String::new(),
-            "the attempt broke off by a mistake of mailguard".to_owned(),
-        );
+        let report = Report::ours(OUR_FAULT, "the attempt broke off by a mistake of mailguard".to_owned());
         outcomes.resize(recipients, Outcome::Deferred(report));
     }
     outcomes

@@ -199,7 +199,7 @@ fn reachable_by_mail(address: SocketAddr, here: &Here) -> Result<(), NoRoute> {
     if here.has(address) {
         let why =
             "it is an address of this host. Set an [[incoming_domain]] or a [[domain_route]] for its mail";
-        let report = loop_report(&address.to_string(), "", why);
+        let report = loop_report(&address.to_string(), None, why);
         return Err(NoRoute { status: report.status, reason: report.text });
     }
     Ok(())
@@ -229,7 +229,7 @@ fn without_ourselves(
     }
     let why = "mailguard itself listens there. Change the server of the [[incoming_domain]], the \
                [smarthost], or delivery.default";
-    let report = loop_report(&destination_name(&route.next_hop), "", why);
+    let report = loop_report(&destination_name(&route.next_hop), None, why);
     let status = match route.named_by {
         NamedBy::Administrator => LOOP_TO_BE_MENDED,
         NamedBy::Mail => report.status,

@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn attempted(id: u64, at: u64, outcome: fn(Report) -> Outcome) -> Attempted {
-        let report = Report::ours(EnhancedStatus::new(2, 0, 0), "mx.test".to_owned(), "sent".to_owned());
+        let report = Report::about(EnhancedStatus::new(2, 0, 0), "mx.test".to_owned(), "sent".to_owned());
         Attempted {
             id: QueueId(id),
             at: UnixTime(at),

@@ -233,9 +233,9 @@ fn explanation(request: &DsnRequest<'_>) -> Vec<u8> {
             );
         }
         for ReportedRecipient { recipient, report, .. } in told {
-            let text = match report.remote.as_str() {
-                "" => format!("{}: {}", recipient.forward_path, report.text),
-                remote => format!("{}: {remote}: {}", recipient.forward_path, report.text),
+            let text = match &report.remote {
+                None => format!("{}: {}", recipient.forward_path, report.text),
+                Some(remote) => format!("{}: {remote}: {}", recipient.forward_path, report.text),
             };
             say("    ", &text);
         }
@@ -281,7 +281,9 @@ fn status(request: &DsnRequest<'_>) -> Vec<u8> {
         push_field("Status", &report.status.to_string(), &mut out);
         match &report.reply {
             Some(reply) => {
-                push_field("Remote-MTA", &format!("dns; {}", mta_name(&report.remote)), &mut out);
+                if let Some(remote) = &report.remote {
+                    push_field("Remote-MTA", &format!("dns; {}", mta_name(remote)), &mut out);
+                }
                 push_field("Diagnostic-Code", &format!("smtp; {reply}"), &mut out);
             }
             None => push_field("Diagnostic-Code", &format!("x-mailguard; {}", report.text), &mut out),

@@ -21,7 +21,7 @@ fn report(text: &str) -> Report {
     let reply = Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, detail, text);
     Report {
         status: EnhancedStatus::permanent(detail),
-        remote: "mx.d.test[192.0.2.1]:25".to_owned(),
+        remote: Some("mx.d.test[192.0.2.1]:25".to_owned()),
         text: reply.to_string(),
         reply: Some(reply),
         transfer: Default::default(),
@@ -110,8 +110,7 @@ fn a_whole_report() {
     original.original_recipient = Some("rfc822;Carl+2BX@d.test".to_owned());
     let mut envelope = sent_by("a@b.test");
     envelope.envelope_id = Some("QQ+2B1".to_owned());
-    let unreachable =
-        Report::ours(EnhancedStatus::new(4, 4, 1), String::new(), "connection refused".to_owned());
+    let unreachable = Report::ours(EnhancedStatus::new(4, 4, 1), "connection refused".to_owned());
     let failed = [(&original, &report("no such user")), (&recipient("e@d.test"), &unreachable)];
     let dsn = compose_for(&envelope, &failed, ORIGINAL, DsnReturn::Full);
     assert!(dsn.is_ascii());
@@ -188,8 +187,7 @@ fn what_was_passed_on_is_told_apart_from_what_failed() {
 
 #[test]
 fn a_delay_says_until_when() {
-    let (to, report) =
-        (recipient("c@d.test"), Report::ours(EnhancedStatus::new(4, 4, 1), "", "nobody answers"));
+    let (to, report) = (recipient("c@d.test"), Report::ours(EnhancedStatus::new(4, 4, 1), "nobody answers"));
     let told = [ReportedRecipient { recipient: &to, action: Action::Delayed, report: &report }];
     let dsn = compose_of(&sent_by("a@b.test"), &told, ORIGINAL, DsnReturn::Headers);
     assert!(split(&dsn).0.contains(&"Subject: Delayed: your message has not been delivered yet".to_owned()));

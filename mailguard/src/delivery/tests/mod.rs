@@ -207,11 +207,11 @@ async fn a_next_hop_says_who_it_is_without_login_or_mail() {
 
 #[test]
 fn a_loop_by_mail_fails_and_one_by_the_configuration_waits() {
-    let looped = || Outcome::Failed(Report::ours(LOOP, "", "it greets with our own name"));
+    let looped = || Outcome::Failed(Report::ours(LOOP, "it greets with our own name"));
     let hop = to("192.0.2.1:25".parse().unwrap());
     assert_eq!(show(&as_routed(looped(), &hop)), "deferred 4.4.6");
     assert_eq!(show(&as_routed(looped(), &Route { named_by: NamedBy::Mail, ..hop.clone() })), "failed 5.4.6");
-    let refused = Outcome::Failed(Report::ours(EnhancedStatus::new(5, 3, 2), "", "no mail here"));
+    let refused = Outcome::Failed(Report::ours(EnhancedStatus::new(5, 3, 2), "no mail here"));
     assert_eq!(show(&as_routed(refused, &hop)), "failed 5.3.2");
 }
 

@@ -39,7 +39,7 @@ fn report(class: u8, answered: bool, text: &str) -> Report {
     let code = ReplyCode::new(u16::from(class) * 100 + 50).unwrap();
     Report {
         status: EnhancedStatus::of(code.severity(), Detail::UNDEFINED),
-        remote: if answered { "mx.test".to_owned() } else { String::new() },
+        remote: answered.then(|| "mx.test".to_owned()),
         reply: answered.then(|| Reply::new(code, Detail::UNDEFINED, text)),
         text: text.to_owned(),
         transfer: Default::default(),

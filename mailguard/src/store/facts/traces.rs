@@ -260,7 +260,7 @@ mod tests {
     }
 
     fn attempted(id: u64, text: &str) -> Attempted {
-        let report = Report::ours(EnhancedStatus::new(2, 0, 0), "mx.test".to_owned(), text.to_owned());
+        let report = Report::about(EnhancedStatus::new(2, 0, 0), "mx.test".to_owned(), text.to_owned());
         Attempted {
             id: QueueId(id),
             at: UnixTime(1),

@@ -72,15 +72,15 @@ pub enum ProbeResult {
 pub fn judge(forward_path: &ForwardPath, word: &ProbeResult) -> Finding {
     let (outcome, reason) = match word {
         ProbeResult::Accepted(report) => {
-            (Opinion::Pass, format!("{} takes {forward_path}: {}", report.remote, said(report)))
+            (Opinion::Pass, format!("{} takes {forward_path}: {}", report.server(), said(report)))
         }
         ProbeResult::Rejected(report) if is_about_mailbox(report) => (
             Opinion::Refuse(Refusal::RecipientUnknown),
-            format!("{} refuses {forward_path}: {}", report.remote, said(report)),
+            format!("{} refuses {forward_path}: {}", report.server(), said(report)),
         ),
         ProbeResult::Rejected(report) => (
             Opinion::Defer(Refusal::RecipientUnverified),
-            format!("{} objects to us, not to {forward_path}: {}", report.remote, said(report)),
+            format!("{} objects to us, not to {forward_path}: {}", report.server(), said(report)),
         ),
         ProbeResult::Unknown(report) | ProbeResult::Unreachable(report) => (
             Opinion::Defer(Refusal::RecipientUnverified),
@@ -124,7 +124,7 @@ mod tests {
         let reply = Reply { code, status, lines: vec![rest.to_owned()] };
         Report {
             status: status.unwrap_or(EnhancedStatus::new(5, 0, 0)),
-            remote: "[192.0.2.25]:25".to_owned(),
+            remote: Some("[192.0.2.25]:25".to_owned()),
             reply: Some(reply),
             text: text.to_owned(),
             transfer: Default::default(),

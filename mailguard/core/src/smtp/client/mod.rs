@@ -379,7 +379,7 @@ impl Client {
         let outcome = |stage: Stage| {
             let remote = self.settings.remote.clone();
             let text = format!("{cause} while waiting for the server ({stage})");
-            Outcome::Deferred(Report::ours(status, remote, text))
+            Outcome::Deferred(Report::about(status, remote, text))
         };
         match &mut self.state {
             State::Greeting => self.give_up(outcome(Stage::Greeting)),
@@ -440,10 +440,8 @@ impl Client {
 
 /// The report of a next hop that is ourselves (RFC 3463: 5.4.6). `why` says how it was seen and what to
 /// change.
-pub fn loop_report(destination: &str, remote: &str, why: &str) -> Report {
-    Report::ours(
-        EnhancedStatus::permanent(Detail::ROUTING_LOOP),
-        remote.to_owned(),
-        format!("Mail for {destination} loops back to myself: {why}"),
-    )
+pub fn loop_report(destination: &str, remote: Option<&str>, why: &str) -> Report {
+    let text = format!("Mail for {destination} loops back to myself: {why}");
+    let report = Report::ours(EnhancedStatus::permanent(Detail::ROUTING_LOOP), text);
+    Report { remote: remote.map(str::to_owned), ..report }
 }

@@ -37,7 +37,7 @@ impl Client {
     /// The handshake failed; why, in one line.
     pub fn tls_failed(&mut self, cause: &str) {
         let (remote, text) = (self.settings.remote.clone(), format!("TLS handshake failed: {cause}"));
-        self.give_up(Outcome::Deferred(Report::ours(NO_SECURITY, remote, text)));
+        self.give_up(Outcome::Deferred(Report::about(NO_SECURITY, remote, text)));
     }
 
     fn say_ehlo(&mut self, now: Instant) {
@@ -115,7 +115,7 @@ impl Client {
     fn insecure(&mut self, why: &str) {
         let text = format!("{why}, and tls = \"required\" allows nothing else");
         let remote = self.settings.remote.clone();
-        self.give_up(Outcome::Deferred(Report::ours(NO_SECURITY, remote, text)));
+        self.give_up(Outcome::Deferred(Report::about(NO_SECURITY, remote, text)));
     }
 
     fn log_in(&mut self, now: Instant) {
@@ -135,7 +135,7 @@ impl Client {
                 )
             };
             let remote = self.settings.remote.clone();
-            return self.give_up(Outcome::Deferred(Report::ours(NO_SECURITY, remote, text)));
+            return self.give_up(Outcome::Deferred(Report::about(NO_SECURITY, remote, text)));
         };
         let mut exchange = Exchange::new(mechanism);
         let command = exchange.command(login);
@@ -198,7 +198,7 @@ impl Client {
         let user = self.settings.login.as_ref().map(|login| login.user.as_str()).unwrap_or_default();
         let text = format!("can't log in as {user} by {}: {why}", mechanism.name());
         let remote = self.settings.remote.clone();
-        self.give_up(Outcome::Deferred(Report::ours(WRONG_CREDENTIALS, remote, text)));
+        self.give_up(Outcome::Deferred(Report::about(WRONG_CREDENTIALS, remote, text)));
     }
 
     fn ready(&mut self) {
@@ -218,7 +218,7 @@ impl Client {
         let Settings { remote, destination, .. } = &self.settings;
         self.give_up(Outcome::Failed(loop_report(
             destination,
-            remote,
+            Some(remote),
             "it greets with our own name. Change the route, or the name of one of the two",
         )));
     }

@@ -343,7 +343,7 @@ impl Progress {
     /// The outcomes, in the order of the recipients.
     pub(super) fn into_outcomes(self, remote: &str) -> Vec<Outcome> {
         let unsaid = || {
-            Outcome::Deferred(Report::ours(
+            Outcome::Deferred(Report::about(
                 EnhancedStatus::transient(Detail::OTHER_PROTOCOL),
                 remote.to_owned(),
                 "the session ended before the server said anything of this recipient".to_owned(),
@@ -355,7 +355,7 @@ impl Progress {
 
 /// Why this server can't be given the message at all.
 fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) -> Option<Report> {
-    let report = |status, text| Some(Report::ours(status, remote.to_owned(), text));
+    let report = |status, text| Some(Report::about(status, remote.to_owned(), text));
     if let Some(ContentForm { size, eight_bit, .. }) = transaction.content {
         if offers.excludes_size(size) {
             let limit = offers.size.unwrap_or_default();
@@ -378,7 +378,7 @@ fn obstacle(transaction: &Transaction<'_>, offers: &Capabilities, remote: &str) 
 }
 
 fn needs_smtputf8(address: impl std::fmt::Display, remote: &str) -> Report {
-    Report::ours(
+    Report::about(
         EnhancedStatus::permanent(Detail::NON_ASCII_ADDRESSES),
         remote.to_owned(),
         format!("{address} needs SMTPUTF8 and the server doesn't offer it"),
@@ -478,7 +478,7 @@ fn delivered(reply: &Reply, remote: &str) -> Report {
     let status = reply.status.unwrap_or(EnhancedStatus::success(Detail::UNDEFINED));
     Report {
         status,
-        remote: remote.to_owned(),
+        remote: Some(remote.to_owned()),
         text: kept.to_string(),
         reply: Some(kept),
         transfer: Transfer::default(),
@@ -495,7 +495,7 @@ fn report(reply: &Reply, stage: Stage, remote: &str) -> Report {
     let status = reply.status.filter(|status| status.is_of(severity));
     Report {
         status: status.unwrap_or(EnhancedStatus::of(severity, Detail::UNDEFINED)),
-        remote: remote.to_owned(),
+        remote: Some(remote.to_owned()),
         text: format!("{kept} (in reply to {stage})"),
         reply: Some(kept),
         transfer: Transfer::default(),
