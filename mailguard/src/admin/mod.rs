@@ -11,6 +11,7 @@ mod answer;
 mod audit;
 mod mail;
 mod processes;
+pub mod root;
 pub mod request;
 mod rows;
 
@@ -18,7 +19,7 @@ pub use actor::Actor;
 pub use answer::*;
 pub use audit::{AUDIT, VERBS_OF_ROOT, not_admitted, reloaded_by_signal};
 pub use mail::{KernelAnswer, KernelSide, LoadedConfig, MailAdmin, Parts};
-pub use processes::{MailProcess, Process, ProcessReport, StandIn};
+pub use processes::{MailProcess, Process, ProcessReport};
 pub use request::{Ask, Page, Request, Which};
 
 use std::time::Duration;

@@ -1,10 +1,11 @@
 //! The two processes, as the command line sees them: which is asked what, and how they fare.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use mailguard_core::mail::{UnixTime, rfc3339};
 use serde::{Deserialize, Serialize};
 
+use crate::config::StandIn;
 use crate::datapath::DatapathStatus;
 
 /// Which process answers.
@@ -39,37 +40,6 @@ pub struct ProcessReport {
     pub mail: MailProcess,
     /// The kernel side: programs on each interface, maps, counters; absent while nothing is known of it.
     pub kernel: Option<DatapathStatus>,
-}
-
-/// A version of the configuration that was in force before, and is instead of a file that can't be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StandIn {
-    /// When it was put in force.
-    #[serde(with = "rfc3339")]
-    pub applied_at: UnixTime,
-    /// What is wrong with the file: the first errors, one line each.
-    pub errors: Vec<String>,
-    /// How many errors there are.
-    pub count: usize,
-}
-
-impl StandIn {
-    /// That it stands in for the configuration file at `path`, in one line: for whoever may not know what is in the file.
-    pub fn summary(&self, path: &Path) -> String {
-        let Self { applied_at, count, .. } = self;
-        let errors = if *count == 1 { "1 error" } else { &format!("{count} errors") };
-        format!(
-            "mailguard runs by the configuration that was applied at {}, not by {}, which can't be used ({errors})",
-            applied_at.rfc3339(),
-            path.display()
-        )
-    }
-
-    /// The same with the first error, and what to do.
-    pub fn problem(&self, path: &Path) -> String {
-        let first = self.errors.first().map_or("", String::as_str);
-        format!("{}: {first}: mend it (mailguard check), then mailguard reload", self.summary(path))
-    }
 }
 
 /// How the mail process is, seen from outside.

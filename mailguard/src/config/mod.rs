@@ -4,29 +4,34 @@
 //! `source` reads the file and what it names, and decides nothing. `tree` turns TOML into the tree that
 //! `mailguard_core::config` resolves. `report` tells people where an error stands. `edit` changes one of the
 //! `lists` within the `document`, unless it would then stand for `everybody`, and `write` puts the result in its place, whole
-//! (`replace`). `applied` keeps what was in force last, by the file's path as a `name`. What the values mean is the core's.
+//! (`replace`). `applied` keeps what was in force last, by the file's path as a `name`; `kept` knows whether
+//! that was possible, and what is a `stand_in` for a file that can't be used. What the values mean is the core's.
 
 mod applied;
 mod batch;
 mod edit;
 mod everybody;
 mod document;
+mod kept;
 mod lists;
 mod name;
 mod replace;
 mod report;
 mod source;
 mod tree;
+mod stand_in;
 mod write;
 
 pub use applied::{AppliedError, LastApplied, Version};
 pub use batch::{BatchError, batch};
 pub use edit::{Change, Edit, EditError, MAX_EDIT_VALUES, edit};
+pub use kept::Kept;
 pub use lists::{EditList, ListEntry, entries};
 pub use name::as_name;
 pub use replace::sweep;
 pub use report::{Errors, Located};
 pub use source::{Include, IncludeContent, LoadError, MAX_SOURCE_OCTETS, ReadError, Source, load};
+pub use stand_in::{MAX_TOLD_ERRORS, Refused, StandIn};
 pub use write::{WriteError, write};
 
 use std::net::SocketAddr;

@@ -3,7 +3,8 @@
 //! `facts` reads what the system says, and changes nothing; `tool` runs the programs that say it. The other files
 //! judge: pure functions from the texts and the configuration to findings. `ruleset` follows a `packet` through a
 //! firewall's chains as `nftables` and `iptables` wrote them down, `journey` through all of them in the kernel's order;
-//! `firewall` says what that means for us, `forward` what it meant for the clients before us.
+//! `firewall` says what that means for us, `forward` what it meant for the clients before us. `watch` looks at the rules for
+//! the daemon, too.
 
 mod daemon;
 mod facts;
@@ -24,6 +25,7 @@ mod ruleset;
 mod settings;
 mod system;
 mod tool;
+mod watch;
 
 use std::path::Path;
 
@@ -34,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, LastApplied, Located, Source};
 use crate::datapath::Hook;
 use facts::Facts;
+pub use watch::FirewallWatch;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

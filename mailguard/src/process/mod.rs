@@ -1,18 +1,15 @@
 //! The composition root: the only place that constructs and wires. Two processes, started from one program.
 //!
 //! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
-//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other,
-//! `changes` what an administrator changes. `start` chooses the configuration at a start, and `kept`
-//! keeps each that is in force for the next. `trial` is a third process, for a moment: it tries what the mail process will do.
+//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other.
+//! `root` and `adoption` join what an administrator asks and changes (`admin`) to the rest of each. `start` chooses the
+//! configuration at a start. `trial` is a third process, for a moment: it tries what the mail process will do.
 
 mod adoption;
-mod changes;
 mod descriptors;
-mod firewall;
 mod folders;
 mod instance;
 pub mod ipc;
-mod kept;
 mod last_words;
 mod log;
 mod log_queue;
@@ -21,6 +18,7 @@ mod names;
 mod notify;
 mod open_files;
 mod privileged;
+mod root;
 mod pulse;
 mod acceptors;
 mod services;
@@ -37,11 +35,10 @@ use mailguard_core::config::Config;
 
 pub use folders::FolderError;
 use spawn::MailUser;
-pub use start::Refused;
 use trial::Extent;
 pub use trial::TrialError;
 
-use crate::config::{self, Located, Source};
+use crate::config::{self, Located, Refused, Source};
 use crate::control::{self, BindError};
 use crate::datapath::DatapathError;
 use crate::intercept::{self, ListenError};
@@ -163,7 +160,7 @@ pub fn validate(source: &Source, config: &Config) -> anyhow::Result<Vec<String>>
         .filter(|folder| !folder.exists())
         .collect();
     let extent = if missing.is_empty() { Extent::Both } else { Extent::Content };
-    changes::tried(&user, source, extent)?;
+    root::tried(&user, source, extent)?;
     let untried = |folder: PathBuf| format!("{} is made at the start: not tried", folder.display());
     Ok(missing.into_iter().map(untried).collect())
 }

@@ -6,81 +6,10 @@
 use std::path::Path;
 
 use mailguard_core::config::Config;
-use mailguard_core::log_value;
-use mailguard_core::mail::is_obeyed;
 use tracing::error;
 
 use super::RunError;
-use crate::admin::StandIn;
-use crate::config::{self, Errors, LastApplied, LoadError, Located, Source, Version};
-
-/// Errors that are told one by one where another version stands in for the file; the rest is counted.
-const MAX_TOLD_ERRORS: usize = 20;
-/// What is told of each, octets.
-const MAX_ERROR_OCTETS: usize = 400;
-
-/// Everything that is wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Refused {
-    /// As `mailguard check` says it.
-    text: String,
-    /// The first [`MAX_TOLD_ERRORS`], one line each.
-    lines: Vec<String>,
-    /// How many there are.
-    count: usize,
-}
-
-impl Refused {
-    fn new(text: String, lines: impl Iterator<Item = String>, count: usize) -> Self {
-        let line =
-            |text: String| log_value::cut(&text.replace(is_obeyed, " "), MAX_ERROR_OCTETS).into_owned();
-        Self { text, lines: lines.take(MAX_TOLD_ERRORS).map(line).collect(), count }
-    }
-
-    /// This, and why no other version stands in.
-    fn and(self, why: impl std::fmt::Display) -> Self {
-        Self { text: format!("{}\n{why}", self.text), ..self }
-    }
-
-    /// The version that stands in for a file with which this is the matter.
-    fn stand_in(self, version: &Version) -> StandIn {
-        StandIn { applied_at: version.applied_at, errors: self.lines, count: self.count }
-    }
-
-    /// The same stand-in, for a file with which now this is the matter.
-    pub(super) fn instead(&self, stand_in: StandIn) -> StandIn {
-        StandIn { errors: self.lines.clone(), count: self.count, ..stand_in }
-    }
-}
-
-impl From<LoadError> for Refused {
-    fn from(error: LoadError) -> Self {
-        let text = error.to_string();
-        Self::new(text.clone(), std::iter::once(text), 1)
-    }
-}
-
-impl From<Errors> for Refused {
-    fn from(errors: Errors) -> Self {
-        let line = |Located { file, line, key, message, remedy, .. }: &Located| {
-            // Others may see these lines than who may read the file.
-            let message = if key.contains("password") { "isn't accepted" } else { message };
-            let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-            let remedy = remedy.as_ref().map(|remedy| format!(" ({remedy})")).unwrap_or_default();
-            format!("{}:{line}: {key}{message}{remedy}", file.display())
-        };
-        Self::new(errors.to_string(), errors.iter().map(line), errors.count())
-    }
-}
-
-/// What the parts that use a configuration find wrong with it.
-impl From<Vec<String>> for Refused {
-    fn from(problems: Vec<String>) -> Self {
-        let count = problems.len();
-        Self::new(problems.join("\n"), problems.into_iter(), count)
-    }
-}
+use crate::config::{self, LastApplied, Refused, Source, StandIn};
 
 /// What `run` starts with.
 #[derive(Debug)]
@@ -169,6 +98,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::config::MAX_TOLD_ERRORS;
 
     const GOOD: &str = "hostname = \"gate.example.org\"\n[[zone]]\nname = \"lan\"\nkind = \"green\"\n\
                         interfaces = [\"eth0\"]\nmode = \"transparent\"\n[bypass]\nfrom_ips = [\"@LIST\"]\n";

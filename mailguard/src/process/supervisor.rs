@@ -18,24 +18,24 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::{error, info, warn};
 
 use super::RunError;
-use super::changes::{self, Changes, InForce, MAX_TOLD, Order, Told};
-use super::firewall::FirewallWatch;
 use super::folders;
 use super::instance::{Instance, InstanceError};
 use super::ipc::{Current, ToDatapath, ToMail};
-use super::kept::Kept;
 use super::log::{self, Logging};
 use super::names;
 use super::notify::Notify;
 use super::open_files;
 use super::pulse::Vigil;
+use super::root::{self, MAX_TOLD, Rest, Told};
 use super::spawn::MailUser;
 use super::start::{self, Start};
 use super::trial::{self, Extent};
+use crate::admin::root::{Changes, InForce, Order};
 use crate::admin::{AdminError, ErrorKind, ProcessReport};
-use crate::config::{self, LastApplied, Located, Source};
+use crate::config::{self, Kept, LastApplied, Located, Source};
 use crate::control::Signpost;
 use crate::datapath::{self, Datapath, Hook, InterfaceStatus, Occasion, Unloaded};
+use crate::doctor::FirewallWatch;
 use crate::intercept::{ListenError, Listeners};
 use crate::names::NamedServers;
 
@@ -121,7 +121,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         return Ok(());
     }
     // Before anything is changed in the kernel.
-    changes::tried(&user, &source, Extent::Folders)?;
+    root::tried(&user, &source, Extent::Folders)?;
     open_files::raise(&config);
     let listeners = adapted(&Listeners::default(), &config, START_PORTS_PATIENCE)?;
     // Before the first look at the interfaces: none comes unseen.
@@ -151,13 +151,13 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         let (vigil, kept, report) = (vigil.clone(), kept.clone(), report(&source, &config));
         move || known(&report, &vigil, &kept)
     };
-    let (user_of_changes, in_force_of_changes) = (user.clone(), in_force.clone());
-    let changes =
-        Changes::new(events.clone(), user_of_changes, in_force_of_changes, kept.clone(), Box::new(known));
+    let (events_of_rest, kept_of_rest, known) = (events.clone(), kept.clone(), Box::new(known));
+    let rest = Rest { events: events_of_rest, user: user.clone(), kept: kept_of_rest, known };
+    let changes = Changes::new(in_force.clone(), kept.clone(), Box::new(rest));
     let changes = Arc::new(changes);
     let (errands, told) = sync_channel(MAX_TOLD);
-    changes::follow(changes.clone(), told);
-    changes::serve(changes, &config.runtime_dir)?;
+    root::follow(changes.clone(), told);
+    root::serve(changes, &config.runtime_dir)?;
     let report = report(&source, &config);
     let firewall =
         FirewallWatch::start().map_err(|source| RunError::System { what: "start a thread", source })?;

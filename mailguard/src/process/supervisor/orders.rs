@@ -8,10 +8,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use tracing::{error, info, warn};
 
-use super::super::changes::{Change, Order, Taken};
 use super::super::ipc::{Answer, Request, ToMail};
 use super::super::{names, open_files};
 use super::{Mail, Supervisor, known, log_warnings};
+use crate::admin::root::{Change, Order, Taken};
 use crate::admin::{AdminError, ErrorKind, SYSTEM_PROBLEM};
 use crate::bans::{self, is_whitelisted};
 use crate::config::{self, WriteError};

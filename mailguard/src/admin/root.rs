@@ -1,33 +1,21 @@
-//! What an administrator changes: reads and checks in threads of their own, then asks the datapath process's one thread to put
-//! it into force. One at a time, so that nothing is decided by what another change has just replaced.
-//!
-//! Also root's socket, which answers with it: only root is heard there.
+//! What root asks of the datapath process: changes are read and checked in threads of their own, then the one thread that
+//! keeps the kernel side is asked to put them into force. One at a time, so that nothing is decided by what another change
+//! has just replaced.
 
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mailguard_core::config::Config;
 use mailguard_core::subscriber::Subscriber;
-use tracing::{error, info};
 
-use super::RunError;
-use super::kept::Kept;
-use super::spawn::MailUser;
-use super::start;
-use super::supervisor::Event;
-use super::trial::{self, Extent};
-use crate::admin::request::{BanLift, Processes, Reload};
-use crate::admin::{
-    self, Actor, AdminError, Administration, Answer, Ask, Edited, ErrorKind, ProcessReport, Reloaded, Request,
+use super::request::{BanLift, Processes, Reload};
+use super::{
+    Actor, AdminError, Administration, Answer, Ask, Edited, ErrorKind, ProcessReport, Reloaded, Request,
 };
-use crate::config::{self, Edit, Source};
-use crate::control;
+use crate::config::{self, Edit, Kept, Source};
 
 /// How long a change waits for the mail process to take it, too.
 const TAKEN_TIME: Duration = Duration::from_secs(10);
@@ -38,8 +26,23 @@ const SILENCE: Duration = Duration::from_millis(2_000);
 /// How long a report waits for the datapath process's thread, which may be busy.
 const REPORT_TIME: Duration = Duration::from_secs(1);
 
+/// The rest of the datapath process.
+pub trait DatapathProcess: Send + Sync + 'static {
+    /// Hands an order to the one thread that keeps the kernel side, when that has room for it. False: it is stopping.
+    fn order(&self, order: Order) -> bool;
+
+    /// The same if there is room now; false otherwise.
+    fn try_order(&self, order: Order) -> bool;
+
+    /// What is known without that thread.
+    fn known(&self) -> ProcessReport;
+
+    /// Reads the configuration file, if the mail process could work by it.
+    fn read(&self, path: &Path) -> Result<(Source, Config), AdminError>;
+}
+
 /// What the datapath process's thread is asked to do.
-pub(super) enum Order {
+pub enum Order {
     /// Put this into force.
     Adopt {
         /// What.
@@ -62,32 +65,32 @@ pub(super) enum Order {
 }
 
 /// A configuration that is to be put into force.
-pub(super) struct Change {
+pub struct Change {
     /// What it was read from.
-    pub(super) source: Source,
+    pub source: Source,
     /// What it means.
-    pub(super) config: Arc<Config>,
+    pub config: Arc<Config>,
     /// What it was made of by an edit: then it is to be written into the file.
-    pub(super) edited: Option<Source>,
+    pub edited: Option<Source>,
 }
 
 /// The configuration in force, for those who change it.
 #[derive(Clone)]
-pub(super) struct InForce {
+pub struct InForce {
     /// What it was read from.
-    pub(super) source: Source,
+    pub source: Source,
     /// What that means: nobody need parse it again.
-    pub(super) config: Arc<Config>,
+    pub config: Arc<Config>,
     /// Its number.
-    pub(super) revision: u64,
+    pub revision: u64,
 }
 
 /// Something is in force, and the mail process is told.
-pub(super) struct Taken<T> {
+pub struct Taken<T> {
     /// What is to be said of it.
-    pub(super) what: T,
+    pub what: T,
     /// Says when the mail process has taken it, or how it couldn't; closed when there is none.
-    pub(super) taken: Receiver<Result<(), AdminError>>,
+    pub taken: Receiver<Result<(), AdminError>>,
 }
 
 impl<T> Taken<T> {
@@ -116,13 +119,10 @@ impl<T> Taken<T> {
 }
 
 /// Changes what is in force.
-pub(super) struct Changes {
-    events: SyncSender<Event>,
-    user: MailUser,
+pub struct Changes {
     in_force: Arc<Mutex<InForce>>,
     kept: Arc<Kept>,
-    /// What is known when the datapath process's thread is busy.
-    known: Box<dyn Fn() -> ProcessReport + Send + Sync>,
+    rest: Box<dyn DatapathProcess>,
     one_at_a_time: Mutex<()>,
 }
 
@@ -138,54 +138,36 @@ fn gone() -> AdminError {
     AdminError::new(ErrorKind::Failed, "the datapath process is stopping")
 }
 
-/// Has a configuration tried as the mail user.
-pub(super) fn tried(user: &MailUser, source: &Source, extent: Extent) -> Result<(), RunError> {
-    let problems = trial::ask(user, source, extent)?;
-    if problems.is_empty() { Ok(()) } else { Err(RunError::Trial(problems.join("\n"))) }
-}
-
 impl Changes {
-    pub(super) fn new(
-        events: SyncSender<Event>,
-        user: MailUser,
-        in_force: Arc<Mutex<InForce>>,
-        kept: Arc<Kept>,
-        known: Box<dyn Fn() -> ProcessReport + Send + Sync>,
-    ) -> Self {
-        Self { events, user, in_force, kept, known, one_at_a_time: Mutex::new(()) }
+    /// Changes what `rest` has put in force, and notes there.
+    pub fn new(in_force: Arc<Mutex<InForce>>, kept: Arc<Kept>, rest: Box<dyn DatapathProcess>) -> Self {
+        Self { in_force, kept, rest, one_at_a_time: Mutex::new(()) }
     }
 
     /// Whether the mail process gave a sign of life of late, or has still to give its first.
     fn mail_lives(&self) -> bool {
-        let silent = (self.known)().mail.silent_milliseconds.map(Duration::from_millis);
+        let silent = self.rest.known().mail.silent_milliseconds.map(Duration::from_millis);
         silent.is_none_or(|silent| silent < SILENCE)
     }
 
     /// The configuration in force, by its number.
-    fn revision(&self) -> u64 {
+    pub fn revision(&self) -> u64 {
         lock(&self.in_force).revision
     }
 
     fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order) -> Result<T, AdminError> {
         let (reply, answer) = sync_channel(1);
-        self.events.send(Event::Order(order(reply))).map_err(|_| gone())?;
+        if !self.rest.order(order(reply)) {
+            return Err(gone());
+        }
         answer.recv().map_err(|_| gone())
     }
 
     /// Reads the file again and applies it whole, or changes nothing.
-    fn reload(&self, _: &Actor, Reload: Reload) -> Result<Reloaded, AdminError> {
+    pub fn reload(&self, _: &Actor, Reload: Reload) -> Result<Reloaded, AdminError> {
         let _alone = lock(&self.one_at_a_time);
         let path = lock(&self.in_force).source.path.clone();
-        // Its rules are only text here.
-        let read = start::read(&path, |source, _| Ok(trial::ask(&self.user, source, Extent::Content)?));
-        if let Err(RunError::Config(why)) = &read {
-            self.kept.refused(why);
-        }
-        let (source, config) = read.map_err(|error| match error.exit_code() {
-            // Somebody must change something first.
-            Some(_) => refused(error),
-            None => AdminError::new(ErrorKind::Failed, error),
-        })?;
+        let (source, config) = self.rest.read(&path)?;
         let inactive = config.inactive.clone();
         let change = Box::new(Change { source, config: Arc::new(config), edited: None });
         let taken = self.adopt(change)?;
@@ -202,7 +184,7 @@ impl Changes {
     }
 
     /// Keeps what is in force since the start, now that it serves.
-    fn keep(&self) {
+    pub fn keep(&self) {
         let _alone = lock(&self.one_at_a_time);
         let source = lock(&self.in_force).source.clone();
         self.kept.keep(&source);
@@ -241,51 +223,19 @@ impl Changes {
     /// How everything is; what the datapath process's thread alone knows is left out while that is busy.
     fn processes(&self, _: &Actor, Processes: Processes) -> Result<ProcessReport, AdminError> {
         let (reply, answer) = sync_channel(1);
-        // Not `send`: nobody waits behind a full queue to hear that it is full.
-        let asked = self.events.try_send(Event::Order(Order::Report { reply }));
-        let answered = asked.ok().and_then(|()| answer.recv_timeout(REPORT_TIME).ok());
+        // Nobody waits behind a full queue to hear that it is full.
+        let asked = self.rest.try_order(Order::Report { reply });
+        let answered = asked.then(|| answer.recv_timeout(REPORT_TIME).ok()).flatten();
         Ok(answered.unwrap_or_else(|| {
-            let mut report = (self.known)();
+            let mut report = self.rest.known();
             report.problems.push("the datapath process is busy: its kernel side isn't shown".to_owned());
             report
         }))
     }
 }
 
-/// What the datapath process's thread leaves to another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// Mail is served for the first time: what is in force is worth keeping.
-    Served,
-    /// The file is to be read again.
-    Reload,
-}
-
-/// Of these so many wait: the first service comes once, and one reload that waits for its turn is enough.
-pub(super) const MAX_TOLD: usize = 2;
-
-/// Does what it is told by the channel, in a thread of its own.
-pub(super) fn follow(changes: Arc<Changes>, told: Receiver<Told>) {
-    thread::spawn(move || {
-        while let Ok(told) = told.recv() {
-            if told == Told::Served {
-                changes.keep();
-                continue;
-            }
-            let reloaded = changes.reload(&Actor::Signal, Reload);
-            admin::reloaded_by_signal(reloaded.as_ref().map(drop), changes.revision());
-            match reloaded {
-                Ok(reloaded) => {
-                    info!(notes = reloaded.notes.join("; "), "{} is in force", reloaded.config.display())
-                }
-                Err(error) => error!("reload refused, the old configuration stays in force: {error}"),
-            }
-        }
-    });
-}
-
 /// What root may ask of the datapath process.
-struct RootAdmin(Arc<Changes>);
+pub struct RootAdmin(pub Arc<Changes>);
 
 impl RootAdmin {
     /// Has `by` answer in a thread that may wait.
@@ -324,45 +274,41 @@ impl Administration for RootAdmin {
     }
 }
 
-/// Opens root's socket and answers there, in a thread of its own. The caller is the only instance with this folder, which is
-/// root's: a socket that is there is an earlier run's.
-pub(super) fn serve(changes: Arc<Changes>, runtime_dir: &Path) -> Result<(), RunError> {
-    let fail = |source| RunError::System { what: "serve the control socket", source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-    let path = control::root_socket(runtime_dir);
-    if fs::symlink_metadata(&path).is_ok_and(|facts| facts.file_type().is_socket()) {
-        fs::remove_file(&path).map_err(fail)?;
-    }
-    let within = runtime.enter();
-    let socket = control::bind(&path, control::ROOT_MODE)?;
-    drop(within);
-    let answer = move || runtime.block_on(control::serve(socket, Arc::new(RootAdmin(changes))));
-    thread::Builder::new().name("control".to_owned()).spawn(answer).map_err(fail)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::admin::MailProcess;
-    use crate::config::{EditList, LastApplied, tests::parses_of};
+    use crate::config::{self, EditList, LastApplied, tests::parses_of};
 
-    /// The datapath process's thread: takes every change but the third, and there is no mail process to wait for.
-    fn adopt_all(inbox: Receiver<Event>, in_force: Arc<Mutex<InForce>>) {
-        thread::spawn(move || {
-            while let Ok(event) = inbox.recv() {
-                let Event::Order(Order::Adopt { change, reply }) = event else { continue };
-                let Change { source, config, .. } = *change;
-                let revision = lock(&in_force).revision + 1;
-                if revision > 3 {
-                    reply.send(Err(AdminError::new(ErrorKind::Failed, "the kernel says no"))).unwrap();
-                    continue;
-                }
-                *lock(&in_force) = InForce { source, config, revision };
-                let (_, taken) = sync_channel(1);
-                reply.send(Ok(Taken { what: Vec::new(), taken })).unwrap();
+    /// The rest of a datapath process, which takes every change but the third; there is no mail process to wait for.
+    struct Rest(Arc<Mutex<InForce>>);
+
+    impl DatapathProcess for Rest {
+        fn order(&self, order: Order) -> bool {
+            let Order::Adopt { change, reply } = order else { return false };
+            let Change { source, config, .. } = *change;
+            let revision = lock(&self.0).revision + 1;
+            if revision > 3 {
+                reply.send(Err(AdminError::new(ErrorKind::Failed, "the kernel says no"))).unwrap();
+                return true;
             }
-        });
+            *lock(&self.0) = InForce { source, config, revision };
+            let (_, taken) = sync_channel(1);
+            reply.send(Ok(Taken { what: Vec::new(), taken })).unwrap();
+            true
+        }
+
+        fn try_order(&self, _: Order) -> bool {
+            false
+        }
+
+        fn known(&self) -> ProcessReport {
+            report()
+        }
+
+        fn read(&self, _: &Path) -> Result<(Source, Config), AdminError> {
+            Err(refused("there is no file"))
+        }
     }
 
     fn report() -> ProcessReport {
@@ -385,11 +331,8 @@ mod tests {
         let source = Source::of_text(place.path().join("m.toml"), config::tests::LEAST);
         let config = Arc::new(config::parse_and_validate(&source).unwrap());
         let in_force = Arc::new(Mutex::new(InForce { source, config, revision: 1 }));
-        let (events, inbox) = sync_channel(1);
-        adopt_all(inbox, in_force.clone());
         let kept = Arc::new(Kept::new(LastApplied::within(place.path().join("kept")), None));
-        let user = MailUser::find("nobody").unwrap();
-        let changes = Changes::new(events, user, in_force.clone(), kept, Box::new(report));
+        let changes = Changes::new(in_force.clone(), kept, Box::new(Rest(in_force.clone())));
         for value in ["192.0.2.1", "192.0.2.2"] {
             let (list, values) = (EditList::BlacklistClient, vec![value.to_owned()]);
             let edit = Edit { list, change: config::Change::Add, values, all: false };

@@ -10,14 +10,14 @@ use std::thread;
 use mailguard_core::config::Config;
 use tracing::{error, info, warn};
 
+use super::{Finding, Severity, check_firewall};
 use crate::config::Source;
-use crate::doctor::{self, Finding, Severity};
 
 /// Calls that wait: while one is being answered, any number more are one.
 const MAX_WAITING_CALLS: usize = 1;
 
 /// Has the rules looked at.
-pub(super) struct FirewallWatch {
+pub struct FirewallWatch {
     /// The configuration that is to be looked at next.
     next: Arc<Mutex<Option<(Source, Config)>>>,
     calls: SyncSender<()>,
@@ -27,7 +27,7 @@ pub(super) struct FirewallWatch {
 
 impl FirewallWatch {
     /// Starts the thread; it ends with this.
-    pub(super) fn start() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         let next = Arc::new(Mutex::new(None));
         let (calls, called) = mpsc::sync_channel(MAX_WAITING_CALLS);
         let errors = Arc::default();
@@ -39,12 +39,12 @@ impl FirewallWatch {
     }
 
     /// What the last look found to stop mail, a line each.
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Looks at the rules soon, for this configuration. Never waits.
-    pub(super) fn look(&self, source: &Source, config: &Config) {
+    pub fn look(&self, source: &Source, config: &Config) {
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some((source.clone(), config.clone()));
         // If a call waits already, whoever answers it finds this configuration.
         let _ = self.calls.try_send(());
@@ -55,7 +55,7 @@ fn watch(called: &Receiver<()>, next: &Mutex<Option<(Source, Config)>>, errors: 
     while called.recv().is_ok() {
         let wanted = next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((source, config)) = wanted else { continue };
-        let findings = doctor::check_firewall(&source, &config);
+        let findings = check_firewall(&source, &config);
         findings.iter().for_each(say);
         let bad = findings.iter().filter(|finding| finding.severity == Severity::Error);
         let bad: Vec<String> =

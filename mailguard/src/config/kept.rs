@@ -1,6 +1,6 @@
 //! Whether mailguard runs by what its configuration file says, and what it would start with if that didn't check.
 //!
-//! `start` chooses at a start; from then on each configuration that is put in force is kept for the next one. One that can't be kept,
+//! One is chosen at a start; from then on each configuration that is put in force is kept for the next one. One that can't be kept,
 //! for a disk may be full, is in force all the same, and `status` says so.
 
 use std::path::Path;
@@ -9,12 +9,10 @@ use std::time::SystemTime;
 
 use tracing::{error, info};
 
-use super::start::Refused;
-use crate::admin::StandIn;
-use crate::config::{LastApplied, Source};
+use super::{LastApplied, Refused, Source, StandIn};
 
 /// What is known of the version in force.
-pub(super) struct Kept {
+pub struct Kept {
     versions: LastApplied,
     state: Mutex<State>,
 }
@@ -28,7 +26,8 @@ struct State {
 }
 
 impl Kept {
-    pub(super) fn new(versions: LastApplied, stand_in: Option<StandIn>) -> Self {
+    /// Of what is kept in `versions`, and what stands in for the file since the start.
+    pub fn new(versions: LastApplied, stand_in: Option<StandIn>) -> Self {
         Self { versions, state: Mutex::new(State { stand_in, unkept: None }) }
     }
 
@@ -37,7 +36,7 @@ impl Kept {
     }
 
     /// `source` was put in force, and is what the file says now.
-    pub(super) fn adopted(&self, source: &Source) {
+    pub fn adopted(&self, source: &Source) {
         if self.state().stand_in.take().is_some() {
             info!("{} is in force again", source.path.display());
         }
@@ -45,7 +44,7 @@ impl Kept {
     }
 
     /// Keeps `source`, which is in force.
-    pub(super) fn keep(&self, source: &Source) {
+    pub fn keep(&self, source: &Source) {
         let unkept =
             self.versions.keep(source, SystemTime::now().into()).err().map(|error| error.to_string());
         if let Some(error) = &unkept {
@@ -55,18 +54,18 @@ impl Kept {
     }
 
     /// The file was read again, and this is wrong with it now.
-    pub(super) fn refused(&self, refused: &Refused) {
+    pub fn refused(&self, refused: &Refused) {
         let mut state = self.state();
         state.stand_in = state.stand_in.take().map(|stand_in| refused.instead(stand_in));
     }
 
     /// What stands in for the file, if something does.
-    pub(super) fn stand_in(&self) -> Option<StandIn> {
+    pub fn stand_in(&self) -> Option<StandIn> {
         self.state().stand_in.clone()
     }
 
     /// What is the matter with the configuration file at `path`, and with what would stand in for it, a line each.
-    pub(super) fn problems(&self, path: &Path) -> Vec<String> {
+    pub fn problems(&self, path: &Path) -> Vec<String> {
         let state = self.state();
         let stand_in = state.stand_in.as_ref().map(|stand_in| stand_in.problem(path));
         stand_in.into_iter().chain(state.unkept.as_deref().map(problem_of_unkept)).collect()
