@@ -35,7 +35,7 @@ use late::Late;
 /// Clients in one request to the kernel side.
 pub const MAX_CLIENTS: usize = 4_096;
 /// How often bans that have ended are forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(60);
 /// How long a ban by hand is when nobody says, and `ban_after_abuse` is zero.
 const DEFAULT_TIME: Duration = Duration::from_secs(3_600);
 /// The reason of a ban that the kernel knows, and the store doesn't.
@@ -203,8 +203,8 @@ impl Bans {
     }
 
     /// Forgets bans that have ended, and those of clients that became whitelisted. A task of its own.
-    pub async fn keep(self) {
-        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    pub async fn run_maintenance(self) {
+        let mut ticks = tokio::time::interval(MAINTENANCE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

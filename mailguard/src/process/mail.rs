@@ -120,7 +120,7 @@ async fn serve(
     // The kernel has forgotten them if the machine was started anew.
     process.bans.forget_lifted(lifted).await;
     process.bans.restore().await;
-    tokio::spawn(process.bans.clone().keep());
+    tokio::spawn(process.bans.clone().run_maintenance());
     let control = control::bind(&control::mail_socket(&runtime_dir), control::MAIL_MODE)?;
     let control = tokio::spawn(control::serve(control, process.admin.clone()));
     let (stop, stopped) = watch::channel(false);
