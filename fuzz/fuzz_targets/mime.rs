@@ -49,7 +49,7 @@ impl Tally for BoundsTally {
 }
 
 fuzz_target!(|message: &[u8]| {
-    let findings = ENGINES.scan(message, &|| false);
+    let findings = ENGINES.scan(message, &|_| false);
     for check in [Check::Files, Check::Signatures, Check::Limits] {
         let of_check = findings.iter().filter(|finding| finding.check == check).count();
         assert!((1..=MAX_THREATS + 1).contains(&of_check), "{check}: {of_check} findings");

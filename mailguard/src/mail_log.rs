@@ -3,7 +3,7 @@
 //! event. Made for grep, fail2ban and programs that count; `trace` holds the same for the command line, and more.
 //!
 //! What the lines hold is in docs/operations.md: a key that is there stays there. How they are written, so that no peer's
-//! text passes for a line or key, is `core::log_value`'s and `process`'s; here texts of peers are cut to a length.
+//! text passes for a line or key, is `core::log_value`'s; here texts of peers are cut to a length.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use mailguard_core::attempt::{Attempted, Consequence};
 use mailguard_core::config::model::ZoneKind;
 use mailguard_core::disposition::Disposition;
 use mailguard_core::language::ENGLISH;
-use mailguard_core::log_value::{MAX_SHOWN_OCTETS, cut, listed};
+use mailguard_core::log_value::{MAX_SHOWN_OCTETS, cut, fits_a_line, listed};
 use mailguard_core::mail::{ForwardPath, QueueId, ReversePath};
 use mailguard_core::origin::{ClientOrigin, Origin};
 use mailguard_core::outcome::Outcome;
@@ -30,7 +30,7 @@ pub const TARGET: &str = "mail";
 const MAX_LIST_OCTETS: usize = 640;
 
 /// The mail process's log goes on through the datapath process, which takes lines of a certain length.
-const _: () = assert!(crate::process::fits_a_log_line(6 * MAX_SHOWN_OCTETS + MAX_LIST_OCTETS));
+const _: () = assert!(fits_a_line(6 * MAX_SHOWN_OCTETS + MAX_LIST_OCTETS));
 
 /// What one session came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,11 +12,23 @@ use crate::mail::{is_obeyed, is_unseen};
 /// What is shown of a text that a stranger chose, octets: as long as an address can be (RFC 5321 §4.5.3.1).
 pub const MAX_SHOWN_OCTETS: usize = 320;
 
+/// Longest line that is passed on from one process to another, octets.
+pub const MAX_LINE_OCTETS: usize = 16 << 10;
+/// Of that, what a line holds besides texts of others: time, level, target, keys, numbers and names of addresses.
+const FRAME_OCTETS: usize = 1 << 10;
+/// Octets that become of one of a text, at most: `\u0000`.
+const ESCAPED_OCTETS: usize = 6;
+
 /// What stands for the rest of a text that was cut.
 const CUT: &str = "...";
 
 /// How a line goes on after a line end in a message of our own: nothing else in the log begins like that.
 const CONTINUED: &str = "\n    ";
+
+/// Whether a line with so many octets of others' texts is passed on whole, whatever they are.
+pub const fn fits_a_line(texts: usize) -> bool {
+    texts * ESCAPED_OCTETS + FRAME_OCTETS <= MAX_LINE_OCTETS
+}
 
 /// A value as it stands in a line.
 pub fn value(text: &str) -> Cow<'_, str> {

@@ -10,9 +10,11 @@ use crate::engine::{PartEngine, Tally};
 use crate::files::BlockedFiles;
 use crate::signatures::Signatures;
 
-/// Longest time in which new parts of one message are still shown to the engines: what whoever scans makes a
-/// budget's function of.
+/// Longest time in which new parts of one message are still shown to virus engines. The others go on.
 pub const SCAN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest time for one message, all engines together: then the walk ends.
+pub const WALK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The default of `files.limits.max_ratio`, which can't be set to anything else.
 const MAX_RATIO: u64 = 250;
@@ -50,24 +52,31 @@ impl Engines {
         self.engines.iter().map(|engine| engine.check())
     }
 
-    /// Walks a message: at least one finding of each engine. No new part is shown once `time_is_up`.
-    pub fn scan(&self, message: &[u8], time_is_up: &dyn Fn() -> bool) -> Vec<Finding> {
+    /// Walks a message: at least one finding of each engine. `has_taken` says whether so much time has gone by
+    /// since.
+    pub fn scan(&self, message: &[u8], has_taken: &dyn Fn(Duration) -> bool) -> Vec<Finding> {
         let mut tallies: Vec<(Check, Box<dyn Tally + '_>)> =
             self.engines.iter().map(|engine| (engine.check(), engine.begin())).collect();
-        let mut show = |part: &Part<'_>| tallies.iter_mut().for_each(|(_, tally)| tally.part(part));
-        let budget = Budget::new(self.limits, time_is_up);
+        let mut is_late = false;
+        let mut show = |part: &Part<'_>| {
+            is_late |= has_taken(SCAN_TIMEOUT);
+            for (check, tally) in &mut tallies {
+                if !is_late || check.family() != Family::Virus {
+                    tally.part(part);
+                }
+            }
+        };
+        let walk_is_late = || has_taken(WALK_TIMEOUT);
+        let budget = Budget::new(self.limits, &walk_is_late);
         let walk = mime::walk(message, &budget, &mut |part| {
             show(part);
             Ok(())
         });
-        let in_time = walk.exceeded != Some(Limit::Time) && budget.look_at_the_time().is_ok();
-        if in_time {
-            show(&as_it_stands(message));
-        }
+        show(&as_it_stands(message));
         let mut all = Vec::with_capacity(tallies.len());
         for (check, tally) in tallies {
             let mut findings = tally.finish(&walk);
-            if let Some(unfinished) = self.unfinished(check, walk.exceeded, in_time) {
+            if let Some(unfinished) = self.unfinished(check, walk.exceeded, is_late) {
                 // What wasn't seen to its end didn't pass; and a cause that stands there came first.
                 findings.retain(|finding| finding.opinion != Opinion::Pass);
                 let is_told = matches!(unfinished.opinion, Opinion::Unavailable(_))
@@ -81,9 +90,10 @@ impl Engines {
 
     /// What a check says of a message that it wasn't shown to its end, by its family. File checks answer for
     /// the limits; where there is none, a virus scan isn't complete. A spam engine judges by what it saw.
-    fn unfinished(&self, check: Check, exceeded: Option<Limit>, in_time: bool) -> Option<Finding> {
+    fn unfinished(&self, check: Check, exceeded: Option<Limit>, is_late: bool) -> Option<Finding> {
         let unavailable =
             |cause: String| Some(Finding::new(check, Opinion::Unavailable(cause.clone()), cause));
+        let took_longer = |time: Duration| format!("the message took longer than {} s", time.as_secs());
         match (check.family(), exceeded) {
             // What it looks at are parts, and those it has seen.
             (Family::Files, None) => None,
@@ -91,9 +101,8 @@ impl Engines {
                 let threat = Threat::File("(beyond the limits)".to_owned());
                 Some(Finding::new(check, Opinion::Found(threat), format!("handled as blocked: {limit}")))
             }
-            _ if !in_time => {
-                unavailable(format!("the message took longer than {} s", SCAN_TIMEOUT.as_secs()))
-            }
+            (Family::Virus, _) if is_late => unavailable(took_longer(SCAN_TIMEOUT)),
+            (_, Some(Limit::Time)) => unavailable(took_longer(WALK_TIMEOUT)),
             (Family::Virus, Some(limit)) if self.checks().all(|check| check.family() != Family::Files) => {
                 unavailable(format!("not scanned to its end: {limit}"))
             }

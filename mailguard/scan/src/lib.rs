@@ -26,7 +26,7 @@ mod tests;
 mod threats;
 
 pub use engine::{PartEngine, Tally};
-pub use engines::{Engines, SCAN_TIMEOUT};
+pub use engines::{Engines, SCAN_TIMEOUT, WALK_TIMEOUT};
 pub use files::BlockedFiles;
 pub use signatures::{RuleError, Signatures};
 pub use threats::{MAX_THREATS, Threats};

@@ -1,7 +1,7 @@
 //! The audit: one line for everything that somebody changes: who, what, how it went, and the configuration in force
 //! then. Looking changes nothing and has no line. docs/operations.md shows the lines.
 
-use mailguard_core::log_value::{MAX_SHOWN_OCTETS, cut, listed};
+use mailguard_core::log_value::{MAX_SHOWN_OCTETS, cut, fits_a_line, listed};
 use mailguard_core::mail::QueueId;
 use nix::unistd::{Uid, User};
 use tracing::info;
@@ -27,7 +27,7 @@ const MAX_WHAT_OCTETS: usize = 1_280;
 /// Octets of why it wasn't done; who asked is told all of it.
 const MAX_ERROR_OCTETS: usize = 960;
 
-const _: () = assert!(crate::process::fits_a_log_line(MAX_SHOWN_OCTETS + MAX_WHAT_OCTETS + MAX_ERROR_OCTETS));
+const _: () = assert!(fits_a_line(MAX_SHOWN_OCTETS + MAX_WHAT_OCTETS + MAX_ERROR_OCTETS));
 
 /// Something that somebody asked for. Its line comes when it is over, or when it is given up.
 #[derive(Debug)]

@@ -10,28 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use mailguard_core::log_value::MAX_LINE_OCTETS;
 use nix::sys::signal::Signal;
 use tracing::error;
 
 use crate::admin::{AUDIT, VERBS_OF_ROOT};
 
-/// Longest line that is passed on, octets.
-const MAX_LINE_OCTETS: usize = 16 << 10;
-/// Of that, what a line holds besides texts of others: time, level, target, keys, numbers and names of addresses.
-const FRAME_OCTETS: usize = 1 << 10;
-/// Octets that become of one of a text, at most: `\u0000`.
-const ESCAPED_OCTETS: usize = 6;
 /// Lines that are kept.
 const MAX_LINES: usize = 20;
 /// What is kept of a line, characters.
 const MAX_KEPT_CHARACTERS: usize = 400;
 /// How long the end of what it says is waited for, after its own end: whoever else has the pipe may keep it open.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Whether a line with so many octets of others' texts is passed on whole, whatever they are.
-pub(crate) const fn fits(texts: usize) -> bool {
-    texts * ESCAPED_OCTETS + FRAME_OCTETS <= MAX_LINE_OCTETS
-}
 
 /// What one mail process said.
 pub(super) struct LastWords {

@@ -45,7 +45,6 @@ use crate::intercept::{self, ListenError};
 use crate::routing::OwnListeners;
 
 pub use instance::InstanceError;
-pub(crate) use last_words::fits as fits_a_log_line;
 #[cfg(test)]
 pub(crate) use log::tests::heard as heard_log;
 

@@ -163,7 +163,9 @@ impl Shared {
         tracing::error!(%id, cause, "a queued message can't be used and is kept aside");
         self.lock().forget(id);
         if let Err(error) = self.around.db.submit(SpoolOp::PutAside(id, cause)).await {
-            tracing::error!(%id, %error, "and can't even be put aside");
+            tracing::error!(%id, %error, "and can't even be put aside: it is tried again later");
+            let later = self.now().plus(STORE_RETRY);
+            self.lock().schedule.set_due(id, later);
         }
     }
 

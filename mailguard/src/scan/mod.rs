@@ -15,7 +15,7 @@ use std::time::Instant;
 use futures::future::{join, join_all};
 use mailguard_core::config::Config;
 use mailguard_core::finding::{Finding, Opinion};
-use mailguard_scan::{Engines, RuleError, SCAN_TIMEOUT, Signatures};
+use mailguard_scan::{Engines, RuleError, Signatures};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -74,13 +74,15 @@ impl Scanner {
             None => Some(Signatures::compile(&config.virus.rules)?),
         };
         let engines = Engines::new(config, signatures.as_ref());
-        Ok(Self { signatures, ..Self::of(engines) })
+        // A line for each that the configuration asks for.
+        let message_engines = Vec::new();
+        Ok(Self { signatures, ..Self::of(engines, message_engines) })
     }
 
-    fn of(engines: Engines) -> Self {
+    fn of(engines: Engines, message_engines: Vec<Box<dyn MessageEngine>>) -> Self {
         Self {
             engines: Arc::new(engines),
-            message_engines: Vec::new(),
+            message_engines,
             signatures: None,
             room: Arc::new(Semaphore::new(MAX_OCTETS as usize)),
         }
@@ -136,8 +138,8 @@ impl Scanner {
 }
 
 fn scan_in_time(engines: &Engines, message: &[u8]) -> Vec<Finding> {
-    let deadline = Instant::now() + SCAN_TIMEOUT;
-    engines.scan(message, &|| Instant::now() >= deadline)
+    let began = Instant::now();
+    engines.scan(message, &|time| began.elapsed() >= time)
 }
 
 #[cfg(test)]
@@ -239,7 +241,7 @@ mod tests {
     async fn a_panic_of_one_engine_leaves_no_check_passed() {
         let limits = Limits { max_depth: 1, max_entries: 9, max_unpacked: 1 << 30, max_ratio: 1 };
         let files = BlockedFiles::new(&["com".to_owned()]);
-        let scanner = Scanner::of(Engines::of(vec![Box::new(files), Box::new(Panics)], limits));
+        let scanner = Scanner::of(Engines::of(vec![Box::new(files), Box::new(Panics)], limits), Vec::new());
         for message in ["\nx", &format!("\n{}", "x".repeat(INLINE_OCTETS))] {
             let expect =
                 [Check::Files, Check::Signatures].map(|check| format!("{check}: unavailable: {BUG} ({BUG})"));

@@ -299,8 +299,13 @@ impl<S: Sink> Transactions<S> {
 
     /// Decides on the complete message and stores it, if that is the decision.
     pub(super) async fn end_of_data(&mut self) -> Result<S::Receipt, Refusal> {
-        let Some(mut transaction) = self.current.take() else { return Err(Refusal::NoTransaction) };
-        let Some(incoming) = transaction.body.take() else { return Err(Refusal::NoTransaction) };
+        let current = self.current.take();
+        let with_body = current.and_then(|mut transaction| Some((transaction.body.take()?, transaction)));
+        let Some((incoming, mut transaction)) = with_body else {
+            // The state machine asks within a transaction only. Were it otherwise, the client keeps its message.
+            tracing::error!("the end of a message that never began");
+            return Err(Refusal::Busy);
+        };
         let size = incoming.octets();
         let received = match incoming.finish().await {
             Ok(received) => received,

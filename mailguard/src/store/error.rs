@@ -26,6 +26,9 @@ pub enum StoreError {
     /// It isn't what we wrote.
     #[error("{0}")]
     Damaged(String),
+    /// A page of it isn't what redb wrote; what stands elsewhere can be read.
+    #[error("{0}")]
+    Corrupted(String),
     /// It is whole, and not as this version has it.
     #[error("{0}")]
     OtherVersion(String),
@@ -67,6 +70,7 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
                 Self::OutOfUse(text)
             }
             other if is_of_another_version(&other) => Self::OtherVersion(text),
+            Redb::Corrupted(_) => Self::Corrupted(text),
             _ => Self::Damaged(text),
         }
     }
@@ -188,9 +192,10 @@ impl OpenError {
             StoreError::Io(source) => Self::io(path, source),
             StoreError::InUse => Self::InUse { path: path_buf },
             StoreError::OtherVersion(cause) => Self::OtherVersion { path: path_buf, cause },
-            other @ (StoreError::Damaged(_) | StoreError::Row { .. } | StoreError::OutOfUse(_)) => {
-                Self::damaged(path, other.to_string())
-            }
+            other @ (StoreError::Damaged(_)
+            | StoreError::Corrupted(_)
+            | StoreError::Row { .. }
+            | StoreError::OutOfUse(_)) => Self::damaged(path, other.to_string()),
         }
     }
 }
@@ -241,5 +246,22 @@ pub enum WriteError {
 impl From<StoreError> for WriteError {
     fn from(error: StoreError) -> Self {
         Self::Unwritable(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one row is put aside for must not come of a disk that reads short, which hits whatever is read then.
+    #[test]
+    fn a_page_that_is_not_redbs_is_told_from_a_file_that_reads_short() {
+        let of = |error: redb::Error| StoreError::from(error);
+        let short = || io::Error::from(ErrorKind::UnexpectedEof);
+        assert!(matches!(of(redb::Error::Corrupted("a page".to_owned())), StoreError::Corrupted(_)));
+        assert!(matches!(of(redb::Error::Io(short())), StoreError::Damaged(_)));
+        assert!(matches!(of(redb::Error::Io(io::Error::other("EIO"))), StoreError::Io(_)));
+        let newer = "Expected file format version 3, and found 4".to_owned();
+        assert!(matches!(of(redb::Error::Corrupted(newer)), StoreError::OtherVersion(_)));
     }
 }

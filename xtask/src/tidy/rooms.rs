@@ -38,8 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("delivery", &["lookup", "queue", "routing", "spool", "tls"]),
     // It implements the queue's `AttemptObserver`, and hands on what it hears.
     ("trace", &["mail_log", "queue", "store"]),
-    // The longest line of the log is a constant of `process`; so it is for the audit.
-    ("mail_log", &["process", "trace"]),
+    ("mail_log", &["trace"]),
     // What people ask and change.
     ("config", &[]),
     (
@@ -49,7 +48,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "datapath",
             "delivery",
-            "process",
             "quarantine",
             "queue",
             "routing",

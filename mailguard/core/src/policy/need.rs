@@ -58,12 +58,13 @@ pub enum Fact {
 impl Fact {
     /// Whether the DNS didn't say: who asked has waited in vain.
     pub fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            Fact::ClientNames(Lookup::Unavailable(_))
-                | Fact::MailDomain(_, MailDomainStatus::Unavailable(_))
-                | Fact::BlockList(_, Listing::Unusable(_))
-        )
+        match self {
+            Fact::ClientNames(found) => matches!(found, Lookup::Unavailable(_)),
+            Fact::MailDomain(_, status) => matches!(status, MailDomainStatus::Unavailable(_)),
+            Fact::BlockList(_, listing) => matches!(listing, Listing::Unusable(_)),
+            // Not of the DNS.
+            Fact::Verification(_) | Fact::Greylist(_) => false,
+        }
     }
 }
 

@@ -93,10 +93,10 @@ async fn a_stranger_keeps_to_the_rules() {
     client.closed().await;
 }
 
-/// The state machine asks about nothing outside of a transaction; if it did, the client would be told what is
-/// wrong.
+/// The state machine asks about nothing outside of a transaction. If it did, that were a fault of ours: no message
+/// may bounce for it.
 #[tokio::test]
-async fn rcpt_and_data_outside_of_a_transaction_are_a_bad_sequence() {
+async fn rcpt_outside_of_a_transaction_is_a_bad_sequence_and_data_are_to_be_sent_again() {
     let server = server(GREEN);
     let address = "127.0.0.1:25".parse().unwrap();
     let peer = Peer { client: address, destination: address, destination_is_local: true, zone: GREEN };
@@ -107,7 +107,7 @@ async fn rcpt_and_data_outside_of_a_transaction_are_a_bad_sequence() {
     let mut transactions = transaction::Transactions::<House>::new(config, roles, peer, zone, log);
     let recipient = mailguard_core::mail::Recipient::new(mailguard_core::mail::ForwardPath::Postmaster);
     assert_eq!(transactions.rcpt(recipient).await, Err(Refusal::NoTransaction));
-    assert_eq!(transactions.end_of_data().await.err(), Some(Refusal::NoTransaction));
+    assert_eq!(transactions.end_of_data().await.err(), Some(Refusal::Busy));
     assert_eq!(Refusal::NoTransaction.codes().0, ReplyCode::BAD_SEQUENCE);
     assert!(server.records().is_empty());
 }

@@ -81,10 +81,13 @@ impl FactsDb {
     pub async fn add_attempts(&self, attempts: Vec<Attempted>) -> Result<(), WriteError> {
         let row = |attempted: Attempted| {
             let id = attempted.id;
-            Ok((id, encode(id, &AttemptRecord::from(attempted))?))
+            let row = encode(id, &AttemptRecord::from(attempted));
+            // One that can't be written costs none of the others.
+            row.inspect_err(|error| tracing::error!(%id, %error, "an attempt is missing from the trace"))
+                .ok()
+                .map(|row| (id, row))
         };
-        let rows: Result<_, StoreError> = attempts.into_iter().map(row).collect();
-        self.post(Add(rows?)).await
+        self.post(Add(attempts.into_iter().filter_map(row).collect())).await
     }
 }
 

@@ -239,8 +239,8 @@ impl SpoolDb {
         self.read(move |view| {
             let table = view.open::<Messages>()?;
             let found = |id| match by_id::get(&table, id) {
-                // The others can be read.
-                Err(damage @ (StoreError::Row { .. } | StoreError::Damaged(_))) => Ok((id, Err(damage))),
+                // The others can be read. Anything else may be the disk's: those are tried again.
+                Err(damage @ (StoreError::Row { .. } | StoreError::Corrupted(_))) => Ok((id, Err(damage))),
                 Err(error) => Err(error),
                 record => Ok((id, record)),
             };
