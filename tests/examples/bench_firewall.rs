@@ -55,10 +55,12 @@ fn serve(config: &Config, attach: bool) -> Result<()> {
     loop {
         match questions.recv_timeout(HEARTBEAT) {
             Ok(()) => {
-                let mut counts = BTreeMap::from([("accepted", accepted.load(Ordering::Relaxed))]);
+                let mut counts = BTreeMap::from([("accepted".to_owned(), accepted.load(Ordering::Relaxed))]);
                 if let Some(datapath) = &datapath {
                     let reasons = datapath.status()?.reasons;
-                    counts.extend(reasons.into_iter().map(|count| (count.reason.name(), count.packets)));
+                    counts.extend(
+                        reasons.into_iter().map(|count| (count.reason.name().to_owned(), count.packets)),
+                    );
                 }
                 writeln!(output, "{}", serde_json::to_string(&counts)?)?;
             }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::syntax::Mac;
 
-/// A list whose entries the kernel knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "&'static str", try_from = "String")]
+/// A list whose entries the kernel knows. Whoever reads of one may be of another version than the kernel side.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
 pub enum RuleList {
     /// `access.blacklist_clients`, and what a whitelist takes out of it.
     BlacklistClient,
@@ -24,15 +24,12 @@ pub enum RuleList {
     BypassFromMac,
     /// `zone.allow_clients` of all zones, and all others there.
     AllowClients,
+    /// One that another version has, by its name.
+    Other(String),
 }
 
-/// No list has this name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel has no list \"{0}\"")]
-pub struct UnknownList(String);
-
 impl RuleList {
-    /// All of them.
+    /// All that this version has.
     pub const ALL: [RuleList; 5] = [
         RuleList::BlacklistClient,
         RuleList::BypassFrom,
@@ -42,28 +39,27 @@ impl RuleList {
     ];
 
     /// Its name in `mailguard status`.
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             RuleList::BlacklistClient => "blacklist client",
             RuleList::BypassFrom => "bypass from",
             RuleList::BypassTo => "bypass to",
             RuleList::BypassFromMac => "bypass from-mac",
             RuleList::AllowClients => "allow_clients",
+            RuleList::Other(name) => name,
         }
     }
 }
 
-impl From<RuleList> for &'static str {
+impl From<RuleList> for String {
     fn from(list: RuleList) -> Self {
-        list.name()
+        list.name().to_owned()
     }
 }
 
-impl TryFrom<String> for RuleList {
-    type Error = UnknownList;
-
-    fn try_from(name: String) -> Result<Self, UnknownList> {
-        RuleList::ALL.into_iter().find(|list| list.name() == name).ok_or(UnknownList(name))
+impl From<String> for RuleList {
+    fn from(name: String) -> Self {
+        RuleList::ALL.into_iter().find(|list| list.name() == name).unwrap_or(RuleList::Other(name))
     }
 }
 
@@ -109,8 +105,8 @@ impl RuleKey {
     }
 
     /// The list that the rule is of.
-    pub fn list(&self) -> RuleList {
-        self.list
+    pub fn list(&self) -> &RuleList {
+        &self.list
     }
 
     /// The entry, as short as it can be written.
@@ -155,7 +151,9 @@ mod tests {
             assert_eq!(serde_json::to_string(&key).unwrap(), expect);
             assert_eq!(serde_json::from_str::<RuleKey>(expect).unwrap(), key);
         }
-        let unknown = serde_json::from_str::<RuleKey>(r#"{"list":"whitelist","value":"192.0.2.7"}"#);
-        assert!(unknown.unwrap_err().to_string().contains("no list \"whitelist\""));
+        let of_another_version = r#"{"list":"whitelist","value":"192.0.2.7"}"#;
+        let key: RuleKey = serde_json::from_str(of_another_version).unwrap();
+        assert_eq!(key.list(), &RuleList::Other("whitelist".to_owned()));
+        assert_eq!(serde_json::to_string(&key).unwrap(), of_another_version);
     }
 }

@@ -56,6 +56,9 @@ pub enum ErrorKind {
     Failed,
     /// The other process does it, and is away or busy: it may do it in a moment.
     Unavailable,
+    /// One that another version has: all that is known is that it wasn't done.
+    #[serde(other)]
+    Other,
 }
 
 /// An answer that isn't of the type that was asked for: the other end is of another version.
@@ -109,7 +112,7 @@ answers! {
     QueueMessage(QueueMessage),
     /// Messages that are quarantined.
     Quarantine(Listing<QuarantineRow>),
-    /// A message that is withheld.
+    /// A message that is quarantined.
     QuarantineMessage(QuarantineMessage),
     /// Something was done to messages.
     Done(Done),

@@ -7,7 +7,7 @@ use nix::unistd::{Uid, User};
 use tracing::info;
 
 use super::actor::Actor;
-use super::answer::{AdminError, Answer, Done, ErrorKind};
+use super::answer::{AdminError, Answer, Done, ErrorKind, Reloaded};
 use super::request::{
     BanAdd, BanLift, QuarantineDelete, QuarantineRelease, QueueHold, QueuePause, QueueRemove, QueueRetry,
     Reload, Request, Which,
@@ -78,10 +78,19 @@ impl Audited {
         Some(Self { who: Who::of(actor).await, verb, what, revision: 0, outcome: unfinished() })
     }
 
+    /// Begins to read the configuration again because of a signal.
+    fn begin_by_signal() -> Self {
+        let who = Who { actor: Actor::Signal, user: String::new() };
+        Self { who, verb: "reload", what: String::new(), revision: 0, outcome: unfinished() }
+    }
+
     /// It is over, and this configuration is in force.
-    pub(super) fn ended(mut self, result: Result<&Answer, &AdminError>, revision: u64) {
-        self.revision = revision;
-        self.outcome = outcome(result);
+    pub(super) fn ended(self, result: Result<&Answer, &AdminError>, revision: u64) {
+        self.ended_as(outcome(result), revision);
+    }
+
+    fn ended_as(mut self, outcome: Outcome, revision: u64) {
+        (self.outcome, self.revision) = (outcome, revision);
     }
 }
 
@@ -119,11 +128,17 @@ pub async fn not_admitted(actor: &Actor, revision: u64) {
     info!(target: AUDIT, verb = "ask", outcome = "refused", uid, user, pid, revision);
 }
 
-/// The configuration was read again because of a signal.
-pub fn reloaded_by_signal(result: Result<(), &AdminError>, revision: u64) {
-    let who = Who { actor: Actor::Signal, user: String::new() };
-    let outcome = result.map_or_else(not_done, |()| done(None));
-    drop(Audited { who, verb: "reload", what: String::new(), revision, outcome });
+/// Has the configuration read again because of a signal. Its line comes whatever becomes of that, as a request's does;
+/// `revision` says what is in force then.
+pub fn reload_by_signal(
+    reload: impl FnOnce(&Actor) -> Result<Reloaded, AdminError>,
+    revision: impl FnOnce() -> u64,
+) -> Result<Reloaded, AdminError> {
+    let audited = Audited::begin_by_signal();
+    let reloaded = reload(&Actor::Signal);
+    let outcome = reloaded.as_ref().map_or_else(not_done, |_| done(None));
+    audited.ended_as(outcome, revision());
+    reloaded
 }
 
 fn unfinished() -> Outcome {
@@ -139,7 +154,7 @@ fn not_done(AdminError { kind, message }: &AdminError) -> Outcome {
         ErrorKind::Invalid => "invalid",
         ErrorKind::NotFound => "not-found",
         ErrorKind::Refused => "refused",
-        ErrorKind::Failed => "failed",
+        ErrorKind::Failed | ErrorKind::Other => "failed",
         ErrorKind::Unavailable => "unavailable",
     };
     Outcome { word, messages: None, error: Some(cut(message, MAX_ERROR_OCTETS).into_owned()) }
@@ -166,7 +181,7 @@ fn changes(request: &Request) -> Option<(&'static str, String)> {
         | Request::Route(_)
         | Request::Bans(_)
         | Request::Processes(_) => return None,
-        Request::Reload(Reload) => ("reload", String::new()),
+        Request::Reload(Reload {}) => ("reload", String::new()),
         Request::Edit(Edit { list, change, values, all }) => {
             let verb = match change {
                 Change::Add => "list-add",
@@ -213,6 +228,7 @@ fn messages(which: &Which) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
 
@@ -220,13 +236,18 @@ mod tests {
     fn a_reload_by_a_signal_names_the_signal_and_no_user() {
         let log = mailguard_core::testing::config("log = { level = \"error\", mail = false }").log;
         let (heard, _guard) = crate::process::heard_log(&log);
-        reloaded_by_signal(Ok(()), 3);
-        reloaded_by_signal(Err(&AdminError::new(ErrorKind::Refused, "a slip")), 4);
+        let reloaded = Reloaded { config: "/m.toml".into(), notes: Vec::new(), inactive: Vec::new() };
+        let refused = AdminError::new(ErrorKind::Refused, "a slip");
+        assert_eq!(reload_by_signal(|_| Ok(reloaded.clone()), || 3), Ok(reloaded));
+        assert_eq!(reload_by_signal(|_| Err(refused.clone()), || 4), Err(refused));
+        let panics = AssertUnwindSafe(|| reload_by_signal(|_| panic!("a fault"), || 5));
+        assert!(catch_unwind(panics).is_err());
         let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once(" audit: ")?.1)).collect();
         let expect = [
             "verb=reload outcome=done by=SIGHUP revision=3",
             "verb=reload outcome=refused by=SIGHUP revision=4 error=\"a slip\"",
+            "verb=reload outcome=unfinished by=SIGHUP revision=0",
         ];
         assert_eq!(lines, expect);
     }

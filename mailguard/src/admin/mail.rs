@@ -149,7 +149,7 @@ impl MailAdmin {
         Ok(rows::entry_rows(entries, &counts, &names))
     }
 
-    async fn status(&self, _: &Actor, Status: Status) -> Result<StatusReport> {
+    async fn status(&self, _: &Actor, Status {}: Status) -> Result<StatusReport> {
         let config = self.parts.config.load_full();
         let mut problems: Vec<String> = Vec::new();
         problems.extend(self.parts.spool.storage_available().err().map(|error| error.to_string()));
@@ -383,7 +383,7 @@ impl MailAdmin {
         Ok(traces.records.into_iter().map(rows::trace_row).collect())
     }
 
-    async fn bans(&self, _: &Actor, request::Bans: request::Bans) -> Result<Vec<BanRow>> {
+    async fn bans(&self, _: &Actor, request::Bans {}: request::Bans) -> Result<Vec<BanRow>> {
         Ok(self.parts.bans.list().await?.into_iter().map(rows::ban_row).collect())
     }
 

@@ -17,7 +17,7 @@ mod rows;
 
 pub use actor::Actor;
 pub use answer::*;
-pub use audit::{AUDIT, VERBS_OF_ROOT, not_admitted, reloaded_by_signal};
+pub use audit::{AUDIT, VERBS_OF_ROOT, not_admitted, reload_by_signal};
 pub use mail::{KernelAnswer, KernelSide, LoadedConfig, MailAdmin, Parts};
 pub use processes::{MailProcess, Process, ProcessReport};
 pub use request::{Ask, Page, Request, Which};

@@ -164,7 +164,7 @@ impl Changes {
     }
 
     /// Reads the file again and applies it whole, or changes nothing.
-    pub fn reload(&self, _: &Actor, Reload: Reload) -> Result<Reloaded, AdminError> {
+    pub fn reload(&self, _: &Actor, Reload {}: Reload) -> Result<Reloaded, AdminError> {
         let _alone = lock(&self.one_at_a_time);
         let path = lock(&self.in_force).source.path.clone();
         let (source, config) = self.rest.read(&path)?;
@@ -221,7 +221,7 @@ impl Changes {
     }
 
     /// How everything is; what the datapath process's thread alone knows is left out while that is busy.
-    fn processes(&self, _: &Actor, Processes: Processes) -> Result<ProcessReport, AdminError> {
+    fn processes(&self, _: &Actor, Processes {}: Processes) -> Result<ProcessReport, AdminError> {
         let (reply, answer) = sync_channel(1);
         // Nobody waits behind a full queue to hear that it is full.
         let asked = self.rest.try_order(Order::Report { reply });
@@ -269,7 +269,24 @@ impl Administration for RootAdmin {
             Request::Edit(ask) => self.answer(actor, ask, Changes::edit).await,
             Request::BanLift(ask) => self.answer(actor, ask, Changes::ban_lift).await,
             Request::Processes(ask) => self.answer(actor, ask, Changes::processes).await,
-            _ => Err(AdminError::new(ErrorKind::Invalid, "this is asked of the mail process")),
+            Request::Status(_)
+            | Request::Entries(_)
+            | Request::QueueList(_)
+            | Request::QueueShow(_)
+            | Request::QueueRetry(_)
+            | Request::QueueRemove(_)
+            | Request::QueueHold(_)
+            | Request::QueuePause(_)
+            | Request::QuarantineList(_)
+            | Request::QuarantineShow(_)
+            | Request::QuarantineRelease(_)
+            | Request::QuarantineDelete(_)
+            | Request::Trace(_)
+            | Request::Route(_)
+            | Request::Bans(_)
+            | Request::BanAdd(_) => {
+                Err(AdminError::new(ErrorKind::Invalid, "this is asked of the mail process"))
+            }
         }
     }
 }

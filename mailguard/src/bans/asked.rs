@@ -15,7 +15,7 @@ use nix::ifaddrs::getifaddrs;
 
 use super::MAX_CLIENTS;
 
-/// Why a ban isn't compiled.
+/// Why a ban isn't made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BanRefused {
     /// More than a request may name.

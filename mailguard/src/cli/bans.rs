@@ -17,7 +17,7 @@ use crate::admin::request::{BanAdd, BanLift, Bans};
 pub(super) fn bans(daemon: &mut Daemon, command: BanCommand, now: UnixTime) -> anyhow::Result<Printed> {
     match command {
         BanCommand::List { output } => {
-            let rows = daemon.ask(Bans)?;
+            let rows = daemon.ask(Bans {})?;
             Printed::result(output, &rows, || print(&rows, now))
         }
         BanCommand::Add { clients, time, reason, output } => {

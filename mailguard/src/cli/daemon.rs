@@ -64,13 +64,13 @@ impl Daemon {
         {
             return Err(error);
         }
-        let mail = self.ask(Status);
+        let mail = self.ask(Status {});
         // Absent for a member of the mail process's group, who may ask that one only.
         Ok(Known { mail, processes: self.processes().ok() })
     }
 
     fn processes(&mut self) -> Result<ProcessReport, ClientError> {
-        self.client(Process::Datapath)?.ask(Processes)
+        self.client(Process::Datapath)?.ask(Processes {})
     }
 }
 

@@ -4,8 +4,6 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use mailguard_core::config::model::OnProxyDown;
-
 use super::terminal::{Table, span};
 use crate::datapath::{DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount};
 
@@ -18,11 +16,7 @@ pub(super) fn print(text: &mut String, kernel: &DatapathStatus) {
     text.push_str("\nkernel\n");
     let mut state = Table::lines();
     state.row(["proxy alive".to_owned(), yes_or_no(*proxy_alive).to_owned()]);
-    let on_proxy_down = match on_proxy_down {
-        OnProxyDown::Block => "block",
-        OnProxyDown::Bypass => "bypass",
-    };
-    state.row(["on proxy down".to_owned(), on_proxy_down.to_owned()]);
+    state.row(["on proxy down".to_owned(), on_proxy_down.name().to_owned()]);
     state.print(text, "  ");
     let headings = ["NAME", "ZONE", "INTERCEPTS", "TC", "XDP", "PROBLEM"];
     section(text, "interfaces", headings, interfaces.iter().map(interface));
@@ -52,7 +46,7 @@ fn interface(interface: &InterfaceStatus) -> [String; 6] {
     let InterfaceStatus { name, zone, intercepts, leaving, xdp, tc, problem } = interface;
     let intercepts = if *leaving { "open sessions only" } else { yes_or_no(*intercepts) };
     let problem = problem.clone().unwrap_or_default();
-    [name.clone(), zone.clone(), intercepts.to_owned(), tc.to_string(), xdp.to_string(), problem]
+    [name.clone(), zone.clone(), intercepts.to_owned(), tc.name().to_owned(), xdp.name().to_owned(), problem]
 }
 
 fn mend(mended: &MendCount) -> [String; 3] {

@@ -108,7 +108,11 @@ fn failed(error: &anyhow::Error, processes: &impl Processes) -> Printed {
 fn exit_code(kind: ErrorKind) -> Option<u8> {
     match kind {
         ErrorKind::Invalid => Some(EXIT_NOT_UNDERSTOOD),
-        ErrorKind::NotFound | ErrorKind::Refused | ErrorKind::Failed | ErrorKind::Unavailable => None,
+        ErrorKind::NotFound
+        | ErrorKind::Refused
+        | ErrorKind::Failed
+        | ErrorKind::Unavailable
+        | ErrorKind::Other => None,
     }
 }
 

@@ -24,6 +24,14 @@ struct Everything<'a> {
     processes: Option<&'a ProcessReport>,
 }
 
+/// What is known while the mail process says nothing, as JSON: each part where it is otherwise.
+#[derive(Serialize)]
+struct WithoutMail<'a> {
+    /// That it says nothing.
+    problems: &'a [String],
+    processes: &'a ProcessReport,
+}
+
 /// Shows what runs: all of it, or what the datapath process knows while the mail process says nothing.
 pub(super) fn status(daemon: &mut Daemon, output: Output, now: UnixTime) -> anyhow::Result<Printed> {
     let Known { mail, processes } = daemon.known()?;
@@ -33,9 +41,10 @@ pub(super) fn status(daemon: &mut Daemon, output: Output, now: UnixTime) -> anyh
             Printed::result(output, &all, || print_status(&report, processes.as_ref(), now))
         }
         (Err(error), None) => Err(error.into()),
-        (Err(error), Some(mut report)) => {
-            report.problems.push(no_word(&report, &error));
-            let printed = Printed::result(output, &report, || print_processes(&report, now))?;
+        (Err(error), Some(report)) => {
+            let problems = [no_word(&report, &error)];
+            let all = WithoutMail { problems: &problems, processes: &report };
+            let printed = Printed::result(output, &all, || print_processes(&all, now))?;
             Ok(Printed { failed: true, ..printed })
         }
     }
@@ -56,8 +65,9 @@ fn no_word(report: &ProcessReport, error: &ClientError) -> String {
     }
 }
 
-/// What the datapath process knows.
-fn print_processes(report: &ProcessReport, now: UnixTime) -> String {
+/// What the datapath process knows, and what there is to say of the mail process.
+fn print_processes(all: &WithoutMail<'_>, now: UnixTime) -> String {
+    let WithoutMail { problems, processes: report } = all;
     let mut text = format!(
         "mailguard {} on {}, running for {}\nconfiguration {}\n",
         report.version,
@@ -65,7 +75,7 @@ fn print_processes(report: &ProcessReport, now: UnixTime) -> String {
         span(now.since(report.started_at)),
         report.config.display(),
     );
-    for problem in &report.problems {
+    for problem in report.problems.iter().chain(*problems) {
         let _ = writeln!(text, "PROBLEM: {}", plain(problem));
     }
     text.push('\n');
@@ -88,7 +98,7 @@ fn ended(text: &mut String, mail: &MailProcess, now: UnixTime) {
 
 /// Applies the configuration file.
 pub(super) fn reload(daemon: &mut Daemon, output: Output) -> anyhow::Result<Printed> {
-    let reloaded = daemon.ask(Reload)?;
+    let reloaded = daemon.ask(Reload {})?;
     Printed::result(output, &reloaded, || print_reloaded(&reloaded))
 }
 

@@ -29,7 +29,7 @@ impl Administration for Echo {
 
     async fn perform(&self, _: &Actor, request: Request) -> Result<Answer, AdminError> {
         match request {
-            Request::Reload(Reload) => Err(AdminError::new(ErrorKind::Refused, "line 1\nline 2")),
+            Request::Reload(Reload {}) => Err(AdminError::new(ErrorKind::Refused, "line 1\nline 2")),
             Request::QueueRetry(QueueRetry { which: Which::Ids(missing) }) => {
                 Ok(Answer::Done(Done { messages: 0, missing }))
             }
@@ -79,7 +79,7 @@ fn requests_are_answered_one_after_another() {
         let mut client = Client::connect(path, Process::Mail).unwrap();
         let ids = vec![QueueId(1), QueueId(u64::MAX)];
         let done = client.ask(QueueRetry { which: Which::Ids(ids) });
-        let error = client.ask(Reload);
+        let error = client.ask(Reload {});
         let again = client.ask(Trace { query: "a \"b\"\n".to_owned() });
         (done.unwrap(), error.unwrap_err(), again.unwrap())
     });
@@ -212,7 +212,7 @@ fn each_change_has_its_line_in_the_audit() {
         let mut client = Client::connect(path, Process::Mail).unwrap();
         let ids = vec![QueueId(33), QueueId(u64::MAX)];
         client.ask(QueueRetry { which: Which::Ids(ids) }).unwrap();
-        client.ask(Reload).unwrap_err();
+        client.ask(Reload {}).unwrap_err();
         client.ask(Trace { query: "a".to_owned() }).unwrap();
     });
     let text = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
@@ -268,10 +268,10 @@ fn what_opens_is_asked_of_the_datapath_process() {
         values: vec!["192.0.2.0/24".to_owned()],
         all: false,
     };
-    for request in [Request::from(Reload), edit.into(), BanLift { clients: None }.into()] {
+    for request in [Request::from(Reload {}), edit.into(), BanLift { clients: None }.into()] {
         assert_eq!(request.asks(), Process::Datapath, "{request:?}");
     }
-    for request in [Request::from(Status), Bans.into(), QueueRetry { which: Which::All }.into()] {
+    for request in [Request::from(Status {}), Bans {}.into(), QueueRetry { which: Which::All }.into()] {
         assert_eq!(request.asks(), Process::Mail, "{request:?}");
     }
 }

@@ -98,18 +98,18 @@ pub(super) fn attach(
             zone: interface.zone.clone(),
             intercepts: interface.has(INTERFACE_STEERS),
             leaving: !interface.has(INTERFACE_CHECKS),
-            xdp: XdpAttachment::Off,
-            tc: TcAttachment::Off,
+            xdp: XdpAttachment::Off.into(),
+            tc: TcAttachment::Off.into(),
             problem: None,
         };
         match attach_steer(ebpf, pins, device, hook, &mut wanted) {
-            Ok(()) => status.tc = hook.attachment(),
+            Ok(()) => status.tc = hook.attachment().into(),
             Err(error) => status.problem = Some(error.to_string()),
         }
         // What leaves is checked no longer.
         let xdp = if status.leaving { XdpMode::Off } else { xdp };
         match attach_early(ebpf, pins, device, xdp, &mut wanted) {
-            Ok(mode) => status.xdp = mode,
+            Ok(mode) => status.xdp = mode.into(),
             Err(error) => status.problem = Some(error.to_string()),
         }
         attached.push(status);

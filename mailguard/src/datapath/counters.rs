@@ -28,7 +28,7 @@ impl Counters {
         let rates = rates.per_second(Instant::now(), &packets);
         let reasons = Reason::ALL.iter().zip(counts).zip(rates);
         let row = |((reason, count), per_second): ((&Reason, Count), f64)| ReasonCount {
-            reason: *reason,
+            reason: (*reason).into(),
             packets: count.packets,
             octets: count.octets,
             per_second,

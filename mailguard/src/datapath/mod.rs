@@ -57,7 +57,8 @@ pub use probe::{probe, programs_at};
 pub use routes::{PRIORITY, TABLE};
 pub use rule_maps::BanStatus;
 pub use status::{
-    DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount, TcAttachment, XdpAttachment,
+    DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount, TcAttachment, Word,
+    XdpAttachment,
 };
 pub use upkeep::KERNEL_PROBLEM;
 
@@ -309,8 +310,8 @@ impl Datapath {
             zone: absent.zone.clone(),
             intercepts: false,
             leaving: false,
-            xdp: XdpAttachment::Off,
-            tc: TcAttachment::Off,
+            xdp: XdpAttachment::Off.into(),
+            tc: TcAttachment::Off.into(),
             problem: Some(absent.why.clone()),
         }));
         self.leaving.replace(zones.leaving(), Instant::now());
@@ -399,10 +400,10 @@ impl Datapath {
         let settings = self.settings.get();
         Ok(DatapathStatus {
             proxy_alive: settings.proxy_alive(now_ns()),
-            on_proxy_down: match settings.fail_mode {
+            on_proxy_down: Word::Known(match settings.fail_mode {
                 FAIL_BYPASS => OnProxyDown::Bypass,
                 _ => OnProxyDown::Block,
-            },
+            }),
             mended: self.mends.counts(Instant::now()),
             interfaces: self.interfaces.clone(),
             maps: self.rules.usage(),

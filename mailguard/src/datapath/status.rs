@@ -1,22 +1,86 @@
 //! What `mailguard status` shows of the kernel side: the datapath process makes it, and it stays these types on its way
 //! through the other process and the sockets to whoever prints it.
 //!
-//! As JSON it is what `--json` prints, so a field that is there stays there, and its values keep their names.
+//! As JSON it is what `--json` prints, so a field that is there stays there, and its values keep their names. Who reads it
+//! may be of another version than who made it, as after an upgrade until the daemon is started anew: a word that it doesn't
+//! know is shown as it came, and what it misses is empty.
 
 use std::fmt;
 
 use mailguard_common::maps::Reason;
 use mailguard_core::config::model::OnProxyDown;
 use mailguard_core::rule_key::RuleKey;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A value whose name is what is written of it.
+pub trait Named: Copy + 'static {
+    /// All of them.
+    const NAMED: &'static [Self];
+
+    /// Its name.
+    fn word(self) -> &'static str;
+}
+
+/// The name of a value, which may be one that another version has and this one doesn't.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word<T> {
+    /// One of ours.
+    Known(T),
+    /// Another's, as it came.
+    Other(String),
+}
+
+impl<T: Named> Word<T> {
+    /// As it is written.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Known(value) => value.word(),
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl<T> Default for Word<T> {
+    /// Nothing was said.
+    fn default() -> Self {
+        Self::Other(String::new())
+    }
+}
+
+impl<T> From<T> for Word<T> {
+    fn from(value: T) -> Self {
+        Self::Known(value)
+    }
+}
+
+impl<T: PartialEq> PartialEq<T> for Word<T> {
+    fn eq(&self, value: &T) -> bool {
+        matches!(self, Self::Known(known) if known == value)
+    }
+}
+
+impl<T: Named> Serialize for Word<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de, T: Named> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = T::NAMED.iter().find(|value| value.word() == name);
+        Ok(known.map_or(Self::Other(name), |value| Self::Known(*value)))
+    }
+}
 
 /// The kernel side at a glance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DatapathStatus {
     /// Whether the last heartbeat is fresh.
     pub proxy_alive: bool,
     /// What becomes of new connections while it isn't.
-    pub on_proxy_down: OnProxyDown,
+    pub on_proxy_down: Word<OnProxyDown>,
     /// What others removed and was put back.
     pub mended: Vec<MendCount>,
     /// Each interface of a zone that isn't inactive.
@@ -30,7 +94,8 @@ pub struct DatapathStatus {
 }
 
 /// What is attached to an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -39,20 +104,19 @@ pub struct InterfaceStatus {
     /// Whether new connections to port 25 are intercepted; else they are only checked against the blacklist.
     pub intercepts: bool,
     /// Whether it has left its zone and serves only the sessions that came in by it before.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,
     /// Where its XDP program is.
-    pub xdp: XdpAttachment,
+    pub xdp: Word<XdpAttachment>,
     /// Where its TC program is; off while there is a problem.
-    pub tc: TcAttachment,
+    pub tc: Word<TcAttachment>,
     /// Why nothing is attached, or nothing comes in; tried again every few seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
 /// Where the XDP program of an interface is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XdpAttachment {
     /// In the driver.
     Native,
@@ -63,8 +127,7 @@ pub enum XdpAttachment {
 }
 
 /// Where the TC program of an interface is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TcAttachment {
     /// In a TCX link.
     Tcx,
@@ -74,28 +137,58 @@ pub enum TcAttachment {
     Off,
 }
 
-impl fmt::Display for XdpAttachment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Named for XdpAttachment {
+    const NAMED: &'static [Self] = &[Self::Native, Self::Generic, Self::Off];
+
+    fn word(self) -> &'static str {
+        match self {
             Self::Native => "native",
             Self::Generic => "generic",
             Self::Off => "off",
-        })
+        }
     }
 }
 
-impl fmt::Display for TcAttachment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Named for TcAttachment {
+    const NAMED: &'static [Self] = &[Self::Tcx, Self::Clsact, Self::Off];
+
+    fn word(self) -> &'static str {
+        match self {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::Off => "off",
-        })
+        }
+    }
+}
+
+impl Named for OnProxyDown {
+    const NAMED: &'static [Self] = &[Self::Block, Self::Bypass];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+impl Named for Reason {
+    const NAMED: &'static [Self] = &Self::ALL;
+
+    fn word(self) -> &'static str {
+        self.name()
+    }
+}
+
+impl fmt::Display for XdpAttachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 
 /// How often a part of the kernel side was put back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MendCount {
     /// Which part.
     pub what: String,
@@ -106,7 +199,8 @@ pub struct MendCount {
 }
 
 /// How full a rule map is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MapUse {
     /// The map's name.
     pub name: String,
@@ -117,11 +211,11 @@ pub struct MapUse {
 }
 
 /// How often something was done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReasonCount {
     /// What, and why.
-    #[serde(with = "by_name")]
-    pub reason: Reason,
+    pub reason: Word<Reason>,
     /// Packets.
     pub packets: u64,
     /// Octets of their frames.
@@ -137,26 +231,11 @@ pub struct RuleCount {
     #[serde(flatten)]
     pub key: RuleKey,
     /// Packets.
+    #[serde(default)]
     pub packets: u64,
     /// Seconds since the last of them.
+    #[serde(default)]
     pub last_hit_seconds_ago: u64,
-}
-
-/// A [`Reason`] by its name: its crate is the kernel programs', too, and knows no serde.
-mod by_name {
-    use mailguard_common::maps::Reason;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(reason.name())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reason, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let found = Reason::ALL.into_iter().find(|reason| reason.name() == name);
-        found.ok_or_else(|| D::Error::custom(format!("nothing is counted as \"{name}\"")))
-    }
 }
 
 #[cfg(test)]
@@ -186,11 +265,12 @@ mod tests {
         let status: DatapathStatus = serde_json::from_str(PRINTED).unwrap();
         assert_eq!(serde_json::to_value(&status).unwrap(), printed);
         assert_eq!(status.on_proxy_down, OnProxyDown::Bypass);
-        let attached: Vec<_> = status.interfaces.iter().map(|of| (of.xdp, of.tc, of.leaving)).collect();
+        let attached: Vec<_> =
+            status.interfaces.iter().map(|of| (of.xdp.clone(), of.tc.clone(), of.leaving)).collect();
         let expect = [
-            (XdpAttachment::Native, TcAttachment::Tcx, false),
-            (XdpAttachment::Generic, TcAttachment::Clsact, true),
-            (XdpAttachment::Off, TcAttachment::Off, false),
+            (XdpAttachment::Native.into(), TcAttachment::Tcx.into(), false),
+            (XdpAttachment::Generic.into(), TcAttachment::Clsact.into(), true),
+            (XdpAttachment::Off.into(), TcAttachment::Off.into(), false),
         ];
         assert_eq!(attached, expect);
         assert_eq!(status.reasons[0].reason, Reason::BlacklistDroppedEarly);
@@ -200,11 +280,31 @@ mod tests {
     #[test]
     fn every_reason_finds_its_way_back_from_its_name() {
         for reason in Reason::ALL {
-            let count = ReasonCount { reason, packets: 1, octets: 60, per_second: 0.0 };
+            let count = ReasonCount { reason: reason.into(), packets: 1, octets: 60, per_second: 0.0 };
             let line = serde_json::to_string(&count).unwrap();
             assert_eq!(serde_json::from_str::<ReasonCount>(&line).unwrap(), count, "{line}");
         }
-        let unknown = r#"{ "reason": "eaten", "packets": 1, "octets": 60, "per_second": 0.0 }"#;
-        assert!(serde_json::from_str::<ReasonCount>(unknown).unwrap_err().to_string().contains("\"eaten\""));
+    }
+
+    #[test]
+    fn what_another_version_says_of_the_kernel_side_is_kept_as_it_came() {
+        let said = r#"{
+            "of_another_version": 7,
+            "on_proxy_down": "ask",
+            "interfaces": [{ "name": "lan0", "zone": "lan", "intercepts": true, "xdp": "offloaded", "tc": "netkit" }],
+            "reasons": [{ "reason": "eaten", "packets": 1, "octets": 60, "per_second": 0.0, "more": [] }],
+            "rules": [{ "list": "whitelist", "value": "192.0.2.7", "packets": 5, "more": {} }]
+        }"#;
+        let status: DatapathStatus = serde_json::from_str(said).unwrap();
+        let expect = serde_json::json!({
+            "proxy_alive": false,
+            "on_proxy_down": "ask",
+            "mended": [],
+            "interfaces": [{ "name": "lan0", "zone": "lan", "intercepts": true, "xdp": "offloaded", "tc": "netkit" }],
+            "maps": [],
+            "reasons": [{ "reason": "eaten", "packets": 1, "octets": 60, "per_second": 0.0 }],
+            "rules": [{ "list": "whitelist", "value": "192.0.2.7", "packets": 5, "last_hit_seconds_ago": 0 }],
+        });
+        assert_eq!(serde_json::to_value(&status).unwrap(), expect);
     }
 }

@@ -18,7 +18,8 @@ use super::drift::{Occasion, Part};
 use super::interfaces::{Device, ZoneInterfaces};
 use super::pins::Pins;
 use super::{
-    Datapath, DatapathError, Hook, InterfaceStatus, STEER, TcAttachment, XdpAttachment, now_ns, routes, tcx,
+    Datapath, DatapathError, Hook, InterfaceStatus, STEER, TcAttachment, Word, XdpAttachment, now_ns, routes,
+    tcx,
 };
 
 /// How the lines of [`Datapath::problems`] begin that say what is missing.
@@ -148,8 +149,8 @@ impl Datapath {
             if status.tc != TcAttachment::Off {
                 missing.extend(steer(&self.pins, device, self.hook, ids.steer, &filters)?);
             }
-            if status.xdp != XdpAttachment::Off {
-                let link = self.pins.link_facts(&attach::early_pin(status.xdp, device));
+            if let Word::Known(mode @ (XdpAttachment::Native | XdpAttachment::Generic)) = status.xdp {
+                let link = self.pins.link_facts(&attach::early_pin(mode, device));
                 if !link.is_some_and(|link| link.holds_at(device.index, ids.early)) {
                     missing.push(Part::Early(device.name.clone()));
                 }

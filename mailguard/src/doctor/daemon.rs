@@ -32,7 +32,7 @@ pub(super) enum Daemon {
 /// Asks it.
 pub(super) fn read(config: &Config) -> Daemon {
     let asked = Client::connect(&root_socket(&config.runtime_dir), Process::Datapath)
-        .and_then(|mut client| client.ask(Processes));
+        .and_then(|mut client| client.ask(Processes {}));
     match asked {
         // With `enabled = false` there is no kernel side that could take it for dead.
         Ok(report) => {

@@ -183,7 +183,9 @@ fn of_bans(AdminError { kind, message }: AdminError) -> BanError {
     match kind {
         ErrorKind::Refused => BanError::Refused(message),
         ErrorKind::Unavailable => BanError::Unavailable(message),
-        _ => BanError::Failed(message),
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Failed | ErrorKind::Other => {
+            BanError::Failed(message)
+        }
     }
 }
 

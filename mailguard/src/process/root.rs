@@ -87,9 +87,8 @@ pub(super) fn follow(changes: Arc<Changes>, told: Receiver<Told>) {
                 changes.keep();
                 continue;
             }
-            let reloaded = changes.reload(&Actor::Signal, Reload);
-            admin::reloaded_by_signal(reloaded.as_ref().map(drop), changes.revision());
-            match reloaded {
+            let reload = |actor: &Actor| changes.reload(actor, Reload {});
+            match admin::reload_by_signal(reload, || changes.revision()) {
                 Ok(reloaded) => {
                     info!(notes = reloaded.notes.join("; "), "{} is in force", reloaded.config.display())
                 }

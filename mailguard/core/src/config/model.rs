@@ -159,13 +159,11 @@ pub struct Kernel {
 }
 
 /// What becomes of new connections when nobody accepts them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnProxyDown {
     /// They are dropped.
-    #[serde(rename = "block")]
     Block,
     /// They go on as if mailguard weren't there.
-    #[serde(rename = "bypass")]
     Bypass,
 }
 

@@ -138,6 +138,7 @@ fn the_kind_of_a_daemons_error_decides_the_exit_code() {
         (ErrorKind::Refused, None),
         (ErrorKind::Failed, None),
         (ErrorKind::Unavailable, None),
+        (serde_json::from_str(r#""eaten""#).expect("one of another version"), None),
     ] {
         let error = AdminError::new(kind, "why");
         let error = ask("bypass list", vec![Err(error)]).1.unwrap_err();

@@ -469,8 +469,8 @@ fn bans() {
          2001:db8::/64  {came}  2h    21 errors in a session, 20 allowed  0        -\n",
         "SINCE"
     );
-    check("ban list", Bans, rows.to_vec(), &text);
-    check("ban list", Bans, Vec::new(), "nobody is banned\n");
+    check("ban list", Bans {}, rows.to_vec(), &text);
+    check("ban list", Bans {}, Vec::new(), "nobody is banned\n");
     check(
         "ban add 192.0.2.9 2001:db8::9 --for 2h --reason loud",
         BanAdd { clients: clients.clone(), seconds: Some(7_200), reason: Some("loud".to_owned()) },
@@ -560,7 +560,7 @@ fn reloading() {
     let notes = vec!["state_dir: restart needed".to_owned()];
     check(
         "reload",
-        Reload,
+        Reload {},
         Reloaded { config: "/m.toml".into(), notes, inactive: Vec::new() },
         "/m.toml is in force\n  state_dir: restart needed\n",
     );

@@ -6,7 +6,8 @@ use mailguard_core::rule_key::RuleKey;
 
 use super::*;
 use crate::datapath::{
-    DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount, TcAttachment, XdpAttachment,
+    DatapathStatus, InterfaceStatus, MapUse, MendCount, ReasonCount, RuleCount, TcAttachment, Word,
+    XdpAttachment,
 };
 
 /// A kernel side with a row of each kind.
@@ -16,8 +17,8 @@ pub(super) fn kernel() -> DatapathStatus {
         zone: "lan".to_owned(),
         intercepts: !leaving && problem.is_none(),
         leaving,
-        xdp,
-        tc,
+        xdp: Word::Known(xdp),
+        tc: Word::Known(tc),
         problem: problem.map(str::to_owned),
     };
     let interfaces = vec![
@@ -34,11 +35,16 @@ pub(super) fn kernel() -> DatapathStatus {
     let key = RuleKey::bypass_from("192.0.2.7/32".parse().unwrap());
     DatapathStatus {
         proxy_alive: true,
-        on_proxy_down: OnProxyDown::Block,
+        on_proxy_down: OnProxyDown::Block.into(),
         mended: vec![MendCount { what: "the IPv4 rule for eth0".to_owned(), times: 2, last_seconds_ago: 60 }],
         interfaces,
         maps: vec![MapUse { name: "BANS".to_owned(), entries: 3, limit: 65_536 }],
-        reasons: vec![ReasonCount { reason: Reason::Session, packets: 12, octets: 720, per_second: 0.5 }],
+        reasons: vec![ReasonCount {
+            reason: Reason::Session.into(),
+            packets: 12,
+            octets: 720,
+            per_second: 0.5,
+        }],
         rules: vec![RuleCount { key, packets: 5, last_hit_seconds_ago: 7_200 }],
     }
 }
@@ -99,7 +105,7 @@ fn the_status() {
          BANS  3        65536\n\n\
          Configured, but not active in this version:\n  \
          spam.enabled  not yet\n";
-    check("status", Status, report.clone(), text);
+    check("status", Status {}, report.clone(), text);
     let (_, printed) = ask("status --json", vec![Ok(report.clone().into())]);
     let printed = printed.unwrap().text;
     assert_eq!(serde_json::from_str::<StatusReport>(&printed).unwrap(), report);
@@ -166,10 +172,28 @@ fn the_json_of_the_status_has_each_part_where_it_was() {
     assert_eq!(value.get("kernel"), Some(&serde_json::Value::Null), "the datapath process said nothing");
 }
 
+/// A package was upgraded, and the daemon not started anew yet, or the other way round.
+#[test]
+fn words_that_another_version_says_of_the_kernel_side_are_shown_as_they_came() {
+    let line = serde_json::to_string(&Reply::Ok(Box::new(report(Some(kernel())).into()))).unwrap();
+    let line = line
+        .replace(r#""reason":"session""#, r#""reason":"eaten","of_another_version":7"#)
+        .replace(r#""list":"bypass from""#, r#""list":"whitelist""#)
+        .replace(r#""xdp":"native""#, r#""xdp":"offloaded""#);
+    let Reply::Ok(answer) = serde_json::from_str(&line).unwrap() else { unreachable!("it is an answer") };
+    let text = ask("status", vec![Ok(*answer)]).1.unwrap().text;
+    for word in ["eaten", "whitelist", "offloaded"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
 /// Its socket is there and takes connections, as that of a process that is stopped.
 #[test]
 fn the_status_of_a_mail_process_that_hangs_is_what_the_other_process_knows() {
-    for (silent, failed) in [(300, None), (5_000, Some("its last sign of life is 5 s old"))] {
+    let of_silence = Some("its last sign of life is 5 s old");
+    for (line, silent, failed) in
+        [("status", 300, None), ("status", 5_000, of_silence), ("status --json", 5_000, of_silence)]
+    {
         let folder = folder("runtime_dir = \"DIR\"\n");
         fs::create_dir(mail_folder(folder.path())).unwrap();
         let _hangs = std::os::unix::net::UnixListener::bind(mail_socket(folder.path())).unwrap();
@@ -177,7 +201,7 @@ fn the_status_of_a_mail_process_that_hangs_is_what_the_other_process_knows() {
         let script = Script { silent, ..Script::default() };
         let printed = runtime.block_on(async {
             let datapath = bind(&root_socket(folder.path()), ROOT_MODE).unwrap();
-            let typing = tokio::task::spawn_blocking(move || typed("status", &folder));
+            let typing = tokio::task::spawn_blocking(move || typed(line, &folder));
             tokio::select! {
                 printed = typing => Some(printed.unwrap().unwrap()),
                 _ = serve(datapath, Arc::new(script)) => unreachable!(),
@@ -188,6 +212,18 @@ fn the_status_of_a_mail_process_that_hangs_is_what_the_other_process_knows() {
         assert_eq!(printed.as_ref().map(|printed| printed.failed), failed.map(|_| true));
         if let (Some(printed), Some(text)) = (printed, failed) {
             assert!(printed.text.contains(text), "{}", printed.text);
+            if line == "status --json" {
+                let json: serde_json::Value = serde_json::from_str(&printed.text).unwrap();
+                let problems = json["problems"].as_array().unwrap();
+                assert!(matches!(&problems[..], [one] if one.to_string().contains(text)), "{json}");
+                assert_eq!(json["processes"], serde_json::to_value(processes(silent)).unwrap());
+                assert_eq!(
+                    json.as_object().unwrap().len(),
+                    2,
+                    "nothing that the mail process would have said"
+                );
+                continue;
+            }
             assert!(printed.text.contains("proxy alive    yes"), "{}", printed.text);
             assert!(printed.text.contains("restarts of the mail process  1"), "{}", printed.text);
         } else {
