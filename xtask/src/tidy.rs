@@ -1,7 +1,6 @@
 //! What the compiler doesn't check: the documents tell the truth about the tree, and files stay readable.
 
 mod crates;
-
 mod rooms;
 
 use std::collections::BTreeSet;
@@ -14,6 +13,9 @@ use crate::process::{read, repository};
 
 /// Lines beyond which a source file needs a line `//! Long because: …`.
 const MAX_FILE_LINES: usize = 600;
+
+/// Columns beyond which a comment is wrapped: rustfmt, whose width this is, wraps none.
+const MAX_COMMENT_COLUMNS: usize = 110;
 
 /// Every feature of the product, by id. `docs/features.md` has a row for each.
 const FEATURES: &[(char, u8)] = &[('Z', 15), ('S', 14), ('C', 18), ('R', 10), ('Q', 12), ('O', 4)];
@@ -41,6 +43,7 @@ pub(crate) fn run() -> Result<()> {
         let text = fs::read_to_string(root.join(document)).with_context(|| document.display().to_string())?;
         faults.extend(document_faults(&root, document, &text, &defined));
     }
+    faults.extend(sources.iter().flat_map(|(path, text)| wide_comments(path, text)));
     faults.extend(rooms::faults(&sources));
     let tests: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| test_names(text)).collect();
     faults.extend(feature_faults(&root, &tests)?);
@@ -78,6 +81,23 @@ fn source_faults(path: &Path, text: &str) -> Option<String> {
         .iter()
         .find(|mark| text.contains(**mark))
         .map(|mark| format!("{}: holds {mark}", path.display()))
+}
+
+/// Comments that are too wide, but for rows of tables and what can't be wrapped.
+fn wide_comments(path: &Path, text: &str) -> Vec<String> {
+    let is_wide = |line: &str| {
+        let comment = line.trim_start();
+        let said = comment.trim_start_matches(['/', '!']).trim();
+        comment.starts_with("//")
+            && line.chars().count() > MAX_COMMENT_COLUMNS
+            && !said.starts_with('|')
+            && said.contains(' ')
+    };
+    let wide = text.lines().enumerate().filter(|(_, line)| is_wide(line));
+    wide.map(|(at, _)| {
+        format!("{}:{}: a comment of more than {MAX_COMMENT_COLUMNS} columns", path.display(), at + 1)
+    })
+    .collect()
 }
 
 /// Crates that only one room of the program may name: the others know what it makes of them.
@@ -283,6 +303,22 @@ fn test_names(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_comment_is_no_wider_than_code() {
+        let words = "word ".repeat(30);
+        let link = format!("/// <https://example.org/{}>", "x".repeat(120));
+        for (line, faults) in [
+            (format!("    /// {words}"), 1),
+            (format!("// {words}"), 1),
+            (format!("//! | {words}|"), 0),
+            (link, 0),
+            (format!("let text = \"{words}\";"), 0),
+            ("/// Short.".to_owned(), 0),
+        ] {
+            assert_eq!(wide_comments(Path::new("a.rs"), &line).len(), faults, "{line}");
+        }
+    }
 
     #[test]
     fn test_functions_are_found() {

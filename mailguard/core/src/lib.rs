@@ -20,7 +20,8 @@
 //! ```
 //! use mailguard_core::smtp::Command;
 //!
-//! let Ok(Command::Rcpt(rcpt)) = Command::parse(b"rcpt to:<@relay.example:alice@example.com>") else { panic!() };
+//! let line = b"rcpt to:<@relay.example:alice@example.com>";
+//! let Ok(Command::Rcpt(rcpt)) = Command::parse(line) else { panic!() };
 //! assert_eq!(rcpt.recipient.forward_path.to_string(), "<alice@example.com>");
 //!
 //! let error = Command::parse(b"MAIL FROM:<alice@example.com> SIZE=large").unwrap_err();
