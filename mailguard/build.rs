@@ -29,8 +29,8 @@ fn main() {
     fs::write(&target, object).expect("cargo's OUT_DIR can be written to");
 }
 
-/// Where `cargo xtask build` puts the object. The folder is made and watched, so that an object that appears later is
-/// noticed; a watched path that doesn't exist would have cargo build mailguard anew each time.
+/// Where `cargo xtask build` puts the object. The folder is made and watched, so that an object that appears
+/// later is noticed; a watched path that doesn't exist would have cargo build mailguard anew each time.
 fn built_object() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let folder = Path::new(&manifest).join("../target/bpf");

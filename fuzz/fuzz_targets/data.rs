@@ -1,4 +1,5 @@
-//! Message data: only CRLF.CRLF ends them, no bare line end and no NUL leaves the decoder, and any chunking gives the same.
+//! Message data: only CRLF.CRLF ends them, no bare line end and no NUL leaves the decoder, and any chunking
+//! gives the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

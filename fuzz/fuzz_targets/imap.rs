@@ -1,4 +1,5 @@
-//! A login at an IMAP server that says anything: bounded, and never accepted before it was told all of the password.
+//! A login at an IMAP server that says anything: bounded, and never accepted before it was told all of the
+//! password.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

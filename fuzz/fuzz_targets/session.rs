@@ -1,5 +1,5 @@
-//! Whole sessions: whatever a client writes, replies are well-formed, bodies hold CRLF line ends only and no NUL, and nothing is
-//! "queued" that the driver gave no receipt for.
+//! Whole sessions: whatever a client writes, replies are well-formed, bodies hold CRLF line ends only and no
+//! NUL, and nothing is "queued" that the driver gave no receipt for.
 #![no_main]
 
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! A flow and what the maps say of it in, a verdict out. The one place where a packet's fate is decided.
 //!
-//! The order is the promise: bypass before bans, the blacklist and who may send; these before everything else about a new
-//! connection, and only there; a session of ours before every other rule, so that editing rules never breaks one; the question
-//! whether the proxy lives last. The eBPF programs look up
-//! sockets and carry verdicts out; [`decide`] is what they do, in one piece, for the tests.
+//! The order is the promise: bypass before bans, the blacklist and who may send; these before everything else
+//! about a new connection, and only there; a session of ours before every other rule, so that editing rules
+//! never breaks one; the question whether the proxy lives last. The eBPF programs look up sockets and carry
+//! verdicts out; [`decide`] is what they do, in one piece, for the tests.
 
 use crate::maps::{
     ACTION_ALLOW, ACTION_BYPASS, ACTION_DROP, ACTION_NONE, ACTION_RESET, FAIL_BYPASS, HAS_ALLOW4, HAS_ALLOW6,
@@ -84,8 +84,9 @@ pub fn decide(
     }
 }
 
-/// The decision on a new connection of a client that is banned, blacklisted or may not send, unless a bypass lets it pass.
-/// It comes before the look-up of a socket, which costs more: a SYN is no part of an open session, whatever socket it meets.
+/// The decision on a new connection of a client that is banned, blacklisted or may not send, unless a bypass
+/// lets it pass. It comes before the look-up of a socket, which costs more: a SYN is no part of an open
+/// session, whatever socket it meets.
 #[inline(always)]
 pub fn by_lists(
     flow: &Flow,
@@ -166,8 +167,8 @@ pub fn without_proxy(settings: &Settings) -> PacketVerdict {
     }
 }
 
-/// The decision before the stack sees the packet, in XDP: why it is dropped and by which rule, or nothing. Everything
-/// else, resets too, is left to TC.
+/// The decision before the stack sees the packet, in XDP: why it is dropped and by which rule, or nothing.
+/// Everything else, resets too, is left to TC.
 #[inline(always)]
 pub fn decide_early(flow: &Flow, settings: &Settings, lookups: &impl Lookups) -> Option<(Reason, u32)> {
     if settings.armed == 0 || !flow.is_syn() || flow.fragment != 0 {
@@ -190,8 +191,8 @@ enum Cause {
     Zone,
 }
 
-/// Whether the client is kept out by what a list says. Bypass comes first by what it means, and is asked last: only when
-/// there is something to bypass.
+/// Whether the client is kept out by what a list says. Bypass comes first by what it means, and is asked
+/// last: only when there is something to bypass.
 #[inline(always)]
 fn refuses(value: RuleValue) -> bool {
     value.action == ACTION_DROP || value.action == ACTION_RESET

@@ -33,8 +33,8 @@ pub const MAX_BLACKLIST: u32 = 65_536;
 pub const MAX_BLACKLIST4: u32 = 2 * MAX_BLACKLIST;
 /// Entries in each map of IPv6: blacklisted ones, and whitelisted parts of networks that can be banned.
 pub const MAX_BLACKLIST6: u32 = 2 * MAX_BLACKLIST;
-/// Buckets of [`map::BLACKLIST_HOSTS4`]: a quarter full when there are [`MAX_BLACKLIST`] addresses, so that some ten of
-/// these find no place.
+/// Buckets of [`map::BLACKLIST_HOSTS4`]: a quarter full when there are [`MAX_BLACKLIST`] addresses, so that
+/// some ten of these find no place.
 pub const HOST_BUCKETS: u32 = 1 << 15;
 /// Addresses in a bucket: one line of the processor's cache.
 pub const HOSTS_A_BUCKET: usize = 8;
@@ -60,7 +60,8 @@ pub const EVENT_INTERVAL_NS: u64 = 100_000_000;
 pub mod map {
     /// 0 ▶ [`super::Settings`]
     pub const CONFIG: &str = "CONFIG";
-    /// Interface index below [`super::NEAR_INTERFACES`] ▶ [`super::Interface`]; one without duties is nobody's
+    /// Interface index below [`super::NEAR_INTERFACES`] ▶ [`super::Interface`]; one without duties is
+    /// nobody's
     pub const IFACES_NEAR: &str = "IFACES_NEAR";
     /// Any other interface index ▶ [`super::Interface`]
     pub const IFACES_FAR: &str = "IFACES_FAR";
@@ -84,8 +85,8 @@ pub mod map {
     pub const BYPASS_DST4: &str = "BYPASS_DST4";
     /// IPv6 prefix ▶ [`super::RuleValue`]
     pub const BYPASS_DST6: &str = "BYPASS_DST6";
-    /// [`super::zone_key4`] ▶ [`super::RuleValue`]: all networks of a zone's `allow_clients`, and 0.0.0.0/0 for the others;
-    /// nothing of a zone that everybody may send from
+    /// [`super::zone_key4`] ▶ [`super::RuleValue`]: all networks of a zone's `allow_clients`, and 0.0.0.0/0
+    /// for the others; nothing of a zone that everybody may send from
     pub const ALLOW4: &str = "ALLOW4";
     /// The same with [`super::zone_key6`]
     pub const ALLOW6: &str = "ALLOW6";
@@ -187,8 +188,8 @@ pub struct Interface {
     pub padding: u32,
 }
 
-/// What the kernel knows a zone by: made of its name alone (FNV-1a), for a zone may change its place in the file while its
-/// interfaces and its rules are changed one after another.
+/// What the kernel knows a zone by: made of its name alone (FNV-1a), for a zone may change its place in the
+/// file while its interfaces and its rules are changed one after another.
 pub const fn zone_number(name: &str) -> u64 {
     let (octets, mut hash, mut at) = (name.as_bytes(), 0xcbf2_9ce4_8422_2325u64, 0);
     while at < octets.len() {
@@ -226,8 +227,8 @@ pub const fn zone_key6(zone: u64, address: [u8; 16]) -> [u8; 24] {
 pub const INTERFACE_CHECKS: u32 = 1;
 /// New connections to port 25 go to the zone's listener.
 pub const INTERFACE_STEERS: u32 = 1 << 1;
-/// Packets of our sessions are given to them. Outlives [`INTERFACE_STEERS`] when the zone's mode changes, so that open
-/// sessions end in their own time.
+/// Packets of our sessions are given to them. Outlives [`INTERFACE_STEERS`] when the zone's mode changes, so
+/// that open sessions end in their own time.
 pub const INTERFACE_SERVES: u32 = 1 << 2;
 
 impl Interface {
@@ -249,8 +250,8 @@ pub struct RuleValue {
 }
 
 impl RuleValue {
-    /// No entry. Not an `Option`: the programs would carry its empty half about, which the verifier takes for a read
-    /// of nothing.
+    /// No entry. Not an `Option`: the programs would carry its empty half about, which the verifier takes for
+    /// a read of nothing.
     pub const NONE: Self = Self { rule: 0, action: ACTION_NONE };
 }
 
@@ -277,8 +278,8 @@ pub struct Ban {
     pub value: RuleValue,
 }
 
-/// Whom a ban is about: an IPv4-mapped address, or the first 64 bits of an IPv6 one, for whoever has one address there has
-/// them all.
+/// Whom a ban is about: an IPv4-mapped address, or the first 64 bits of an IPv6 one, for whoever has one
+/// address there has them all.
 #[inline(always)]
 pub const fn ban_key(client: [u8; 16], ipv6: bool) -> [u8; 16] {
     // As a number, as in `mapped`.
@@ -293,8 +294,8 @@ impl Ban {
     }
 }
 
-/// Some IPv4 addresses and what is said of each. A kernel's hash map takes two or three lines of the cache for what is
-/// one here, and a call.
+/// Some IPv4 addresses and what is said of each. A kernel's hash map takes two or three lines of the cache
+/// for what is one here, and a call.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostBucket {
@@ -347,7 +348,8 @@ impl HostBucket {
     }
 }
 
-/// The bucket of an IPv4 address: bits well mixed, whatever the addresses have in common (the finalizer of MurmurHash3).
+/// The bucket of an IPv4 address: bits well mixed, whatever the addresses have in common (the finalizer of
+/// MurmurHash3).
 #[inline(always)]
 pub const fn host_bucket(address: [u8; 4]) -> u32 {
     let mut bits = u32::from_be_bytes(address);
@@ -372,7 +374,8 @@ pub struct Count {
 pub struct Hits {
     /// Packets.
     pub packets: u64,
-    /// When the last of them was counted, nanoseconds of CLOCK_MONOTONIC, a few milliseconds coarse; 0: never.
+    /// When the last of them was counted, nanoseconds of CLOCK_MONOTONIC, a few milliseconds coarse; 0:
+    /// never.
     pub last_ns: u64,
 }
 
@@ -381,8 +384,8 @@ pub const HITS_A_BLOCK: u32 = 64;
 /// [`HitBlock`]s: room for [`MAX_RULES`].
 pub const HIT_BLOCKS: u32 = MAX_RULES / HITS_A_BLOCK;
 
-/// The hits of rules with neighbouring numbers. The kernel keeps a pointer for each value of a map that every CPU has for
-/// itself: in blocks there are few enough of them to stay in the cache.
+/// The hits of rules with neighbouring numbers. The kernel keeps a pointer for each value of a map that every
+/// CPU has for itself: in blocks there are few enough of them to stay in the cache.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HitBlock {

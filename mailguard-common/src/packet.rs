@@ -1,8 +1,8 @@
 //! Bytes in, a [`Flow`] out: IPv4 with options, IPv6 with extension headers, fragments (RFC 791, 8200, 9293).
 //!
-//! Everything is bounded by the length that the IP header gives, never by the frame's: what the stack cuts off,
-//! nobody may hide a header in. The rules for fragments are those of RFC 1858 and 7112: whoever cuts the headers
-//! apart has something to hide. Which flows concern us is `decide`'s.
+//! Everything is bounded by the length that the IP header gives, never by the frame's: what the stack cuts
+//! off, nobody may hide a header in. The rules for fragments are those of RFC 1858 and 7112: whoever cuts the
+//! headers apart has something to hide. Which flows concern us is `decide`'s.
 
 use core::mem::MaybeUninit;
 
@@ -36,7 +36,8 @@ const SHIM6: u8 = 140;
 /// Offsets of the addresses in an IPv6 header.
 const IPV6_SOURCE: usize = 8;
 const IPV6_DESTINATION: usize = 24;
-/// Octets of the shortest IPv6 extension header, of an ICMP header, and of an IPv6 header before its addresses.
+/// Octets of the shortest IPv6 extension header, of an ICMP header, and of an IPv6 header before its
+/// addresses.
 const EIGHT: usize = 8;
 
 const FIN: u8 = 1;
@@ -78,7 +79,8 @@ impl Octets for &[u8] {
     }
 }
 
-/// A packet to port 25, or the flow that an ICMP message quotes. Aligned so that the programs copy it by words.
+/// A packet to port 25, or the flow that an ICMP message quotes. Aligned so that the programs copy it by
+/// words.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flow {
@@ -98,7 +100,8 @@ pub struct Flow {
     pub ipv6: u8,
     /// 1: the first of several fragments.
     pub fragment: u8,
-    /// 1: the TCP header follows the IP header, no options or extension headers between, and no tags stand before that.
+    /// 1: the TCP header follows the IP header, no options or extension headers between, and no tags stand
+    /// before that.
     pub plain: u8,
     /// Octets from the frame's start to the IP header.
     pub network: u16,
@@ -168,7 +171,8 @@ pub enum Parsed {
     OverlayFragment,
     /// More than [`MAX_EXTENSION_HEADERS`]: to be dropped.
     LongChain,
-    /// More than [`MAX_PRIORITY_TAGS`](crate::tags::MAX_PRIORITY_TAGS) before the packet, as `tags` finds: to be dropped.
+    /// More than [`MAX_PRIORITY_TAGS`](crate::tags::MAX_PRIORITY_TAGS) before the packet, as `tags` finds: to
+    /// be dropped.
     DeepTags,
 }
 
@@ -194,8 +198,9 @@ struct Addresses {
     ipv6: bool,
 }
 
-/// Reads the packet whose IP header lies `start` octets into the frame. `flow` is written with [`Parsed::Smtp`] and
-/// [`Parsed::PathMtu`], and only then: most packets go to other ports, and are to cost nothing more.
+/// Reads the packet whose IP header lies `start` octets into the frame. `flow` is written with
+/// [`Parsed::Smtp`] and [`Parsed::PathMtu`], and only then: most packets go to other ports, and are to cost
+/// nothing more.
 #[inline(always)]
 pub fn parse(packet: &impl Octets, start: usize, version: Version, flow: &mut MaybeUninit<Flow>) -> Parsed {
     match version {
@@ -335,7 +340,8 @@ fn parse_tcp(
         destination,
         source_port: [header[0], header[1]],
         transport: at as u16,
-        // Past 16 bits only where the lengths can't be: a jumbogram, or a data offset within the header. No such segment is taken.
+        // Past 16 bits only where the lengths can't be: a jumbogram, or a data offset within the header. No
+        // such segment is taken.
         span: data.wrapping_add(u16::from(flags & SYN != 0) + u16::from(flags & FIN != 0)),
         flags,
         ipv6: ipv6.into(),
@@ -358,8 +364,8 @@ fn parse_tiny(packet: &impl Octets, at: usize, end: usize) -> Parsed {
     if other { Parsed::Other } else { Parsed::TinyFragment }
 }
 
-/// Fragmentation needed (RFC 1191 §4) and Packet Too Big (RFC 4443 §3.2), quoting a packet from port 25. The flow
-/// is filled in as the client's packets would show it.
+/// Fragmentation needed (RFC 1191 §4) and Packet Too Big (RFC 4443 §3.2), quoting a packet from port 25. The
+/// flow is filled in as the client's packets would show it.
 #[inline(always)]
 fn parse_icmp<P: Octets>(
     packet: &P,

@@ -56,8 +56,8 @@ pub fn tcp_header(flow: &Flow) -> [u8; TCP_HEADER] {
     header
 }
 
-/// The sum of the pseudo-header. The mapped form of an IPv4 address adds 0xffff twice, which is nothing in ones'
-/// complement.
+/// The sum of the pseudo-header. The mapped form of an IPv4 address adds 0xffff twice, which is nothing in
+/// ones' complement.
 #[inline(always)]
 pub fn pseudo_sum(flow: &Flow) -> u32 {
     sum(&flow.source) + sum(&flow.destination) + u32::from(TCP) + TCP_HEADER as u32

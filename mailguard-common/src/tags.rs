@@ -1,10 +1,10 @@
 //! VLAN tags in front of a packet (IEEE 802.1Q): which of them count.
 //!
-//! A tag of VID 0 only carries a priority. The stack takes the outermost tag off before TC and, when it finds no VLAN
-//! interface for it, one of VID 0 after another behind TC's back: the packet behind them is the parent interface's
-//! own, and must be judged there. The first tag of another VID makes the frame the VLAN interface's, whatever lies
-//! behind; TC is asked again there. Other types aren't taken off by anybody (0x9100), or lead to an interface of
-//! their own (PPPoE).
+//! A tag of VID 0 only carries a priority. The stack takes the outermost tag off before TC and, when it finds
+//! no VLAN interface for it, one of VID 0 after another behind TC's back: the packet behind them is the
+//! parent interface's own, and must be judged there. The first tag of another VID makes the frame the VLAN
+//! interface's, whatever lies behind; TC is asked again there. Other types aren't taken off by anybody
+//! (0x9100), or lead to an interface of their own (PPPoE).
 
 use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Octets, Version};
 
@@ -13,7 +13,8 @@ pub const ETHERTYPE_TAG: u16 = 0x8100;
 /// A provider's tag (802.1ad).
 pub const ETHERTYPE_PROVIDER_TAG: u16 = 0x88a8;
 
-/// Tags of VID 0 that are followed within a frame; one more and the frame is dropped. The stack takes off any number.
+/// Tags of VID 0 that are followed within a frame; one more and the frame is dropped. The stack takes off any
+/// number.
 pub const MAX_PRIORITY_TAGS: usize = 8;
 
 /// Octets of a tag behind its type: priority and VID, and the type of what follows.

@@ -1,5 +1,5 @@
-//! XDP: drops a banned or blacklisted client's SYN before the stack spends anything on it. Nothing else, ever: what it can't
-//! read at a glance, and every reset, is left to TC, which takes the same decision.
+//! XDP: drops a banned or blacklisted client's SYN before the stack spends anything on it. Nothing else,
+//! ever: what it can't read at a glance, and every reset, is left to TC, which takes the same decision.
 
 use core::mem::MaybeUninit;
 
@@ -41,8 +41,8 @@ pub(crate) fn early(ctx: &XdpContext) -> u32 {
     if verdict == TAGGED { XDP_PASS } else { verdict }
 }
 
-/// Judges the frame if its packet begins at `START`: places that the verifier needn't follow. [`TAGGED`] if a tag of
-/// VID 0 stands there; one that the hardware took off isn't shown.
+/// Judges the frame if its packet begins at `START`: places that the verifier needn't follow. [`TAGGED`] if a
+/// tag of VID 0 stands there; one that the hardware took off isn't shown.
 #[inline(never)]
 fn judge<const START: usize>(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);

@@ -1,7 +1,8 @@
 //! mailguard's kernel part: the entry points.
 //!
-//! `steer` is the TC program of every zone interface; `early` is the XDP program; `reconnect` answers the kernel's
-//! socket look-up. What they decide is in mailguard-common, tested on the host; here are only the look-ups and the carrying out.
+//! `steer` is the TC program of every zone interface; `early` is the XDP program; `reconnect` answers the
+//! kernel's socket look-up. What they decide is in mailguard-common, tested on the host; here are only the
+//! look-ups and the carrying out.
 
 #![no_std]
 #![no_main]

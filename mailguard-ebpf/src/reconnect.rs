@@ -1,9 +1,10 @@
 //! A client that reconnects from the same port while the kernel remembers the last connection.
 //!
-//! The kernel then looks for a listener at the destination address, where there is none of ours. `steer` has noted the
-//! tuple; this program, asked by that look-up, answers with the zone's listener, once.
+//! The kernel then looks for a listener at the destination address, where there is none of ours. `steer` has
+//! noted the tuple; this program, asked by that look-up, answers with the zone's listener, once.
 //!
-//! It belongs to the network namespace, which is what it tells programs that don't know where they are (`home`).
+//! It belongs to the network namespace, which is what it tells programs that don't know where they are
+//! (`home`).
 
 use aya_ebpf::programs::SkLookupContext;
 use mailguard_common::maps::{BYPASSED, SMTP_PORT, Tuple};
@@ -36,8 +37,8 @@ pub(crate) fn reconnect(ctx: &SkLookupContext) -> u32 {
     }
 }
 
-// Two functions, not inlined: merged into one, the two reads would go by a computed context pointer, which the
-// verifier refuses.
+// Two functions, not inlined: merged into one, the two reads would go by a computed context pointer, which
+// the verifier refuses.
 
 #[inline(never)]
 fn answer_v4(ctx: &SkLookupContext) -> u32 {

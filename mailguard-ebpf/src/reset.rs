@@ -29,8 +29,8 @@ pub(crate) fn reset(skb: *mut __sk_buff, flow: &Flow, ethernet: bool) -> Option<
     Some(unsafe { bpf_redirect((*skb).ifindex, 0) } as i32)
 }
 
-/// Writes both headers. The checksum is built by the helper: it knows whether the packet carries a finished one or,
-/// between virtual interfaces, only the start of one that the hardware completes.
+/// Writes both headers. The checksum is built by the helper: it knows whether the packet carries a finished
+/// one or, between virtual interfaces, only the start of one that the hardware completes.
 #[inline(always)]
 fn rewrite<const N: usize>(skb: *mut __sk_buff, flow: &Flow, start: u32, ip: &Aligned<N>) -> Option<()> {
     const { assert!(N == IPV4_HEADER || N == IPV6_HEADER) };

@@ -1,7 +1,8 @@
-//! Sockets: which one a packet belongs to, whether it is ours, and giving the packet to one that the stack wouldn't find.
+//! Sockets: which one a packet belongs to, whether it is ours, and giving the packet to one that the stack
+//! wouldn't find.
 //!
-//! One function a version of IP, none of them inlined and none touching a map while it holds a socket: that keeps
-//! the verifier's work small. Each field of a socket is read once, into a local.
+//! One function a version of IP, none of them inlined and none touching a map while it holds a socket: that
+//! keeps the verifier's work small. Each field of a socket is read once, into a local.
 
 use core::mem::MaybeUninit;
 
@@ -28,9 +29,10 @@ const NEW_SYN_RECV: u32 = 12;
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Nothing, where it is a session of ours: the mark, which the caller sets, has the packet delivered here, and the stack finds
-    /// the same socket again. It then goes by the session's own route (net.ipv4.ip_early_demux); a packet with a socket
-    /// assigned would have its route looked up, and its source's, each time.
+    /// Nothing, where it is a session of ours: the mark, which the caller sets, has the packet delivered
+    /// here, and the stack finds the same socket again. It then goes by the session's own route
+    /// (net.ipv4.ip_early_demux); a packet with a socket assigned would have its route looked up, and its
+    /// source's, each time.
     Deliver,
     /// A closed session that the kernel remembers is assigned to the packet.
     DeliverToClosed,
@@ -128,8 +130,8 @@ unsafe fn settle(skb: *mut __sk_buff, socket: *mut bpf_sock, purpose: Purpose) -
     }
 }
 
-/// Whose the socket is. The mark of a half-open one is its listener's; a closed one has none: the caller says whether
-/// it shall count as ours.
+/// Whose the socket is. The mark of a half-open one is its listener's; a closed one has none: the caller says
+/// whether it shall count as ours.
 ///
 /// # Safety
 /// `socket` is a referenced sock_common.
@@ -219,8 +221,8 @@ pub(crate) fn offer_answer_v6(skb: *mut __sk_buff, start: u32, transport: u32, i
 fn offer_answer<const N: usize>(skb: *mut __sk_buff, start: u32, transport: u32, index: u32) -> Offered {
     let mut ip = [0u8; N];
     let mut tcp = [0u8; TCP_HEADER];
-    // SAFETY: the helpers write no more than the arrays hold, and read no further than that; the socket isn't null
-    // where it is used, and is released once.
+    // SAFETY: the helpers write no more than the arrays hold, and read no further than that; the socket isn't
+    // null where it is used, and is released once.
     unsafe {
         if bpf_skb_load_bytes(skb.cast(), start, ip.as_mut_ptr().cast(), N as u32) != 0
             || bpf_skb_load_bytes(skb.cast(), transport, tcp.as_mut_ptr().cast(), TCP_HEADER as u32) != 0

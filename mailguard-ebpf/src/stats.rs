@@ -1,6 +1,7 @@
 //! Counting: a packet by its reason, and by its rule where there is one; and the events that are logged.
 //!
-//! Never while a socket is held: each counter is a branch that the verifier would follow with the socket in hand.
+//! Never while a socket is held: each counter is a branch that the verifier would follow with the socket in
+//! hand.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use mailguard_common::maps::{EVENT_INTERVAL_NS, Event, HITS_A_BLOCK, Reason};
@@ -41,8 +42,8 @@ fn coarse_now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Puts an event into the ring if `reason` is one and the last of its kind is long enough ago. When the ring is full
-/// the event is lost; the counters have it.
+/// Puts an event into the ring if `reason` is one and the last of its kind is long enough ago. When the ring
+/// is full the event is lost; the counters have it.
 #[inline(never)]
 pub(crate) fn report(reason: Reason, flow: &Flow, interface: u32) {
     if !reason.is_event() {

@@ -1,8 +1,8 @@
-//! TC ingress: gives packets of our sessions to their sockets and new connections to the zone's listener, carries
-//! out the blacklist where XDP didn't, and leaves everything else alone.
+//! TC ingress: gives packets of our sessions to their sockets and new connections to the zone's listener,
+//! carries out the blacklist where XDP didn't, and leaves everything else alone.
 //!
-//! The port is looked at before any map, by direct access; only a packet to port 25 costs more than that. What isn't
-//! ours is always "next": another program's turn, never an acceptance.
+//! The port is looked at before any map, by direct access; only a packet to port 25 costs more than that.
+//! What isn't ours is always "next": another program's turn, never an acceptance.
 
 use core::mem::MaybeUninit;
 
@@ -66,8 +66,8 @@ fn untagged(skb: *mut __sk_buff, version: Version, flow: &mut MaybeUninit<Flow>)
     if parsed == Parsed::Short { parse_loaded(skb, version, start as u32, flow) } else { parsed }
 }
 
-/// Reads the packet of a frame with a tag behind the one that was taken off it. Where that one names a VLAN, `concerned`
-/// will see it.
+/// Reads the packet of a frame with a tag behind the one that was taken off it. Where that one names a VLAN,
+/// `concerned` will see it.
 #[inline(always)]
 fn tagged(skb: *mut __sk_buff, flow: &mut MaybeUninit<Flow>) -> Parsed {
     let start = link_header(skb, &linear(skb));
@@ -87,8 +87,8 @@ fn linear(skb: *mut __sk_buff) -> Direct {
     Direct { data, end, length }
 }
 
-// Not inlined, for the stack's sake: all frames of a chain of calls share 512 octets, kernels before 6.8 round each
-// frame up to 32, and the entry point's is part of every chain.
+// Not inlined, for the stack's sake: all frames of a chain of calls share 512 octets, kernels before 6.8
+// round each frame up to 32, and the entry point's is part of every chain.
 
 #[inline(never)]
 fn parse_linear(skb: *mut __sk_buff, start: usize, version: Version, flow: &mut MaybeUninit<Flow>) -> Parsed {
@@ -151,9 +151,9 @@ fn concerned(skb: *mut __sk_buff, parsed: Parsed, flow: &MaybeUninit<Flow>) -> i
         Parsed::DeepTags => Reason::TagStackDropped,
         _ => {
             let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return NEXT };
-            // SAFETY: the packet's flow was written, as `parsed` says; the slot is this CPU's own while the program
-            // runs. Read back from there the flow's fields are
-            // plain numbers to the verifier, which then has one state to follow instead of one for each way here.
+            // SAFETY: the packet's flow was written, as `parsed` says; the slot is this CPU's own while the
+            // program runs. Read back from there the flow's fields are plain numbers to the verifier, which
+            // then has one state to follow instead of one for each way here.
             let flow = unsafe {
                 core::ptr::copy_nonoverlapping(flow.as_ptr(), scratch, 1);
                 &*scratch
@@ -235,16 +235,17 @@ fn smtp(skb: *mut __sk_buff, settings: &Settings, interface: Interface, flow: &F
 fn answer(skb: *mut __sk_buff, interface: Interface, flow: &Flow, reason: Reason, rule: u32) -> i32 {
     // Before the rewriting: the length counted is the SYN's.
     refuse(skb, flow, reason, Some(rule));
-    // With options between the headers the checksum's place is another, and with tags the Ethernet header's end: dropped,
-    // as good an answer.
+    // With options between the headers the checksum's place is another, and with tags the Ethernet header's
+    // end: dropped, as good an answer.
     if flow.plain == 0 { DROP } else { reset(skb, flow, interface.ethernet != 0).unwrap_or(DROP) }
 }
 
-/// A packet that isn't a SYN, for a closed session that the kernel remembers, unless a new connection of the same tuple
-/// has been let pass meanwhile.
+/// A packet that isn't a SYN, for a closed session that the kernel remembers, unless a new connection of the
+/// same tuple has been let pass meanwhile.
 #[inline(never)]
 fn to_closed(skb: *mut __sk_buff, flow: &Flow) -> i32 {
-    // SAFETY: no arguments, no effects; a note that is replaced meanwhile yields another's, never invalid memory.
+    // SAFETY: no arguments, no effects; a note that is replaced meanwhile yields another's, never invalid
+    // memory.
     let bypassed = unsafe {
         let now = bpf_ktime_get_ns();
         TWSYN.get(&tuple(flow)).is_some_and(|note| note.bypassed_at(now))
@@ -257,9 +258,10 @@ fn to_closed(skb: *mut __sk_buff, flow: &Flow) -> i32 {
     refused(skb, flow, PacketVerdict::Next(Some(Reason::OlderFlow), None))
 }
 
-/// Has the stack route a packet without looking for its socket before (net.ipv4.ip_early_demux): it would find the closed
-/// session, and drops what it is to forward and has a socket for. A packet that has a route already isn't looked at; the
-/// key of a tunnel, which nobody asks for, is kept in the place of one until the packet gets its own.
+/// Has the stack route a packet without looking for its socket before (net.ipv4.ip_early_demux): it would
+/// find the closed session, and drops what it is to forward and has a socket for. A packet that has a route
+/// already isn't looked at; the key of a tunnel, which nobody asks for, is kept in the place of one until the
+/// packet gets its own.
 #[inline(never)]
 fn go_around_closed(skb: *mut __sk_buff) {
     // The shortest of the forms that the helper takes: a tunnel's number, and an IPv4 address.
@@ -307,7 +309,8 @@ fn intercept(
     }
 }
 
-/// Gives a SYN to the TIME_WAIT socket that it met, with a note for the kernel's look-up of a listener that follows.
+/// Gives a SYN to the TIME_WAIT socket that it met, with a note for the kernel's look-up of a listener that
+/// follows.
 #[inline(never)]
 fn reconnect(skb: *mut __sk_buff, flow: &Flow, index: u32) -> bool {
     if note(flow, index) && find(skb, flow, Purpose::DeliverToClosed) == Found::Ours {

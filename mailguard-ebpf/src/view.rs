@@ -1,5 +1,5 @@
-//! Two ways to a packet's octets: straight from memory, which is quick and sees the linear part only, and by the
-//! helper that finds everything.
+//! Two ways to a packet's octets: straight from memory, which is quick and sees the linear part only, and by
+//! the helper that finds everything.
 
 use core::mem::MaybeUninit;
 
@@ -17,10 +17,10 @@ pub(crate) const ETHERNET_SOURCE: usize = 6;
 
 /// Octets of the link-layer header that the program is shown before the packet.
 ///
-/// PPP, tun and most tunnels have none; a tunnel without a fixed peer shows its outer header, a VLAN interface with
-/// `reorder_hdr off` an Ethernet header with the tag. Generic XDP has the kernel copy packets and forget how long that
-/// header is (seen on 6.18): then the program is shown the packet without it, on Ethernet too. What tells is the
-/// length that the receive path noted, which never counts that header.
+/// PPP, tun and most tunnels have none; a tunnel without a fixed peer shows its outer header, a VLAN
+/// interface with `reorder_hdr off` an Ethernet header with the tag. Generic XDP has the kernel copy packets
+/// and forget how long that header is (seen on 6.18): then the program is shown the packet without it, on
+/// Ethernet too. What tells is the length that the receive path noted, which never counts that header.
 #[inline(always)]
 pub(crate) fn link_header(skb: *mut __sk_buff, frame: &Direct) -> usize {
     // SAFETY: the context is valid while the program runs.
@@ -30,15 +30,16 @@ pub(crate) fn link_header(skb: *mut __sk_buff, frame: &Direct) -> usize {
     if noted != 0 && shown <= MAX_LINK_HEADER { shown } else { ETHERNET_HEADER }
 }
 
-/// Whether an IP packet begins with the frame, of which that was said: so that a kernel that notes another length does
-/// no harm.
+/// Whether an IP packet begins with the frame, of which that was said: so that a kernel that notes another
+/// length does no harm.
 #[inline(always)]
 pub(crate) fn begins_with_packet(frame: &Direct) -> bool {
     // Two octets, for a check of one alone becomes a comparison that the verifier learns nothing from.
     frame.octets::<2>(0).is_some_and(|[first, _]| first >> 4 == 4 || first >> 4 == 6)
 }
 
-/// The Ethernet addresses of the frame, whether or not the program is shown them. Only for Ethernet interfaces.
+/// The Ethernet addresses of the frame, whether or not the program is shown them. Only for Ethernet
+/// interfaces.
 #[inline(always)]
 pub(crate) fn ethernet_addresses(skb: *mut __sk_buff) -> Option<Aligned<12>> {
     from_ethernet_header(skb, 0)
@@ -90,9 +91,9 @@ impl Octets for Direct {
         let mut octets = MaybeUninit::<[u8; N]>::uninit();
         let (from, to) = (at as *const u8, octets.as_mut_ptr().cast::<u8>());
         let mut done = 0;
-        // By words, for octet by octet it takes thrice the instructions. x86-64 and arm64 don't mind where these lie,
-        // and the kernel's verifier refuses the program where the processor would.
-        // SAFETY: the N octets lie before `end`; the verifier checks the same.
+        // By words, for octet by octet it takes thrice the instructions. x86-64 and arm64 don't mind where
+        // these lie, and the kernel's verifier refuses the program where the processor would. SAFETY: the N
+        // octets lie before `end`; the verifier checks the same.
         unsafe {
             while done + 4 <= N {
                 to.add(done).cast::<u32>().write_unaligned(from.add(done).cast::<u32>().read());

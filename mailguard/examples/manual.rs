@@ -1,5 +1,5 @@
-//! Writes the manual pages and the shells' completions of the package, from the command line's own definition and from the
-//! example configuration: `manual FOLDER`.
+//! Writes the manual pages and the shells' completions of the package, from the command line's own definition
+//! and from the example configuration: `manual FOLDER`.
 //!
 //! An example, for nothing of it belongs into the program that is installed.
 

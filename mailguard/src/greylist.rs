@@ -2,9 +2,9 @@
 //! `facts.redb` for the time after a restart (RFC 6647).
 //!
 //! `session` asks, about unauthenticated clients of red zones while `spam.greylist.enabled` is set. What
-//! follows from what was seen is left to `mailguard_core::policy::check::greylist`, the rows' table to `store`. Rows
-//! are written in batches and nobody waits for them: a crash costs the last ones, and so somebody a second
-//! wait.
+//! follows from what was seen is left to `mailguard_core::policy::check::greylist`, the rows' table to
+//! `store`. Rows are written in batches and nobody waits for them: a crash costs the last ones, and so
+//! somebody a second wait.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

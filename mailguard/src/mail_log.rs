@@ -1,9 +1,11 @@
-//! The mail log (`log.mail`): one line at the end of a session, for a message that was taken or refused, for a recipient that
-//! was refused, for an attempt at delivery, for a notice of our own and for a login that failed. The id comes first, then the
-//! event. Made for grep, fail2ban and programs that count; `trace` holds the same for the command line, and more.
+//! The mail log (`log.mail`): one line at the end of a session, for a message that was taken or refused, for
+//! a recipient that was refused, for an attempt at delivery, for a notice of our own and for a login that
+//! failed. The id comes first, then the event. Made for grep, fail2ban and programs that count; `trace` holds
+//! the same for the command line, and more.
 //!
-//! What the lines hold is in docs/operations.md: a key that is there stays there. How they are written, so that no peer's
-//! text passes for a line or key, is `core::log_value`'s; here texts of peers are cut to a length.
+//! What the lines hold is in docs/operations.md: a key that is there stays there. How they are written, so
+//! that no peer's text passes for a line or key, is `core::log_value`'s; here texts of peers are cut to a
+//! length.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,9 @@
-//! Recipient verification: asks the servers of incoming domains about recipients, and remembers what they said.
+//! Recipient verification: asks the servers of incoming domains about recipients, and remembers what they
+//! said.
 //!
-//! `session` asks, at RCPT. What follows from a server's words is left to `mailguard_core::policy::check::verification`, the
-//! conversation with it to `delivery`. Whoever asks about the same recipient meanwhile waits for the same answer.
+//! `session` asks, at RCPT. What follows from a server's words is left to
+//! `mailguard_core::policy::check::verification`, the conversation with it to `delivery`. Whoever asks about
+//! the same recipient meanwhile waits for the same answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,8 +40,8 @@ const TAKEN_TIME: Duration = Duration::from_secs(3600);
 /// For how long one that was refused is refused: a new mailbox should be seen soon.
 const REFUSED_TIME: Duration = Duration::from_secs(600);
 
-/// For how long nobody asks again about whom there was no answer, nor a server that was gone: the clients that wait for it hold
-/// their places.
+/// For how long nobody asks again about whom there was no answer, nor a server that was gone: the clients
+/// that wait for it hold their places.
 const UNANSWERED_TIME: Duration = Duration::from_secs(30);
 
 /// Verifies recipients.
@@ -67,8 +69,8 @@ impl Verification {
         }
     }
 
-    /// Whether the servers of `route` take mail for `forward_path`: what is remembered, or what it says now. Who asks for what another one
-    /// has asked for already waits for that answer.
+    /// Whether the servers of `route` take mail for `forward_path`: what is remembered, or what it says now.
+    /// Who asks for what another one has asked for already waits for that answer.
     pub async fn verify(&self, config: &Config, route: &Route, forward_path: &ForwardPath) -> Finding {
         let server = &route.next_hop;
         let asked = async {
@@ -134,7 +136,8 @@ impl Expiry<(NextHop, ForwardPath), Finding> for AsLongAsItHolds {
     }
 }
 
-/// Whether the server refuses for good, and for something else than the recipient: that needs somebody's hand.
+/// Whether the server refuses for good, and for something else than the recipient: that needs somebody's
+/// hand.
 fn objects(word: &ProbeResult, finding: &Finding) -> bool {
     let (ProbeResult::Accepted(report)
     | ProbeResult::Rejected(report)

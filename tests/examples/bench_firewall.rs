@@ -1,10 +1,10 @@
-//! mailguard's kernel side by itself, for `cargo xtask bench kernel`: listeners, the datapath in the namespace that it
-//! is started in, and an acceptor that closes each connection at once. Optimised, as a process of its own, so that
-//! its processor time can be told from the load's.
+//! mailguard's kernel side by itself, for `cargo xtask bench kernel`: listeners, the datapath in the
+//! namespace that it is started in, and an acceptor that closes each connection at once. Optimised, as a
+//! process of its own, so that its processor time can be told from the load's.
 //!
-//! `bench_firewall CONFIG [listen-only]`: without the datapath somebody else, nftables, must bring the connections.
-//! It says `ready`, answers each line of input with one line of JSON (what was counted, by name), and ends with its input, when it
-//! removes all that it set up.
+//! `bench_firewall CONFIG [listen-only]`: without the datapath somebody else, nftables, must bring the
+//! connections. It says `ready`, answers each line of input with one line of JSON (what was counted, by
+//! name), and ends with its input, when it removes all that it set up.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};

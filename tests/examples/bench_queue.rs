@@ -1,5 +1,6 @@
-//! What a long queue costs: `cargo xtask bench queue`. Fills a spool with messages that wait for a later time, opens it as a
-//! start does, and compares the way of new messages through it with that through an empty one. One JSON object is printed.
+//! What a long queue costs: `cargo xtask bench queue`. Fills a spool with messages that wait for a later
+//! time, opens it as a start does, and compares the way of new messages through it with that through an empty
+//! one. One JSON object is printed.
 
 use std::path::Path;
 use std::sync::Arc;

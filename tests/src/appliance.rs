@@ -1,5 +1,5 @@
-//! A mailguard under test: the real program, started where the test wants it, with folders and pins of its own, and
-//! removed without a trace when dropped.
+//! A mailguard under test: the real program, started where the test wants it, with folders and pins of its
+//! own, and removed without a trace when dropped.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -235,7 +235,8 @@ impl Drop for Appliance<'_> {
     }
 }
 
-/// Whether a complaint is that few files may be open, on a machine where nobody can have more: it says nothing of what is tested.
+/// Whether a complaint is that few files may be open, on a machine where nobody can have more: it says
+/// nothing of what is tested.
 pub fn is_of_this_machine(complaint: &str) -> bool {
     /// More than the configuration of any test needs.
     const ENOUGH: u64 = 65_536;

@@ -1,8 +1,9 @@
-//! Rounds of `kill -9` under load, judged from outside: by the ledger of every 250, by what the far server took, and by what
-//! is quarantined.
+//! Rounds of `kill -9` under load, judged from outside: by the ledger of every 250, by what the far server
+//! took, and by what is quarantined.
 //!
-//! Each message has four recipients: one that is taken, one that is refused, one that is put off once, and one whose connection
-//! is closed once instead of an answer. After each round everything is delivered, and each of them must have come to one end.
+//! Each message has four recipients: one that is taken, one that is refused, one that is put off once, and
+//! one whose connection is closed once instead of an answer. After each round everything is delivered, and
+//! each of them must have come to one end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,7 +29,8 @@ const LARGE_EVERY: u64 = 4;
 const LONGEST_PAUSE: u64 = 500;
 /// Longest time between a start and another kill in the midst of it, milliseconds.
 const LONGEST_START: u64 = 150;
-/// Recipients that one kill may make a server take a second time: those under way, and those whose note waits for its commit.
+/// Recipients that one kill may make a server take a second time: those under way, and those whose note waits
+/// for its commit.
 const UNDER_WAY: u64 = 80;
 /// Longest wait for the queue to empty.
 const DRAIN: Duration = Duration::from_secs(60);

@@ -1,6 +1,8 @@
-//! An independent witness: a small SMTP client that writes down, and syncs, every message that was answered 250.
+//! An independent witness: a small SMTP client that writes down, and syncs, every message that was answered
+//! 250.
 //!
-//! It shares no code with mailguard. What its ledger holds must reach the far server, whatever is killed meanwhile.
+//! It shares no code with mailguard. What its ledger holds must reach the far server, whatever is killed
+//! meanwhile.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -47,8 +49,8 @@ struct Ledger {
 }
 
 impl Witness {
-    /// Starts `connections` clients of `server`. `enter` is called first in each thread, to go where the clients
-    /// belong. Each message has the subject `ledger-N`.
+    /// Starts `connections` clients of `server`. `enter` is called first in each thread, to go where the
+    /// clients belong. Each message has the subject `ledger-N`.
     pub fn start(
         folder: &Path,
         server: SocketAddr,
@@ -67,7 +69,8 @@ impl Witness {
                 std::thread::spawn(move || {
                     enter();
                     while !stop.load(Ordering::Relaxed) {
-                        // A session that ends early is what is being provoked; what it sent without a 250 isn't owed.
+                        // A session that ends early is what is being provoked; what it sent without a 250
+                        // isn't owed.
                         if session(server, &ledger, &stop).is_err() {
                             std::thread::sleep(PAUSE);
                         }

@@ -1,5 +1,5 @@
-//! What end-to-end tests, demonstration and benchmarks are made of: namespaces, real peers, a running mailguard, and
-//! an independent witness.
+//! What end-to-end tests, demonstration and benchmarks are made of: namespaces, real peers, a running
+//! mailguard, and an independent witness.
 
 pub mod appliance;
 pub mod crash;

@@ -1,8 +1,9 @@
-//! A Debian of its own that boots with systemd, in a container (systemd-nspawn) on a namespace's network: where packages are
-//! installed and units run as they do for an administrator. Gone when dropped.
+//! A Debian of its own that boots with systemd, in a container (systemd-nspawn) on a namespace's network:
+//! where packages are installed and units run as they do for an administrator. Gone when dropped.
 //!
-//! How it starts: `debootstrap` makes the system once, in `target/machine`; each machine gets a copy. The container is booted with
-//! all capabilities and a folder of the host's BPF file system, which outlives it as a firewall's would.
+//! How it starts: `debootstrap` makes the system once, in `target/machine`; each machine gets a copy. The
+//! container is booted with all capabilities and a folder of the host's BPF file system, which outlives it as
+//! a firewall's would.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

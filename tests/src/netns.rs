@@ -1,7 +1,8 @@
-//! Network namespaces of a test's own: client, firewall and server in a row, IPv4 and IPv6, gone when dropped.
+//! Network namespaces of a test's own: client, firewall and server in a row, IPv4 and IPv6, gone when
+//! dropped.
 //!
-//! Commands are put into a namespace with `nsenter --net`, not `ip netns exec`: that would remount /sys and hide the
-//! BPF file system.
+//! Commands are put into a namespace with `nsenter --net`, not `ip netns exec`: that would remount /sys and
+//! hide the BPF file system.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

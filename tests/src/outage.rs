@@ -1,7 +1,8 @@
-//! An outage as mail meets it: many domains of strangers whose servers swallow every packet, or whose names nobody answers for,
-//! beside a server inside and strangers that are up.
+//! An outage as mail meets it: many domains of strangers whose servers swallow every packet, or whose names
+//! nobody answers for, beside a server inside and strangers that are up.
 //!
-//! The packets go a real way and nobody says that they were dropped: what is unreachable is refused at once, and holds up nobody.
+//! The packets go a real way and nobody says that they were dropped: what is unreachable is refused at once,
+//! and holds up nobody.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +24,8 @@ pub const DEAD: usize = 1_000;
 /// New domains that are up.
 pub const NEW: usize = 20;
 
-/// Longest wait for a message that goes out, and for a reply: an outage may be waited for here, it isn't there.
+/// Longest wait for a message that goes out, and for a reply: an outage may be waited for here, it isn't
+/// there.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Every packet to these is dropped behind the firewall.
@@ -106,8 +108,8 @@ pub fn up(number: usize) -> String {
     format!("bob@up{number}.example.net")
 }
 
-/// Waits until so many messages wait, and gives how many of them have had an attempt that ended. A server has a message before it
-/// is crossed off here.
+/// Waits until so many messages wait, and gives how many of them have had an attempt that ended. A server has
+/// a message before it is crossed off here.
 pub fn wait_for(appliance: &Appliance<'_>, messages: usize) -> Result<usize> {
     let mut found = (0, 0);
     wait_until(&format!("{messages} messages wait"), || {
@@ -135,7 +137,8 @@ fn dead(silent: Silent, number: usize) -> String {
     }
 }
 
-/// Drops the questions whose name begins with `silent`, and those over TCP; where they arrive, for who sends is told otherwise.
+/// Drops the questions whose name begins with `silent`, and those over TCP; where they arrive, for who sends
+/// is told otherwise.
 fn swallow_questions(topology: &Topology) -> Result<()> {
     // Behind the headers of UDP and DNS, and the length of the first label.
     let rules = "table inet outage {\nchain questions {\ntype filter hook input priority 0\n\

@@ -1,5 +1,5 @@
-//! Real peers, each in a folder of its own and in the namespace where it belongs: how each starts without an init
-//! system, and how it is stopped again, by its own process id.
+//! Real peers, each in a folder of its own and in the namespace where it belongs: how each starts without an
+//! init system, and how it is stopped again, by its own process id.
 
 pub mod dovecot;
 pub mod fickle;

@@ -23,8 +23,8 @@ pub const EMPTY_TC: &str = "mg_empty_tc";
 /// An XDP program that does nothing.
 pub const EMPTY_XDP: &str = "mg_empty_xdp";
 
-/// A sign of life of the proxy that is never too old. Without one the programs ask whether they are in the network namespace
-/// that they were attached in, and here they are attached nowhere.
+/// A sign of life of the proxy that is never too old. Without one the programs ask whether they are in the
+/// network namespace that they were attached in, and here they are attached nowhere.
 pub const ALIVE: u64 = u64::MAX;
 
 /// Index of the loopback device, which BPF_PROG_TEST_RUN gives its packets to.

@@ -1,4 +1,5 @@
-//! How long a server takes to answer the end of a message: plain clients in threads, each with a session of its own.
+//! How long a server takes to answer the end of a message: plain clients in threads, each with a session of
+//! its own.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +13,8 @@ use crate::netns::Namespace;
 /// Longest wait for one reply.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends `messages` of `octets` over each of `sessions` sessions, one after the other, and times each answer to the final dot.
+/// Sends `messages` of `octets` over each of `sessions` sessions, one after the other, and times each answer
+/// to the final dot.
 pub fn measure(
     place: &Namespace,
     server: SocketAddr,

@@ -1,5 +1,5 @@
-//! A start with a configuration file that doesn't check: the real program goes on with what was applied last, says so wherever
-//! somebody looks, and ends where it can't. And one that is switched off.
+//! A start with a configuration file that doesn't check: the real program goes on with what was applied last,
+//! says so wherever somebody looks, and ends where it can't. And one that is switched off.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -290,7 +290,8 @@ fn the_service_manager_hears_by_what_mail_is_served_and_that_a_switched_off_mail
     assert!(code == Some(0) && said.contains("nothing is left in the kernel"), "{code:?}: {said}");
     let said = [hears(&["STATUS", "READY"]), hears(&["STATUS", "READY"])];
     assert_eq!(said, ["STATUS=nothing is intercepted: the configuration says enabled = false", "READY=1"]);
-    // That nothing was in force last stands in for no file: whoever switches it on with a slip in it hears of that.
+    // That nothing was in force last stands in for no file: whoever switches it on with a slip in it hears of
+    // that.
     spoil(&appliance);
     let (code, said) = appliance.run_to_its_end().expect("it ends");
     let expect = ["zone[0].mode: ", "isn't used instead: it says enabled = false"];

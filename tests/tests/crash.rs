@@ -1,5 +1,5 @@
-//! `kill -9` under load, again and again: nothing that an independent witness saw acknowledged may be missing at the
-//! far server.
+//! `kill -9` under load, again and again: nothing that an independent witness saw acknowledged may be missing
+//! at the far server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,8 +21,8 @@ const CONNECTIONS: usize = 8;
 const SMALL: usize = 2_000;
 /// ... or each has a file of its own.
 const LARGE: usize = 300_000;
-/// Most deliveries to the sink that a kill may catch between the sink's word and the note of it on disk: those under
-/// way at once, and as many that wait for their commit.
+/// Most deliveries to the sink that a kill may catch between the sink's word and the note of it on disk:
+/// those under way at once, and as many that wait for their commit.
 const UNDER_WAY: usize = 40;
 /// Longest wait for the queue to empty at the end.
 const DRAIN: Duration = Duration::from_secs(90);
@@ -83,7 +83,8 @@ fn check(octets: usize, kills: usize) {
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     let repeated: usize = arrived.values().map(|times| times - 1).sum();
     println!("{} acknowledged, {} arrived, {repeated} times again", acknowledged.len(), arrived.len());
-    // Repetition is allowed only for what was under way, or just over, when a process died (RFC 5321 §4.5.4.1).
+    // Repetition is allowed only for what was under way, or just over, when a process died (RFC 5321
+    // §4.5.4.1).
     assert!(repeated <= kills * UNDER_WAY, "{repeated} repetitions of {}", arrived.len());
 }
 

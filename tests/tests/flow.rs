@@ -118,7 +118,8 @@ fn a_virus_is_quarantined_shown_and_released() {
     assert!(!appliance.cli(&["quarantine", "release", &id]).expect("runs").status.success());
 }
 
-/// Sends a message in these chunks, in one write after EHLO, and returns the last reply before the farewell's.
+/// Sends a message in these chunks, in one write after EHLO, and returns the last reply before the
+/// farewell's.
 fn send_in_chunks(topology: &Topology, chunks: &[&str]) -> String {
     let mut stream = topology
         .client

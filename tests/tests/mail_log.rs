@@ -1,5 +1,5 @@
-//! The mail log and the audit of a real run: every `grep` of docs/operations.md finds something in it, fail2ban finds those whom it
-//! is to ban and nobody else, and the audit says who did what.
+//! The mail log and the audit of a real run: every `grep` of docs/operations.md finds something in it,
+//! fail2ban finds those whom it is to ban and nobody else, and the audit says who did what.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

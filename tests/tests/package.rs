@@ -1,5 +1,5 @@
-//! The package as an administrator meets it: installed by apt on a fresh Debian that is a firewall, booted, upgraded under load,
-//! hung, misconfigured, removed, purged. `cargo xtask test package` makes the packages.
+//! The package as an administrator meets it: installed by apt on a fresh Debian that is a firewall, booted,
+//! upgraded under load, hung, misconfigured, removed, purged. `cargo xtask test package` makes the packages.
 
 use std::fs;
 use std::path::PathBuf;

@@ -119,7 +119,8 @@ fn list_name() -> String {
     serde_json::to_value(mailguard::config::EditList::BypassFromSubnet).unwrap().as_str().unwrap().to_owned()
 }
 
-/// The mail process's end of the channel, copied out of it: a test talks by it as a mail process that was taken over.
+/// The mail process's end of the channel, copied out of it: a test talks by it as a mail process that was
+/// taken over.
 fn channel_of(mail: Pid) -> UnixStream {
     let line = fs::read(format!("/proc/{mail}/cmdline")).unwrap();
     let words: Vec<&[u8]> = line.split(|octet| *octet == 0).collect();
@@ -495,7 +496,8 @@ fn rules_are_tried_before_a_reload_and_keep_nobody_waiting() {
     command.arg("--config").arg(appliance.config()).arg("reload").stdout(Stdio::null());
     let mut reload = Process(command.spawn().expect("mailguard runs"));
     let status = loop {
-        // On a busy machine the mail process may be called silent; what counts is what the kernel thinks of it.
+        // On a busy machine the mail process may be called silent; what counts is what the kernel thinks of
+        // it.
         let status: Value = serde_json::from_slice(&appliance.cli(&["status", "--json"]).unwrap().stdout)
             .expect("it answers meanwhile");
         assert_eq!(status["processes"]["kernel"]["proxy_alive"], true, "{status}");

@@ -1,5 +1,5 @@
-//! The receiving server with real peers: encryption, logins at a real IMAP server, block lists and domains asked of a real
-//! name server.
+//! The receiving server with real peers: encryption, logins at a real IMAP server, block lists and domains
+//! asked of a real name server.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,8 @@ use mailguard_tests::peers::swaks::{self, Message, Outcome};
 use mailguard_tests::peers::unbound::{self, Unbound};
 use mailguard_tests::peers::wait_until;
 
-/// The client's side is the uplink; mail for one domain goes to the server, other mail to the server as a smarthost.
+/// The client's side is the uplink; mail for one domain goes to the server, other mail to the server as a
+/// smarthost.
 fn uplink(more: &str) -> String {
     format!(
         "hostname = \"mailguard.example.test\"\n{more}\n[[zone]]\nname = \"red\"\nkind = \"red\"\ninterfaces = [\"{LAN}\"]\n\

@@ -74,8 +74,8 @@ pub(crate) fn dist() -> anyhow::Result<()> {
     run(&Arguments { ebpf_only: false, profile: Profile::Dist })
 }
 
-/// Builds one of the programs in tests/examples that measure a part of mailguard by itself, optimised, with the object that
-/// [`ebpf`] made, and returns it.
+/// Builds one of the programs in tests/examples that measure a part of mailguard by itself, optimised, with
+/// the object that [`ebpf`] made, and returns it.
 pub(crate) fn example(name: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(repository()).args(["build", "--quiet", "--release", "--package", "mailguard-tests"]);
@@ -114,7 +114,8 @@ fn compiler_command(compiler: EbpfCompiler, folder: &OsStr) -> Command {
         }
     };
     cargo.current_dir(folder);
-    // Whatever the caller or the cargo that runs us has set would reach the other target, and can cost the BTF.
+    // Whatever the caller or the cargo that runs us has set would reach the other target, and can cost the
+    // BTF.
     for name in
         ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
     {

@@ -1,5 +1,5 @@
-//! `cargo xtask crash [ROUNDS]`: rounds of chance that take disk and processes away from under a busy mailguard. A round that
-//! fails prints its seed, by which it is played again.
+//! `cargo xtask crash [ROUNDS]`: rounds of chance that take disk and processes away from under a busy
+//! mailguard. A round that fails prints its seed, by which it is played again.
 
 use std::process::Command;
 use std::time::Instant;

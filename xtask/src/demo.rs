@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: the main job on real traffic. Three namespaces, a real server behind a firewall, real clients in
-//! front of it; what happens is judged from outside, by what the server received and from whom, and by a capture on the
-//! server's side; and all of it again with mailguard detached, as a control that must differ. Then, on the uplink, what
-//! strangers and our own users are told.
+//! `cargo xtask demo`: the main job on real traffic. Three namespaces, a real server behind a firewall, real
+//! clients in front of it; what happens is judged from outside, by what the server received and from whom,
+//! and by a capture on the server's side; and all of it again with mailguard detached, as a control that must
+//! differ. Then, on the uplink, what strangers and our own users are told.
 
 mod capture;
 mod envelope;
@@ -40,7 +40,8 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The zones and rules of the demonstration: the client's side is intercepted, the server's side is an inactive uplink.
+/// The zones and rules of the demonstration: the client's side is intercepted, the server's side is an
+/// inactive uplink.
 fn config(xdp: &str) -> String {
     format!(
         r#"hostname = "mailguard.example.test"

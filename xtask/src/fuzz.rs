@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz [SECONDS] [TARGET]`: feeds each parser of foreign bytes with mutations of its seeds.
 //!
-//! The targets stand in `fuzz/fuzz_targets`, their seeds, kept under version control, in `fuzz/seeds`; what the
-//! fuzzer finds on the way goes to `fuzz/corpus`, what breaks a target to `fuzz/artifacts`.
+//! The targets stand in `fuzz/fuzz_targets`, their seeds, kept under version control, in `fuzz/seeds`; what
+//! the fuzzer finds on the way goes to `fuzz/corpus`, what breaks a target to `fuzz/artifacts`.
 
 use std::fs;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! `cargo xtask load IFACE` and `unload IFACE`: the kernel part on one interface, for trying by hand.
 //!
-//! It is mailguard itself that attaches, with a small configuration of its own in `/run/mailguard-try-IFACE`: one
-//! transparent zone, new connections pass while no proxy runs. Programs, maps and routes are pinned and stay when it
-//! ends; `unload` removes them.
+//! It is mailguard itself that attaches, with a small configuration of its own in `/run/mailguard-try-IFACE`:
+//! one transparent zone, new connections pass while no proxy runs. Programs, maps and routes are pinned and
+//! stay when it ends; `unload` removes them.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! `cargo xtask`: everything that is done to this repository, one subcommand a file.
 //!
-//! It installs what is missing (`setup`), builds the kernel part and embeds it (`build`), and drives what needs
-//! root: loading by hand, tests in namespaces, benchmarks. It holds no logic of mailguard itself.
+//! It installs what is missing (`setup`), builds the kernel part and embeds it (`build`), and drives what
+//! needs root: loading by hand, tests in namespaces, benchmarks. It holds no logic of mailguard itself.
 
 mod bench;
 mod build;
@@ -45,7 +45,8 @@ enum Command {
     Test(test::Arguments),
     /// Load every kernel program here, and say what each costs the verifier
     Verify(verify::Arguments),
-    /// The same, and the tests of the kernel side, on the oldest kernel at hand: Debian's 6.1 in a virtual machine
+    /// The same, and the tests of the kernel side, on the oldest kernel at hand: Debian's 6.1 in a virtual
+    /// machine
     Vm,
     /// Send real mail through mailguard between namespaces and judge it from outside
     Demo,

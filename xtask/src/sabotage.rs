@@ -1,5 +1,5 @@
-//! `cargo xtask sabotage`: breaks the promises of the code one by one, in a scratch copy, and expects the test that
-//! guards each to fail. A patch that no test notices is a hole in the tests.
+//! `cargo xtask sabotage`: breaks the promises of the code one by one, in a scratch copy, and expects the
+//! test that guards each to fail. A patch that no test notices is a hole in the tests.
 //!
 //! A patch file opens with two lines, `promise: …` and `test: PACKAGE[:FILE] NAME`, then the diff.
 
@@ -49,8 +49,8 @@ pub(crate) fn some() -> Result<()> {
     run(&chosen(read_patches()?, &changed_files()?, today as usize))
 }
 
-/// Those first that break a file of the change; the places that are left go round by the day, so that each patch gets
-/// its turn.
+/// Those first that break a file of the change; the places that are left go round by the day, so that each
+/// patch gets its turn.
 fn chosen(mut patches: Vec<Patch>, changed: &BTreeSet<String>, day: usize) -> Vec<Patch> {
     let turn = (day * SOME) % patches.len().max(1);
     patches.rotate_left(turn);
@@ -69,8 +69,8 @@ fn changed_files() -> Result<BTreeSet<String>> {
     Ok(committed.lines().chain(uncommitted.lines()).map(str::to_owned).collect())
 }
 
-/// Applies each patch and prints a table; an error unless each turned its test red, and only then, and unless every
-/// patch that there is applies.
+/// Applies each patch and prints a table; an error unless each turned its test red, and only then, and unless
+/// every patch that there is applies.
 fn run(patches: &[Patch]) -> Result<()> {
     setup::everything()?;
     let object = build::ebpf()?;
@@ -173,8 +173,8 @@ impl Scratch {
         for file in listing.lines() {
             let to = folder.join(file);
             let from = repository().join(file);
-            // Only what differs: cargo goes by the time of change. A patch that was taken back left a later one, and
-            // with its old one the file would look as if the broken build were made of it.
+            // Only what differs: cargo goes by the time of change. A patch that was taken back left a later
+            // one, and with its old one the file would look as if the broken build were made of it.
             if fs::read(&to).ok() != Some(fs::read(&from)?) {
                 fs::create_dir_all(to.parent().context("a file has a folder")?)?;
                 fs::copy(&from, &to)?;

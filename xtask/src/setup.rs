@@ -1,8 +1,8 @@
 //! `cargo xtask setup`: installs what building and testing need, and only that.
 //!
 //! Idempotent and quick when everything is there. Every package that the project needs on a machine is named
-//! here and nowhere else. The eBPF crate is compiled with its own standard library sources: a rustup nightly with
-//! `rust-src` serves, else Debian's rustc-web with rust-web-src, which match each other.
+//! here and nowhere else. The eBPF crate is compiled with its own standard library sources: a rustup nightly
+//! with `rust-src` serves, else Debian's rustc-web with rust-web-src, which match each other.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! `cargo xtask test [SUITE]`: set-up, build, then every test or one suite of them. With `--stress`: which unit tests
-//! depend on the scheduler.
+//! `cargo xtask test [SUITE]`: set-up, build, then every test or one suite of them. With `--stress`: which
+//! unit tests depend on the scheduler.
 
 use std::hint;
 use std::num::NonZero;
@@ -18,21 +18,23 @@ const NEXTEST_CONFIG: &str = ".config/nextest.toml";
 /// How often `--stress` runs each unit test.
 const STRESS_ROUNDS: &str = "50";
 
-/// The suite that installs the package on a machine made for it. It needs an optimised build, and is none of `cargo xtask ci`'s.
+/// The suite that installs the package on a machine made for it. It needs an optimised build, and is none of
+/// `cargo xtask ci`'s.
 const PACKAGE: &str = "package";
 
 /// What to run.
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
-    /// core, common, scan, mailguard, xtask, a file of tests/tests, or package, which no run without a name includes
+    /// core, common, scan, mailguard, xtask, a file of tests/tests, or package, which no run without a name
+    /// includes
     suite: Option<String>,
     /// Run every unit test 50 times beside processors that are busy with something else; none may fail
     #[arg(long)]
     stress: bool,
 }
 
-/// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `scan`, `mailguard`, `xtask`) or a file of
-/// `tests/tests` (`kernel`, `flow`, `crash`, …).
+/// Runs the tests: all, or those of one suite: a crate (`core`, `common`, `scan`, `mailguard`, `xtask`) or a
+/// file of `tests/tests` (`kernel`, `flow`, `crash`, …).
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.suite.as_deref() == Some(PACKAGE) {
         return on_a_machine();

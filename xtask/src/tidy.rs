@@ -124,8 +124,8 @@ fn names_crate(text: &str, name: &str) -> bool {
         || text.contains(&format!("use {name};"))
 }
 
-/// Links within the repository lead somewhere. In documents that tell how things are today, paths, functions and types exist, too:
-/// not in decisions and changes, which tell how things were.
+/// Links within the repository lead somewhere. In documents that tell how things are today, paths, functions
+/// and types exist, too: not in decisions and changes, which tell how things were.
 fn document_faults(root: &Path, document: &Path, text: &str, defined: &Defined<'_>) -> Vec<String> {
     let folder = root.join(document.parent().unwrap_or(Path::new("")));
     let links = links(text).filter(|link| !folder.join(link).exists());
@@ -146,7 +146,8 @@ fn is_of_today(document: &Path) -> bool {
     (folder == Path::new("") || folder == Path::new("docs")) && document != Path::new("CHANGELOG.md")
 }
 
-/// What stands in backquotes is a path if it holds a slash or ends in a known extension. What a build makes isn't looked for.
+/// What stands in backquotes is a path if it holds a slash or ends in a known extension. What a build makes
+/// isn't looked for.
 fn is_path(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
     let rooted = name.starts_with('/')
@@ -200,7 +201,8 @@ fn is_identifier(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Where Markdown's links lead within the repository, as they stand: from the document's folder, without the place in a file.
+/// Where Markdown's links lead within the repository, as they stand: from the document's folder, without the
+/// place in a file.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets
@@ -255,7 +257,8 @@ fn feature_faults(root: &Path, tests: &BTreeSet<&str>) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// Each row of the RFCs' rules names a test, all that it names exist, and so do the modules that are said to hold them.
+/// Each row of the RFCs' rules names a test, all that it names exist, and so do the modules that are said to
+/// hold them.
 fn rule_faults(root: &Path, text: &str, tests: &BTreeSet<&str>) -> Vec<String> {
     let rows = text.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
     let rows = rows.filter(|line| !line.starts_with("| section |"));

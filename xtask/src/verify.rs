@@ -1,8 +1,8 @@
 //! `cargo xtask verify`: does this kernel take every program, and how much work has its verifier with each?
 //!
-//! The verifier follows every way through a program and gives up past a million instructions, and kernels differ
-//! widely in how many ways they see. What grows is noticed here, long before a kernel refuses it. `cargo xtask vm`
-//! asks an older kernel the same.
+//! The verifier follows every way through a program and gives up past a million instructions, and kernels
+//! differ widely in how many ways they see. What grows is noticed here, long before a kernel refuses it.
+//! `cargo xtask vm` asks an older kernel the same.
 
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ use aya::{Ebpf, EbpfLoader};
 use crate::build;
 
 /// Instructions that any kernel's verifier may follow in one program: a tenth of what the kernel allows
-/// (`BPF_COMPLEXITY_LIMIT_INSNS`, 1,000,000), for kernels that nobody here has tried may see many times more ways
-/// than those that were. 6.1 and 6.18 follow some 15,000 in the largest; a single call of memset in the wrong place
-/// made 140,000 of it on 6.1.
+/// (`BPF_COMPLEXITY_LIMIT_INSNS`, 1,000,000), for kernels that nobody here has tried may see many times more
+/// ways than those that were. 6.1 and 6.18 follow some 15,000 in the largest; a single call of memset in the
+/// wrong place made 140,000 of it on 6.1.
 const MAX_VERIFIED: u32 = 100_000;
 
 /// Programs that do nothing begin with this: `cargo xtask bench packet` compares with them.

@@ -9,8 +9,8 @@ const SYN: u8 = 2;
 const ACK: u8 = 16;
 const NOW: u64 = 1 << 40;
 
-/// What the maps hold, in words: `mac`, `src`, `dst` bypass; `ban-drop`, `ban-reset`, `host-drop`, `net-drop`, `net-reset`, `host-allow`;
-/// `may`, `may-not` and `may-not-reset` send from the zone.
+/// What the maps hold, in words: `mac`, `src`, `dst` bypass; `ban-drop`, `ban-reset`, `host-drop`,
+/// `net-drop`, `net-reset`, `host-allow`; `may`, `may-not` and `may-not-reset` send from the zone.
 struct Maps<'a>(Vec<&'a str>);
 
 impl Maps<'_> {
@@ -57,7 +57,8 @@ impl Lookups for Maps<'_> {
     }
 }
 
-/// A row: the packet (`syn`, `ack`, `fragment`), what socket it meets, the interface, the proxy, the maps, the verdict.
+/// A row: the packet (`syn`, `ack`, `fragment`), what socket it meets, the interface, the proxy, the maps,
+/// the verdict.
 fn check(packet: &str, socket: Socket, interface: &str, proxy: &str, maps: &str, expect: &str) {
     let flow = Flow {
         source: mapped([192, 0, 2, 2]),

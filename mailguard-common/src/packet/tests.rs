@@ -287,7 +287,8 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Whatever the octets: no panic; a flow lies within the packet; cut short, it is never taken for another flow.
+    /// Whatever the octets: no panic; a flow lies within the packet; cut short, it is never taken for another
+    /// flow.
     #[test]
     fn any_octets(packet in any_packet(), cut in 0usize..140) {
         let (parsed, flow) = read(&packet);

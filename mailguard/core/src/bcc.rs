@@ -1,12 +1,13 @@
-//! Copies for somebody else (`delivery.always_bcc`, `[[mail_route]]`): who gets one. Neither the sender nor the recipients
-//! hear of them.
+//! Copies for somebody else (`delivery.always_bcc`, `[[mail_route]]`): who gets one. Neither the sender nor
+//! the recipients hear of them.
 
 use crate::config::Config;
 use crate::config::model::{Direction, MailRoute};
 use crate::mail::{ForwardPath, Mailbox, Notify, Recipient, ReversePath};
 
-/// Who gets a copy of a message from `sender` that goes to `recipients` now, each once. Who is `served` without one gets none:
-/// a recipient, or somebody who has had a copy. Nothing is looked at where the configuration names nobody.
+/// Who gets a copy of a message from `sender` that goes to `recipients` now, each once. Who is `served`
+/// without one gets none: a recipient, or somebody who has had a copy. Nothing is looked at where the
+/// configuration names nobody.
 pub fn copies<'a>(
     config: &Config,
     sender: &ReversePath,

@@ -14,11 +14,13 @@ use crate::route::{NextHop, Route};
 pub enum Destination {
     /// `all`
     All,
-    /// `example.com`: recipients in the domain and its subdomains, and what goes by the smarthost of this name.
+    /// `example.com`: recipients in the domain and its subdomains, and what goes by the smarthost of this
+    /// name.
     Domain(Domain),
     /// `10.0.0.25`: what goes to this address because it is configured, or was the original destination.
     Address(IpAddr),
-    /// `10.0.0.25:25`, `relay.example.net:587`, `mx:example.com`, `10.0.0.25:25,10.0.0.26:25`: one next hop, as lists show it.
+    /// `10.0.0.25:25`, `relay.example.net:587`, `mx:example.com`, `10.0.0.25:25,10.0.0.26:25`: one next hop,
+    /// as lists show it.
     NextHop(NextHop),
 }
 

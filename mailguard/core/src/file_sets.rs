@@ -1,9 +1,9 @@
-//! The sets of file name extensions that `files.extensions` may name. Fixed tables, so that what is blocked changes with
-//! a version of this program and never by itself.
+//! The sets of file name extensions that `files.extensions` may name. Fixed tables, so that what is blocked
+//! changes with a version of this program and never by itself.
 //!
-//! Three are what others publish: Gmail's help ("File types blocked in Gmail"), Outlook's support page ("Blocked attachments
-//! in Outlook", with the types that Exchange adds for Outlook on the web) and the default of Microsoft 365's filter of
-//! common attachments. The others are by kind.
+//! Three are what others publish: Gmail's help ("File types blocked in Gmail"), Outlook's support page
+//! ("Blocked attachments in Outlook", with the types that Exchange adds for Outlook on the web) and the
+//! default of Microsoft 365's filter of common attachments. The others are by kind.
 
 use std::fmt;
 

@@ -1,8 +1,9 @@
-//! One login at an IMAP server, to learn whether name and password are right (RFC 9051, RFC 3501): octets go in,
-//! actions come out.
+//! One login at an IMAP server, to learn whether name and password are right (RFC 9051, RFC 3501): octets go
+//! in, actions come out.
 //!
-//! Nothing else is done there. What a server says that isn't understood, or too much of, is an outage, never a "no",
-//! and a "yes" counts only once it has been told all of the password. Nothing that it says after that is repeated.
+//! Nothing else is done there. What a server says that isn't understood, or too much of, is an outage, never
+//! a "no", and a "yes" counts only once it has been told all of the password. Nothing that it says after that
+//! is repeated.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -237,8 +238,8 @@ impl Login {
         self.command("STARTTLS");
     }
 
-    /// AUTHENTICATE where the server has it (RFC 4616, RFC 4959), else LOGIN, name and password as literals: no character of
-    /// theirs needs a quote then.
+    /// AUTHENTICATE where the server has it (RFC 4616, RFC 4959), else LOGIN, name and password as literals:
+    /// no character of theirs needs a quote then.
     fn log_in(&mut self) {
         let Credentials { user, password } = &self.credentials;
         if user.contains('\0') || password.contains('\0') {
@@ -313,7 +314,8 @@ impl Capabilities {
     }
 }
 
-/// Whether a line begins an untagged response with data. The text of the others is for people, whatever it ends with.
+/// Whether a line begins an untagged response with data. The text of the others is for people, whatever it
+/// ends with.
 fn holds_data(line: &[u8]) -> bool {
     let word = line.strip_prefix(b"* ").and_then(|rest| rest.split(|&octet| octet == b' ').next());
     let is_text = |word: &[u8]| {

@@ -41,8 +41,8 @@ pub struct Wording {
 pub const ENGLISH: Wording = Wording { language: Language::English, utf8: false };
 
 impl Texts {
-    /// The text, as far as the client can read it: in ASCII, German and Italian are written as on a typewriter without
-    /// umlauts and accents, and Japanese, which can't be, is replaced by English.
+    /// The text, as far as the client can read it: in ASCII, German and Italian are written as on a
+    /// typewriter without umlauts and accents, and Japanese, which can't be, is replaced by English.
     pub fn of(&self, wording: Wording) -> Cow<'static, str> {
         let text = match wording.language {
             Language::English => self.en,

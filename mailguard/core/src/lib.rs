@@ -1,8 +1,9 @@
 //! mailguard's logic without its surroundings: bytes, facts and time go in, actions and decisions come out.
 //!
 //! Nothing here opens a socket or a file, reads a clock or draws a random number, and no dependency of this
-//! crate could. So everything is tested as a table, in seconds (`cargo test -p mailguard-core`), and everything that can
-//! fail in the world is the business of the crate `mailguard`, whose rooms drive these modules:
+//! crate could. So everything is tested as a table, in seconds (`cargo test -p mailguard-core`), and
+//! everything that can fail in the world is the business of the crate `mailguard`, whose rooms drive these
+//! modules:
 //!
 //! | for | modules |
 //! |---|---|

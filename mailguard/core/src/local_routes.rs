@@ -1,8 +1,10 @@
-//! Which addresses are this host's, by what the kernel's local table says: the addresses of its interfaces, and the networks that
-//! an administrator routes here (`ip route add local 192.0.2.0/24 dev lo`). Asked for each connection that comes in.
+//! Which addresses are this host's, by what the kernel's local table says: the addresses of its interfaces,
+//! and the networks that an administrator routes here (`ip route add local 192.0.2.0/24 dev lo`). Asked for
+//! each connection that comes in.
 //!
-//! The longest prefix decides, as in the kernel. An address that is good on one link only (RFC 4291 §2.5.6) is ours on the link
-//! of the interface that has it. Listing the routes, and noticing that they change, is `datapath`'s.
+//! The longest prefix decides, as in the kernel. An address that is good on one link only (RFC 4291 §2.5.6)
+//! is ours on the link of the interface that has it. Listing the routes, and noticing that they change, is
+//! `datapath`'s.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// Routes that are kept, at most: some hundred octets each. A host with more of them isn't known, rather than known in part.
+/// Routes that are kept, at most: some hundred octets each. A host with more of them isn't known, rather than
+/// known in part.
 pub const MAX_LOCAL_ROUTES: usize = 16_384;
 
 /// A route of the kernel's local table.
@@ -36,7 +39,8 @@ pub struct LocalRoutes {
     v6: Networks,
 }
 
-/// Those of one family, the longest prefixes first: first addresses, each with the link on which it is good, if there only.
+/// Those of one family, the longest prefixes first: first addresses, each with the link on which it is good,
+/// if there only.
 type Networks = BTreeMap<Reverse<u8>, HashMap<(IpAddr, u32), bool>>;
 
 impl LocalRoutes {
@@ -57,8 +61,8 @@ impl LocalRoutes {
         Ok(all)
     }
 
-    /// Whether what is sent to `address` has arrived here. A link-local one whose link isn't known leads nowhere from here: no
-    /// router passes on what is sent to it, so it was meant for us.
+    /// Whether what is sent to `address` has arrived here. A link-local one whose link isn't known leads
+    /// nowhere from here: no router passes on what is sent to it, so it was meant for us.
     pub fn has(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         let scope = match address {
@@ -94,7 +98,8 @@ mod tests {
         LocalRoute { network: network.parse().unwrap(), interface, here }
     }
 
-    /// A host with addresses on the loopback (1) and on interface 2, a link-local one on 3 too, and networks routed here.
+    /// A host with addresses on the loopback (1) and on interface 2, a link-local one on 3 too, and networks
+    /// routed here.
     fn host() -> LocalRoutes {
         let here = [
             ("127.0.0.0/8", 1),

@@ -1,8 +1,9 @@
-//! Texts in a line of the log, whoever wrote them: none ends a line, begins a key, or moves a cursor. Pure; which lines
-//! there are is for others to say.
+//! Texts in a line of the log, whoever wrote them: none ends a line, begins a key, or moves a cursor. Pure;
+//! which lines there are is for others to say.
 //!
-//! A line of text is `key=value` after `key=value`. A value of harmless ASCII stands as it is. Any other is a JSON string of ASCII, in
-//! which '=' is escaped, too: neither a program that knows of quotes nor a pattern that doesn't finds a key in it.
+//! A line of text is `key=value` after `key=value`. A value of harmless ASCII stands as it is. Any other is a
+//! JSON string of ASCII, in which '=' is escaped, too: neither a program that knows of quotes nor a pattern
+//! that doesn't finds a key in it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -14,7 +15,8 @@ pub const MAX_SHOWN_OCTETS: usize = 320;
 
 /// Longest line that is passed on from one process to another, octets.
 pub const MAX_LINE_OCTETS: usize = 16 << 10;
-/// Of that, what a line holds besides texts of others: time, level, target, keys, numbers and names of addresses.
+/// Of that, what a line holds besides texts of others: time, level, target, keys, numbers and names of
+/// addresses.
 const FRAME_OCTETS: usize = 1 << 10;
 /// Octets that become of one of a text, at most: `\u0000`.
 const ESCAPED_OCTETS: usize = 6;
@@ -53,7 +55,8 @@ pub fn value(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A message of our own as it stands in a line. A stranger's words may be part of it, and it may have several lines.
+/// A message of our own as it stands in a line. A stranger's words may be part of it, and it may have several
+/// lines.
 pub fn message(text: &str) -> Cow<'_, str> {
     let is_harmless = |c: char| !is_obeyed(c);
     if text.chars().all(is_harmless) {
@@ -70,8 +73,8 @@ pub fn message(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// JSON in which every character that isn't to be obeyed, or that nobody would see, is written as its number: nothing is lost,
-/// and nothing happens where it is shown.
+/// JSON in which every character that isn't to be obeyed, or that nobody would see, is written as its number:
+/// nothing is lost, and nothing happens where it is shown.
 pub fn json(json: &str) -> Cow<'_, str> {
     // Line ends and the like stand between values only; within them they are written as numbers already.
     let is_harmless = |c: char| c.is_ascii() && c != '\u{7f}' || !(is_obeyed(c) || is_unseen(c));

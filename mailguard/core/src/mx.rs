@@ -1,6 +1,7 @@
 //! Which servers take a domain's mail, in which order (RFC 5321 §5.1, RFC 7505 for the null MX).
 //!
-//! Pure: `routing` brings what the DNS said and a seed for the order among equals; `delivery` tries what comes out.
+//! Pure: `routing` brings what the DNS said and a seed for the order among equals; `delivery` tries what
+//! comes out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -86,8 +87,8 @@ pub fn exchangers(
     Ok(order)
 }
 
-/// The addresses of `exchangers` in the order to try them, less ourselves and whatever isn't preferred to us, and less those
-/// that the DNS must not lead to. `is_ours` recognises this host by name or address.
+/// The addresses of `exchangers` in the order to try them, less ourselves and whatever isn't preferred to us,
+/// and less those that the DNS must not lead to. `is_ours` recognises this host by name or address.
 pub fn targets(
     domain: &Domain,
     mut exchangers: Vec<(Exchanger, Lookup<Vec<IpAddr>>)>,
@@ -176,8 +177,8 @@ pub fn host_targets(
 /// A server that the configuration names among others, and the port where it listens.
 pub type ServerTarget = (Target, u16);
 
-/// The addresses of `servers` in the order to try them, `addresses` being what the DNS says of each. Where they take turns the
-/// seed says with whom it begins. One that the DNS doesn't know is as one that is away.
+/// The addresses of `servers` in the order to try them, `addresses` being what the DNS says of each. Where
+/// they take turns the seed says with whom it begins. One that the DNS doesn't know is as one that is away.
 pub fn server_targets(
     servers: &[MailServer],
     addresses: &[Lookup<Vec<IpAddr>>],

@@ -1,5 +1,5 @@
-//! The next hops that an administrator named, and which of them are ourselves by what the configuration says alone. Mail for
-//! such a one comes back, and waits until somebody has mended that: better to be told before.
+//! The next hops that an administrator named, and which of them are ourselves by what the configuration says
+//! alone. Mail for such a one comes back, and waits until somebody has mended that: better to be told before.
 //!
 //! What a server calls itself is heard by `delivery`, and only there: an address says nothing of it.
 
@@ -88,8 +88,8 @@ fn own_names(config: &Config) -> Vec<Domain> {
     helo.into_iter().chain([&config.hostname]).cloned().collect()
 }
 
-/// The named hops that are ourselves: by an address on which we listen, or by our name. `root` is the tree that `config` was
-/// made from.
+/// The named hops that are ourselves: by an address on which we listen, or by our name. `root` is the tree
+/// that `config` was made from.
 pub fn ourselves(config: &Config, root: &Value, listens: impl Fn(SocketAddr) -> bool) -> Vec<ConfigError> {
     let own_names = own_names(config);
     let loops = named_hops(config).filter_map(|(naming, route)| {
@@ -153,7 +153,8 @@ mod tests {
         value(0, Data::Array(tables))
     }
 
-    /// We are guard.test, say mail.test, and listen at 192.0.2.9:25. One smarthost, one of a route, one incoming domain.
+    /// We are guard.test, say mail.test, and listen at 192.0.2.9:25. One smarthost, one of a route, one
+    /// incoming domain.
     fn check(smarthost: &str, of_route: &str, server: &str, expect: &[(&str, usize, &str)]) {
         let zone = table(vec![
             ("name", text(0, "green")),

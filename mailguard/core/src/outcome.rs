@@ -30,7 +30,8 @@ pub struct Report {
     /// The status code, the remote one or our own.
     #[serde(rename = "status")]
     pub status: EnhancedStatus,
-    /// Name and address of the server that it is about: `mx.example[192.0.2.1]:25`. On disk none is an empty text.
+    /// Name and address of the server that it is about: `mx.example[192.0.2.1]:25`. On disk none is an empty
+    /// text.
     #[serde(rename = "remote", with = "empty_is_none")]
     pub remote: Option<String>,
     /// Its reply, where there was one.
@@ -157,8 +158,8 @@ impl Outcome {
         }
     }
 
-    /// Whether this says that the next hop itself doesn't work now: nobody answered, or it takes no mail at all
-    /// (RFC 5321 §3.8).
+    /// Whether this says that the next hop itself doesn't work now: nobody answered, or it takes no mail at
+    /// all (RFC 5321 §3.8).
     pub fn blames_next_hop(&self) -> bool {
         match self {
             // A mail system status without a reply is our own (RFC 3463 §3.4): a body that can't be read.

@@ -1,8 +1,10 @@
-//! Which addresses anybody's word may lead mail to: a recipient's domain, an address literal, an original destination.
+//! Which addresses anybody's word may lead mail to: a recipient's domain, an address literal, an original
+//! destination.
 //!
-//! From this host an address of the loopback, of no host or of many leads to services that trust whoever is local, or nowhere.
-//! What an administrator wrote isn't judged here, and addresses of this host's interfaces are `routing`'s to know.
-//! (RFC 6890: special addresses; RFC 6052, RFC 8215, RFC 4291 §2.5.5, RFC 3056: addresses with another one inside.)
+//! From this host an address of the loopback, of no host or of many leads to services that trust whoever is
+//! local, or nowhere. What an administrator wrote isn't judged here, and addresses of this host's interfaces
+//! are `routing`'s to know. (RFC 6890: special addresses; RFC 6052, RFC 8215, RFC 4291 §2.5.5, RFC 3056:
+//! addresses with another one inside.)
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

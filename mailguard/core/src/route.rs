@@ -141,9 +141,9 @@ struct Rules<'a> {
     by_recipient: Option<&'a DomainRoute>,
 }
 
-/// Chooses: the incoming domain's server, else the domain route (a recipient's wins over a sender's, and the one that wins
-/// holds whole), else the smarthost, else `delivery.default`. `deferred`: an attempt for this recipient has failed, so that the
-/// original destination isn't the only server to be asked.
+/// Chooses: the incoming domain's server, else the domain route (a recipient's wins over a sender's, and the
+/// one that wins holds whole), else the smarthost, else `delivery.default`. `deferred`: an attempt for this
+/// recipient has failed, so that the original destination isn't the only server to be asked.
 pub fn route(
     config: &Config,
     sender: &ReversePath,
@@ -428,7 +428,8 @@ mod tests {
             to("mx:d.test", OriginalDestination::Last(server))
         );
         for deferred in [false, true] {
-            // A literal has no exchangers; who wants the exchangers, or connected to ourselves, has no other server.
+            // A literal has no exchangers; who wants the exchangers, or connected to ourselves, has no other
+            // server.
             let literal = way(&config, "a@[192.0.2.5]", &remote, deferred);
             assert_eq!(literal, to("198.51.100.7:25", OriginalDestination::NotAsked));
             for (config, origin) in [

@@ -1,5 +1,6 @@
-//! The name of a rule that the kernel counts by: `datapath` says by it how often a rule decided, and whoever has an entry of the
-//! configuration finds that entry's count by it. Both make it here, so that they can't disagree about how it is written.
+//! The name of a rule that the kernel counts by: `datapath` says by it how often a rule decided, and whoever
+//! has an entry of the configuration finds that entry's count by it. Both make it here, so that they can't
+//! disagree about how it is written.
 //!
 //! Pure.
 
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::syntax::Mac;
 
-/// A list whose entries the kernel knows. Whoever reads of one may be of another version than the kernel side.
+/// A list whose entries the kernel knows. Whoever reads of one may be of another version than the kernel
+/// side.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum RuleList {
@@ -97,7 +99,8 @@ impl RuleKey {
         Self { list: RuleList::BypassFromMac, value: Mac(source).to_string() }
     }
 
-    /// An entry of `zone.allow_clients`, or all others of a family; the zone of a rule that is over may have no name any more.
+    /// An entry of `zone.allow_clients`, or all others of a family; the zone of a rule that is over may have
+    /// no name any more.
     pub fn allow_clients(zone: Option<&str>, clients: IpNet) -> Self {
         let whom = if clients.prefix_len() == 0 { "others, " } else { "" };
         let value = format!("{}: {whom}{}", zone.unwrap_or("?"), shortest(clients));

@@ -1,9 +1,10 @@
-//! What goes into the kernel maps: the access lists and bypass lists of the configuration as prefixes and actions.
+//! What goes into the kernel maps: the access lists and bypass lists of the configuration as prefixes and
+//! actions.
 //!
-//! Pure. Whitelisted clients are taken out here, so that the kernel needs no whitelist: an entry that a whitelisted
-//! network covers is left out, a whitelisted part of an entry becomes an exception with a longer prefix. Who may send from
-//! a zone is no access list: whitelists have no part in it. Numbers,
-//! limits and the maps themselves are `datapath`'s.
+//! Pure. Whitelisted clients are taken out here, so that the kernel needs no whitelist: an entry that a
+//! whitelisted network covers is left out, a whitelisted part of an entry becomes an exception with a longer
+//! prefix. Who may send from a zone is no access list: whitelists have no part in it. Numbers, limits and the
+//! maps themselves are `datapath`'s.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -63,8 +64,8 @@ pub struct Rules {
     pub bypass_to: BTreeMap<IpNet, BypassRule>,
     /// By the source MAC of the frame: they pass.
     pub bypass_macs: BTreeSet<[u8; 6]>,
-    /// By the name of the zone that is entered, and the client's address, whatever it is. A zone that everybody may send
-    /// from isn't there.
+    /// By the name of the zone that is entered, and the client's address, whatever it is. A zone that
+    /// everybody may send from isn't there.
     pub senders: BTreeMap<String, BTreeMap<IpNet, SenderRule>>,
 }
 
@@ -92,8 +93,8 @@ pub fn compile(config: &Config) -> Rules {
     }
 }
 
-/// Who may send from a zone, and what is done to all others. SMTP has no say in it, and neither has a whitelist: what the
-/// firewall forbids isn't opened.
+/// Who may send from a zone, and what is done to all others. SMTP has no say in it, and neither has a
+/// whitelist: what the firewall forbids isn't opened.
 fn sender_rules(zone: &Zone, action: BlacklistAction) -> Option<(String, BTreeMap<IpNet, SenderRule>)> {
     let allowed = zone.allow_clients.as_ref().filter(|_| zone.mode != ZoneMode::Inactive)?;
     let others = match action {

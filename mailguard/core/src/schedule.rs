@@ -1,12 +1,13 @@
 //! When which message is tried, and how many attempts run at once, in all and to one next hop.
 //!
-//! Pure: time is handed in, nothing is started here. `queue` does what it says: asks what is due, routes it, puts it
-//! in line for its next hop, starts what may start, and reports how the next hop did. A next hop that turns some away while
-//! it serves others gets as many at once as it serves, and one more now and then. One that serves nobody rests as a whole and
-//! is then tried with one attempt; nothing in line for it holds up anybody else. Nor do next hops that don't answer: those that
-//! an administrator named, those that answered lately, new ones and failing ones have places of their own, names are looked up
-//! before a place is taken, and there are as many places as an outage has victims (docs/adr/0016).
-//! (RFC 5321 §4.5.4.1: retries by next hop, spaced out, given up after days.)
+//! Pure: time is handed in, nothing is started here. `queue` does what it says: asks what is due, routes it,
+//! puts it in line for its next hop, starts what may start, and reports how the next hop did. A next hop that
+//! turns some away while it serves others gets as many at once as it serves, and one more now and then. One
+//! that serves nobody rests as a whole and is then tried with one attempt; nothing in line for it holds up
+//! anybody else. Nor do next hops that don't answer: those that an administrator named, those that answered
+//! lately, new ones and failing ones have places of their own, names are looked up before a place is taken,
+//! and there are as many places as an outage has victims (docs/adr/0016). (RFC 5321 §4.5.4.1: retries by next
+//! hop, spaced out, given up after days.)
 
 mod hop;
 
@@ -45,8 +46,9 @@ impl RetryPolicy {
         doubled.unwrap_or(self.max).min(self.max)
     }
 
-    /// The next attempt for what came at `received_at` and has failed `attempts` times, the last time at `now`;
-    /// nothing when it is given up. The last attempt is made when the time is up, not an interval before.
+    /// The next attempt for what came at `received_at` and has failed `attempts` times, the last time at
+    /// `now`; nothing when it is given up. The last attempt is made when the time is up, not an interval
+    /// before.
     pub fn next(&self, received_at: UnixTime, attempts: u32, now: UnixTime) -> Option<UnixTime> {
         let end = received_at.plus(self.give_up_after);
         (now < end).then(|| now.plus(self.interval(attempts)).min(end))
@@ -216,7 +218,8 @@ impl<T, N: Clone> Schedule<T, N> {
         self.look_at(now, route);
     }
 
-    /// The next attempt to start: it counts as in flight until [`Schedule::finished`]. Next hops of one standing take turns.
+    /// The next attempt to start: it counts as in flight until [`Schedule::finished`]. Next hops of one
+    /// standing take turns.
     pub fn poll_start(&mut self, now: UnixTime) -> Option<Start<T, N>> {
         Standing::ALL.into_iter().find_map(|standing| self.poll_start_of(now, standing))
     }
@@ -253,8 +256,8 @@ impl<T, N: Clone> Schedule<T, N> {
         None
     }
 
-    /// An attempt ended. When the next hop failed, and no other attempt is under way that may say otherwise, it rests now, and everything in line for it comes back, to be due
-    /// when the rest is over.
+    /// An attempt ended. When the next hop failed, and no other attempt is under way that may say otherwise,
+    /// it rests now, and everything in line for it comes back, to be due when the rest is over.
     pub fn finished(
         &mut self,
         now: UnixTime,

@@ -1,5 +1,5 @@
-//! Whom bans, limits and counts take for one: an IPv4 address, or the 64-bit network of an IPv6 one, for whoever has one
-//! address there can have them all (RFC 6177, RFC 7421).
+//! Whom bans, limits and counts take for one: an IPv4 address, or the 64-bit network of an IPv6 one, for
+//! whoever has one address there can have them all (RFC 6177, RFC 7421).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -52,8 +52,8 @@ impl Engines {
         self.engines.iter().map(|engine| engine.check())
     }
 
-    /// Walks a message: at least one finding of each engine. `has_taken` says whether so much time has gone by
-    /// since.
+    /// Walks a message: at least one finding of each engine. `has_taken` says whether so much time has gone
+    /// by since.
     pub fn scan(&self, message: &[u8], has_taken: &dyn Fn(Duration) -> bool) -> Vec<Finding> {
         let mut tallies: Vec<(Check, Box<dyn Tally + '_>)> =
             self.engines.iter().map(|engine| (engine.check(), engine.begin())).collect();

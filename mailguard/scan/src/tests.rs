@@ -161,7 +161,8 @@ fn a_message_that_takes_too_long_is_neither_passed_nor_blocked() {
     );
 }
 
-/// `virus.on_scanner_failure` speaks of virus scanners: where it says "pass", rules that are slow hold up no mail.
+/// `virus.on_scanner_failure` speaks of virus scanners: where it says "pass", rules that are slow hold up no
+/// mail.
 #[test]
 fn slow_rules_leave_the_file_check_its_time() {
     let late =

@@ -1,7 +1,8 @@
 //! What is answered: a type for each answer, and their rows. [`super::Ask`] ties them to what is asked.
 //!
-//! Rows are plain: texts as people read them, times by RFC 3339 in UTC, numbers in the unit that their field names
-//! (`octets`, `seconds_left`, `silent_milliseconds`). They are what `--json` prints, so a field that is there stays there.
+//! Rows are plain: texts as people read them, times by RFC 3339 in UTC, numbers in the unit that their field
+//! names (`octets`, `seconds_left`, `silent_milliseconds`). They are what `--json` prints, so a field that is
+//! there stays there.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -208,8 +209,8 @@ pub struct EntryRow {
     /// The entry.
     #[serde(flatten)]
     pub entry: ListEntry,
-    /// New connections that it decided about; absent on the lists of senders and recipients, which the kernel doesn't
-    /// know.
+    /// New connections that it decided about; absent on the lists of senders and recipients, which the kernel
+    /// doesn't know.
     pub packets: Option<u64>,
     /// Seconds since the last of them; absent when there was none.
     pub last_hit_seconds_ago: Option<u64>,
@@ -434,8 +435,8 @@ pub struct AttemptRow {
     pub outcome: String,
     /// What the next hop said, or why there was none.
     pub text: String,
-    /// How the session was encrypted, by which mechanism we logged in, whether the content was converted; empty where
-    /// there is nothing to say.
+    /// How the session was encrypted, by which mechanism we logged in, whether the content was converted;
+    /// empty where there is nothing to say.
     pub transfer: String,
 }
 

@@ -1,5 +1,5 @@
-//! The audit: one line for everything that somebody changes: who, what, how it went, and the configuration in force
-//! then. Looking changes nothing and has no line. docs/operations.md shows the lines.
+//! The audit: one line for everything that somebody changes: who, what, how it went, and the configuration in
+//! force then. Looking changes nothing and has no line. docs/operations.md shows the lines.
 
 use mailguard_core::log_value::{MAX_SHOWN_OCTETS, cut, fits_a_line, listed};
 use mailguard_core::mail::QueueId;
@@ -128,8 +128,8 @@ pub async fn not_admitted(actor: &Actor, revision: u64) {
     info!(target: AUDIT, verb = "ask", outcome = "refused", uid, user, pid, revision);
 }
 
-/// Has the configuration read again because of a signal. Its line comes whatever becomes of that, as a request's does;
-/// `revision` says what is in force then.
+/// Has the configuration read again because of a signal. Its line comes whatever becomes of that, as a
+/// request's does; `revision` says what is in force then.
 pub fn reload_by_signal(
     reload: impl FnOnce(&Actor) -> Result<Reloaded, AdminError>,
     revision: impl FnOnce() -> u64,

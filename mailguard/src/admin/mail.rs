@@ -1,4 +1,5 @@
-//! What is asked of the mail process: messages, lists as they are in force, bans, routes, and how all of it fares.
+//! What is asked of the mail process: messages, lists as they are in force, bans, routes, and how all of it
+//! fares.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,10 +1,10 @@
-//! What can be asked of a running mailguard, and who asks: one typed method a use case, whose first parameter is the
-//! [`Actor`].
+//! What can be asked of a running mailguard, and who asks: one typed method a use case, whose first parameter
+//! is the [`Actor`].
 //!
-//! Two processes answer, each for what it keeps: [`Ask::OF`] says which. An adapter (`control`: the sockets) makes an
-//! [`Actor`] of what it knows of the other end, reads a [`Request`] and hands both to [`handle`], which has it done in
-//! time and writes the audit. `request` and `answer` are what is said, as types that belong together; `rows` makes of what
-//! the stores hold what people read.
+//! Two processes answer, each for what it keeps: [`Ask::OF`] says which. An adapter (`control`: the sockets)
+//! makes an [`Actor`] of what it knows of the other end, reads a [`Request`] and hands both to [`handle`],
+//! which has it done in time and writes the audit. `request` and `answer` are what is said, as types that
+//! belong together; `rows` makes of what the stores hold what people read.
 
 mod actor;
 mod answer;
@@ -53,7 +53,8 @@ pub trait Administration: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Answer, AdminError>> + Send;
 }
 
-/// Does what somebody asks for within [`HANDLING_TIME`]. A change has its line in the audit, whatever comes of it.
+/// Does what somebody asks for within [`HANDLING_TIME`]. A change has its line in the audit, whatever comes
+/// of it.
 pub async fn handle(
     administration: &impl Administration,
     actor: &Actor,

@@ -1,8 +1,9 @@
-//! What can be asked: a type for each question, tied to the type of its answer and to the process that has it.
+//! What can be asked: a type for each question, tied to the type of its answer and to the process that has
+//! it.
 //!
-//! Whoever asks gets the answer of that type, and whoever answers must give one: anything else doesn't compile. A new use
-//! case is a type here, its line in the table below, and the arms that the compiler then misses. The names and fields are
-//! what goes over the sockets.
+//! Whoever asks gets the answer of that type, and whoever answers must give one: anything else doesn't
+//! compile. A new use case is a type here, its line in the table below, and the arms that the compiler then
+//! misses. The names and fields are what goes over the sockets.
 
 use std::net::IpAddr;
 
@@ -21,8 +22,8 @@ use crate::config::{Edit, EditList};
 pub trait Ask: Into<Request> {
     /// What answers it.
     type Answer: Into<Answer> + TryFrom<Answer, Error = OtherAnswer>;
-    /// Which process is asked. Whatever changes the configuration or lets somebody in is asked of root's: a mail process that
-    /// was taken over must not be able to open anything.
+    /// Which process is asked. Whatever changes the configuration or lets somebody in is asked of root's: a
+    /// mail process that was taken over must not be able to open anything.
     const OF: Process;
 }
 
@@ -132,7 +133,8 @@ pub struct QueueHold {
     pub held: bool,
 }
 
-/// Make no attempt at a destination from now on, or make attempts again. Answered by those that are paused then.
+/// Make no attempt at a destination from now on, or make attempts again. Answered by those that are paused
+/// then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueuePause {
     /// As [`mailguard_core::destination::Destination`] is written.
@@ -264,7 +266,8 @@ mod tests {
         ] {
             let request: Request = serde_json::from_str(line).unwrap();
             assert_eq!(serde_json::to_string(&request).unwrap(), line);
-            // A key that this version doesn't have is another version's, whether the question has keys of ours or none.
+            // A key that this version doesn't have is another version's, whether the question has keys of
+            // ours or none.
             let more = line.replacen('{', r#"{"more":7,"#, 1);
             assert_eq!(serde_json::from_str::<Request>(&more).unwrap(), request, "{more}");
         }

@@ -1,6 +1,6 @@
-//! What root asks of the datapath process: changes are read and checked in threads of their own, then the one thread that
-//! keeps the kernel side is asked to put them into force. One at a time, so that nothing is decided by what another change
-//! has just replaced.
+//! What root asks of the datapath process: changes are read and checked in threads of their own, then the one
+//! thread that keeps the kernel side is asked to put them into force. One at a time, so that nothing is
+//! decided by what another change has just replaced.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -28,7 +28,8 @@ const REPORT_TIME: Duration = Duration::from_secs(1);
 
 /// The rest of the datapath process.
 pub trait DatapathProcess: Send + Sync + 'static {
-    /// Hands an order to the one thread that keeps the kernel side, when that has room for it. False: it is stopping.
+    /// Hands an order to the one thread that keeps the kernel side, when that has room for it. False: it is
+    /// stopping.
     fn order(&self, order: Order) -> bool;
 
     /// The same if there is room now; false otherwise.
@@ -94,7 +95,8 @@ pub struct Taken<T> {
 }
 
 impl<T> Taken<T> {
-    /// Waits for the mail process as long as it `lives`, and what is the matter with it if it doesn't take it.
+    /// Waits for the mail process as long as it `lives`, and what is the matter with it if it doesn't take
+    /// it.
     fn wait(&self, lives: impl Fn() -> bool) -> Option<String> {
         let deadline = Instant::now() + TAKEN_TIME;
         loop {
@@ -297,7 +299,8 @@ mod tests {
     use crate::admin::MailProcess;
     use crate::config::{self, EditList, LastApplied, tests::parses_of};
 
-    /// The rest of a datapath process, which takes every change but the third; there is no mail process to wait for.
+    /// The rest of a datapath process, which takes every change but the third; there is no mail process to
+    /// wait for.
     struct Rest(Arc<Mutex<InForce>>);
 
     impl DatapathProcess for Rest {

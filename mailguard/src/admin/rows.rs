@@ -45,8 +45,8 @@ fn source(origin: &Origin) -> Option<SourceRow> {
     }
 }
 
-/// Entries of lists with what the kernel counted for each. Entries that mean the same share a rule and its count; a name has
-/// those of the addresses that it stands for.
+/// Entries of lists with what the kernel counted for each. Entries that mean the same share a rule and its
+/// count; a name has those of the addresses that it stands for.
 pub(super) fn entry_rows(
     entries: Vec<ListEntry>,
     counts: &[RuleCount],

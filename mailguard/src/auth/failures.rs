@@ -1,5 +1,5 @@
-//! How often a client was wrong lately, and how many of its logins are under way: who guesses passwords is sent away before
-//! the IMAP server is asked, and takes nobody else's turn.
+//! How often a client was wrong lately, and how many of its logins are under way: who guesses passwords is
+//! sent away before the IMAP server is asked, and takes nobody else's turn.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -39,8 +39,8 @@ impl Count {
 }
 
 impl Failures {
-    /// Begins a login of this client: it counts as wrong until [`Failures::end`] says otherwise, so that many at one time
-    /// are no way around the limit.
+    /// Begins a login of this client: it counts as wrong until [`Failures::end`] says otherwise, so that many
+    /// at one time are no way around the limit.
     pub fn begin(&self, client: IpAddr, now: Instant) -> Result<(), LoginRefused> {
         let mut counts = self.counts();
         let subscriber = Subscriber::of(client);

@@ -1,5 +1,6 @@
-//! What the mail process may have: bans within limits, whatever it says. It was perhaps taken over, so each request is
-//! judged by the datapath process's own configuration and by what the machine says of itself, never by what comes with it.
+//! What the mail process may have: bans within limits, whatever it says. It was perhaps taken over, so each
+//! request is judged by the datapath process's own configuration and by what the machine says of itself,
+//! never by what comes with it.
 //!
 //! Pure, but for [`own_addresses`]. That nothing else can be asked is the protocol's between the processes.
 

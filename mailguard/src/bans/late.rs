@@ -1,5 +1,5 @@
-//! What the store of bans doesn't know yet, because writing failed: bans that are in force, and lifts that are. Pure; the
-//! store is told when it can be written again.
+//! What the store of bans doesn't know yet, because writing failed: bans that are in force, and lifts that
+//! are. Pure; the store is told when it can be written again.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,8 @@ impl Late {
         }
     }
 
-    /// The bans of these were lifted, which couldn't be stored. False if that can't be remembered for want of room.
+    /// The bans of these were lifted, which couldn't be stored. False if that can't be remembered for want of
+    /// room.
     pub(super) fn lifted(&mut self, clients: &[Subscriber]) -> bool {
         let new = clients.iter().filter(|client| !self.lifts.contains(client)).count();
         if self.lifts.len() + new > MAX_BANS as usize {

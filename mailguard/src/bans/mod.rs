@@ -1,9 +1,10 @@
-//! Who is banned, why and until when: kept in `facts.redb` by the clock on the wall, and put in force in the kernel
-//! by the datapath process. The kernel ends a ban by itself, on time, whether anybody is there or not. An IPv6 client is
-//! banned with its whole network; hosts of it that are whitelisted are let in by the kernel.
+//! Who is banned, why and until when: kept in `facts.redb` by the clock on the wall, and put in force in the
+//! kernel by the datapath process. The kernel ends a ban by itself, on time, whether anybody is there or not.
+//! An IPv6 client is banned with its whole network; hosts of it that are whitelisted are let in by the
+//! kernel.
 //!
-//! `late` is what couldn't be stored yet. `asked` is the other end: what the datapath process lets a mail process have, whatever
-//! this room says there.
+//! `late` is what couldn't be stored yet. `asked` is the other end: what the datapath process lets a mail
+//! process have, whatever this room says there.
 
 mod asked;
 mod late;
@@ -115,7 +116,8 @@ struct Inner {
     facts: FactsDb,
     kernel: Arc<dyn KernelBans>,
     config: Arc<ArcSwap<Config>>,
-    /// What the store holds or is to hold, at most [`MAX_BANS`]. Held over each change, so that store and kernel go together.
+    /// What the store holds or is to hold, at most [`MAX_BANS`]. Held over each change, so that store and
+    /// kernel go together.
     records: Mutex<Records>,
     /// What couldn't be stored yet. Locked within `records`.
     late: Mutex<Late>,
@@ -182,8 +184,8 @@ impl Bans {
         Ok(Self(Arc::new(Inner { facts, kernel, config, records, late: Mutex::default(), changed })))
     }
 
-    /// Makes the kernel's bans those of the store: it has none after a start of the machine. One that only the kernel knows
-    /// is kept: nothing here lets anybody in.
+    /// Makes the kernel's bans those of the store: it has none after a start of the machine. One that only
+    /// the kernel knows is kept: nothing here lets anybody in.
     pub async fn restore(&self) {
         let mut records = self.0.records.lock().await;
         let restored = async {
@@ -278,7 +280,8 @@ impl Bans {
         Ok(rows)
     }
 
-    /// Bans clients, or lengthens their bans: in the kernel first, which may refuse; returns when both have it.
+    /// Bans clients, or lengthens their bans: in the kernel first, which may refuse; returns when both have
+    /// it.
     async fn add(&self, clients: Vec<IpAddr>, time: Duration, reason: String) -> Result<Vec<Ban>> {
         let mut records = self.0.records.lock().await;
         let config = self.0.config.load_full();
@@ -318,7 +321,8 @@ impl Bans {
         Ok(rows)
     }
 
-    /// Forgets that these clients were banned: an administrator lifted it, and the datapath process has let them in.
+    /// Forgets that these clients were banned: an administrator lifted it, and the datapath process has let
+    /// them in.
     pub async fn forget_lifted(&self, clients: Vec<Subscriber>) {
         let mut records = self.0.records.lock().await;
         match self.remove(&mut records, &clients).await {
@@ -347,7 +351,8 @@ impl Bans {
         Ok(in_force.map(|(client, record)| row(*client, record, kernel.get(client), now)).collect())
     }
 
-    /// Takes bans out of the store, so that none comes back. In the kernel they have ended, or the datapath process ended them.
+    /// Takes bans out of the store, so that none comes back. In the kernel they have ended, or the datapath
+    /// process ended them.
     async fn remove(&self, records: &mut Records, clients: &[Subscriber]) -> Result<()> {
         if clients.is_empty() {
             return Ok(());

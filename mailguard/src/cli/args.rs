@@ -249,7 +249,8 @@ Examples:
 /// How results are printed.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(super) struct Output {
-    /// Print JSON: times by RFC 3339 in UTC, numbers in the unit that their field names (octets, seconds, milliseconds).
+    /// Print JSON: times by RFC 3339 in UTC, numbers in the unit that their field names (octets, seconds,
+    /// milliseconds).
     #[arg(long)]
     pub(super) json: bool,
 }

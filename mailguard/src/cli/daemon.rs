@@ -41,8 +41,8 @@ impl Daemon {
         }
     }
 
-    /// Asks the process that answers this, and waits for the answer. A mail process that hangs is waited for no longer than it
-    /// takes to be sure, where this user may ask how it is.
+    /// Asks the process that answers this, and waits for the answer. A mail process that hangs is waited for
+    /// no longer than it takes to be sure, where this user may ask how it is.
     pub(super) fn ask<A: Ask>(&mut self, question: A) -> Result<A::Answer, ClientError> {
         if A::OF == Process::Datapath {
             return self.client(Process::Datapath)?.ask(question);

@@ -1,5 +1,5 @@
-//! The kernel side in `mailguard status`: what is attached first, then what was done, then how full it is. The columns stand in
-//! the order in which people read: what it is, what it does, how much, what is wrong.
+//! The kernel side in `mailguard status`: what is attached first, then what was done, then how full it is.
+//! The columns stand in the order in which people read: what it is, what it does, how much, what is wrong.
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The command line. It holds no state and reads no database: it asks the running daemon over the control socket
-//! and prints the answer. `run`, `mail`, `unload`, `doctor` and `store` are [`Processes`], which `main` hands in.
+//! The command line. It holds no state and reads no database: it asks the running daemon over the control
+//! socket and prints the answer. `run`, `mail`, `unload`, `doctor` and `store` are [`Processes`], which
+//! `main` hands in.
 
 mod args;
 mod bans;
@@ -47,14 +48,15 @@ pub trait Processes {
     fn mail(&self, channel: RawFd) -> anyhow::Result<()>;
     /// The process that asks the DNS for `bypass.to_names`, over its standard input and output.
     fn names(&self) -> anyhow::Result<()>;
-    /// What the mail user will do, tried as that user: the source comes by standard input, what is wrong goes to standard
-    /// output.
+    /// What the mail user will do, tried as that user: the source comes by standard input, what is wrong goes
+    /// to standard output.
     fn trial(&self) -> anyhow::Result<()>;
-    /// Removes from the kernel what has this `pin_dir`, or what the last one here had if none is known, unless a daemon runs
-    /// here; what was removed, one line each.
+    /// Removes from the kernel what has this `pin_dir`, or what the last one here had if none is known,
+    /// unless a daemon runs here; what was removed, one line each.
     fn unload(&self, pin_dir: Option<&Path>) -> anyhow::Result<Vec<String>>;
-    /// What only the modules themselves can find wrong with a configuration, such as YARA rules that don't compile, and what
-    /// keeps the mail user from doing its work on this machine. Returns what couldn't be tried, a line each.
+    /// What only the modules themselves can find wrong with a configuration, such as YARA rules that don't
+    /// compile, and what keeps the mail user from doing its work on this machine. Returns what couldn't be
+    /// tried, a line each.
     fn validate(&self, source: &Source, config: &Config) -> anyhow::Result<Vec<String>>;
     /// What a configuration that can be used will surprise with.
     fn warnings(&self, source: &Source, config: &Config) -> Vec<Located>;
@@ -197,8 +199,8 @@ fn perform(args: Args, processes: &impl Processes, now: UnixTime) -> anyhow::Res
     }
 }
 
-/// The daemon that runs by this configuration. It leads us there itself, whether or not the file may be read, is there, or says
-/// the same as when it was started; what it answers is up to its sockets.
+/// The daemon that runs by this configuration. It leads us there itself, whether or not the file may be read,
+/// is there, or says the same as when it was started; what it answers is up to its sockets.
 fn daemon_of(path: &Path) -> anyhow::Result<Daemon> {
     if let Some(runtime_dir) = signposted(path) {
         return Ok(Daemon::of(&runtime_dir));

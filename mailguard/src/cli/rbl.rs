@@ -1,5 +1,5 @@
-//! `mailguard rbl`: the known block lists, which of them are asked, and what those say of one client or domain. The DNS is asked
-//! from here, with or without a daemon.
+//! `mailguard rbl`: the known block lists, which of them are asked, and what those say of one client or
+//! domain. The DNS is asked from here, with or without a daemon.
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -68,7 +68,8 @@ impl Table {
     }
 }
 
-/// `text` without anything that a terminal obeys: control characters and those that turn the direction of writing.
+/// `text` without anything that a terminal obeys: control characters and those that turn the direction of
+/// writing.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if is_obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

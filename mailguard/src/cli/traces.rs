@@ -41,7 +41,8 @@ fn print_table(rows: &[TraceRow], now: UnixTime) -> String {
     text
 }
 
-/// The latest thing that is known: a refusal, a disposition that isn't delivery, or what the attempts came to.
+/// The latest thing that is known: a refusal, a disposition that isn't delivery, or what the attempts came
+/// to.
 fn result(row: &TraceRow) -> String {
     if let Some(held) = row.recipients.iter().find(|to| !matches!(to.disposition.as_str(), "" | "deliver")) {
         return held.disposition.clone();

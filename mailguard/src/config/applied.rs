@@ -1,9 +1,10 @@
-//! The version of a configuration that was in force last, kept for a start with a file that doesn't check: transparent zones must
-//! not stand open after a boot because of a slip in it.
+//! The version of a configuration that was in force last, kept for a start with a file that doesn't check:
+//! transparent zones must not stand open after a boot because of a slip in it.
 //!
-//! What is kept is the whole [`Source`], so with the contents of every file that it names. It lies in a folder of root's own, at
-//! a place that no configuration can change, for the slip may be in `state_dir` (which is the mail user's, besides), under the
-//! file's path as its name. Whether it can be used is for others to say.
+//! What is kept is the whole [`Source`], so with the contents of every file that it names. It lies in a
+//! folder of root's own, at a place that no configuration can change, for the slip may be in `state_dir`
+//! (which is the mail user's, besides), under the file's path as its name. Whether it can be used is for
+//! others to say.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
@@ -84,7 +85,8 @@ pub struct Version {
     pub source: Source,
 }
 
-/// What stands in the file. `applied_a_version` in the tests is one that must be read for ever, or get another [`FORM`].
+/// What stands in the file. `applied_a_version` in the tests is one that must be read for ever, or get
+/// another [`FORM`].
 #[derive(Serialize, Deserialize)]
 struct Record<S> {
     form: u32,
@@ -142,8 +144,8 @@ impl LastApplied {
         read(&path, &octets).map(|version| Some(of_path(version, config)))
     }
 
-    /// Keeps what is in force since `now`, in the place of what was kept of the same file; on disk when it returns. What is
-    /// kept already stays, with its time.
+    /// Keeps what is in force since `now`, in the place of what was kept of the same file; on disk when it
+    /// returns. What is kept already stays, with its time.
     pub fn keep(&self, source: &Source, now: UnixTime) -> Result<(), AppliedError> {
         if self.load(&source.path).is_ok_and(|kept| kept.is_some_and(|kept| kept.source == *source)) {
             return Ok(());

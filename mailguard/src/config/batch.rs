@@ -1,5 +1,5 @@
-//! Values for a list out of a text of their own, as `--from-file` reads them: one a line, as in a file that a list
-//! names. All of them, or every line that isn't one.
+//! Values for a list out of a text of their own, as `--from-file` reads them: one a line, as in a file that a
+//! list names. All of them, or every line that isn't one.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,7 +10,8 @@ use super::tree;
 /// Wrong lines that are told; the others are counted.
 const MAX_TOLD: usize = 10;
 
-/// The text doesn't hold values of the list alone: the wrong lines, one each, as `FILE:LINE: what was expected`.
+/// The text doesn't hold values of the list alone: the wrong lines, one each, as
+/// `FILE:LINE: what was expected`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}nothing was changed")]
 pub struct BatchError(String);

@@ -23,7 +23,8 @@ pub(super) struct Written {
 }
 
 impl Document {
-    /// The document of a source's text, and what that says of `list`; refused if it would not come out again as it stands.
+    /// The document of a source's text, and what that says of `list`; refused if it would not come out again
+    /// as it stands.
     pub(super) fn open(source: &Source, list: EditList) -> Result<(Self, Written), EditError> {
         let text = &source.text;
         let crlf = text.contains("\r\n");
@@ -199,8 +200,8 @@ fn take(array: &mut Array, index: usize) {
     }
 }
 
-/// What stands where a value was: `before` it, and `behind` it up to the next. A comment on its own line goes with
-/// it; those on lines above it, and behind the value before it, stay.
+/// What stands where a value was: `before` it, and `behind` it up to the next. A comment on its own line goes
+/// with it; those on lines above it, and behind the value before it, stay.
 fn join(before: &str, behind: &str) -> String {
     let mut joined = match (before.rsplit_once('\n'), behind.find('\n')) {
         (Some((kept, _)), Some(end_of_line)) => format!("{kept}{}", &behind[end_of_line..]),

@@ -121,10 +121,11 @@ pub enum EditError {
     Invalid(Errors),
 }
 
-/// The source after the edit, and what it means; before it means `config`. A value named twice, one that is there already or one
-/// that isn't there makes the whole edit fail. What is added has an effect: where a switch keeps its list from having one, it is
-/// switched on, and a value that was there without an effect is as good as added. Nothing comes into force with it that isn't
-/// written. Each text is parsed once: the one that changes, and the one that comes of it.
+/// The source after the edit, and what it means; before it means `config`. A value named twice, one that is
+/// there already or one that isn't there makes the whole edit fail. What is added has an effect: where a
+/// switch keeps its list from having one, it is switched on, and a value that was there without an effect is
+/// as good as added. Nothing comes into force with it that isn't written. Each text is parsed once: the one
+/// that changes, and the one that comes of it.
 pub fn edit(source: &Source, config: &Config, edit: &Edit) -> Result<(Source, Config), EditError> {
     if !(1..=MAX_EDIT_VALUES).contains(&edit.values.len()) {
         return Err(EditError::Count(edit.values.len()));

@@ -1,5 +1,6 @@
-//! Whether a change of a list would make it stand for everybody: one network of every address does, and so do two halves, or
-//! the pieces that are left when one more closes the last gap. Only an explicit word makes such a change. Pure.
+//! Whether a change of a list would make it stand for everybody: one network of every address does, and so do
+//! two halves, or the pieces that are left when one more closes the last gap. Only an explicit word makes
+//! such a change. Pure.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +9,8 @@ use mailguard_core::config::Config;
 
 use super::lists::EditList;
 
-/// The hosts of IPv4, from and to: without "this network", the loopback, multicast and what is reserved (RFC 6890).
+/// The hosts of IPv4, from and to: without "this network", the loopback, multicast and what is reserved (RFC
+/// 6890).
 const HOSTS4: [(Ipv4Addr, Ipv4Addr); 2] = [
     (Ipv4Addr::new(1, 0, 0, 0), Ipv4Addr::new(126, 255, 255, 255)),
     (Ipv4Addr::new(128, 0, 0, 0), Ipv4Addr::new(223, 255, 255, 255)),

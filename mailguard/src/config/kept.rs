@@ -1,7 +1,8 @@
-//! Whether mailguard runs by what its configuration file says, and what it would start with if that didn't check.
+//! Whether mailguard runs by what its configuration file says, and what it would start with if that didn't
+//! check.
 //!
-//! One is chosen at a start; from then on each configuration that is put in force is kept for the next one. One that can't be kept,
-//! for a disk may be full, is in force all the same, and `status` says so.
+//! One is chosen at a start; from then on each configuration that is put in force is kept for the next one.
+//! One that can't be kept, for a disk may be full, is in force all the same, and `status` says so.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,7 +65,8 @@ impl Kept {
         self.state().stand_in.clone()
     }
 
-    /// What is the matter with the configuration file at `path`, and with what would stand in for it, a line each.
+    /// What is the matter with the configuration file at `path`, and with what would stand in for it, a line
+    /// each.
     pub fn problems(&self, path: &Path) -> Vec<String> {
         let state = self.state();
         let stand_in = state.stand_in.as_ref().map(|stand_in| stand_in.problem(path));

@@ -136,8 +136,8 @@ impl EditList {
         self.path().join(".")
     }
 
-    /// By which name the kernel counts what `value` of this list does. None for those lists that it doesn't know, and for
-    /// what is no value of this list.
+    /// By which name the kernel counts what `value` of this list does. None for those lists that it doesn't
+    /// know, and for what is no value of this list.
     pub fn rule_key(self, value: &str) -> Option<RuleKey> {
         fn read<T>(syntax: &Syntax<T>, value: &str) -> Option<T> {
             (syntax.parse)(value.trim()).ok()
@@ -250,7 +250,8 @@ pub fn entries(source: &Source, lists: &[EditList]) -> Vec<ListEntry> {
     lists.iter().flat_map(of_list).collect()
 }
 
-/// The entries of a list in whose array these values stand, each with its line: those of a named file in the place of its name.
+/// The entries of a list in whose array these values stand, each with its line: those of a named file in the
+/// place of its name.
 pub(super) fn listed<'a>(
     source: &Source,
     list: EditList,

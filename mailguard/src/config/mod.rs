@@ -1,11 +1,12 @@
-//! The configuration file: read by the privileged process, parsed where it is needed, edited with its comments
-//! kept.
+//! The configuration file: read by the privileged process, parsed where it is needed, edited with its
+//! comments kept.
 //!
 //! `source` reads the file and what it names, and decides nothing. `tree` turns TOML into the tree that
 //! `mailguard_core::config` resolves. `report` tells people where an error stands. `edit` changes one of the
-//! `lists` within the `document`, unless it would then stand for `everybody`, and `write` puts the result in its place, whole
-//! (`replace`). `applied` keeps what was in force last, by the file's path as a `name`; `kept` knows whether
-//! that was possible, and what is a `stand_in` for a file that can't be used. What the values mean is the core's.
+//! `lists` within the `document`, unless it would then stand for `everybody`, and `write` puts the result in
+//! its place, whole (`replace`). `applied` keeps what was in force last, by the file's path as a `name`;
+//! `kept` knows whether that was possible, and what is a `stand_in` for a file that can't be used. What the
+//! values mean is the core's.
 
 mod applied;
 mod batch;
@@ -66,7 +67,8 @@ pub fn parse_and_validate(source: &Source) -> Result<Config, Errors> {
     }
 }
 
-/// The next hops of `config`, which `source` means, that are ourselves by what is written alone; `listens` knows where we do.
+/// The next hops of `config`, which `source` means, that are ourselves by what is written alone; `listens`
+/// knows where we do.
 pub fn hops_to_ourselves(
     source: &Source,
     config: &Config,

@@ -18,8 +18,8 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    /// Writes `octets` beside `target`. Nobody but its owner may open it before `finish` has given it its own owner and mode: it
-    /// may hold a password.
+    /// Writes `octets` beside `target`. Nobody but its owner may open it before `finish` has given it its own
+    /// owner and mode: it may hold a password.
     pub(super) fn write(
         target: &Path,
         octets: &[u8],
@@ -61,7 +61,8 @@ fn fresh_name(target: &Path, process: u32) -> PathBuf {
     target.with_file_name(format!(".{name}.{process}.new"))
 }
 
-/// Removes what edits of the file left that were killed half-way: it may hold a password, and nobody looks for it.
+/// Removes what edits of the file left that were killed half-way: it may hold a password, and nobody looks
+/// for it.
 pub fn sweep(path: &Path) {
     if let Ok(target) = path.canonicalize() {
         remove_stale(&target);

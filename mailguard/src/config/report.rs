@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::source::{IncludeContent, Source};
 
-/// Errors that are told apart; the rest is counted. A list file of the wrong kind has one in each of its lines.
+/// Errors that are told apart; the rest is counted. A list file of the wrong kind has one in each of its
+/// lines.
 const MAX_TOLD_ERRORS: usize = 1_000;
 /// Longest piece of a line that is shown, in characters.
 const MAX_EXCERPT_CHARACTERS: usize = 100;
@@ -128,7 +129,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The part of a line around the mark. Control characters are shown as blanks: the file is no terminal program.
+/// The part of a line around the mark. Control characters are shown as blanks: the file is no terminal
+/// program.
 fn excerpt(line: &str, column: usize, marked: usize) -> Excerpt {
     let shown = |c: char| if c.is_control() { ' ' } else { c };
     let length = line.chars().count();

@@ -1,5 +1,5 @@
-//! Reads the configuration file and the files that it names. Runs in the privileged process; the result travels
-//! to the mail process, which reads none of them itself.
+//! Reads the configuration file and the files that it names. Runs in the privileged process; the result
+//! travels to the mail process, which reads none of them itself.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -47,8 +47,8 @@ pub struct Include {
     pub content: IncludeContent,
 }
 
-/// What came of reading a file that the configuration names. A failure is an error of the configuration, at the
-/// line that names the file.
+/// What came of reading a file that the configuration names. A failure is an error of the configuration, at
+/// the line that names the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IncludeContent {
     /// The text.

@@ -89,7 +89,8 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// That it stands in for the configuration file at `path`, in one line: for whoever may not know what is in the file.
+    /// That it stands in for the configuration file at `path`, in one line: for whoever may not know what is
+    /// in the file.
     pub fn summary(&self, path: &Path) -> String {
         let Self { applied_at, count, .. } = self;
         let errors = if *count == 1 { "1 error" } else { &format!("{count} errors") };

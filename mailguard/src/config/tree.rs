@@ -149,8 +149,8 @@ fn read_lines(path: &Path, includes: &[Include], room: usize) -> Result<Vec<Valu
     Ok(values)
 }
 
-/// The entries of a list file, one a line, with their offsets. A '#' at the beginning of a line or after a blank
-/// begins a comment: within a word it may belong to a mail address.
+/// The entries of a list file, one a line, with their offsets. A '#' at the beginning of a line or after a
+/// blank begins a comment: within a word it may belong to a mail address.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut offset = 0;
     text.split_inclusive('\n').filter_map(move |line| {

@@ -34,8 +34,8 @@ pub enum WriteError {
     },
 }
 
-/// Replaces the file that `loaded` came from by `edited`, keeping owner and mode; on disk when it returns. Refused
-/// if the file isn't the one that was loaded.
+/// Replaces the file that `loaded` came from by `edited`, keeping owner and mode; on disk when it returns.
+/// Refused if the file isn't the one that was loaded.
 pub fn write(loaded: &Source, edited: &Source) -> Result<(), WriteError> {
     let failed = |cause| WriteError::Io { path: loaded.path.clone(), cause };
     // A link stays one: what it leads to is replaced.

@@ -120,7 +120,8 @@ impl Client {
     }
 }
 
-/// Reads a line of at most [`MAX_ANSWER_OCTETS`]; `TimedOut` when it isn't there within [`ANSWER_TIME`] or `go_on` says no.
+/// Reads a line of at most [`MAX_ANSWER_OCTETS`]; `TimedOut` when it isn't there within [`ANSWER_TIME`] or
+/// `go_on` says no.
 fn read_line(
     stream: &mut BufReader<UnixStream>,
     line: &mut Vec<u8>,

@@ -1,10 +1,11 @@
 //! The control sockets: how the command line speaks with the running daemon.
 //!
-//! There are two, for there are two processes. `runtime_dir/control.sock` is the datapath process's, root's alone, in a
-//! folder of root's: whatever changes the configuration or lets somebody in goes there. `runtime_dir/mail/control.sock`
-//! is the mail process's, mode 0660: who may open it may see and do what that process can, which is everything about
-//! messages. One line of JSON is a request, one line its answer, as many after one another as the client likes. `server` and
-//! `client` are the two ends; a `signpost` leads those who may not read the configuration to the sockets.
+//! There are two, for there are two processes. `runtime_dir/control.sock` is the datapath process's, root's
+//! alone, in a folder of root's: whatever changes the configuration or lets somebody in goes there.
+//! `runtime_dir/mail/control.sock` is the mail process's, mode 0660: who may open it may see and do what that
+//! process can, which is everything about messages. One line of JSON is a request, one line its answer, as
+//! many after one another as the client likes. `server` and `client` are the two ends; a `signpost` leads
+//! those who may not read the configuration to the sockets.
 //!
 //! An adapter and no more: what can be asked, by whom, and what comes of it is `admin`'s.
 

@@ -46,8 +46,8 @@ pub enum BindError {
     },
 }
 
-/// Opens the socket at `path`, for those whom `mode` lets write. One that a dead daemon left is replaced. Within a tokio
-/// runtime only.
+/// Opens the socket at `path`, for those whom `mode` lets write. One that a dead daemon left is replaced.
+/// Within a tokio runtime only.
 pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     let failed = |cause| BindError::Io { path: path.to_owned(), cause };
     match fs::symlink_metadata(path) {

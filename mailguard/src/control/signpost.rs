@@ -1,7 +1,9 @@
-//! Where the daemon of a configuration file is found by those who may not read that file: it holds passwords, and is root's alone.
+//! Where the daemon of a configuration file is found by those who may not read that file: it holds passwords,
+//! and is root's alone.
 //!
-//! A link in a folder that everybody sees and only root can write, named by the file's path, leads to `runtime_dir`. What they
-//! may ask there is up to the sockets' modes. One that a killed daemon left leads to a socket on which nobody answers.
+//! A link in a folder that everybody sees and only root can write, named by the file's path, leads to
+//! `runtime_dir`. What they may ask there is up to the sockets' modes. One that a killed daemon left leads to
+//! a socket on which nobody answers.
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;

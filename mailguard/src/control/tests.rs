@@ -18,8 +18,8 @@ use crate::admin::request::{
 };
 use crate::admin::{Actor, AdminError, Administration, Answer, Done, ErrorKind, Process, Request, TraceRow};
 
-/// Lists by one row, refuses to reload, answers a trace with its own query, a long one many times, and refuses everything else at
-/// length.
+/// Lists by one row, refuses to reload, answers a trace with its own query, a long one many times, and
+/// refuses everything else at length.
 struct Echo;
 
 impl Administration for Echo {

@@ -1,8 +1,8 @@
 //! Attaching the programs, and swapping them under a running system.
 //!
-//! A pinned link of an earlier run gets the new program without a gap. A link that is severed, because its interface
-//! went away, is replaced. Where the kernel has no TCX (before 6.6) the program hangs at the clsact qdisc by a fixed
-//! priority and handle.
+//! A pinned link of an earlier run gets the new program without a gap. A link that is severed, because its
+//! interface went away, is replaced. Where the kernel has no TCX (before 6.6) the program hangs at the clsact
+//! qdisc by a fixed priority and handle.
 
 use std::fs::File;
 use std::path::Path;
@@ -67,8 +67,8 @@ impl Hook {
     }
 }
 
-/// Hands the programs to the kernel's verifier. They refer to the maps by descriptors: this comes before any map is
-/// taken out of the object. XDP's waits until an interface gets it: on most there is none.
+/// Hands the programs to the kernel's verifier. They refer to the maps by descriptors: this comes before any
+/// map is taken out of the object. XDP's waits until an interface gets it: on most there is none.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     program::<SchedClassifier>(ebpf, STEER)?.load().map_err(DatapathError::program(STEER, None))?;
     program::<SkLookup>(ebpf, RECONNECT)?.load().map_err(DatapathError::program(RECONNECT, None))
@@ -80,8 +80,8 @@ pub(super) fn early_program() -> &'static str {
     if version.is_ok_and(|version| version >= XDP_FRAGS_SINCE) { EARLY } else { EARLY_LINEAR }
 }
 
-/// Attaches everything that isn't attached, then removes the links that are no longer wanted. What can't be attached
-/// to one interface is said of that one, and the others don't suffer.
+/// Attaches everything that isn't attached, then removes the links that are no longer wanted. What can't be
+/// attached to one interface is said of that one, and the others don't suffer.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     pins: &Pins,
@@ -164,8 +164,8 @@ pub(super) fn early_pin(mode: XdpAttachment, device: &Device) -> String {
     format!("xdp-{mode}-{}", device.index)
 }
 
-/// Removes our filters from the clsact qdiscs of all interfaces, and says how many there were. The qdisc stays: it
-/// may be another's.
+/// Removes our filters from the clsact qdiscs of all interfaces, and says how many there were. The qdisc
+/// stays: it may be another's.
 pub(super) fn remove_filters() -> Result<usize, DatapathError> {
     remove_filters_except(&[])
 }
@@ -193,8 +193,8 @@ fn remove_pin(path: &Path) -> Result<(), DatapathError> {
     std::fs::remove_file(path).map_err(DatapathError::pin(path))
 }
 
-/// The link that an earlier run pinned at `pin`. One of another kind is nothing of ours and is replaced like a severed
-/// one.
+/// The link that an earlier run pinned at `pin`. One of another kind is nothing of ours and is replaced like
+/// a severed one.
 fn pinned<L: TryFrom<FdLink>>(pin: &Path) -> Option<L> {
     if !pin.exists() {
         return None;
@@ -259,8 +259,8 @@ fn xdp_mode(device: &Device, configured: XdpMode) -> Option<aya::programs::XdpMo
     }
 }
 
-/// Attaches the XDP program where it belongs; where that is optional, a driver that can't do it is left without. Returns
-/// the mode.
+/// Attaches the XDP program where it belongs; where that is optional, a driver that can't do it is left
+/// without. Returns the mode.
 fn attach_early(
     ebpf: &mut Ebpf,
     pins: &Pins,
@@ -315,8 +315,8 @@ fn pins_of_other_modes(pin: &str, device: &Device) -> Vec<String> {
     pins.into_iter().filter(|other| other != pin).collect()
 }
 
-/// One program for the namespace. Links of this kind can't be swapped: the new one is attached beside the old one, which
-/// [`attach`] takes off once no interface has a program any more that asks it where it is.
+/// One program for the namespace. Links of this kind can't be swapped: the new one is attached beside the old
+/// one, which [`attach`] takes off once no interface has a program any more that asks it where it is.
 pub(super) fn attach_reconnect(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), DatapathError> {
     let reconnect: &mut SkLookup = program(ebpf, RECONNECT)?;
     let (path, predecessor) = (pins.link(RECONNECT_PIN), pins.link(RECONNECT_PREDECESSOR));

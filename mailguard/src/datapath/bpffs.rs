@@ -1,8 +1,8 @@
 //! The BPF file system under the pins: it must be one that outlives us.
 //!
-//! Pins are there to hold when the process is gone. On a BPF file system that only our own mount namespace has (`ip netns
-//! exec`, a container, a unit's sandbox) they go with it, and port 25 stands open whatever `on_proxy_down` says. So what the
-//! machine's first process sees is taken, and nothing else.
+//! Pins are there to hold when the process is gone. On a BPF file system that only our own mount namespace
+//! has (`ip netns exec`, a container, a unit's sandbox) they go with it, and port 25 stands open whatever
+//! `on_proxy_down` says. So what the machine's first process sees is taken, and nothing else.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +19,8 @@ use super::DatapathError;
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// Its magic number (linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-/// The inode of the machine's own PID namespace (PROC_PID_INIT_INO, linux/proc_ns.h); every container's is another.
+/// The inode of the machine's own PID namespace (PROC_PID_INIT_INO, linux/proc_ns.h); every container's is
+/// another.
 const MACHINES_PID_NAMESPACE: u64 = 0xefff_fffc;
 
 /// Sees that `folder` is on a BPF file system that outlives us, mounting one at its usual place if need be.

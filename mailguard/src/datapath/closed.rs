@@ -1,13 +1,14 @@
-//! Closed sessions that the kernel remembers (TIME_WAIT), and has to forget when packets are to pass without us.
+//! Closed sessions that the kernel remembers (TIME_WAIT), and has to forget when packets are to pass without
+//! us.
 //!
-//! A client may come again from a port whose session with us is closed. Where its connection is forwarded, the stack finds
-//! our old socket first (net.ipv4.ip_early_demux), and drops what it is to forward and has a socket for: the client waits
-//! until the minute of TIME_WAIT is over. While the TC program is there it leads the packet around
-//! (`mailguard-ebpf/src/steer.rs`); when it is taken off, or somebody may take it off any time, the sockets are destroyed by
-//! sock_diag (sock_diag(7), linux/inet_diag.h).
+//! A client may come again from a port whose session with us is closed. Where its connection is forwarded,
+//! the stack finds our old socket first (net.ipv4.ip_early_demux), and drops what it is to forward and has a
+//! socket for: the client waits until the minute of TIME_WAIT is over. While the TC program is there it leads
+//! the packet around (`mailguard-ebpf/src/steer.rs`); when it is taken off, or somebody may take it off any
+//! time, the sockets are destroyed by sock_diag (sock_diag(7), linux/inet_diag.h).
 //!
-//! Ours are those at port 25 of an address that isn't this machine's: only a transparent listener has such sessions, and
-//! what the machine's own servers remember is never touched.
+//! Ours are those at port 25 of an address that isn't this machine's: only a transparent listener has such
+//! sessions, and what the machine's own servers remember is never touched.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -47,7 +48,8 @@ const CLOSING: u32 = 11;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 
-/// Octets of the head of a netlink message, of a socket's identity, and of what comes before and after it in an answer.
+/// Octets of the head of a netlink message, of a socket's identity, and of what comes before and after it in
+/// an answer.
 const HEAD_OCTETS: usize = 16;
 const ID_OCTETS: usize = 48;
 const BEFORE_ID: usize = 4;

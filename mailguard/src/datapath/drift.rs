@@ -1,8 +1,8 @@
 //! What others removed of the kernel side, how often it was put back, and how much of that is enough.
 //!
-//! Firewall scripts flush tables, systemd-networkd removes rules that aren't its own at each restart, administrators try
-//! things. [`super::Datapath::verify`] looks and mends; here is what it says of it. Two tools that undo each other's work
-//! must not do so as fast as they can: see [`MAX_MENDS_AT_EVENTS`].
+//! Firewall scripts flush tables, systemd-networkd removes rules that aren't its own at each restart,
+//! administrators try things. [`super::Datapath::verify`] looks and mends; here is what it says of it. Two
+//! tools that undo each other's work must not do so as fast as they can: see [`MAX_MENDS_AT_EVENTS`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,8 +13,8 @@ use super::links::LOOK_EVERY;
 use super::status::MendCount;
 use crate::intercept::Family;
 
-/// Mends at the kernel's word within [`MEND_WINDOW`]; with more of them somebody undoes each one, and only every
-/// [`LOOK_EVERY`] something is mended.
+/// Mends at the kernel's word within [`MEND_WINDOW`]; with more of them somebody undoes each one, and only
+/// every [`LOOK_EVERY`] something is mended.
 const MAX_MENDS_AT_EVENTS: usize = 10;
 /// The time that [`MAX_MENDS_AT_EVENTS`] and a part's place in the log are counted in.
 const MEND_WINDOW: Duration = Duration::from_secs(60);

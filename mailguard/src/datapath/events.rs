@@ -1,5 +1,5 @@
-//! What the kernel programs have to say to an administrator, in the log: a thread reads the ring of events and paces
-//! them. Every packet is in the counters; the log shows which client, and that it happens at all.
+//! What the kernel programs have to say to an administrator, in the log: a thread reads the ring of events
+//! and paces them. Every packet is in the counters; the log shows which client, and that it happens at all.
 
 use std::ffi::CString;
 use std::io::{self, PipeReader, PipeWriter, pipe};
@@ -195,8 +195,8 @@ impl Pace {
         admitted
     }
 
-    /// The reasons whose window is over at `now` and had more events than lines, with the number without a line. They
-    /// begin anew.
+    /// The reasons whose window is over at `now` and had more events than lines, with the number without a
+    /// line. They begin anew.
     fn ended(&mut self, now: Instant) -> Vec<(Reason, u64)> {
         self.close(|window| now.saturating_duration_since(window.began) >= WINDOW)
     }

@@ -31,7 +31,8 @@ pub(super) struct Device {
     pub(super) ethernet: bool,
     /// Whether it isn't one of the kernel's virtual kinds.
     pub(super) hardware: bool,
-    /// Whether a VLAN interface stands on it. A driver that takes tags off would show XDP the VLAN's frames untagged.
+    /// Whether a VLAN interface stands on it. A driver that takes tags off would show XDP the VLAN's frames
+    /// untagged.
     pub(super) carries_vlans: bool,
 }
 
@@ -119,8 +120,8 @@ impl ZoneInterfaces {
     }
 }
 
-/// The interfaces of all zones that aren't inactive, of the `devices` that there are. `listeners` says where their
-/// listeners stand.
+/// The interfaces of all zones that aren't inactive, of the `devices` that there are. `listeners` says where
+/// their listeners stand.
 pub(super) fn of_zones(
     config: &Config,
     listeners: &Listeners,

@@ -1,5 +1,5 @@
-//! The settings that the programs read, written by two: by whoever changes what is in force, and by the [`Pulse`], which says
-//! that the proxy lives however busy the other one is.
+//! The settings that the programs read, written by two: by whoever changes what is in force, and by the
+//! [`Pulse`], which says that the proxy lives however busy the other one is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,14 +1,14 @@
-//! Interfaces whose zone is transparent no longer: new connections go by them untouched, while packets of the sessions that
-//! came in by them are still delivered. Which, and until when.
+//! Interfaces whose zone is transparent no longer: new connections go by them untouched, while packets of the
+//! sessions that came in by them are still delivered. Which, and until when.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long after its interface left a connection may become a session: it waits for the mail process, which may be
-/// silent for a while.
+/// How long after its interface left a connection may become a session: it waits for the mail process, which
+/// may be silent for a while.
 const LATECOMERS: Duration = Duration::from_secs(20);
-/// How long after the last session's end the kernel may have something to say to its client: the time that TIME_WAIT
-/// lasts.
+/// How long after the last session's end the kernel may have something to say to its client: the time that
+/// TIME_WAIT lasts.
 const LINGER: Duration = Duration::from_secs(60);
 
 /// The interfaces, by their index.
@@ -37,8 +37,8 @@ impl Leaving {
         self.interfaces.contains_key(&index)
     }
 
-    /// The oldest session that is open `now` began at `oldest`; there is none if that is None. True when an interface has
-    /// been left by its last session for [`LINGER`], and is forgotten.
+    /// The oldest session that is open `now` began at `oldest`; there is none if that is None. True when an
+    /// interface has been left by its last session for [`LINGER`], and is forgotten.
     pub(super) fn note_oldest_session(&mut self, oldest: Option<Instant>, now: Instant) -> bool {
         let before = self.interfaces.len();
         self.interfaces.retain(|_, departure| {

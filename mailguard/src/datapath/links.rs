@@ -1,6 +1,6 @@
-//! Hears from the kernel when what we go by changes, and says when it is time to look without being told: not everything that
-//! others may undo is announced. For the kernel side that is an interface, a rule, a route of our table or a TC filter; for
-//! `own_addresses` a route of the local table.
+//! Hears from the kernel when what we go by changes, and says when it is time to look without being told: not
+//! everything that others may undo is announced. For the kernel side that is an interface, a rule, a route of
+//! our table or a TC filter; for `own_addresses` a route of the local table.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,8 +21,8 @@ use super::drift::Occasion;
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Changes of the kernel side that come within this time are one: making an interface is several.
 const SETTLE_TIME: Duration = Duration::from_millis(20);
-/// Announcements that the kernel keeps for us, octets. What doesn't fit is lost and an error says so, which is as good: the
-/// next look sees it.
+/// Announcements that the kernel keeps for us, octets. What doesn't fit is lost and an error says so, which
+/// is as good: the next look sees it.
 const RECEIVE_BUFFER_OCTETS: usize = 32 * 1024;
 
 /// How many of them are taken in one go: who comes faster than that is met at the next.
@@ -32,8 +32,8 @@ const MAX_DRAINED: usize = 1024;
 pub(super) struct Topics {
     /// Groups of linux/rtnetlink.h.
     groups: u32,
-    /// Of routes those of this table only, as `rtm_table` says it: in others there may be a million, and a routing daemon that
-    /// replaces them all at once.
+    /// Of routes those of this table only, as `rtm_table` says it: in others there may be a million, and a
+    /// routing daemon that replaces them all at once.
     routes_of: u8,
     /// Pause between an announcement and the look; what else is announced meanwhile belongs to it.
     settle: Duration,
@@ -55,8 +55,8 @@ const _: () = assert!(super::TABLE > 255);
 pub(super) const LOCAL_ROUTES: Topics =
     Topics { groups: ROUTES, routes_of: libc::RT_TABLE_LOCAL, settle: Duration::ZERO };
 
-/// Calls `changed` after each change of the kernel side, and every [`LOOK_EVERY`], from a thread of its own, until it returns
-/// false.
+/// Calls `changed` after each change of the kernel side, and every [`LOOK_EVERY`], from a thread of its own,
+/// until it returns false.
 pub fn watch_kernel(changed: impl Fn(Occasion) -> bool + Send + 'static) -> io::Result<()> {
     Subscription::open(KERNEL_SIDE)?.follow("kernel", changed)
 }
@@ -82,7 +82,8 @@ impl Subscription {
         Ok(Self { socket, settle: topics.settle })
     }
 
-    /// Calls `changed` after each announcement, and every [`LOOK_EVERY`], from a thread of this name, until it returns false.
+    /// Calls `changed` after each announcement, and every [`LOOK_EVERY`], from a thread of this name, until
+    /// it returns false.
     pub(super) fn follow(
         self,
         name: &str,

@@ -1,5 +1,5 @@
-//! Which addresses lead to this host or to many, as the kernel routes them: an interface's own, those of a local route that no
-//! interface has, the broadcast addresses of networks.
+//! Which addresses lead to this host or to many, as the kernel routes them: an interface's own, those of a
+//! local route that no interface has, the broadcast addresses of networks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

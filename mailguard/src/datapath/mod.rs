@@ -1,9 +1,10 @@
 //! The kernel side's keeper: loads, attaches and pins the programs, fills the maps, sets the routes, in the
 //! privileged process. The only module that knows aya and netlink.
 //!
-//! Everything that it sets up outlives it: maps and links are pinned, so that a crash leaves drops in force and
-//! `on_proxy_down` decides about new connections. [`Datapath::start`] takes over what it finds; [`unload`] removes
-//! everything. What the rules are is `core::rules`', what they mean `mailguard_common::decide`'s.
+//! Everything that it sets up outlives it: maps and links are pinned, so that a crash leaves drops in force
+//! and `on_proxy_down` decides about new connections. [`Datapath::start`] takes over what it finds;
+//! [`unload`] removes everything. What the rules are is `core::rules`', what they mean
+//! `mailguard_common::decide`'s.
 
 mod attach;
 mod bpffs;
@@ -133,9 +134,9 @@ pub struct Unloaded {
 }
 
 impl Datapath {
-    /// Puts the kernel side of `config` into force in this network namespace: adopts what an earlier run pinned, or
-    /// builds it. `listeners` are those of `config`; the caller keeps them open. From here on the caller owes a
-    /// [`Datapath::heartbeat`] each second.
+    /// Puts the kernel side of `config` into force in this network namespace: adopts what an earlier run
+    /// pinned, or builds it. `listeners` are those of `config`; the caller keeps them open. From here on the
+    /// caller owes a [`Datapath::heartbeat`] each second.
     pub fn start(config: &Config, listeners: &Listeners) -> Result<Self, DatapathError> {
         Self::start_on(config, listeners, Hook::of_this_kernel(), BTreeSet::new())
     }
@@ -207,8 +208,9 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Looks which of the zones' interfaces are there now, attaches to those that have come and forgets those that have
-    /// gone. `config` and `listeners` are those that were started with, or applied last. True when anything changed.
+    /// Looks which of the zones' interfaces are there now, attaches to those that have come and forgets those
+    /// that have gone. `config` and `listeners` are those that were started with, or applied last. True when
+    /// anything changed.
     pub fn follow_interfaces(
         &mut self,
         config: &Config,
@@ -224,8 +226,8 @@ impl Datapath {
         Ok(changed)
     }
 
-    /// Says when the oldest session began that is open `now`. Interfaces that steer no longer are left alone when none is
-    /// open any more that may have come in by them; true if that changed anything.
+    /// Says when the oldest session began that is open `now`. Interfaces that steer no longer are left alone
+    /// when none is open any more that may have come in by them; true if that changed anything.
     pub fn note_oldest_session(
         &mut self,
         oldest: Option<Instant>,
@@ -320,9 +322,9 @@ impl Datapath {
         Ok(())
     }
 
-    /// Applies a changed configuration and its listeners: only the rules that differ are touched, additions before
-    /// removals, so that no session breaks and nothing is unprotected in between. Interfaces that steer no longer go on
-    /// serving their sessions.
+    /// Applies a changed configuration and its listeners: only the rules that differ are touched, additions
+    /// before removals, so that no session breaks and nothing is unprotected in between. Interfaces that
+    /// steer no longer go on serving their sessions.
     pub fn apply(&mut self, config: &Config, listeners: &Listeners) -> Result<Applied, DatapathError> {
         let mut applied = self.add_rules(&compiled(config, &self.named))?;
         self.ban_action = rule_maps::ban_action(config);
@@ -336,8 +338,8 @@ impl Datapath {
         Ok(applied)
     }
 
-    /// Lets connections to these addresses pass, too, and no longer to those that were set before. `config` is the one
-    /// that is in force.
+    /// Lets connections to these addresses pass, too, and no longer to those that were set before. `config`
+    /// is the one that is in force.
     pub fn set_named(&mut self, named: BTreeSet<IpAddr>, config: &Config) -> Result<(), DatapathError> {
         if named != self.named {
             self.apply_rules(&compiled(config, &named))?;
@@ -363,7 +365,8 @@ impl Datapath {
         self.rules.remove_old_zones(&self.settings)
     }
 
-    /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is in force.
+    /// Tells the kernel that the proxy lives; due each second. Three seconds without, and `on_proxy_down` is
+    /// in force.
     pub fn heartbeat(&mut self) -> Result<(), DatapathError> {
         self.pulse().beat()?;
         self.note_rates()
@@ -413,8 +416,8 @@ impl Datapath {
     }
 }
 
-/// Removes everything that a [`Datapath`] with this `pin_dir` set up in this network namespace. The caller sees to it that
-/// none runs here, with whatever `pin_dir`.
+/// Removes everything that a [`Datapath`] with this `pin_dir` set up in this network namespace. The caller
+/// sees to it that none runs here, with whatever `pin_dir`.
 pub fn unload(pin_dir: &Path) -> Result<Unloaded, DatapathError> {
     bpffs::refuse_private(pin_dir)?;
     pins::refuse_attached_elsewhere(pin_dir)?;
@@ -426,7 +429,8 @@ pub fn unload(pin_dir: &Path) -> Result<Unloaded, DatapathError> {
     Ok(Unloaded { programs, maps, routes, sessions, sessions_kept: kept })
 }
 
-/// Removes what is pinned in the `pin_dir` of an earlier run in this network namespace, where another one is in use now.
+/// Removes what is pinned in the `pin_dir` of an earlier run in this network namespace, where another one is
+/// in use now.
 pub fn remove_old_pins(pin_dir: &Path) -> Result<(), DatapathError> {
     pins::refuse_attached_elsewhere(pin_dir)?;
     pins::remove_links(pin_dir)?;
@@ -450,7 +454,8 @@ fn fail_mode(config: &Config) -> u32 {
 
 /// CLOCK_MONOTONIC, as the programs read it.
 fn now_ns() -> u64 {
-    // It fails only for clocks that don't exist; 0 then says what is true: nobody can tell that the proxy lives.
+    // It fails only for clocks that don't exist; 0 then says what is true: nobody can tell that the proxy
+    // lives.
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }

@@ -1,9 +1,9 @@
-//! Keeps the table of this host's addresses that `intercept` asks for each connection, in the mail process: from the routes of the
-//! kernel's local table, which say what arrives here. An address that has no route there yet, such as a tentative one of IPv6, can't
-//! be connected to.
+//! Keeps the table of this host's addresses that `intercept` asks for each connection, in the mail process:
+//! from the routes of the kernel's local table, which say what arrives here. An address that has no route
+//! there yet, such as a tentative one of IPv6, can't be connected to.
 //!
-//! The routes are read anew whenever the kernel announces a change of them, and every few seconds: what it routes no more
-//! because an interface went isn't always announced.
+//! The routes are read anew whenever the kernel announces a change of them, and every few seconds: what it
+//! routes no more because an interface went isn't always announced.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
@@ -21,8 +21,8 @@ use super::links::{LOCAL_ROUTES, Subscription};
 use super::routes::{routes_of, versions, with_strict_netlink};
 use crate::intercept::OwnAddresses;
 
-/// Least pause after a look; one that took longer is followed by one as long. Who changes addresses without end has us read them
-/// all half of the time at most.
+/// Least pause after a look; one that took longer is followed by one as long. Who changes addresses without
+/// end has us read them all half of the time at most.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why nothing is known of this host's addresses.
@@ -34,8 +34,9 @@ enum Unknown {
     TooMany(#[from] TooManyRoutes),
 }
 
-/// Has `own` know the addresses of this network namespace, as long as somebody else has it, too: they are known when this returns.
-/// Where they can't be, the log says why, and each connection asks the kernel, which is slower.
+/// Has `own` know the addresses of this network namespace, as long as somebody else has it, too: they are
+/// known when this returns. Where they can't be, the log says why, and each connection asks the kernel, which
+/// is slower.
 pub fn keep_own_addresses(own: &OwnAddresses) {
     let subscribed = Subscription::open(LOCAL_ROUTES);
     // Looked at once nothing is missed any more, and before the first connection.

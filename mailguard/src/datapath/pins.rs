@@ -1,8 +1,8 @@
 //! The pins: where maps and links stay when the process is gone.
 //!
-//! `pin_dir/links/` holds one link a program and interface, `pin_dir/abi-N/` the maps of layout N. Pinned maps are
-//! compared with what the object expects before they are used: another layout means another folder, filled anew,
-//! never a reinterpretation.
+//! `pin_dir/links/` holds one link a program and interface, `pin_dir/abi-N/` the maps of layout N. Pinned
+//! maps are compared with what the object expects before they are used: another layout means another folder,
+//! filled anew, never a reinterpretation.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -119,8 +119,8 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the links that a network namespace which is gone has left: `cookie` is what the maps say of theirs; 0:
-    /// nothing. [`refuse_attached_elsewhere`] has been asked before.
+    /// Removes the links that a network namespace which is gone has left: `cookie` is what the maps say of
+    /// theirs; 0: nothing. [`refuse_attached_elsewhere`] has been asked before.
     pub(super) fn remove_leftovers(&self, cookie: u64) -> Result<(), DatapathError> {
         if cookie == 0 || cookie == netns_cookie()? {
             return Ok(());
@@ -158,16 +158,16 @@ impl Pins {
     }
 }
 
-/// Whether what is pinned in `pin_dir` holds programs anywhere: the namespace of an instance that was killed holds them as long
-/// as it is there. A pin that can't be read may.
+/// Whether what is pinned in `pin_dir` holds programs anywhere: the namespace of an instance that was killed
+/// holds them as long as it is there. A pin that can't be read may.
 pub fn holds_programs(pin_dir: &Path) -> bool {
     let folder = pin_dir.join("links");
     let is_held = |path: &Path| link_facts(path).is_none_or(|link| link.ifindex != 0 || link.netns != 0);
     names(&folder).map_or(true, |names| names.iter().any(|name| is_held(&folder.join(name))))
 }
 
-/// Refuses to touch pins that hold programs in another network namespace: its links would get our programs, and our
-/// interfaces none.
+/// Refuses to touch pins that hold programs in another network namespace: its links would get our programs,
+/// and our interfaces none.
 pub(super) fn refuse_attached_elsewhere(pin_dir: &Path) -> Result<(), DatapathError> {
     let folder = pin_dir.join("links");
     let links: Vec<PathBuf> = names(&folder)?.iter().map(|name| folder.join(name)).collect();
@@ -194,7 +194,8 @@ fn pinned_cookie(pin_dir: &Path) -> Result<u64, DatapathError> {
     Ok(0)
 }
 
-/// The number of this network namespace, which no other one gets until the next boot (SO_NETNS_COOKIE, since 5.14).
+/// The number of this network namespace, which no other one gets until the next boot (SO_NETNS_COOKIE, since
+/// 5.14).
 pub fn netns_cookie() -> Result<u64, DatapathError> {
     let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"));
     let socket = socket.map_err(DatapathError::Namespace)?;
@@ -218,7 +219,8 @@ fn netns_inode() -> io::Result<u64> {
     Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
 }
 
-/// Whether the link pinned at `path` is attached to anything: its interface, or its namespace, is still there.
+/// Whether the link pinned at `path` is attached to anything: its interface, or its namespace, is still
+/// there.
 fn is_attached(path: &Path) -> bool {
     link_facts(path).is_some_and(|link| link.ifindex != 0 || link.netns != 0)
 }
@@ -245,7 +247,8 @@ fn unusable(path: &Path, error: impl std::error::Error + Send + Sync + 'static) 
     DatapathError::pin(path)(io::Error::other(error))
 }
 
-/// A descriptor of what is pinned at `path` (BPF_OBJ_GET): aya's own is private, and only it leads to the facts in /proc.
+/// A descriptor of what is pinned at `path` (BPF_OBJ_GET): aya's own is private, and only it leads to the
+/// facts in /proc.
 fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     /// The part of the kernel's `bpf_attr` for this command.
     #[repr(C)]
@@ -342,7 +345,8 @@ fn choose_map_folder(pin_dir: &Path) -> Result<PathBuf, DatapathError> {
         .ok_or_else(|| DatapathError::pin(pin_dir)(io::Error::other("too many folders of unusable maps")))
 }
 
-/// Whether every map that is pinned in `folder` is what the object expects by that name. A missing one is made.
+/// Whether every map that is pinned in `folder` is what the object expects by that name. A missing one is
+/// made.
 fn fits(folder: &Path, object: &Object) -> bool {
     object.maps.iter().all(|(name, map)| {
         let pin = folder.join(name);

@@ -1,4 +1,5 @@
-//! Trials for `mailguard doctor`: would the programs run here, and who else is at an interface? Nothing is left.
+//! Trials for `mailguard doctor`: would the programs run here, and who else is at an interface? Nothing is
+//! left.
 
 use std::thread;
 
@@ -12,8 +13,8 @@ use nix::sched::{CloneFlags, unshare};
 use super::attach::early_program;
 use super::{AttachError, DatapathError, Hook, STEER, object};
 
-/// Loads the programs, without a pin, and attaches the one for TC to the loopback interface of a network namespace
-/// that ends with this call. Says at which hook. With `XdpMode::Off` the XDP program isn't tried.
+/// Loads the programs, without a pin, and attaches the one for TC to the loopback interface of a network
+/// namespace that ends with this call. Says at which hook. With `XdpMode::Off` the XDP program isn't tried.
 pub fn probe(xdp: XdpMode) -> Result<&'static str, DatapathError> {
     // A thread of its own: it can't come back out of the namespace.
     let trial = || {

@@ -27,8 +27,8 @@ impl Rates {
         }
     }
 
-    /// How fast each of the counters grew up to `now`, when they stand at `counters`, in units per second with one
-    /// decimal; 0 before there is a sample. They can start anew at 0.
+    /// How fast each of the counters grew up to `now`, when they stand at `counters`, in units per second
+    /// with one decimal; 0 before there is a sample. They can start anew at 0.
     pub(super) fn per_second(&self, now: Instant, counters: &[u64]) -> Vec<f64> {
         let since = self.samples.iter().rev().find(|(at, _)| now.saturating_duration_since(*at) >= SPAN);
         let Some((at, before)) = since.or(self.samples.front()) else { return vec![0.0; counters.len()] };

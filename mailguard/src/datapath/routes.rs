@@ -1,8 +1,8 @@
 //! Policy routing: a packet that a program marked, having given it to a socket of ours, is delivered locally
 //! whatever its destination.
 //!
-//! One rule an interface and family, `iif IF fwmark V/M lookup T`, and one route in T. Bound to the interface the
-//! rule survives every setting of rp_filter, src_valid_mark and tcp_fwmark_accept; unbound it wouldn't.
+//! One rule an interface and family, `iif IF fwmark V/M lookup T`, and one route in T. Bound to the interface
+//! the rule survives every setting of rp_filter, src_valid_mark and tcp_fwmark_accept; unbound it wouldn't.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -22,16 +22,16 @@ pub const TABLE: u32 = 2525;
 /// Priority of our rules: after the local table's 0, before the main table's 32766.
 pub const PRIORITY: u32 = 25;
 
-/// Runs `work` with a netlink connection, on a thread and runtime of its own: callers may or may not be within one.
-/// The thread is in the caller's network namespace.
+/// Runs `work` with a netlink connection, on a thread and runtime of its own: callers may or may not be
+/// within one. The thread is in the caller's network namespace.
 pub(super) fn with_netlink<T: Send>(
     work: impl AsyncFnOnce(Handle) -> Result<T, DatapathError> + Send,
 ) -> Result<T, DatapathError> {
     talk(false, work)
 }
 
-/// [`with_netlink`], where a list of routes is only of those that were asked for (NETLINK_GET_STRICT_CHK). Questions with
-/// more in their heads than the kernel looks at are refused there.
+/// [`with_netlink`], where a list of routes is only of those that were asked for (NETLINK_GET_STRICT_CHK).
+/// Questions with more in their heads than the kernel looks at are refused there.
 pub(super) fn with_strict_netlink<T: Send>(
     work: impl AsyncFnOnce(Handle) -> Result<T, DatapathError> + Send,
 ) -> Result<T, DatapathError> {

@@ -1,7 +1,8 @@
 //! The rule maps: what the kernel holds, and the way from there to what it should hold.
 //!
-//! The maps are the truth: an earlier run's entries are read back, numbers of their counters included, so that a
-//! restart loses neither a rule nor its count. A change touches the entries that differ, additions first.
+//! The maps are the truth: an earlier run's entries are read back, numbers of their counters included, so
+//! that a restart loses neither a rule nor its count. A change touches the entries that differ, additions
+//! first.
 
 mod bans;
 mod hits;
@@ -294,10 +295,10 @@ impl RuleMaps {
         MapSlot::ALL.iter().map(usage).chain([self.bans.usage()]).collect()
     }
 
-    /// Makes the maps hold `rules` and no others, but for those of zones, of which [`RuleMaps::remove_old_zones`] removes what
-    /// is over. Returns how many entries were added or changed, and removed. What lets somebody in comes before what keeps
-    /// others out, and goes after it. A list that became empty is skipped by the programs, by the bits in
-    /// `settings`.
+    /// Makes the maps hold `rules` and no others, but for those of zones, of which
+    /// [`RuleMaps::remove_old_zones`] removes what is over. Returns how many entries were added or changed,
+    /// and removed. What lets somebody in comes before what keeps others out, and goes after it. A list that
+    /// became empty is skipped by the programs, by the bits in `settings`.
     pub(super) fn replace(
         &mut self,
         rules: &Rules,

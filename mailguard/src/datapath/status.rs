@@ -1,9 +1,9 @@
-//! What `mailguard status` shows of the kernel side: the datapath process makes it, and it stays these types on its way
-//! through the other process and the sockets to whoever prints it.
+//! What `mailguard status` shows of the kernel side: the datapath process makes it, and it stays these types
+//! on its way through the other process and the sockets to whoever prints it.
 //!
-//! As JSON it is what `--json` prints, so a field that is there stays there, and its values keep their names. Who reads it
-//! may be of another version than who made it, as after an upgrade until the daemon is started anew: a word that it doesn't
-//! know is shown as it came, and what it misses is empty.
+//! As JSON it is what `--json` prints, so a field that is there stays there, and its values keep their names.
+//! Who reads it may be of another version than who made it, as after an upgrade until the daemon is started
+//! anew: a word that it doesn't know is shown as it came, and what it misses is empty.
 
 use std::fmt;
 

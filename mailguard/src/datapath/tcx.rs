@@ -1,6 +1,7 @@
 //! Which program a packet meets first at an interface's TCX hook: bpf(2), BPF_PROG_QUERY.
 //!
-//! Asked here and not by aya, which also opens each program by its number: that takes CAP_SYS_ADMIN, the query CAP_NET_ADMIN.
+//! Asked here and not by aya, which also opens each program by its number: that takes CAP_SYS_ADMIN, the
+//! query CAP_NET_ADMIN.
 
 use std::io;
 
@@ -29,8 +30,8 @@ struct Query {
     revision: u64,
 }
 
-/// The number of the first program at the ingress of the interface with this index; nothing if there is none, or no such interface
-/// any more.
+/// The number of the first program at the ingress of the interface with this index; nothing if there is none,
+/// or no such interface any more.
 pub(super) fn first_program(ifindex: u32) -> io::Result<Option<u32>> {
     let mut first = 0u32;
     let mut query = Query {
@@ -40,8 +41,8 @@ pub(super) fn first_program(ifindex: u32) -> io::Result<Option<u32>> {
         count: 1,
         ..Query::default()
     };
-    // SAFETY: the kernel reads and writes `query`, which has the size that it is told, and writes at most `count` numbers where
-    // `prog_ids` points.
+    // SAFETY: the kernel reads and writes `query`, which has the size that it is told, and writes at most
+    // `count` numbers where `prog_ids` points.
     let result = unsafe { syscall(SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
     match Errno::result(result) {
         // No room is left for those behind the first one.

@@ -1,5 +1,5 @@
-//! Looks whether everything that was set up in the kernel is still there, and puts back what others removed: rules, routes,
-//! programs (by their ids, at their places), pins.
+//! Looks whether everything that was set up in the kernel is still there, and puts back what others removed:
+//! rules, routes, programs (by their ids, at their places), pins.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -25,14 +25,15 @@ use super::{
 /// How the lines of [`Datapath::problems`] begin that say what is missing.
 pub const KERNEL_PROBLEM: &str = "kernel: ";
 
-/// How often a mend is tried at once: the kernel takes a moment to take down a program whose pin was removed, and until
-/// then has no room for it again.
+/// How often a mend is tried at once: the kernel takes a moment to take down a program whose pin was removed,
+/// and until then has no room for it again.
 const MEND_TRIES: usize = 3;
 /// The pause between these tries.
 const MEND_PAUSE: Duration = Duration::from_millis(30);
 
 impl Datapath {
-    /// Looks whether everything is in place, and mends what isn't. Says so in the log, and [`Datapath::status`] has it.
+    /// Looks whether everything is in place, and mends what isn't. Says so in the log, and
+    /// [`Datapath::status`] has it.
     pub fn verify(&mut self, occasion: Occasion) {
         let left = match self.missing() {
             Ok(missing) if !missing.is_empty() => {
@@ -59,8 +60,9 @@ impl Datapath {
         }
     }
 
-    /// Has the kernel forget our closed sessions while new connections pass without us (`on_proxy_down = "bypass"`): their
-    /// clients may come again from the same ports when no program is there to lead them around.
+    /// Has the kernel forget our closed sessions while new connections pass without us
+    /// (`on_proxy_down = "bypass"`): their clients may come again from the same ports when no program is
+    /// there to lead them around.
     pub fn forget_closed(&mut self) {
         let settings = self.settings.get();
         if settings.fail_mode != FAIL_BYPASS || settings.proxy_alive(now_ns()) {
@@ -123,8 +125,8 @@ impl Datapath {
         }
         for interface in &self.zones.present {
             if missing.contains(&Part::First(interface.device.name.clone())) {
-                // Attached anew it is the first again. Whoever came before it has had its way with the packets until now:
-                // the moment without any program adds little to that.
+                // Attached anew it is the first again. Whoever came before it has had its way with the
+                // packets until now: the moment without any program adds little to that.
                 done = done.and(attach::detach_steer(&self.pins, &interface.device));
             }
         }

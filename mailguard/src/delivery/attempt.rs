@@ -87,7 +87,8 @@ impl<'a> Attempt<'a> {
         self.try_send(session, SessionAge::New).await;
     }
 
-    /// As `send`, by a session that was waiting: false if it proved dead, and nothing is known that wasn't before.
+    /// As `send`, by a session that was waiting: false if it proved dead, and nothing is known that wasn't
+    /// before.
     pub(super) async fn send_by_waiting(&mut self, session: &mut Session) -> bool {
         self.try_send(session, SessionAge::Waited).await
     }
@@ -216,7 +217,8 @@ impl Addressee<'_> {
     }
 }
 
-/// Whether what a server that can't be used came to says more of the next hop than `before`, which another one did.
+/// Whether what a server that can't be used came to says more of the next hop than `before`, which another
+/// one did.
 pub(super) fn says_more(outcome: &Outcome, before: &Outcome) -> bool {
     let deferred = matches!(outcome, Outcome::Deferred(_));
     match before {
@@ -237,8 +239,8 @@ struct Form {
     converted: bool,
 }
 
-/// Whether a session that had waited had come to its end before it did anything for this message: the server didn't answer,
-/// or took leave (RFC 5321 §3.8) and refused nobody.
+/// Whether a session that had waited had come to its end before it did anything for this message: the server
+/// didn't answer, or took leave (RFC 5321 §3.8) and refused nobody.
 fn was_over(conclusion: &Conclusion) -> bool {
     match conclusion.ending {
         Ending::Unanswered => true,

@@ -1,4 +1,5 @@
-//! A body on its way to a server: as it stands where nothing needs stuffing, encoded piece by piece otherwise.
+//! A body on its way to a server: as it stands where nothing needs stuffing, encoded piece by piece
+//! otherwise.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Hears who a next hop says it is, before there is mail for it: connects, greets, takes leave. No login and no message.
+//! Hears who a next hop says it is, before there is mail for it: connects, greets, takes leave. No login and
+//! no message.
 
 use std::sync::Arc;
 use std::time::Duration;

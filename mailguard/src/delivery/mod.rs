@@ -1,8 +1,8 @@
 //! Performs attempts: one message, one next hop, and an outcome for each recipient (RFC 5321 §5.1).
 //!
-//! `queue` says when and to which next hop, `routing` finds its servers; here they are tried in turn, sessions are
-//! kept for the next message, and what each server said becomes outcomes. Nothing is remembered between attempts
-//! but the waiting sessions. Retries and reports are left to `queue`.
+//! `queue` says when and to which next hop, `routing` finds its servers; here they are tried in turn,
+//! sessions are kept for the next message, and what each server said becomes outcomes. Nothing is remembered
+//! between attempts but the waiting sessions. Retries and reports are left to `queue`.
 
 mod attempt;
 mod content;
@@ -47,8 +47,8 @@ use crate::routing::{self, Destination, LOOP_TO_BE_MENDED, Names, OwnListeners};
 use crate::spool::Body;
 use crate::tls::{self, TrustError, Trusts};
 
-/// Most servers that are given the message in one attempt: those that don't take a recipient now will be asked
-/// again soon enough.
+/// Most servers that are given the message in one attempt: those that don't take a recipient now will be
+/// asked again soon enough.
 const MAX_SESSIONS_AN_ATTEMPT: usize = 5;
 
 /// Routing loop detected (RFC 3463 §3.5): the server is ourselves.
@@ -90,8 +90,8 @@ pub fn validate(config: &Config) -> Result<(), SmarthostError> {
 #[derive(Default)]
 pub struct Delivery {
     pool: Pool,
-    /// Sessions that wait for the next question about a recipient. No message goes by them: what servers hold against
-    /// those who try out names must not be held against mail.
+    /// Sessions that wait for the next question about a recipient. No message goes by them: what servers hold
+    /// against those who try out names must not be held against mail.
     probe_pool: Pool,
     trusts: Trusts,
     dns: CurrentDns,
@@ -124,8 +124,9 @@ impl Delivery {
         self.listeners.store(Arc::new(listeners));
     }
 
-    /// Tries to hand `body` to a server of `route` for each recipient of `envelope`: one outcome each, in their
-    /// order. Takes as long as the servers take; may be dropped at any time, which breaks the session off.
+    /// Tries to hand `body` to a server of `route` for each recipient of `envelope`: one outcome each, in
+    /// their order. Takes as long as the servers take; may be dropped at any time, which breaks the session
+    /// off.
     pub async fn attempt(
         &self,
         config: &Config,
@@ -274,7 +275,8 @@ impl Deliver for Delivery {
     }
 }
 
-/// A session by `route` that waits, to this server if it must be that one, as far as can be told without asking the server.
+/// A session by `route` that waits, to this server if it must be that one, as far as can be told without
+/// asking the server.
 fn waiting_session(pool: &Pool, route: &Route, server: Option<SocketAddr>) -> Option<Session> {
     loop {
         let mut session = pool.take(route, server)?;
@@ -316,7 +318,8 @@ fn addressed<'a>(recipients: &'a [Recipient], postmaster: Option<&Mailbox>) -> C
     Cow::Owned(addressed)
 }
 
-/// A server that an administrator named and that calls itself as we do is a name to be mended: its mail waits for that.
+/// A server that an administrator named and that calls itself as we do is a name to be mended: its mail waits
+/// for that.
 fn as_routed(outcome: Outcome, route: &Route) -> Outcome {
     match outcome {
         Outcome::Failed(mut report) if report.status == LOOP && route.named_by == NamedBy::Administrator => {

@@ -13,7 +13,8 @@ use super::session::Session;
 /// How long a session waits for the next message. Servers dislike to be kept waiting.
 pub const IDLE_TIME: Duration = Duration::from_secs(10);
 
-/// How old a session may be when it is used again: one that lasts would miss a change of the next hop's servers.
+/// How old a session may be when it is used again: one that lasts would miss a change of the next hop's
+/// servers.
 pub const MAX_SESSION_TIME: Duration = Duration::from_secs(300);
 
 /// Most waiting sessions of one next hop.
@@ -39,7 +40,8 @@ struct Idle {
 }
 
 impl Pool {
-    /// The session of `route` that was used last, of those to `server` if one is named: the others may then expire.
+    /// The session of `route` that was used last, of those to `server` if one is named: the others may then
+    /// expire.
     pub(super) fn take(&self, route: &Route, server: Option<SocketAddr>) -> Option<Session> {
         let mut waiting = self.lock();
         let list = waiting.hops.get_mut(route)?;

@@ -1,6 +1,7 @@
 //! A next hop of which a server is ready for a message: what is between the search for one and the message.
 //!
-//! `queue` fetches the message then, and not before: next hops that don't answer hold none in memory (docs/adr/0016).
+//! `queue` fetches the message then, and not before: next hops that don't answer hold none in memory
+//! (docs/adr/0016).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::queue::{Outgoing, Reached};
 use crate::routing::{Destination, Names};
 use crate::spool::Body;
 
-/// A session that had to wait longer for its message may have come to its end, as one that waited for the next.
+/// A session that had to wait longer for its message may have come to its end, as one that waited for the
+/// next.
 const FRESH_TIME: Duration = Duration::from_secs(5);
 
 /// A next hop, and a session with one of its servers.
@@ -87,7 +89,8 @@ impl Delivery {
 }
 
 impl ReachedHop<'_> {
-    /// Hands the message to the server, and to others for whom it leaves. One outcome a recipient, in their order.
+    /// Hands the message to the server, and to others for whom it leaves. One outcome a recipient, in their
+    /// order.
     pub(super) async fn hand_over(self, envelope: &Envelope, body: &Body) -> Vec<Outcome> {
         let Self { delivery, terms, route, names, mut session, age, since, unusable } = self;
         let recipients = addressed(&envelope.recipients, terms.postmaster);

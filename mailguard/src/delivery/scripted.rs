@@ -19,14 +19,15 @@ pub(crate) struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// Listens on `address`, and plays a transcript for each connection in turn: what the client says in it is expected,
-    /// `! data` expects content up to its final dot, `! drain` reads to the end, `! close` closes at once. A script's end waits
-    /// for the client to close. A connection without a script is closed.
+    /// Listens on `address`, and plays a transcript for each connection in turn: what the client says in it
+    /// is expected, `! data` expects content up to its final dot, `! drain` reads to the end, `! close`
+    /// closes at once. A script's end waits for the client to close. A connection without a script is closed.
     pub(crate) async fn start(address: &str, scripts: &[&str]) -> Self {
         Self::start_with(address, scripts, None).await
     }
 
-    /// As [`ScriptedServer::start`]; `! tls` does a handshake by this configuration, and closes where there is none.
+    /// As [`ScriptedServer::start`]; `! tls` does a handshake by this configuration, and closes where there
+    /// is none.
     pub(crate) async fn start_with(address: &str, scripts: &[&str], tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -45,7 +46,8 @@ impl ScriptedServer {
         server
     }
 
-    /// The contents received, dots and all, without the final one; complaints about what wasn't in the script.
+    /// The contents received, dots and all, without the final one; complaints about what wasn't in the
+    /// script.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }

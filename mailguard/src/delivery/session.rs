@@ -1,8 +1,9 @@
-//! Drives `core::smtp::client` over a TCP connection: one session with one server, for any number of messages.
+//! Drives `core::smtp::client` over a TCP connection: one session with one server, for any number of
+//! messages.
 //!
-//! The state machine decides what to do and how long the server may take; here are the connection, the handshake, the
-//! reads, the writes and the clock. While it writes it also reads: a server that answers or refuses early is heard, and
-//! two full buffers never wait for each other.
+//! The state machine decides what to do and how long the server may take; here are the connection, the
+//! handshake, the reads, the writes and the clock. While it writes it also reads: a server that answers or
+//! refuses early is heard, and two full buffers never wait for each other.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -73,8 +74,8 @@ enum Event {
 }
 
 impl Session {
-    /// Connects and greets, encrypts and logs in as the route says. The outcome of a failure holds for every recipient, as far
-    /// as this server goes.
+    /// Connects and greets, encrypts and logs in as the route says. The outcome of a failure holds for every
+    /// recipient, as far as this server goes.
     pub(super) async fn open(
         destination: &Destination,
         route: &Route,
@@ -235,7 +236,8 @@ impl Session {
         self.client.content_sent(self.now());
     }
 
-    /// Writes both slices, with one call where the kernel takes them, listening meanwhile. Ends early when the session does.
+    /// Writes both slices, with one call where the kernel takes them, listening meanwhile. Ends early when
+    /// the session does.
     async fn write(&mut self, slices: [&[u8]; 2]) {
         let mut written = 0;
         let total = slices[0].len() + slices[1].len();

@@ -24,8 +24,8 @@ const ALL_OPENING_TIME: Duration = Duration::from_secs(45);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 impl Delivery {
-    /// Asks the servers of `route` about `recipient`, the next one where one is away. The reverse-path is null, as that of a message that must not be answered (RFC 5321
-    /// §4.5.5).
+    /// Asks the servers of `route` about `recipient`, the next one where one is away. The reverse-path is
+    /// null, as that of a message that must not be answered (RFC 5321 §4.5.5).
     pub async fn verify(&self, config: &Config, route: &Route, recipient: &ForwardPath) -> ProbeResult {
         let terms = Self::terms(config);
         let envelope = Envelope {

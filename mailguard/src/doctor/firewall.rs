@@ -1,8 +1,9 @@
-//! What nftables and iptables do with intercepted packets, with those to active zones, and with our answers. Pure.
+//! What nftables and iptables do with intercepted packets, with those to active zones, and with our answers.
+//! Pure.
 //!
-//! An intercepted packet goes through the hooks prerouting and input like one that is meant for this machine, but
-//! with its own addresses and our mark. The answers go through output and postrouting, and bear the original
-//! destination.
+//! An intercepted packet goes through the hooks prerouting and input like one that is meant for this machine,
+//! but with its own addresses and our mark. The answers go through output and postrouting, and bear the
+//! original destination.
 
 use mailguard_common::maps::{PACKET_MARK, SOCKET_MARK};
 use mailguard_core::config::Config;

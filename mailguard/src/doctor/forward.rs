@@ -1,8 +1,8 @@
-//! The administrator's own rules about who may reach port 25 through this machine: what forwards no longer sees a
-//! connection that the proxy takes over, so `allow_clients` must say the same. Pure.
+//! The administrator's own rules about who may reach port 25 through this machine: what forwards no longer
+//! sees a connection that the proxy takes over, so `allow_clients` must say the same. Pure.
 //!
-//! The addresses are cut where any rule's test of a source begins or ends: within a piece, all rules say the same of
-//! each address, and one packet a piece shows who passes.
+//! The addresses are cut where any rule's test of a source begins or ends: within a piece, all rules say the
+//! same of each address, and one packet a piece shows who passes.
 
 use mailguard_core::config::Config;
 use mailguard_core::config::model::{Zone, ZoneMode};
@@ -347,7 +347,8 @@ fn sources(way: &[Station<'_>]) -> Sources {
     sources
 }
 
-/// Ranges of sources, of both families: where one has no address in another's range, a cut too many does no harm.
+/// Ranges of sources, of both families: where one has no address in another's range, a cut too many does no
+/// harm.
 #[derive(Default)]
 struct Sources {
     ranges: Vec<(u128, u128)>,

@@ -1,5 +1,5 @@
-//! Whether a next hop that the administrator named is this mailguard: each is greeted, all at one time. An inside server
-//! that is called as we are can't be told from ourselves by its address, only by what it says.
+//! Whether a next hop that the administrator named is this mailguard: each is greeted, all at one time. An
+//! inside server that is called as we are can't be told from ourselves by its address, only by what it says.
 
 use std::collections::HashMap;
 use std::io;

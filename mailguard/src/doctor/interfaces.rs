@@ -1,4 +1,5 @@
-//! The zones' interfaces: there, up, and the ones that the packets really come in by. Pure; reads `ip -j -d link`.
+//! The zones' interfaces: there, up, and the ones that the packets really come in by. Pure; reads
+//! `ip -j -d link`.
 
 use std::collections::HashMap;
 
@@ -71,8 +72,8 @@ pub(super) fn names(links: &Said) -> Vec<String> {
     parse(links).into_iter().map(|link| link.ifname).collect()
 }
 
-/// The configuration with each interface by the name that the kernel uses: an administrator may have written another one
-/// of its names (`altname`).
+/// The configuration with each interface by the name that the kernel uses: an administrator may have written
+/// another one of its names (`altname`).
 pub(super) fn by_real_names(mut config: Config, links: &Said) -> Config {
     let links = parse(links);
     for name in config.zones.iter_mut().flat_map(|zone| &mut zone.interfaces) {

@@ -6,7 +6,8 @@ use super::packet::{Condition, NewMark};
 use super::ruleset::{Action, Chain, Keeper, Rule, Table};
 use crate::intercept::Family;
 
-/// iptables' tables and where among nftables' chains they come (linux/netfilter_ipv4.h), nat's before routing.
+/// iptables' tables and where among nftables' chains they come (linux/netfilter_ipv4.h), nat's before
+/// routing.
 const PRIORITIES: &[(&str, i64)] =
     &[("raw", -300), ("mangle", -150), ("nat", -100), ("filter", 0), ("security", 50)];
 

@@ -1,4 +1,5 @@
-//! The packets of a session at port 25, and the base chains that each passes on its way, in the kernel's order. Pure.
+//! The packets of a session at port 25, and the base chains that each passes on its way, in the kernel's
+//! order. Pure.
 
 use mailguard_common::maps::{PACKET_MARK, SOCKET_MARK};
 
@@ -39,8 +40,8 @@ pub(super) fn stations<'a>(tables: &'a [Table], hooks: &[&str]) -> Vec<Station<'
     stations
 }
 
-/// Sends the packet through all of `stations`: each is judged as if those before had let it pass. The packet at the
-/// end, with its mark and its connection's state.
+/// Sends the packet through all of `stations`: each is judged as if those before had let it pass. The packet
+/// at the end, with its mark and its connection's state.
 pub(super) fn travel<'a, 'p>(
     stations: &[Station<'a>],
     packet: Packet<'p>,

@@ -1,10 +1,10 @@
 //! `mailguard doctor`: what would break interception on this machine, and the command that mends it.
 //!
-//! `facts` reads what the system says, and changes nothing; `tool` runs the programs that say it. The other files
-//! judge: pure functions from the texts and the configuration to findings. `ruleset` follows a `packet` through a
-//! firewall's chains as `nftables` and `iptables` wrote them down, `journey` through all of them in the kernel's order;
-//! `firewall` says what that means for us, `forward` what it meant for the clients before us. `watch` looks at the rules for
-//! the daemon, too.
+//! `facts` reads what the system says, and changes nothing; `tool` runs the programs that say it. The other
+//! files judge: pure functions from the texts and the configuration to findings. `ruleset` follows a `packet`
+//! through a firewall's chains as `nftables` and `iptables` wrote them down, `journey` through all of them in
+//! the kernel's order; `firewall` says what that means for us, `forward` what it meant for the clients before
+//! us. `watch` looks at the rules for the daemon, too.
 
 mod daemon;
 mod facts;
@@ -102,8 +102,8 @@ impl Report {
     }
 }
 
-/// Runs every check of this machine for the configuration at `path`. `validate` says what the parts that use a configuration
-/// find wrong with it. Needs root; works with and without a daemon.
+/// Runs every check of this machine for the configuration at `path`. `validate` says what the parts that use
+/// a configuration find wrong with it. Needs root; works with and without a daemon.
 pub fn run_checks(path: &Path, validate: impl Fn(&Source, &Config) -> Result<Vec<String>, String>) -> Report {
     let fail = |text: String| {
         let why = format!("{} Nothing else can be checked before it is right.", without_the_file(path));
@@ -170,7 +170,8 @@ fn judge_trial(tried: Result<Vec<String>, String>) -> Vec<Finding> {
     }
 }
 
-/// What the firewall's rules do to mail, and to what `source` says: the part of [`run_checks`] that a running daemon looks at.
+/// What the firewall's rules do to mail, and to what `source` says: the part of [`run_checks`] that a running
+/// daemon looks at.
 pub fn check_firewall(source: &Source, config: &Config) -> Vec<Finding> {
     let file = File { path: &source.path, text: &source.text };
     firewall::judge(config, &file, &facts::firewall(&config.user))

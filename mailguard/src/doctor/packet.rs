@@ -1,8 +1,8 @@
-//! A packet of a session at port 25, as far as it is known before it comes, and what the tests of a firewall's rules
-//! say of it. Pure.
+//! A packet of a session at port 25, as far as it is known before it comes, and what the tests of a
+//! firewall's rules say of it. Pure.
 //!
-//! A test holds, doesn't, or can't be decided from here. One that holds for listed hosts only is told apart: a rule
-//! that drops those is an administrator's list of unwanted clients.
+//! A test holds, doesn't, or can't be decided from here. One that holds for listed hosts only is told apart:
+//! a rule that drops those is an administrator's list of unwanted clients.
 
 use std::ops::RangeInclusive;
 
@@ -65,8 +65,8 @@ impl Holds {
 pub(super) enum Place<'a> {
     /// At one of these addresses, which is known; empty: nothing is known of it.
     Among(&'a Ranges),
-    /// At any of these, which are no list but the wide world. `meant`: what a rule drops by a list of them was meant to
-    /// be dropped, interception or not.
+    /// At any of these, which are no list but the wide world. `meant`: what a rule drops by a list of them
+    /// was meant to be dropped, interception or not.
     Anywhere { possible: &'a Ranges, meant: bool },
     /// A host of the Internet that nobody's rules name.
     Nowhere,

@@ -1,5 +1,5 @@
-//! Whether what a running daemon set up is still there: rules, routes, programs. It puts back what others remove; what is
-//! missing here is missing all the same, or again. Pure.
+//! Whether what a running daemon set up is still there: rules, routes, programs. It puts back what others
+//! remove; what is missing here is missing all the same, or again. Pure.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,8 @@ const WHY: &str = "Connections to port 25 get stuck, or pass unfiltered. The dae
                    find who removes it (`mailguard status` counts, its log says when; systemd-networkd needs \
                    ManageForeignRoutingPolicyRules=no and ManageForeignRoutes=no).";
 
-/// Judges what belongs to the interfaces that are `present`. `programs`: those at the TCX hooks, where the kernel has them.
+/// Judges what belongs to the interfaces that are `present`. `programs`: those at the TCX hooks, where the
+/// kernel has them.
 pub(super) fn judge(
     config: &Config,
     daemon: &Daemon,

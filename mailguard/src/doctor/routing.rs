@@ -1,5 +1,5 @@
-//! Policy routing: whether our rules come before all that could send intercepted packets elsewhere. Pure; reads
-//! what `ip rule show` and `ip route show table 2525` print, in the words in which `ip` takes it again.
+//! Policy routing: whether our rules come before all that could send intercepted packets elsewhere. Pure;
+//! reads what `ip rule show` and `ip route show table 2525` print, in the words in which `ip` takes it again.
 
 use mailguard_common::maps::PACKET_MARK;
 use mailguard_core::config::Config;

@@ -36,7 +36,8 @@ pub(super) struct Table {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Chain {
     pub(super) name: String,
-    /// Where the kernel enters it: `prerouting`, `input` and others; absent for chains that are only jumped to.
+    /// Where the kernel enters it: `prerouting`, `input` and others; absent for chains that are only jumped
+    /// to.
     pub(super) hook: Option<String>,
     /// Chains of a hook are entered in the order of these.
     pub(super) priority: i64,

@@ -1,4 +1,5 @@
-//! The machine: kernel, capabilities, BPF file system, the programs themselves, the mail user and the folders.
+//! The machine: kernel, capabilities, BPF file system, the programs themselves, the mail user and the
+//! folders.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
-//! Looks at the firewall's rules when the daemon starts and after each reload, on a thread of its own: the programs that
-//! list them may take long, and nothing waits for them. What it finds is logged, and errors are problems of `status`;
-//! `mailguard doctor` says more.
+//! Looks at the firewall's rules when the daemon starts and after each reload, on a thread of its own: the
+//! programs that list them may take long, and nothing waits for them. What it finds is logged, and errors are
+//! problems of `status`; `mailguard doctor` says more.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};

@@ -11,7 +11,8 @@ use mailguard_core::config::model::{Zone, ZoneMode};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that wait for [`super::Listener::accept`], at most; the system may allow fewer (net.core.somaxconn).
+/// Connections that wait for [`super::Listener::accept`], at most; the system may allow fewer
+/// (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
 /// The two families of addresses.
@@ -28,7 +29,8 @@ pub enum Family {
 pub enum Role {
     /// From the kernel programs: those to port 25 of any address.
     Transparent {
-        /// The zone's place in the kernel maps and among the loopback ports: its own as long as it has listeners.
+        /// The zone's place in the kernel maps and among the loopback ports: its own as long as it has
+        /// listeners.
         slot: u32,
     },
     /// From the stack: those to port 25 of an address of ours that come in by this interface.
@@ -98,20 +100,21 @@ impl ListenError {
 pub struct Listeners {
     open: Vec<ZoneListener>,
     last_id: u64,
-    /// Where the search for a free slot begins: one that has just been left is taken again last, for its port may be in
-    /// use a while longer.
+    /// Where the search for a free slot begins: one that has just been left is taken again last, for its port
+    /// may be in use a while longer.
     next_slot: u32,
 }
 
 impl Listeners {
-    /// The listeners that `config` wants now, IPv6 ones where the system has IPv6: those of `self` that still serve,
-    /// and new ones. `self` stays as it is; whoever drops it closes what is no longer wanted.
+    /// The listeners that `config` wants now, IPv6 ones where the system has IPv6: those of `self` that still
+    /// serve, and new ones. `self` stays as it is; whoever drops it closes what is no longer wanted.
     pub fn adapted(&self, config: &Config) -> Result<Self, ListenError> {
         self.adapt(config, false)
     }
 
-    /// [`Listeners::adapted`], with any other port of the loopback address where a transparent zone's is taken. The kernel
-    /// programs need no particular one, and whoever can hold the port, any user of this machine, mustn't keep us from starting.
+    /// [`Listeners::adapted`], with any other port of the loopback address where a transparent zone's is
+    /// taken. The kernel programs need no particular one, and whoever can hold the port, any user of this
+    /// machine, mustn't keep us from starting.
     pub fn adapted_elsewhere(&self, config: &Config) -> Result<Self, ListenError> {
         self.adapt(config, true)
     }

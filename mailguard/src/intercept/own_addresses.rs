@@ -1,6 +1,8 @@
-//! Whether an original destination is an address of this host: by a table that `datapath` keeps, without a system call.
+//! Whether an original destination is an address of this host: by a table that `datapath` keeps, without a
+//! system call.
 //!
-//! Where there is no table, because the routes can't be listed or are too many, the kernel is asked each time.
+//! Where there is no table, because the routes can't be listed or are too many, the kernel is asked each
+//! time.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -37,9 +39,10 @@ impl OwnAddresses {
     }
 }
 
-/// Asks the kernel whether `address` is one of this host: only those can be bound to without privilege. (Where the administrator
-/// has set net.ipv4.ip_nonlocal_bind all can; mail for the original destination then takes the general route. Networks of IPv6 that are
-/// routed here can't.) A link-local one whose link isn't known is ours, as in the table.
+/// Asks the kernel whether `address` is one of this host: only those can be bound to without privilege.
+/// (Where the administrator has set net.ipv4.ip_nonlocal_bind all can; mail for the original destination then
+/// takes the general route. Networks of IPv6 that are routed here can't.) A link-local one whose link isn't
+/// known is ours, as in the table.
 fn ask_kernel(mut address: SocketAddr) -> bool {
     address.set_port(0);
     match address {

@@ -27,7 +27,8 @@ use tokio::sync::Semaphore;
 /// Most queries of sessions under way at once, and of those to block lists; more wait.
 pub const MAX_QUERIES: usize = 256;
 
-/// Most queries for mail that is to leave under way at once. The queue's look-ups are fewer, so that none waits for another.
+/// Most queries for mail that is to leave under way at once. The queue's look-ups are fewer, so that none
+/// waits for another.
 pub const MAX_MAIL_QUERIES: usize = 16_384;
 
 /// Most names of one address that are looked at.
@@ -59,7 +60,8 @@ pub struct Dns {
     /// Or why there is none.
     resolver: Result<TokioResolver, String>,
     of_sessions: Semaphore,
-    /// Those for mail that is to leave: silent name servers must not keep sessions waiting, nor sessions mail.
+    /// Those for mail that is to leave: silent name servers must not keep sessions waiting, nor sessions
+    /// mail.
     for_mail: Semaphore,
     /// Those to block lists, which answer at their own pace, not at that of whom they are asked about.
     at_lists: Semaphore,
@@ -226,8 +228,8 @@ impl Dns {
         record_type: RecordType,
     ) -> Result<DnsAnswer, Lookup<T>> {
         let resolver = self.resolver.as_ref().map_err(|cause| Lookup::Unavailable(cause.clone()))?;
-        // The final dot: the name is whole, no search domain belongs to it. As ASCII: read as a text of any script, a name
-        // with '_' would be refused unheard, and there are such.
+        // The final dot: the name is whole, no search domain belongs to it. As ASCII: read as a text of any
+        // script, a name with '_' would be refused unheard, and there are such.
         let name = Name::from_ascii(format!("{}.", name.trim_end_matches('.')))
             .map_err(|error| Lookup::Unavailable(error.to_string()))?;
         let lookup = resolver.lookup(name, record_type);
@@ -250,7 +252,8 @@ impl Dns {
     }
 }
 
-/// A server that only says who may know has answered nothing: it isn't in charge, or doesn't look it up for us.
+/// A server that only says who may know has answered nothing: it isn't in charge, or doesn't look it up for
+/// us.
 fn is_absent(error: &NetError) -> bool {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
@@ -291,8 +294,8 @@ fn build(config: &DnsConfig, cached: u64) -> Result<TokioResolver, NetError> {
 /// The system's name servers: what a configuration that names none asks.
 const SYSTEM_SERVERS: &str = "/etc/resolv.conf";
 
-/// The resolver of the configuration in force: made anew when its `[dns]` section changes, or what it stands on, where that
-/// is the system's (an uplink that comes back brings other name servers).
+/// The resolver of the configuration in force: made anew when its `[dns]` section changes, or what it stands
+/// on, where that is the system's (an uplink that comes back brings other name servers).
 pub struct CurrentDns {
     current: Mutex<Option<Made>>,
     cached: u64,

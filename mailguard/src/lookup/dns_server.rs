@@ -27,8 +27,8 @@ enum Answer {
 }
 
 impl DnsServer {
-    /// Serves `zone`: lines of name, type and data. For data, SERVFAIL and REFUSED make the query fail, LAME answers
-    /// with a referral, and LARGE before an address has it given over TCP only.
+    /// Serves `zone`: lines of name, type and data. For data, SERVFAIL and REFUSED make the query fail, LAME
+    /// answers with a referral, and LARGE before an address has it given over TCP only.
     pub(crate) async fn start(zone: &[&str]) -> Self {
         let (socket, listener) = both_transports().await;
         let address = socket.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! What the datapath process and its resolver say to each other: a line of JSON each, short and typed. Names and limits go one
-//! way, addresses and times the other; never a message of the DNS.
+//! What the datapath process and its resolver say to each other: a line of JSON each, short and typed. Names
+//! and limits go one way, addresses and times the other; never a message of the DNS.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
-//! What the DNS said, kept over a restart: one without a name server loses no rule, and none lets a connection be
-//! intercepted that was let pass a second before.
+//! What the DNS said, kept over a restart: one without a name server loses no rule, and none lets a
+//! connection be intercepted that was let pass a second before.
 //!
-//! Root's file in root's folder, outside of `state_dir` and `runtime_dir`: what stands in it opens the firewall, and
-//! the mail user owns those. It is of one network namespace and of one run of the machine.
+//! Root's file in root's folder, outside of `state_dir` and `runtime_dir`: what stands in it opens the
+//! firewall, and the mail user owns those. It is of one network namespace and of one run of the machine.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};

@@ -1,8 +1,9 @@
-//! `bypass.to_names` at work, in the datapath process: a thread that has names asked for and answers judged, and says when the
-//! kernel should know of other addresses. Nothing else waits for it.
+//! `bypass.to_names` at work, in the datapath process: a thread that has names asked for and answers judged,
+//! and says when the kernel should know of other addresses. Nothing else waits for it.
 //!
-//! Three parts, for what the DNS answers is an attacker's word and what comes of it opens the firewall: [`resolver`] asks the
-//! DNS and is nobody; `core::names` judges, and is pure; here is the clock, the process and the log between them.
+//! Three parts, for what the DNS answers is an attacker's word and what comes of it opens the firewall:
+//! [`resolver`] asks the DNS and is nobody; `core::names` judges, and is pure; here is the clock, the process
+//! and the log between them.
 
 mod frames;
 mod memory;
@@ -52,8 +53,8 @@ struct State {
 }
 
 impl NamedServers {
-    /// Begins with what an earlier run of this network namespace remembers. `changed` is called when other addresses
-    /// bypass, from a thread of its own, until it returns false.
+    /// Begins with what an earlier run of this network namespace remembers. `changed` is called when other
+    /// addresses bypass, from a thread of its own, until it returns false.
     pub fn start(
         config: &Config,
         namespace: u64,
@@ -82,8 +83,8 @@ impl NamedServers {
         lock(&self.state).names.bypassed()
     }
 
-    /// Takes the names of another configuration, which is in force from now on; the caller asks what bypasses by them.
-    /// `anew`: the DNS is asked for those that stay, too.
+    /// Takes the names of another configuration, which is in force from now on; the caller asks what bypasses
+    /// by them. `anew`: the DNS is asked for those that stay, too.
     pub fn adopt(&self, config: &Config, anew: bool) {
         {
             let mut state = lock(&self.state);

@@ -13,8 +13,8 @@ use nix::unistd::{Gid, Uid, User};
 use super::frames::{self, FromResolver, ToResolver, printable};
 use crate::inheritance;
 
-/// Users that no file, account or service has: the first one that is free is taken. Between those that systemd gives to
-/// containers and those that don't fit a signed number.
+/// Users that no file, account or service has: the first one that is free is taken. Between those that
+/// systemd gives to containers and those that don't fit a signed number.
 const USERS: std::ops::Range<u32> = 1_879_500_000..1_879_500_016;
 
 /// Memory that it may have, octets of address space.
@@ -41,8 +41,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts one that asks as `dns` says. `heard` is called with all that it says, from a thread of its own, until that
-    /// returns false.
+    /// Starts one that asks as `dns` says. `heard` is called with all that it says, from a thread of its own,
+    /// until that returns false.
     pub(super) fn start(dns: &DnsConfig, heard: impl Fn(Said) -> bool + Send + 'static) -> io::Result<Self> {
         let mut child = command()?.spawn()?;
         let missing = || io::Error::other("no pipe to the resolver");

@@ -1,6 +1,6 @@
-//! The resolver: the process that asks the DNS for `bypass.to_names`. It parses what strangers send, so it is nobody: a user of
-//! its own without a file, a capability or anything to read but its standard input. All that it can do is say which addresses
-//! a name has, and those are judged by whoever asked.
+//! The resolver: the process that asks the DNS for `bypass.to_names`. It parses what strangers send, so it is
+//! nobody: a user of its own without a file, a capability or anything to read but its standard input. All
+//! that it can do is say which addresses a name has, and those are judged by whoever asked.
 
 use std::io::{self, BufRead, Write};
 use std::thread;

@@ -1,4 +1,5 @@
-//! What is around this host: its addresses, those of its networks that stand for every host, the servers of incoming domains.
+//! What is around this host: its addresses, those of its networks that stand for every host, the servers of
+//! incoming domains.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -62,7 +63,8 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or(v6)
 }
 
-/// The first and the last address of an interface's IPv4 network: both stand for every host of it (RFC 919 §7).
+/// The first and the last address of an interface's IPv4 network: both stand for every host of it (RFC 919
+/// §7).
 fn ends_of_network(interface: &InterfaceAddress) -> Vec<IpAddr> {
     let (Some(address), Some(netmask)) = (&interface.address, &interface.netmask) else { return Vec::new() };
     match (ip(address), ip(netmask)) {

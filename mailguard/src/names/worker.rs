@@ -1,6 +1,8 @@
-//! The thread behind `bypass.to_names`: asks what is due, within limits; judges; tells the log, the memory and the supervisor.
+//! The thread behind `bypass.to_names`: asks what is due, within limits; judges; tells the log, the memory
+//! and the supervisor.
 //!
-//! Time, resolver and listeners are handed in: everything that can go wrong with the process is played in tests.
+//! Time, resolver and listeners are handed in: everything that can go wrong with the process is played in
+//! tests.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +20,8 @@ use super::memory::Memory;
 use super::process::{Process, Said};
 use super::{State, lock, look_and_judge};
 
-/// Questions under way at one time: so few that they all fit into the pipe to the resolver, which is never waited for.
+/// Questions under way at one time: so few that they all fit into the pipe to the resolver, which is never
+/// waited for.
 const MAX_UNDER_WAY: usize = 32;
 /// How often the answers are judged anew: an address may become ours at any time.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
@@ -26,8 +29,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(5);
 const ANSWER_SLACK: Duration = Duration::from_secs(10);
 /// Tries that the DNS is given for a question, each with `dns.timeout`.
 const DNS_TRIES: u32 = 4;
-/// Pause before a resolver that ended is started anew; doubles up to [`PAUSE_MAX`] while they keep ending within
-/// [`STABLE_AFTER`].
+/// Pause before a resolver that ended is started anew; doubles up to [`PAUSE_MAX`] while they keep ending
+/// within [`STABLE_AFTER`].
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// A resolver that lived this long was healthy.
 const STABLE_AFTER: Duration = Duration::from_secs(600);

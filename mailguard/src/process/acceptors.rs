@@ -1,5 +1,5 @@
-//! Where clients come in: accepts on the listeners that the datapath process hands over, and hands each connection to a
-//! session.
+//! Where clients come in: accepts on the listeners that the datapath process hands over, and hands each
+//! connection to a session.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,11 +22,11 @@ use crate::session::{self, Limits, Peer, Roles, SessionContext};
 
 /// Pause when no connection can be accepted for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a transparent listener that is wanted no longer goes on accepting: clients that were given to it are still
-/// shaking hands.
+/// How long a transparent listener that is wanted no longer goes on accepting: clients that were given to it
+/// are still shaking hands.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
-/// How long an active one does: time to take those that wait already, and little, for nobody else can have the port
-/// meanwhile.
+/// How long an active one does: time to take those that wait already, and little, for nobody else can have
+/// the port meanwhile.
 const QUEUE_TIME: Duration = Duration::from_millis(100);
 
 /// What accepting a connection needs.
@@ -65,7 +65,8 @@ struct StopAccepting {
 }
 
 impl Acceptors {
-    /// Without a listener yet. Further ones come by `descriptors`. Must be called within a runtime, as all of these.
+    /// Without a listener yet. Further ones come by `descriptors`. Must be called within a runtime, as all of
+    /// these.
     pub(super) fn new(context: AcceptContext, descriptors: UnixStream) -> Self {
         Self { context, descriptors, tasks: JoinSet::new(), open: HashMap::new() }
     }
@@ -122,8 +123,8 @@ impl Acceptors {
     }
 }
 
-/// The listeners that were announced, with their numbers: their sockets are waiting in `descriptors`. An error if the
-/// process has no room for them, too: it ends, and the next one has.
+/// The listeners that were announced, with their numbers: their sockets are waiting in `descriptors`. An
+/// error if the process has no room for them, too: it ends, and the next one has.
 pub(super) fn receive(
     descriptors: &UnixStream,
     listeners: Vec<HandedListener>,

@@ -1,5 +1,5 @@
-//! How the mail process takes over a configuration that the datapath process has put in force: all of it or nothing, and
-//! for new sessions and attempts.
+//! How the mail process takes over a configuration that the datapath process has put in force: all of it or
+//! nothing, and for new sessions and attempts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;

@@ -1,4 +1,5 @@
-//! Hands open descriptors from one process to the other, over a socket pair of their own: the channel carries text.
+//! Hands open descriptors from one process to the other, over a socket pair of their own: the channel carries
+//! text.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -21,8 +22,8 @@ pub(super) fn send(to: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Resul
     Ok(())
 }
 
-/// Receives `count` of them, which were sent in one call, in their order; closed on exec. An error if they haven't been
-/// sent yet.
+/// Receives `count` of them, which were sent in one call, in their order; closed on exec. An error if they
+/// haven't been sent yet.
 pub(super) fn receive(from: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut received = Vec::with_capacity(count);
     while received.len() < count {

@@ -1,7 +1,9 @@
 //! The folders of the two processes, made by root before the mail process starts, and whose each is.
 //!
-//! `runtime_dir` is root's, so that nobody can put something in the place of the datapath process's socket; `mail` in it is the mail user's, for that process's socket. `state_dir` is the mail user's. A folder is opened once
-//! and judged, given away and changed by its descriptor: what its name leads to a moment later doesn't matter.
+//! `runtime_dir` is root's, so that nobody can put something in the place of the datapath process's socket;
+//! `mail` in it is the mail user's, for that process's socket. `state_dir` is the mail user's. A folder is
+//! opened once and judged, given away and changed by its descriptor: what its name leads to a moment later
+//! doesn't matter.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
@@ -111,7 +113,8 @@ struct Folder {
 }
 
 impl Folder {
-    /// Opens it, made where there is none. Refused where somebody else than root could put another one in its place.
+    /// Opens it, made where there is none. Refused where somebody else than root could put another one in its
+    /// place.
     fn open(path: &Path) -> Result<Self, FolderError> {
         let fail = |source| FolderError::Io { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(fail)?;
@@ -156,8 +159,8 @@ impl Folder {
     }
 }
 
-/// Refuses a path of which somebody else than root can exchange a part: a folder above it, or above what a link in it
-/// leads to, that isn't root's alone, or a link that isn't root's.
+/// Refuses a path of which somebody else than root can exchange a part: a folder above it, or above what a
+/// link in it leads to, that isn't root's alone, or a link that isn't root's.
 fn refuse_movable(path: &Path) -> Result<(), FolderError> {
     let fail = |path: &Path| {
         let path = path.to_owned();

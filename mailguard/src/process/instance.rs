@@ -1,9 +1,9 @@
 //! One mailguard a network namespace, and one a `runtime_dir`: locks that nobody but root can take.
 //!
-//! A lock is a file in a folder of root's own, at a place that no configuration can change, named by what it locks; it is
-//! held as long as its process lives. The namespace's file says who holds it, and in which folder its programs are pinned:
-//! they outlive the process, and whoever comes next with another folder must know of them. What killed instances left is
-//! removed by the next one that starts, anywhere (`leftovers`).
+//! A lock is a file in a folder of root's own, at a place that no configuration can change, named by what it
+//! locks; it is held as long as its process lives. The namespace's file says who holds it, and in which
+//! folder its programs are pinned: they outlive the process, and whoever comes next with another folder must
+//! know of them. What killed instances left is removed by the next one that starts, anywhere (`leftovers`).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -27,7 +27,8 @@ const FOLDER: &str = "/run/mailguard-lock";
 const MAX_RECORD_OCTETS: u64 = 8192;
 /// How often a lock is tried whose file is removed just then.
 const MAX_TRIES: usize = 16;
-/// How long the next try waits where the holder that a lock's file names is dead: who holds it now only looks whether it can go.
+/// How long the next try waits where the holder that a lock's file names is dead: who holds it now only looks
+/// whether it can go.
 const LOOKED_AT_TIME: Duration = Duration::from_millis(10);
 
 /// Why a lock can't be had.

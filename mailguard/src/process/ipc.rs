@@ -1,6 +1,6 @@
-//! The protocol between the datapath process (root) and the mail process (no privileges): length-prefixed JSON
-//! frames over a socket pair. Typed, small, and never a byte of foreign mail in it. What the mail process can ask for
-//! opens nothing: `bans::asked` says how far it goes.
+//! The protocol between the datapath process (root) and the mail process (no privileges): length-prefixed
+//! JSON frames over a socket pair. Typed, small, and never a byte of foreign mail in it. What the mail
+//! process can ask for opens nothing: `bans::asked` says how far it goes.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -19,7 +19,8 @@ use crate::intercept::Purpose;
 
 /// Largest frame to the mail process in octets: a configuration with its list files fits well.
 pub const MAX_FRAME_OCTETS: usize = 64 << 20;
-/// Largest frame to the datapath process in octets: [`crate::bans::MAX_CLIENTS`] in one request fit, and texts for an administrator.
+/// Largest frame to the datapath process in octets: [`crate::bans::MAX_CLIENTS`] in one request fit, and
+/// texts for an administrator.
 pub const MAX_REQUEST_OCTETS: usize = 1 << 20;
 
 /// From the datapath process to the mail process.
@@ -63,7 +64,8 @@ pub enum ToMail {
 pub struct Current {
     /// What it was read from.
     pub source: Source,
-    /// Grows with each change: a later one is never replaced by an earlier one, whichever way each of them came.
+    /// Grows with each change: a later one is never replaced by an earlier one, whichever way each of them
+    /// came.
     pub revision: u64,
 }
 
@@ -104,8 +106,8 @@ pub enum ToDatapath {
     },
 }
 
-/// What the mail process may ask for: to see the kernel side, and to keep clients out. A mail process that was taken over has
-/// no more than this, so nothing here lets anybody in or changes the configuration.
+/// What the mail process may ask for: to see the kernel side, and to keep clients out. A mail process that
+/// was taken over has no more than this, so nothing here lets anybody in or changes the configuration.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Counters, programs and map use.

@@ -1,5 +1,6 @@
-//! What the mail process says on its standard error: its log, which goes on to ours, and what the language's runtime or the
-//! C library say when it dies, which comes into the log by it. The last of that is kept for whoever asks how it ended.
+//! What the mail process says on its standard error: its log, which goes on to ours, and what the language's
+//! runtime or the C library say when it dies, which comes into the log by it. The last of that is kept for
+//! whoever asks how it ended.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
@@ -20,7 +21,8 @@ use crate::admin::{AUDIT, VERBS_OF_ROOT};
 const MAX_LINES: usize = 20;
 /// What is kept of a line, characters.
 const MAX_KEPT_CHARACTERS: usize = 400;
-/// How long the end of what it says is waited for, after its own end: whoever else has the pipe may keep it open.
+/// How long the end of what it says is waited for, after its own end: whoever else has the pipe may keep it
+/// open.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one mail process said.
@@ -30,7 +32,8 @@ pub(super) struct LastWords {
 }
 
 impl LastWords {
-    /// Reads on a thread of its own until the process closes its standard error. `log` is given lines that go on as they stand.
+    /// Reads on a thread of its own until the process closes its standard error. `log` is given lines that go
+    /// on as they stand.
     pub(super) fn hear(
         from: impl Read + Send + 'static,
         log: impl FnMut(&[u8]) + Send + 'static,
@@ -120,7 +123,8 @@ fn kind(line: &str) -> Kind {
     }
 }
 
-/// Whether a line of the mail process says in the audit what only we do: it was taken over, and would lead astray.
+/// Whether a line of the mail process says in the audit what only we do: it was taken over, and would lead
+/// astray.
 fn claims_roots_work(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace();
     if words.nth(2) == Some("audit:") {

@@ -1,8 +1,9 @@
 //! Where log lines go: standard error, in the form and from the level that `[log]` says.
 //!
-//! The mail log (`log.mail`) and the audit don't ask for the level: whoever wants quiet still wants to know what became of a
-//! message, and who did what. Lines of text are made by `core::log_value`, so that nothing in them is taken for another
-//! line or key, whichever module says it. Whoever logs never waits for who reads: `log_queue` holds the lines meanwhile.
+//! The mail log (`log.mail`) and the audit don't ask for the level: whoever wants quiet still wants to know
+//! what became of a message, and who did what. Lines of text are made by `core::log_value`, so that nothing
+//! in them is taken for another line or key, whichever module says it. Whoever logs never waits for who
+//! reads: `log_queue` holds the lines meanwhile.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +33,8 @@ pub(super) struct Logging {
     lines: Arc<LogQueue>,
 }
 
-/// Waits, when it is dropped, until what was logged is written, or nobody reads: what follows on standard error comes after it.
+/// Waits, when it is dropped, until what was logged is written, or nobody reads: what follows on standard
+/// error comes after it.
 pub(super) struct Finish(Arc<LogQueue>);
 
 impl Drop for Finish {
@@ -56,8 +58,8 @@ pub(super) fn start(log: &Log) -> io::Result<(Logging, Finish)> {
     Ok((Logging { level: handle, lines: queue.clone() }, Finish(queue)))
 }
 
-/// Has every panic logged, with its place, as an error of the log's own form, and written before the thread goes on to its end:
-/// perhaps that of the process.
+/// Has every panic logged, with its place, as an error of the log's own form, and written before the thread
+/// goes on to its end: perhaps that of the process.
 fn panics(lines: Arc<LogQueue>) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
@@ -98,7 +100,8 @@ fn filter(log: &Log) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // A target holds for all that begin with it, unless a longer one does: "mail" is the beginning of our modules' names.
+    // A target holds for all that begin with it, unless a longer one does: "mail" is the beginning of our
+    // modules' names.
     Targets::new()
         .with_default(level)
         .with_target("mailguard", level)
@@ -132,7 +135,8 @@ impl io::Write for &Lines {
     }
 }
 
-/// A line as it is to be read: the makers of text have seen to that, those of JSON leave what turns the direction of writing.
+/// A line as it is to be read: the makers of text have seen to that, those of JSON leave what turns the
+/// direction of writing.
 fn finished(format: LogFormat, line: &[u8]) -> Cow<'_, [u8]> {
     let json = std::str::from_utf8(line).ok().filter(|_| format == LogFormat::Json);
     match json.map(log_value::json) {

@@ -1,6 +1,7 @@
-//! Lines of the log that wait to be written. How many there are, and when, may be a stranger's choice: whoever reads the log and is
-//! slow, or stands still, keeps nobody who has something to say, and makes no memory grow. What finds no room, or can't be
-//! written, is counted; the log says so once it is read again, and `status` says so meanwhile.
+//! Lines of the log that wait to be written. How many there are, and when, may be a stranger's choice:
+//! whoever reads the log and is slow, or stands still, keeps nobody who has something to say, and makes no
+//! memory grow. What finds no room, or can't be written, is counted; the log says so once it is read again,
+//! and `status` says so meanwhile.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,8 @@ use crate::admin::SYSTEM_PROBLEM;
 
 /// Most octets that wait: some ten thousand lines. As many more may be under way.
 const MAX_WAITING_OCTETS: usize = 4 << 20;
-/// Beyond it only lines of this process find room: a mail process that was taken over leaves no line out that root has to say.
+/// Beyond it only lines of this process find room: a mail process that was taken over leaves no line out that
+/// root has to say.
 const MAX_PASSED_ON_OCTETS: usize = MAX_WAITING_OCTETS / 2;
 /// Most octets of one write, in whole lines: others may write to the same place, in between.
 const WRITE_OCTETS: usize = 64 << 10;
@@ -105,8 +107,8 @@ impl LogQueue {
         self.written.notify_all();
     }
 
-    /// How many lost lines the log doesn't tell of yet; it must now. None while there is hardly room to say so, or where the last
-    /// attempt to write failed: that would be lost, too.
+    /// How many lost lines the log doesn't tell of yet; it must now. None while there is hardly room to say
+    /// so, or where the last attempt to write failed: that would be lost, too.
     fn untold(&self) -> u64 {
         let mut waiting = self.lock();
         match waiting.lines.len() < MAX_WAITING_OCTETS / 2 && !waiting.failed {

@@ -1,5 +1,5 @@
-//! The mail process: builds everything between a client's connection and a far server's, and takes it down again in
-//! an order that loses nothing.
+//! The mail process: builds everything between a client's connection and a far server's, and takes it down
+//! again in an order that loses nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -68,8 +68,9 @@ pub fn run(channel: RawFd) -> Result<()> {
     runtime.block_on(serve(current, config, channels, listeners))
 }
 
-/// Waits for SIGTERM, which by itself would end us in the middle of everything. SIGINT and SIGHUP, which a terminal sends to all
-/// its processes, are the datapath process's to answer, and stay blocked as they were there.
+/// Waits for SIGTERM, which by itself would end us in the middle of everything. SIGINT and SIGHUP, which a
+/// terminal sends to all its processes, are the datapath process's to answer, and stay blocked as they were
+/// there.
 fn told_to_end() -> io::Result<oneshot::Receiver<Signal>> {
     let signals = SigSet::from(Signal::SIGTERM);
     // Before there is another thread.
@@ -140,7 +141,8 @@ async fn serve(
     };
     info!("stopping: sessions end at their next command, deliveries under way are finished");
     match signal {
-        // The next one takes what waits in the listeners: until then we count as alive, or the kernel would let nobody wait.
+        // The next one takes what waits in the listeners: until then we count as alive, or the kernel would
+        // let nobody wait.
         Some(signal) => drop(process.privileged.say(ToDatapath::Leaving(signal as i32)).await),
         None => heartbeat.abort(),
     }

@@ -1,9 +1,10 @@
 //! The composition root: the only place that constructs and wires. Two processes, started from one program.
 //!
 //! `supervisor` is the datapath process: root, reads the configuration, steers packets, keeps the listeners.
-//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each other.
-//! `root` and `adoption` join what an administrator asks and changes (`admin`) to the rest of each. `start` chooses the
-//! configuration at a start. `trial` is a third process, for a moment: it tries what the mail process will do.
+//! `mail` is the mail process: it does everything else, without a privilege. `ipc` is what they say to each
+//! other. `root` and `adoption` join what an administrator asks and changes (`admin`) to the rest of each.
+//! `start` chooses the configuration at a start. `trial` is a third process, for a moment: it tries what the
+//! mail process will do.
 
 mod adoption;
 mod descriptors;
@@ -97,8 +98,8 @@ pub enum RunError {
     },
 }
 
-/// The exit code of `run` when it can't start before somebody changes the configuration or the machine: EX_CONFIG of
-/// sysexits.h. A supervisor that starts programs anew need not try again.
+/// The exit code of `run` when it can't start before somebody changes the configuration or the machine:
+/// EX_CONFIG of sysexits.h. A supervisor that starts programs anew need not try again.
 pub const EXIT_CONFIG: u8 = 78;
 
 impl RunError {
@@ -130,8 +131,8 @@ impl fmt::Display for MailFailed {
     }
 }
 
-/// What a configuration that can be used will surprise with: next hops that are this mailguard, and what is probably meant
-/// otherwise.
+/// What a configuration that can be used will surprise with: next hops that are this mailguard, and what is
+/// probably meant otherwise.
 pub fn warnings(source: &Source, config: &Config) -> Vec<Located> {
     let own = OwnListeners::new(intercept::wanted(config));
     let mut warnings = config::hops_to_ourselves(source, config, own.now());
@@ -139,8 +140,9 @@ pub fn warnings(source: &Source, config: &Config) -> Vec<Located> {
     warnings
 }
 
-/// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit certificates, and, for
-/// root, the mail user can work in its folders. Returns what couldn't be tried, a line each.
+/// Whether a configuration that is written rightly can be used, too: YARA rules compile, keys fit
+/// certificates, and, for root, the mail user can work in its folders. Returns what couldn't be tried, a line
+/// each.
 pub fn validate(source: &Source, config: &Config) -> anyhow::Result<Vec<String>> {
     if !nix::unistd::geteuid().is_root() {
         services::CompiledConfig::validate(config)?;

@@ -1,8 +1,8 @@
-//! What the service manager is told (`Type=notify`, `WatchdogSec=`; sd_notify(3)): that mailguard serves, what is in force,
-//! that it lives, that it ends. Without `NOTIFY_SOCKET` nobody is told anything.
+//! What the service manager is told (`Type=notify`, `WatchdogSec=`; sd_notify(3)): that mailguard serves,
+//! what is in force, that it lives, that it ends. Without `NOTIFY_SOCKET` nobody is told anything.
 //!
-//! The watchdog hears of a life only while the mail process gives signs of its own, or is started: a firewall whose mail stands
-//! still is started anew as a whole.
+//! The watchdog hears of a life only while the mail process gives signs of its own, or is started: a firewall
+//! whose mail stands still is started anew as a whole.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ pub(super) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATC
 /// A sign of life is due so many times within the watchdog's limit: one or two may be late.
 const SIGNS_PER_LIMIT: u32 = 3;
 
-/// How long a start may take before the service manager goes on without mail being served: less than it waits by itself
-/// (DefaultTimeoutStartSec, 90 s), more than any start without a repair.
+/// How long a start may take before the service manager goes on without mail being served: less than it waits
+/// by itself (DefaultTimeoutStartSec, 90 s), more than any start without a repair.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the service manager knows of us.
@@ -49,14 +49,15 @@ impl Notify {
         due.map_or(patience, |due| due.min(patience))
     }
 
-    /// A mail process is started, and the kernel side is in force. The first one may take long to begin, with a large queue after an
-    /// unclean end: whatever waits for us, such as the network, does so for [`READY_PATIENCE`] at most.
+    /// A mail process is started, and the kernel side is in force. The first one may take long to begin, with
+    /// a large queue after an unclean end: whatever waits for us, such as the network, does so for
+    /// [`READY_PATIENCE`] at most.
     pub(super) fn starting(&mut self) {
         self.starting.get_or_insert_with(Instant::now);
     }
 
-    /// We live; `serves` once the mail process has given a sign of life, and `problem` is what is the matter with how it does, in
-    /// one line. Says so no oftener than it must.
+    /// We live; `serves` once the mail process has given a sign of life, and `problem` is what is the matter
+    /// with how it does, in one line. Says so no oftener than it must.
     pub(super) fn lives(&mut self, serves: bool, problem: Option<&str>) {
         if serves {
             self.is(problem.map_or_else(
@@ -78,7 +79,8 @@ impl Notify {
         }
     }
 
-    /// A mail process ended by itself, in this way, and the next one is started: one line for `systemctl status`.
+    /// A mail process ended by itself, in this way, and the next one is started: one line for
+    /// `systemctl status`.
     pub(super) fn starts_anew(&mut self, cause: &str) {
         self.is(format!("the mail process is started anew: the last one {cause}"));
     }

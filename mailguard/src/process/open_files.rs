@@ -1,5 +1,5 @@
-//! Files and sockets: how many the mail process may need at most, by the configuration and the limits of its parts, and whether it
-//! may have them. It inherits the limit of the datapath process.
+//! Files and sockets: how many the mail process may need at most, by the configuration and the limits of its
+//! parts, and whether it may have them. It inherits the limit of the datapath process.
 
 use mailguard_core::config::Config;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -16,7 +16,8 @@ const MAX_OPEN_FILES: u64 = 1 << 20;
 /// Stores, control, listeners, what the runtime needs.
 const OWN_FILES: usize = 512;
 
-/// Raises the limit as far as the system lets us, and says so where that can't be enough. Files that aren't open cost nothing.
+/// Raises the limit as far as the system lets us, and says so where that can't be enough. Files that aren't
+/// open cost nothing.
 pub(super) fn raise(config: &Config) {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, soft.max(MAX_OPEN_FILES).min(hard), hard)

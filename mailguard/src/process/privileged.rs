@@ -1,4 +1,5 @@
-//! The mail process's end of the channel: asks the datapath process for what only root can do, and hears from it.
+//! The mail process's end of the channel: asks the datapath process for what only root can do, and hears from
+//! it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
@@ -61,8 +62,9 @@ pub(super) enum Notice {
     Stop,
 }
 
-/// The notices that nobody has read yet, as one: whoever makes the channel's reader wait waits for answers in vain. It
-/// grows with the listeners, of which the datapath process has few at a time, and the clients that an administrator lets in.
+/// The notices that nobody has read yet, as one: whoever makes the channel's reader wait waits for answers in
+/// vain. It grows with the listeners, of which the datapath process has few at a time, and the clients that
+/// an administrator lets in.
 #[derive(Default)]
 pub(super) struct Notices {
     unread: Mutex<Unread>,
@@ -153,7 +155,8 @@ impl Privileged {
         self.to.send(message).await.is_ok()
     }
 
-    /// Says that we live, by `pulse`, and how old the oldest session is, for as long as this runs and the channel holds.
+    /// Says that we live, by `pulse`, and how old the oldest session is, for as long as this runs and the
+    /// channel holds.
     pub(super) async fn keep_alive(&self, limits: &Limits, pulse: &StdStream) {
         let mut ticks = tokio::time::interval(HEARTBEAT);
         loop {

@@ -1,8 +1,8 @@
-//! The mail process seen from outside: its signs of life, which a thread of its own hands on to the kernel however busy the
-//! supervisor is, and how it fares, for `status`.
+//! The mail process seen from outside: its signs of life, which a thread of its own hands on to the kernel
+//! however busy the supervisor is, and how it fares, for `status`.
 //!
-//! A sign of life is one octet on the socket by which listeners go the other way: nothing that the mail process asks for, or
-//! is told, can be in front of it.
+//! A sign of life is one octet on the socket by which listeners go the other way: nothing that the mail
+//! process asks for, or is told, can be in front of it.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! Joins what root may ask (`admin`) to the rest of the datapath process: to its one thread, to the trial as the mail user,
-//! and to root's socket, where only root is heard.
+//! Joins what root may ask (`admin`) to the rest of the datapath process: to its one thread, to the trial as
+//! the mail user, and to root's socket, where only root is heard.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -98,8 +98,8 @@ pub(super) fn follow(changes: Arc<Changes>, told: Receiver<Told>) {
     });
 }
 
-/// Opens root's socket and answers there, in a thread of its own. The caller is the only instance with this folder, which is
-/// root's: a socket that is there is an earlier run's.
+/// Opens root's socket and answers there, in a thread of its own. The caller is the only instance with this
+/// folder, which is root's: a socket that is there is an earlier run's.
 pub(super) fn serve(changes: Arc<Changes>, runtime_dir: &Path) -> Result<(), RunError> {
     let fail = |source| RunError::System { what: "serve the control socket", source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;

@@ -1,4 +1,5 @@
-//! Starts processes of the mail user: the same program, another user, no capability, and only the descriptors it needs.
+//! Starts processes of the mail user: the same program, another user, no capability, and only the descriptors
+//! it needs.
 
 use std::ffi::CString;
 use std::io;
@@ -48,8 +49,8 @@ impl MailUser {
     }
 }
 
-/// Starts `mailguard mail` with its ends of both channels inherited under the numbers they have here, and its standard error
-/// as a pipe.
+/// Starts `mailguard mail` with its ends of both channels inherited under the numbers they have here, and its
+/// standard error as a pipe.
 pub(super) fn mail_process(user: &MailUser, channel: OwnedFd, descriptors: OwnedFd) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("mail").arg("--channel").arg(channel.as_raw_fd().to_string());
@@ -66,7 +67,8 @@ pub(super) fn trial(user: &MailUser) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Has `command` run as the mail user, with these descriptors and no others, and die with the thread that starts it.
+/// Has `command` run as the mail user, with these descriptors and no others, and die with the thread that
+/// starts it.
 fn as_user(command: &mut Command, user: &MailUser, inherited: Vec<i32>) {
     let user = user.clone();
     let parent = nix::unistd::getpid();
@@ -84,8 +86,8 @@ fn as_user(command: &mut Command, user: &MailUser, inherited: Vec<i32>) {
             nix::unistd::setgid(user.gid)?;
             nix::unistd::setuid(user.uid)?;
             nix::sys::prctl::set_no_new_privs()?;
-            // A mail process never outlives its datapath process: it would hold the spool against the next one,
-            // even stopped. After setuid, which clears the setting.
+            // A mail process never outlives its datapath process: it would hold the spool against the next
+            // one, even stopped. After setuid, which clears the setting.
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
             if nix::unistd::getppid() != parent {
                 return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));

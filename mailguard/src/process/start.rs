@@ -1,7 +1,9 @@
-//! What `run` starts with: the configuration file, or, where that is missing or doesn't check, the version that was in force last.
-//! A firewall whose transparent zones stand open after a boot because of a slip in a file would be worse.
+//! What `run` starts with: the configuration file, or, where that is missing or doesn't check, the version
+//! that was in force last. A firewall whose transparent zones stand open after a boot because of a slip in a
+//! file would be worse.
 //!
-//! A file that checks and can't be used on this machine is no slip in the file: `run` ends with that, as ever.
+//! A file that checks and can't be used on this machine is no slip in the file: `run` ends with that, as
+//! ever.
 
 use std::path::Path;
 
@@ -20,7 +22,8 @@ pub(super) struct Start {
     pub(super) stand_in: Option<StandIn>,
 }
 
-/// Reads the file. `validate` says what the parts that use a configuration find wrong with one that is written rightly.
+/// Reads the file. `validate` says what the parts that use a configuration find wrong with one that is
+/// written rightly.
 pub(super) fn read(
     path: &Path,
     validate: impl Fn(&Source, &Config) -> Result<Vec<String>, RunError>,

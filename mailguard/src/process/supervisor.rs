@@ -1,5 +1,5 @@
-//! The datapath process: reads the configuration, opens the listeners, steers packets to them, and keeps a mail
-//! process alive behind them. It parses nothing that a stranger sent.
+//! The datapath process: reads the configuration, opens the listeners, steers packets to them, and keeps a
+//! mail process alive behind them. It parses nothing that a stranger sent.
 
 mod keeping;
 mod orders;
@@ -48,8 +48,8 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 const START_PORTS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a change of zones does.
 const PORTS_PATIENCE: Duration = Duration::from_secs(1);
-/// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they keep
-/// ending within [`STABLE_AFTER`].
+/// Pause before a mail process that ended by itself is started anew; doubles up to [`RESTART_MAX`] while they
+/// keep ending within [`STABLE_AFTER`].
 const RESTART_MIN: Duration = Duration::from_millis(100);
 /// Longest such pause.
 const RESTART_MAX: Duration = Duration::from_secs(10);
@@ -93,7 +93,8 @@ enum Served {
     UntilItHung,
 }
 
-/// Runs until SIGTERM or SIGINT. The signals are answered by a thread of its own: all others are started after.
+/// Runs until SIGTERM or SIGINT. The signals are answered by a thread of its own: all others are started
+/// after.
 pub fn run(path: &Path) -> Result<(), RunError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(RunError::NotRoot);
@@ -201,7 +202,8 @@ fn log_warnings(source: &Source, config: &Config) {
     }
 }
 
-/// Tells those who may not read the configuration where this daemon is found. Without it they are told to be root.
+/// Tells those who may not read the configuration where this daemon is found. Without it they are told to be
+/// root.
 fn signpost(config: &Path, runtime_dir: &Path) -> Option<Signpost> {
     let put = Signpost::put(config, runtime_dir);
     put.inspect_err(|error| warn!(%error, "who may not read the configuration won't find this daemon")).ok()
@@ -232,7 +234,8 @@ fn known(report: &ProcessReport, vigil: &Vigil, kept: &Kept) -> ProcessReport {
     }
 }
 
-/// What the mail process would find wrong with a configuration, tried as the mail user. One that is switched off is used by nobody.
+/// What the mail process would find wrong with a configuration, tried as the mail user. One that is switched
+/// off is used by nobody.
 fn content_problems(source: &Source, config: &Config) -> Result<Vec<String>, RunError> {
     if !config.enabled {
         return Ok(Vec::new());
@@ -270,7 +273,8 @@ fn leave_nothing(instance: Instance, config: &Config) -> Result<(), RunError> {
     Ok(instance.forget()?)
 }
 
-/// Removes everything from the kernel that is pinned in `pin_dir`, or goes with it, unless an instance runs here.
+/// Removes everything from the kernel that is pinned in `pin_dir`, or goes with it, unless an instance runs
+/// here.
 pub fn unload(pin_dir: Option<&Path>) -> Result<Unloaded, RunError> {
     let instance = Instance::claim()?;
     let usual = Path::new(DEFAULT_PIN_DIR);
@@ -288,8 +292,8 @@ pub fn unload(pin_dir: Option<&Path>) -> Result<Unloaded, RunError> {
     Ok(unloaded)
 }
 
-/// The listeners of `config`; waits a while for ports that a mail process is about to give up, and goes around those that
-/// somebody else holds.
+/// The listeners of `config`; waits a while for ports that a mail process is about to give up, and goes
+/// around those that somebody else holds.
 fn adapted(listeners: &Listeners, config: &Config, patience: Duration) -> Result<Listeners, ListenError> {
     let deadline = Instant::now() + patience;
     loop {
@@ -333,8 +337,8 @@ struct Supervisor {
     notify: Notify,
     /// Who waits until the mail process has taken something.
     waiting: Vec<Waiting>,
-    /// Clients that were let in again, and the mail process hasn't said yet that it knows; with the number of the lift. At
-    /// most as many as can be banned.
+    /// Clients that were let in again, and the mail process hasn't said yet that it knows; with the number of
+    /// the lift. At most as many as can be banned.
     lifted: BTreeMap<Subscriber, u64>,
 }
 
@@ -351,7 +355,8 @@ impl Supervisor {
                         self.stop(inbox, mail);
                         return Ok(());
                     }
-                    // A mail process that never served won't the next time either, unless somebody changes something.
+                    // A mail process that never served won't the next time either, unless somebody changes
+                    // something.
                     let never_served = self.generation == 1 && self.vigil.silence().is_none();
                     let failed = self.bury(mail, served);
                     if never_served {

@@ -1,6 +1,7 @@
-//! Tries what the mail process will do, as the mail user, in a process that lives for the trial only: rules are compiled,
-//! folders reached, files opened and written. What fails here is known before anything is changed, and root never parses rule
-//! files. What nobody can tell without doing it, such as a database that is damaged inside, is left to the mail process.
+//! Tries what the mail process will do, as the mail user, in a process that lives for the trial only: rules
+//! are compiled, folders reached, files opened and written. What fails here is known before anything is
+//! changed, and root never parses rule files. What nobody can tell without doing it, such as a database that
+//! is damaged inside, is left to the mail process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,5 +1,5 @@
-//! What the queue asks of `delivery` and tells `trace`: one attempt, its material, who makes it and who hears of it. What it came to
-//! is core `attempt`'s.
+//! What the queue asks of `delivery` and tells `trace`: one attempt, its material, who makes it and who hears
+//! of it. What it came to is core `attempt`'s.
 
 use std::sync::Arc;
 
@@ -32,11 +32,12 @@ pub struct Outgoing {
 
 /// Hands messages to next hops, by their routes. One implementation, `delivery`; tests have their own.
 pub trait Deliver: Send + Sync + 'static {
-    /// Asks what the names of a next hop lead to, within limits of time of its own; nothing where it has none.
+    /// Asks what the names of a next hop lead to, within limits of time of its own; nothing where it has
+    /// none.
     fn look_up<'a>(&'a self, config: &'a Arc<Config>, next_hop: &'a NextHop) -> BoxFuture<'a, Option<Names>>;
 
-    /// Looks for a server that is ready for a message among those that the names lead to, within limits of time of its own. The
-    /// outcome where there is none holds for every recipient.
+    /// Looks for a server that is ready for a message among those that the names lead to, within limits of
+    /// time of its own. The outcome where there is none holds for every recipient.
     fn reach<'a>(
         &'a self,
         config: &'a Arc<Config>,

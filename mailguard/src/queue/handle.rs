@@ -1,4 +1,5 @@
-//! The queue for control and command line: look at it, try a message now, hold or remove one, pause a destination.
+//! The queue for control and command line: look at it, try a message now, hold or remove one, pause a
+//! destination.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,8 +86,8 @@ impl QueueHandle {
         self.shared.lock().live.keys().copied().collect()
     }
 
-    /// Makes no attempt at a message from now on, or makes attempts again; false if it isn't in the queue. An attempt that
-    /// runs goes on.
+    /// Makes no attempt at a message from now on, or makes attempts again; false if it isn't in the queue. An
+    /// attempt that runs goes on.
     pub async fn hold(&self, id: QueueId, on_hold: bool) -> Result<bool, WriteError> {
         if self.shared.around.db.submit(SpoolOp::Hold(id, on_hold)).await? != SpoolOpResult::Done {
             return Ok(false);
@@ -148,8 +149,8 @@ impl QueueHandle {
         self.shared.around.db.messages_that(is_there).await
     }
 
-    /// Removes a message, also one that is kept aside, without telling anybody; false if there is none. An attempt
-    /// that runs goes on.
+    /// Removes a message, also one that is kept aside, without telling anybody; false if there is none. An
+    /// attempt that runs goes on.
     pub async fn remove(&self, id: QueueId) -> Result<bool, WriteError> {
         let answer = self.shared.around.db.submit(SpoolOp::Remove(id)).await?;
         self.shared.forget_unless_released(id).await;

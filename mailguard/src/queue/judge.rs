@@ -1,9 +1,9 @@
 //! What follows from the outcomes of an attempt: done, again later, or the end, and then who is told. Pure.
 //!
-//! A failure or a long delay is reported to the sender only where its zone gets reports (`server.dsn_zones`), or where it had
-//! logged in; from other zones the sender may be forged, so that a message that fails is quarantined, and the administrator, who
-//! is told, decides. A report that fails
-//! itself is dropped: reports about reports never end (RFC 5321 §4.5.5, §6.1; RFC 3461 §4.1).
+//! A failure or a long delay is reported to the sender only where its zone gets reports (`server.dsn_zones`),
+//! or where it had logged in; from other zones the sender may be forged, so that a message that fails is
+//! quarantined, and the administrator, who is told, decides. A report that fails itself is dropped: reports
+//! about reports never end (RFC 5321 §4.5.5, §6.1; RFC 3461 §4.1).
 
 use std::time::Duration;
 
@@ -182,7 +182,8 @@ fn warning_is_due(config: &Config, record: &MessageRecord, index: RecipientIndex
         && sender_gets_reports(config, record, index)
 }
 
-/// When somebody is told if a message still waits for these recipients: its time is up, or its sender is warned.
+/// When somebody is told if a message still waits for these recipients: its time is up, or its sender is
+/// warned.
 pub(super) fn notify_at(config: &Config, record: &MessageRecord, recipients: &[RecipientIndex]) -> UnixTime {
     let warned_at = record.received_at.plus(config.delivery.delay_warning);
     let expires = record.received_at.plus(config.delivery.max_queue_time);
@@ -192,7 +193,8 @@ pub(super) fn notify_at(config: &Config, record: &MessageRecord, recipients: &[R
     }
 }
 
-/// Whether the sender is one to whom reports go. What was redirected to somebody else is not the sender's to hear of.
+/// Whether the sender is one to whom reports go. What was redirected to somebody else is not the sender's to
+/// hear of.
 fn sender_gets_reports(config: &Config, record: &MessageRecord, index: RecipientIndex) -> bool {
     let Origin::Client(client) = &record.origin else { return false };
     let redirected =

@@ -1,9 +1,9 @@
 //! The queue: takes every message from its 250 to its last outcome (RFC 5321 §4.5.4.1, §6.1).
 //!
 //! Stands after the spool: rebuilt from the store at start, then fed by it. Each recipient is routed by the
-//! configuration of the moment; recipients with one next hop share an attempt. When, how many at once and
-//! who rests is core::schedule's decision; the attempt is `delivery`'s; what follows from it is in [`judge`]; this
-//! module carries it out and makes it durable.
+//! configuration of the moment; recipients with one next hop share an attempt. When, how many at once and who
+//! rests is core::schedule's decision; the attempt is `delivery`'s; what follows from it is in [`judge`];
+//! this module carries it out and makes it durable.
 
 mod attempt;
 mod handle;
@@ -40,8 +40,9 @@ use crate::store::spool::{CachedMessage, Recovered, SpoolDb};
 /// Most recipients of one attempt: what every server must take (RFC 5321 §4.5.3.1.8).
 pub const MAX_ATTEMPT_RECIPIENTS: usize = 100;
 
-/// Attempts at once to next hops of one standing: those that an administrator named, those that answered lately, new ones, and
-/// those that failed have a quarter each of all places (docs/adr/0016). Until a server has greeted, each costs a socket only.
+/// Attempts at once to next hops of one standing: those that an administrator named, those that answered
+/// lately, new ones, and those that failed have a quarter each of all places (docs/adr/0016). Until a server
+/// has greeted, each costs a socket only.
 pub const MAX_ATTEMPTS_A_STANDING: usize = 1_024;
 
 /// Attempts at once, in all.
@@ -143,8 +144,8 @@ impl Queue {
         QueueHandle::new(self.shared.clone())
     }
 
-    /// Starts no more attempts and waits a while until the outcomes of those that run are on disk. What isn't finished is tried again after the
-    /// next start.
+    /// Starts no more attempts and waits a while until the outcomes of those that run are on disk. What isn't
+    /// finished is tried again after the next start.
     pub async fn stop(self) {
         self.shared.stopping.send_replace(true);
         let _ = self.runner.await;

@@ -1,5 +1,5 @@
-//! Notices as new messages: the report to the sender, and what the administrator is told of mail of which no sender hears.
-//! Composed in core, committed together with the states that they tell of.
+//! Notices as new messages: the report to the sender, and what the administrator is told of mail of which no
+//! sender hears. Composed in core, committed together with the states that they tell of.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use mailguard_core::outcome::Report;
 use crate::store::body::Body;
 use crate::store::spool::{Accept, Committed, MessageRecord, Queued, RecipientState, StoredBody};
 
-/// Most notices to the administrator an hour: a flood of them hides what it tells. What exceeds it is in the log, and in
-/// `mailguard quarantine list` as everything else.
+/// Most notices to the administrator an hour: a flood of them hides what it tells. What exceeds it is in the
+/// log, and in `mailguard quarantine list` as everything else.
 const MAX_ADMINISTRATOR_NOTICES_AN_HOUR: u32 = 60;
 
 const HOUR: Duration = Duration::from_secs(3600);

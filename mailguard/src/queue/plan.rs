@@ -17,7 +17,8 @@ pub(super) struct Plan {
     pub(super) groups: Vec<Group>,
     /// Recipients without a next hop.
     pub(super) unroutable: Vec<(RecipientIndex, NoRoute)>,
-    /// When the next of the others is due; those in an attempt, and those whose destination is paused, aren't counted.
+    /// When the next of the others is due; those in an attempt, and those whose destination is paused, aren't
+    /// counted.
     pub(super) next_due: Option<UnixTime>,
 }
 
@@ -37,8 +38,8 @@ pub(super) struct Group {
     pub(super) recipients: Vec<RecipientIndex>,
 }
 
-/// Plans for the recipients that wait, aren't `busy`, and are due at `now`, or all of them where that is ordered. One of a message
-/// that is on hold makes no plan.
+/// Plans for the recipients that wait, aren't `busy`, and are due at `now`, or all of them where that is
+/// ordered. One of a message that is on hold makes no plan.
 pub(super) fn plan(
     config: &Config,
     record: &MessageRecord,

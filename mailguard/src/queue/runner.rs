@@ -193,8 +193,8 @@ impl Shared {
         }
     }
 
-    /// A next hop rests: what was in line for it is due when the rest is over, and routed anew then. Somebody may have to be
-    /// told of it now, or it goes another way from now on.
+    /// A next hop rests: what was in line for it is due when the rest is over, and routed anew then. Somebody
+    /// may have to be told of it now, or it goes another way from now on.
     pub(super) fn send_back(&self, route: &Route, until: UnixTime, works: VecDeque<Work>) {
         let now = self.now();
         let mut state = self.lock();
@@ -225,7 +225,8 @@ async fn look_up(shared: Arc<Shared>, route: Route) {
     shared.start_workers();
 }
 
-/// Whether other servers take what this next hop defers. What would wait behind its rest counts as deferred with the rest.
+/// Whether other servers take what this next hop defers. What would wait behind its rest counts as deferred
+/// with the rest.
 fn is_left_after_a_deferral(route: &Route) -> bool {
     route.original_destination == OriginalDestination::First
 }

@@ -57,8 +57,9 @@ impl Shared {
         next
     }
 
-    /// One attempt. Record and body are fetched when a server is ready for them, or what follows is to be noted: of those that
-    /// wait for a server there are too many to keep a record of each, which may name thousands of recipients.
+    /// One attempt. Record and body are fetched when a server is ready for them, or what follows is to be
+    /// noted: of those that wait for a server there are too many to keep a record of each, which may name
+    /// thousands of recipients.
     async fn attempt(&self, start: Start<Work, Arc<Names>>) {
         let Start { route, names, standing, work } = start;
         if !self.is_current(&work) || self.wanted_record(&route, &work).await.is_none() {
@@ -105,8 +106,8 @@ impl Shared {
         self.lock().schedule.abandoned(now, route);
     }
 
-    /// The attempt is over: an outcome for each of its recipients. The place in the schedule is free before they are on disk: the
-    /// next attempt needn't wait for that.
+    /// The attempt is over: an outcome for each of its recipients. The place in the schedule is free before
+    /// they are on disk: the next attempt needn't wait for that.
     fn finished(&self, route: &Route, work: &Work, outcomes: Vec<Outcome>) -> Vec<Outcome> {
         let outcomes = complete(outcomes, work.recipients.len());
         let health =
@@ -184,7 +185,8 @@ impl Shared {
         !*self.stopping.borrow() && self.lock().live.contains_key(&work.id)
     }
 
-    /// Whether no administrator has stopped it since it was put in line; one that he has is in line no longer.
+    /// Whether no administrator has stopped it since it was put in line; one that he has is in line no
+    /// longer.
     fn unless_stopped(&self, route: &Route, work: &Work, record: &MessageRecord) -> bool {
         let mut state = self.lock();
         let on_hold = record.on_hold || state.live.get(&work.id).is_some_and(|live| live.on_hold);
@@ -235,8 +237,8 @@ impl Shared {
         self.around.observer.attempted(attempted).await;
     }
 
-    /// The message is gone from memory, unless a release has just put it back into the store: its arrival and our
-    /// word of its end may have crossed.
+    /// The message is gone from memory, unless a release has just put it back into the store: its arrival and
+    /// our word of its end may have crossed.
     pub(super) async fn forget_unless_released(&self, id: QueueId) {
         self.lock().forget(id);
         if let Ok(Some(record)) = self.around.db.message(id).await {

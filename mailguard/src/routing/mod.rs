@@ -1,7 +1,8 @@
 //! From a next hop to the addresses to try, in order (RFC 5321 §5.1), none of them ourselves.
 //!
-//! `core::route` has chosen the next hop; here the DNS is asked, before an attempt has its place, and `core::mx` decides. Where
-//! anybody's word may lead to is decided here and in `core::reach`. Connecting is `delivery`'s.
+//! `core::route` has chosen the next hop; here the DNS is asked, before an attempt has its place, and
+//! `core::mx` decides. Where anybody's word may lead to is decided here and in `core::reach`. Connecting is
+//! `delivery`'s.
 
 mod own;
 
@@ -126,9 +127,9 @@ async fn addresses(dns: &Dns, name: &Domain, until: Instant) -> Lookup<Vec<IpAdd
     }
 }
 
-/// The servers of a route in the order to try them. `names` is what [`look_up`] gave, `own_name` how we call ourselves in MX
-/// records. The original destination comes behind the exchangers: what it deferred must not fail because they, or
-/// the DNS, know no other.
+/// The servers of a route in the order to try them. `names` is what [`look_up`] gave, `own_name` how we call
+/// ourselves in MX records. The original destination comes behind the exchangers: what it deferred must not
+/// fail because they, or the DNS, know no other.
 pub fn destinations(
     route: &Route,
     names: Option<&Names>,
@@ -188,8 +189,8 @@ fn destinations_of_hop(
     }
 }
 
-/// Whether anybody's word may lead to this address. A link-local one leads there only with its link, and that only a client's
-/// connection gives: one that it reaches without us, too.
+/// Whether anybody's word may lead to this address. A link-local one leads there only with its link, and that
+/// only a client's connection gives: one that it reaches without us, too.
 fn reachable_by_mail(address: SocketAddr, here: &Here) -> Result<(), NoRoute> {
     if let Some(kind) = reach::unfit(address.ip()).filter(|_| !is_on_a_known_link(address)) {
         let reason =
@@ -216,8 +217,8 @@ fn with_port(targets: Vec<Target>, port: u16) -> Vec<Destination> {
         .collect()
 }
 
-/// A next hop that is named by its host or address: what of it is ourselves is left out, and if that is all of it, mail would
-/// only come back. Where an administrator named it, it waits until he has mended that.
+/// A next hop that is named by its host or address: what of it is ourselves is left out, and if that is all
+/// of it, mail would only come back. Where an administrator named it, it waits until he has mended that.
 fn without_ourselves(
     route: &Route,
     mut destinations: Vec<Destination>,

@@ -13,8 +13,8 @@ pub struct OwnListeners {
 }
 
 impl OwnListeners {
-    /// The listeners of every zone that accepts mail. One on an unspecified address stands for each address of
-    /// this host's interfaces, the loopback ones excepted: a local server may have those.
+    /// The listeners of every zone that accepts mail. One on an unspecified address stands for each address
+    /// of this host's interfaces, the loopback ones excepted: a local server may have those.
     pub fn new(listeners: Vec<SocketAddr>) -> Self {
         Self { listeners: listeners.into_iter().collect() }
     }
@@ -60,8 +60,8 @@ impl Here {
         Self(addresses.flat_map(|(address, scope)| [(address, scope), (address, 0)]).collect())
     }
 
-    /// Whether the address is one of this host's, on whatever port; the loopback ones excepted, which every host has. A
-    /// link-local one on another link is another host's, though we may have the same.
+    /// Whether the address is one of this host's, on whatever port; the loopback ones excepted, which every
+    /// host has. A link-local one on another link is another host's, though we may have the same.
     pub(super) fn has(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         !ip.is_loopback() && self.0.contains(&(ip, scope(address)))
@@ -76,8 +76,8 @@ fn scope(address: SocketAddr) -> u32 {
     }
 }
 
-/// The addresses of this host's interfaces, each with its scope. Interfaces that can't be listed have none: the greeting will
-/// tell.
+/// The addresses of this host's interfaces, each with its scope. Interfaces that can't be listed have none:
+/// the greeting will tell.
 fn addresses() -> impl Iterator<Item = (IpAddr, u32)> {
     getifaddrs().into_iter().flatten().filter_map(|interface| {
         let storage = interface.address?;

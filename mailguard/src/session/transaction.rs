@@ -302,7 +302,8 @@ impl<S: Sink> Transactions<S> {
         let current = self.current.take();
         let with_body = current.and_then(|mut transaction| Some((transaction.body.take()?, transaction)));
         let Some((incoming, mut transaction)) = with_body else {
-            // The state machine asks within a transaction only. Were it otherwise, the client keeps its message.
+            // The state machine asks within a transaction only. Were it otherwise, the client keeps its
+            // message.
             tracing::error!("the end of a message that never began");
             return Err(Refusal::Busy);
         };

@@ -15,7 +15,8 @@ use mailguard_core::testing::TestConfig;
 
 use super::{Body, NewMessage};
 
-/// A configuration with a green zone (DSNs) and a red one (none), delivering by MX, without checks of content.
+/// A configuration with a green zone (DSNs) and a red one (none), delivering by MX, without checks of
+/// content.
 pub(crate) fn config(state_dir: &Path) -> Config {
     config_with(state_dir, "")
 }

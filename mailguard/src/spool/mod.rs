@@ -1,7 +1,8 @@
-//! The spool: where a message becomes ours. One durable commit, and only then the 250 (RFC 5321 §4.2.5, §6.1).
+//! The spool: where a message becomes ours. One durable commit, and only then the 250 (RFC 5321 §4.2.5,
+//! §6.1).
 //!
-//! The session writes the octets with a [`BodyWriter`], hands in a [`NewMessage`] with its dispositions, and gets
-//! a [`Durable`] receipt or a reason to say 452. What is to be delivered goes on to the queue by itself,
+//! The session writes the octets with a [`BodyWriter`], hands in a [`NewMessage`] with its dispositions, and
+//! gets a [`Durable`] receipt or a reason to say 452. What is to be delivered goes on to the queue by itself,
 //! even if the session is gone by then. How rows and files are kept is left to `store`.
 
 #[cfg(test)]

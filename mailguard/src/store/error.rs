@@ -253,7 +253,8 @@ impl From<StoreError> for WriteError {
 mod tests {
     use super::*;
 
-    /// What one row is put aside for must not come of a disk that reads short, which hits whatever is read then.
+    /// What one row is put aside for must not come of a disk that reads short, which hits whatever is read
+    /// then.
     #[test]
     fn a_page_that_is_not_redbs_is_told_from_a_file_that_reads_short() {
         let of = |error: redb::Error| StoreError::from(error);

@@ -2,9 +2,9 @@
 //! (the rest, relaxed), each with one writer thread. The only room that knows redb.
 //!
 //! Everything that outlives the process goes through here: named reads and changes of rows as values. In the
-//! folders `spool` and
-//! `facts` a table is a file, and `table` says what that is; `opening` and `schema` make a file one of ours, `writer` commits. What the
-//! rows mean is left to `spool`, `queue`, `quarantine`, `trace` and whoever else keeps something.
+//! folders `spool` and `facts` a table is a file, and `table` says what that is; `opening` and `schema` make
+//! a file one of ours, `writer` commits. What the rows mean is left to `spool`, `queue`, `quarantine`,
+//! `trace` and whoever else keeps something.
 
 pub mod body;
 mod error;

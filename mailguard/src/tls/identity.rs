@@ -1,7 +1,8 @@
 //! The certificate that clients see behind STARTTLS (RFC 3207): the configured one, or one of our own making.
 //!
-//! A client that doesn't verify, as most that deliver mail don't, is served by either. One of our own is kept in `state_dir`, so
-//! that whoever noted its fingerprint finds it again; it is made anew when the host's name changes.
+//! A client that doesn't verify, as most that deliver mail don't, is served by either. One of our own is kept
+//! in `state_dir`, so that whoever noted its fingerprint finds it again; it is made anew when the host's name
+//! changes.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -16,7 +17,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Years that a certificate of our own is valid. Nobody renews it, and a client that trusts it trusts its fingerprint.
+/// Years that a certificate of our own is valid. Nobody renews it, and a client that trusts it trusts its
+/// fingerprint.
 const OWN_YEARS: i32 = 20;
 
 /// Why there is no certificate.

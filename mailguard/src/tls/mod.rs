@@ -1,5 +1,5 @@
-//! TLS: who we are to clients, and whom we believe as a client. Certificates and keys are read with the configuration; here they
-//! become what a handshake needs.
+//! TLS: who we are to clients, and whom we believe as a client. Certificates and keys are read with the
+//! configuration; here they become what a handshake needs.
 
 mod identity;
 mod stream;

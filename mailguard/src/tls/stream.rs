@@ -36,8 +36,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Does the handshake as the client of the server `name`; `verified` says what success means. After an error the
-    /// connection is gone.
+    /// Does the handshake as the client of the server `name`; `verified` says what success means. After an
+    /// error the connection is gone.
     pub async fn connect(
         &mut self,
         config: Arc<ClientConfig>,

@@ -97,7 +97,8 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// Clients for every way to trust, each made once in a while: reading the system's trust anchors takes its time.
+/// Clients for every way to trust, each made once in a while: reading the system's trust anchors takes its
+/// time.
 #[derive(Debug, Default)]
 pub struct Trusts {
     anybody: Mutex<Option<Arc<ClientConfig>>>,

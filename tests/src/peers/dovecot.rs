@@ -76,7 +76,8 @@ fn certificate(folder: &Path) -> Result<(PathBuf, PathBuf)> {
     Ok((certificate, key))
 }
 
-/// Without the delay that a wrong password brings to whoever comes next from the same address: that is always us.
+/// Without the delay that a wrong password brings to whoever comes next from the same address: that is always
+/// us.
 fn configuration(folder: &Path, certificate: &Path, key: &Path) -> String {
     let (folder, certificate, key) = (folder.display(), certificate.display(), key.display());
     format!(

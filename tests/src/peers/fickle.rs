@@ -1,7 +1,7 @@
-//! A far server that isn't easy, and remembers what it took: written for the tests, in plain threads, sharing no code with
-//! mailguard. What it does to a recipient stands in the first letter of the address: `g`ood ones are taken, `b`ad ones
-//! refused, `l`ate ones taken the second time; with a `d`ropped one it closes the connection instead of answering the content,
-//! the first time.
+//! A far server that isn't easy, and remembers what it took: written for the tests, in plain threads, sharing
+//! no code with mailguard. What it does to a recipient stands in the first letter of the address: `g`ood ones
+//! are taken, `b`ad ones refused, `l`ate ones taken the second time; with a `d`ropped one it closes the
+//! connection instead of answering the content, the first time.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};

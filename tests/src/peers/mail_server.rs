@@ -1,5 +1,5 @@
-//! Postfix as the server of somebody's mailbox: takes what it is given into a folder, encrypted if the client likes, from
-//! those who log in where that is wanted (by Dovecot).
+//! Postfix as the server of somebody's mailbox: takes what it is given into a folder, encrypted if the client
+//! likes, from those who log in where that is wanted (by Dovecot).
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! A far server that drops every NUL as it reads, as some do (RFC 5321 §4.5.2 has none in mail), and only then looks for lines:
-//! to it CR LF NUL "." CR LF ends a message. Remembers every message that it saw so, whoever sent it, and the octets as they came.
+//! A far server that drops every NUL as it reads, as some do (RFC 5321 §4.5.2 has none in mail), and only
+//! then looks for lines: to it CR LF NUL "." CR LF ends a message. Remembers every message that it saw so,
+//! whoever sent it, and the octets as they came.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

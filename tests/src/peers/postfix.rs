@@ -1,4 +1,5 @@
-//! Postfix itself, from a configuration folder of the test's own: a relay to compare with, or the server of a domain.
+//! Postfix itself, from a configuration folder of the test's own: a relay to compare with, or the server of a
+//! domain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,8 @@ impl Postfix {
         Self::start(place, folder, host, port, &format!("relayhost = {relay_host}\n"))
     }
 
-    /// Starts a Postfix that listens on `host`:`port`, with these `settings` beside our own. `folder` must outlive it: it is
-    /// stopped by what lies there.
+    /// Starts a Postfix that listens on `host`:`port`, with these `settings` beside our own. `folder` must
+    /// outlive it: it is stopped by what lies there.
     pub fn start(place: Place<'_>, folder: &Path, host: &str, port: u16, settings: &str) -> Result<Self> {
         Self::start_with(place, folder, host, port, settings, "")
     }

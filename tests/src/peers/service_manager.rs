@@ -1,4 +1,5 @@
-//! A service manager, as far as a service talks to it (sd_notify(3)): hears what is said, and does nothing about it.
+//! A service manager, as far as a service talks to it (sd_notify(3)): hears what is said, and does nothing
+//! about it.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;

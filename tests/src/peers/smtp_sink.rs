@@ -1,5 +1,5 @@
-//! Postfix's `smtp-sink`: takes mail as fast as it comes, counts it, and can keep every message with the address of
-//! the client that brought it.
+//! Postfix's `smtp-sink`: takes mail as fast as it comes, counts it, and can keep every message with the
+//! address of the client that brought it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -32,13 +32,14 @@ pub struct Received {
 }
 
 impl SmtpSink {
-    /// Starts a sink that is the server behind the firewall, on port 25, and keeps what comes; its files in `folder`.
+    /// Starts a sink that is the server behind the firewall, on port 25, and keeps what comes; its files in
+    /// `folder`.
     pub fn of_server(topology: &Topology, folder: &Path) -> Result<Self> {
         Self::start(&|program| topology.server.command(program), folder, &port25(SERVER4), true)
     }
 
-    /// Starts a sink on `listen` (`192.0.2.1:25`, `[2001:db8::1]:25`), its files in `folder`. `keep`: messages are
-    /// written down; otherwise only counted.
+    /// Starts a sink on `listen` (`192.0.2.1:25`, `[2001:db8::1]:25`), its files in `folder`. `keep`:
+    /// messages are written down; otherwise only counted.
     pub fn start(place: Place<'_>, folder: &Path, listen: &str, keep: bool) -> Result<Self> {
         let name = listen.replace([':', '[', ']', '.'], "_");
         let counters = folder.join(format!("{name}.count"));
@@ -77,8 +78,8 @@ impl SmtpSink {
         last.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
     }
 
-    /// The messages that came, in no order; also what is there of one whose session broke. Only for a sink that keeps
-    /// them.
+    /// The messages that came, in no order; also what is there of one whose session broke. Only for a sink
+    /// that keeps them.
     pub fn received(&self) -> Vec<Received> {
         let Ok(files) = fs::read_dir(&self.mailbox) else { return Vec::new() };
         let texts = files.flatten().filter_map(|file| fs::read(file.path()).ok());

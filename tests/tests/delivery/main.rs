@@ -1,4 +1,5 @@
-//! How mail leaves: by which way, encrypted how, as whom, and what becomes of it; each judged by peers that we didn't write.
+//! How mail leaves: by which way, encrypted how, as whom, and what becomes of it; each judged by peers that
+//! we didn't write.
 
 mod notices;
 mod orders;
@@ -13,7 +14,8 @@ use mailguard_tests::peers::swaks::{self, Message};
 use mailguard_tests::peers::wait_until;
 use serde_json::Value;
 
-/// The client's side is a zone of ours that takes mail at the firewall's own address; `more` may begin with keys of the root.
+/// The client's side is a zone of ours that takes mail at the firewall's own address; `more` may begin with
+/// keys of the root.
 fn config(more: &str) -> String {
     format!(
         "hostname = \"mailguard.example.test\"\n{more}\n[[zone]]\nname = \"green\"\nkind = \"green\"\n\
@@ -30,7 +32,8 @@ fn send(topology: &Topology, sender: &str, recipients: &str, subject: &str) {
     assert!(outcome.accepted, "{}", outcome.transcript);
 }
 
-/// The attempts that the trace of the message with this recipient tells, the last one first; waits for the first.
+/// The attempts that the trace of the message with this recipient tells, the last one first; waits for the
+/// first.
 fn attempts(appliance: &Appliance<'_>, recipient: &str) -> Vec<Value> {
     let mut found = Vec::new();
     wait_until(&format!("an attempt for {recipient}"), || {

@@ -1,4 +1,5 @@
-//! Who hears of what: reports in the sender's mailbox, what the administrator is told, and the copies of which nobody hears.
+//! Who hears of what: reports in the sender's mailbox, what the administrator is told, and the copies of
+//! which nobody hears.
 
 use std::net::SocketAddr;
 

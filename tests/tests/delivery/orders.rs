@@ -110,7 +110,8 @@ fn the_store_is_looked_at_and_exported_when_nothing_runs() {
     assert_eq!(listed(&appliance).len(), 1, "and nothing was changed by it");
 }
 
-/// Postfix serves three connections of ours and answers the fourth with 421: mail goes on by as many as it serves.
+/// Postfix serves three connections of ours and answers the fourth with 421: mail goes on by as many as it
+/// serves.
 #[test]
 fn a_server_that_takes_few_connections_is_not_left_alone() {
     const MESSAGES: u64 = 120;

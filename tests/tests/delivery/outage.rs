@@ -4,8 +4,8 @@ use mailguard_tests::outage::{self, DEAD, INSIDE, Outage, Silent};
 
 use super::*;
 
-/// Mail for the server inside, and for domains that no mail went to before, is there while the dead ones are still waited for.
-/// Were they waited for in turn, all of them but the last would have had their time first.
+/// Mail for the server inside, and for domains that no mail went to before, is there while the dead ones are
+/// still waited for. Were they waited for in turn, all of them but the last would have had their time first.
 fn goes_first(silent: Silent) {
     let topology = Topology::new().expect("namespaces");
     let firewall = |program: &str| topology.firewall.command(program);

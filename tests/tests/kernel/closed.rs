@@ -1,5 +1,5 @@
-//! Clients that come again from the port of a session that the firewall remembers (TIME_WAIT), where packets pass without
-//! mailguard: none of them waits until it forgets.
+//! Clients that come again from the port of a session that the firewall remembers (TIME_WAIT), where packets
+//! pass without mailguard: none of them waits until it forgets.
 
 use std::io::Read;
 use std::net::{IpAddr, TcpListener, TcpStream};

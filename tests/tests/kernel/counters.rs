@@ -1,4 +1,5 @@
-//! The counters against packets that were counted when they were sent: by reason, by rule, in packets and octets.
+//! The counters against packets that were counted when they were sent: by reason, by rule, in packets and
+//! octets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,5 +1,5 @@
-//! The real program, killed and hung: port 25 follows `on_proxy_down` while nobody is there, and is intercepted again
-//! afterwards.
+//! The real program, killed and hung: port 25 follows `on_proxy_down` while nobody is there, and is
+//! intercepted again afterwards.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -253,8 +253,8 @@ fn a_reload_changes_zones_under_open_sessions() {
 /// Restarts under load.
 const RESTARTS: usize = 4;
 
-/// Clients dial all the time while the program is stopped and started: whoever is connected is greeted, and who isn't
-/// `otherwise`.
+/// Clients dial all the time while the program is stopped and started: whoever is connected is greeted, and
+/// who isn't `otherwise`.
 fn check_restarts(mode: &str, otherwise: [Answer; 2]) {
     let topology = Topology::new().expect("namespaces");
     let _servers = Server::start(&topology.server, 25);

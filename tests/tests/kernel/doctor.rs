@@ -1,5 +1,5 @@
-//! `mailguard doctor` on machines that are set up wrongly: it finds what is wrong, interception fails indeed, and the
-//! very command that it prints mends it.
+//! `mailguard doctor` on machines that are set up wrongly: it finds what is wrong, interception fails indeed,
+//! and the very command that it prints mends it.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! What the doctor says of single rules, against what they do to real packets: a client dials through a firewall with
-//! each of them, and the doctor complains where nobody answers, and only there.
+//! What the doctor says of single rules, against what they do to real packets: a client dials through a
+//! firewall with each of them, and the doctor complains where nobody answers, and only there.
 
 use std::net::IpAddr;
 

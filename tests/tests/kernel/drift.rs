@@ -1,5 +1,5 @@
-//! What others remove from the kernel under a running mailguard is put back, counted and said: rules, routes, programs,
-//! pins. Judged by who answers the client.
+//! What others remove from the kernel under a running mailguard is put back, counted and said: rules, routes,
+//! programs, pins. Judged by who answers the client.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -250,7 +250,8 @@ fn the_running_program_mends_and_says_so() {
     });
 }
 
-/// Announcements of the kernel within a second that a mailguard may cause, while another program undoes its work each time.
+/// Announcements of the kernel within a second that a mailguard may cause, while another program undoes its
+/// work each time.
 const MAX_FIGHT: usize = 60;
 
 #[test]

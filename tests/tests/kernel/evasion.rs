@@ -1,5 +1,5 @@
-//! Ways around: odd flags, fragments, header chains, tags. Judged by what arrives at the server's interface; a
-//! datagram sent after the frames says that everything before it has had its chance.
+//! Ways around: odd flags, fragments, header chains, tags. Judged by what arrives at the server's interface;
+//! a datagram sent after the frames says that everything before it has had its chance.
 
 use std::net::IpAddr;
 
@@ -141,8 +141,9 @@ fn tagged_attempts() -> Vec<Attempt> {
     ]
 }
 
-/// Whether a frame holds the beginning of a connection to port 25, or a part of it that others could be put together
-/// with. A fragment from the middle is worth nothing without the first, and can't be told from another port's.
+/// Whether a frame holds the beginning of a connection to port 25, or a part of it that others could be put
+/// together with. A fragment from the middle is worth nothing without the first, and can't be told from
+/// another port's.
 fn concerns_us(frame: &[u8]) -> bool {
     let field = |at: usize| frame.get(at..at + 2).map(|field| u16::from_be_bytes([field[0], field[1]]));
     let (fragment, port) = match field(12) {
@@ -246,9 +247,9 @@ fn a_firewall_that_tracks_connections_would_put_the_fragments_together() {
 fn what_isnt_dropped_is_given_to_the_listener() {
     let firewall = Firewall::new("");
     run(&firewall);
-    // Two SYNs, nine with odd flags, one with options, two with a trailer, one whole fragment, three chains, one
-    // without a length, eighteen behind tags without a VLAN; what the client's own stack says to the answers counts for
-    // the sessions too.
+    // Two SYNs, nine with odd flags, one with options, two with a trailer, one whole fragment, three chains,
+    // one without a length, eighteen behind tags without a VLAN; what the client's own stack says to the
+    // answers counts for the sessions too.
     assert!(firewall.packets("intercepted") + firewall.packets("session") >= 37);
     assert_eq!(firewall.packets("fragment-dropped"), 4);
     assert_eq!(firewall.packets("tiny-fragment-dropped"), 8);

@@ -20,8 +20,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::servers::{Proxy, Server};
 
-/// How long a client waits before it says that nobody answers: time for one retransmission, and less than it takes
-/// the kernel side to miss the heartbeat.
+/// How long a client waits before it says that nobody answers: time for one retransmission, and less than it
+/// takes the kernel side to miss the heartbeat.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// How long it waits for large data.
@@ -240,8 +240,8 @@ impl Firewall {
         self.datapath.borrow().as_ref().unwrap().problems()
     }
 
-    /// The heartbeat that the supervisor owes each second, unless the test has let it die. By our own account and not
-    /// the kernel side's: a slow machine may have missed one.
+    /// The heartbeat that the supervisor owes each second, unless the test has let it die. By our own account
+    /// and not the kernel side's: a slow machine may have missed one.
     pub(crate) fn beat(&self) {
         if let Some(datapath) = self.datapath.borrow_mut().as_mut()
             && self.proxy_lives

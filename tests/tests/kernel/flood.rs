@@ -1,4 +1,5 @@
-//! A flood of SYNs, from addresses that don't exist and from one that does: a good client beside it gets through.
+//! A flood of SYNs, from addresses that don't exist and from one that does: a good client beside it gets
+//! through.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! One mailguard a network namespace, whose pins outlive it: a second one is refused and changes nothing, and none starts
-//! where its pins would go with it.
+//! One mailguard a network namespace, whose pins outlive it: a second one is refused and changes nothing, and
+//! none starts where its pins would go with it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -29,7 +29,8 @@ fn a_bridge_is_an_interface_like_any_other() {
     assert_eq!(firewall.dial(SERVER6), Answer::intercepted(CLIENT6, SERVER6));
 }
 
-/// A network namespace that has the firewall's interface towards the client now, and the addresses that the client dials.
+/// A network namespace that has the firewall's interface towards the client now, and the addresses that the
+/// client dials.
 struct Elsewhere {
     // Before the namespace, whose they are.
     _servers: Vec<Server>,

@@ -1,5 +1,6 @@
-//! The kernel side on real packets: a client, a firewall and a server in namespaces, IPv4 and IPv6, judged by who
-//! answers the client and by what arrives at the server. Needs root and the eBPF object (`cargo xtask build`).
+//! The kernel side on real packets: a client, a firewall and a server in namespaces, IPv4 and IPv6, judged by
+//! who answers the client and by what arrives at the server. Needs root and the eBPF object
+//! (`cargo xtask build`).
 //!
 //! The mail process is stood in for by a proxy that greets with what it knows of the connection and echoes.
 

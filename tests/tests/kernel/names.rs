@@ -1,4 +1,5 @@
-//! `bypass.to_names`: the real program, a real name server, and a client whose connections pass or don't by what that says.
+//! `bypass.to_names`: the real program, a real name server, and a client whose connections pass or don't by
+//! what that says.
 
 use std::fs;
 use std::net::IpAddr;
@@ -157,7 +158,8 @@ fn the_addresses_of_a_name_bypass_and_change_with_it() {
     });
 }
 
-/// The answers lead to this host, to a server behind it, or to more than one host; only one of them is another's.
+/// The answers lead to this host, to a server behind it, or to more than one host; only one of them is
+/// another's.
 #[test]
 fn answers_that_lead_to_us_do_not_bypass() {
     let evil = [

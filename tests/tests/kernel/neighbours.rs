@@ -1,4 +1,5 @@
-//! Other people's programs and marks on the same interfaces: theirs run, ours work, and their bits of the mark stay.
+//! Other people's programs and marks on the same interfaces: theirs run, ours work, and their bits of the
+//! mark stay.
 
 use aya::programs::links::{FdLink, LinkOrder};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};

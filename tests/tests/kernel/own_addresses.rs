@@ -99,7 +99,8 @@ fn a_network_that_is_routed_here_is_ours_but_for_its_exceptions() {
     check_others(&firewall);
 }
 
-/// The kernel, when asked for one address, doesn't know the networks of IPv6 that are routed here: by that it is seen who is asked.
+/// The kernel, when asked for one address, doesn't know the networks of IPv6 that are routed here: by that it
+/// is seen who is asked.
 #[test]
 fn with_more_addresses_than_are_kept_the_kernel_is_asked_for_each() {
     let firewall = Firewall::new("");

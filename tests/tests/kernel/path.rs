@@ -1,5 +1,5 @@
-//! Large data over paths of every size: segments merged by the receive path, jumbo frames, and a small link beyond a
-//! router.
+//! Large data over paths of every size: segments merged by the receive path, jumbo frames, and a small link
+//! beyond a router.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -133,8 +133,8 @@ fn the_list_changes_live_and_breaks_no_open_session() {
     assert_eq!((used("ALLOW4"), used("ALLOW6")), (0, 0), "nothing is left");
 }
 
-/// Who answers the client, and how many of its connections the list refused, while zones and lists change in all that
-/// doesn't concern it.
+/// Who answers the client, and how many of its connections the list refused, while zones and lists change in
+/// all that doesn't concern it.
 fn call_while_zones_change(allowed: &str) -> (Vec<Answer>, u64) {
     let reset = "[kernel]\nblacklist_action = \"reset\"\n";
     let mut firewall = firewall(&zones(allowed), reset);

@@ -1,4 +1,5 @@
-//! Settings of the firewall's own that might get in the way of interception, and the traffic that they must let be.
+//! Settings of the firewall's own that might get in the way of interception, and the traffic that they must
+//! let be.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,5 @@
-//! A whole connection behind VLAN tags that name no VLAN, by hand, for no stack that behaves sends two of them.
+//! A whole connection behind VLAN tags that name no VLAN, by hand, for no stack that behaves sends two of
+//! them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +10,8 @@ use mailguard_tests::netns::{CLIENT4, LAN, SERVER4, SERVER6};
 
 use crate::firewall::{Firewall, ZONES};
 
-/// Addresses on the client's network that its own stack doesn't have: it would break off what it hasn't begun.
+/// Addresses on the client's network that its own stack doesn't have: it would break off what it hasn't
+/// begun.
 const STRANGER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 const STRANGER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x99);
 const PORT: u16 = 40_002;

@@ -1,5 +1,5 @@
-//! Several zones and interfaces: each connection belongs to the zone by whose interface it came in, whatever the way
-//! back, and addresses may change.
+//! Several zones and interfaces: each connection belongs to the zone by whose interface it came in, whatever
+//! the way back, and addresses may change.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

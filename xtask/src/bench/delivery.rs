@@ -1,6 +1,7 @@
-//! End to end by size and number of connections: `smtp-source` → X → `smtp-sink` between three namespaces, where X is mailguard
-//! (everything at its default but the sessions a client may have, every 250 durable), Postfix as shipped but for relay host and
-//! limits, or nothing. Then one message to many recipients, how long the 250 takes, and what memory large messages take.
+//! End to end by size and number of connections: `smtp-source` → X → `smtp-sink` between three namespaces,
+//! where X is mailguard (everything at its default but the sessions a client may have, every 250 durable),
+//! Postfix as shipped but for relay host and limits, or nothing. Then one message to many recipients, how
+//! long the 250 takes, and what memory large messages take.
 //!
 //! All in one run, in an order that alternates; each ratio is the median of those within the rounds.
 

@@ -1,8 +1,9 @@
-//! What the mail process keeps of its memory: before, at most during, and after 80 messages of 20 MB, 20 at a time; `smtp-source` →
-//! mailguard → `smtp-sink`. The same of another program of mailguard's, if there is one to compare with.
+//! What the mail process keeps of its memory: before, at most during, and after 80 messages of 20 MB, 20 at a
+//! time; `smtp-source` → mailguard → `smtp-sink`. The same of another program of mailguard's, if there is one
+//! to compare with.
 //!
-//! What it needs while it works is bounded elsewhere. What it keeps of that once it idles is missing to whatever else runs on the
-//! firewall, for good: so it is looked at while nothing wakes it.
+//! What it needs while it works is bounded elsewhere. What it keeps of that once it idles is missing to
+//! whatever else runs on the firewall, for good: so it is looked at while nothing wakes it.
 
 use std::path::Path;
 use std::thread;

@@ -22,7 +22,8 @@ use crate::build;
 pub(crate) struct Arguments {
     /// What to measure; everything if absent
     what: Option<What>,
-    /// `relay` and `memory`: measure this program of mailguard's, too, in turn with what is built here: that of an earlier commit
+    /// `relay` and `memory`: measure this program of mailguard's, too, in turn with what is built here: that
+    /// of an earlier commit
     #[arg(long, value_name = "PROGRAM")]
     baseline: Option<PathBuf>,
 }
@@ -47,7 +48,8 @@ enum What {
     Outage,
 }
 
-/// Builds the program that is measured, unless `MAILGUARD_BIN` names one, and has the tests' library start that one.
+/// Builds the program that is measured, unless `MAILGUARD_BIN` names one, and has the tests' library start
+/// that one.
 fn use_release() -> anyhow::Result<()> {
     if std::env::var_os("MAILGUARD_BIN").is_some() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! How long mail waits for those who are up while a thousand domains don't answer: for the server inside, and for domains that no
-//! mail went to before. Against the same with none of them dead, in the same run.
+//! How long mail waits for those who are up while a thousand domains don't answer: for the server inside, and
+//! for domains that no mail went to before. Against the same with none of them dead, in the same run.
 //!
 //! The time counts from the 250 to the arrival, with everything else of the thousand still waited for.
 

@@ -1,5 +1,6 @@
-//! What a packet costs: the XDP drop of a blacklisted client, and the TC pass of a packet to another port, against
-//! a program of the same type that does nothing. By BPF_PROG_TEST_RUN, so without driver, stack or cache pressure.
+//! What a packet costs: the XDP drop of a blacklisted client, and the TC pass of a packet to another port,
+//! against a program of the same type that does nothing. By BPF_PROG_TEST_RUN, so without driver, stack or
+//! cache pressure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,7 +23,8 @@ const SAMPLES: usize = 11;
 const ENTRIES: [u32; 2] = [1, 64_000];
 /// Nanoseconds that a drop may cost above the empty program.
 const DROP_AIM: f64 = 60.0;
-/// Nanoseconds that a drop in TC may cost above the empty program: it looks at the interface and the frame, too.
+/// Nanoseconds that a drop in TC may cost above the empty program: it looks at the interface and the frame,
+/// too.
 const TC_DROP_AIM: f64 = 120.0;
 /// Nanoseconds that a pass may cost above the empty program.
 const PASS_AIM: f64 = 20.0;

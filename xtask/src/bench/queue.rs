@@ -1,5 +1,5 @@
-//! What a long queue costs: time and memory of a start, and the pace of new messages beside it, by the number of messages that
-//! wait. Each number is a process of its own.
+//! What a long queue costs: time and memory of a start, and the pace of new messages beside it, by the number
+//! of messages that wait. Each number is a process of its own.
 
 use std::process::Command;
 

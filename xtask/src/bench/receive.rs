@@ -1,10 +1,10 @@
-//! The receiving server with every check of the envelope that Postfix has, too: messages and refused sessions a second, and what an
-//! open session costs. `smtp-source` in the red zone → mailguard or Postfix → `smtp-sink`, the DNS answered by Unbound
-//! beside them.
+//! The receiving server with every check of the envelope that Postfix has, too: messages and refused sessions
+//! a second, and what an open session costs. `smtp-source` in the red zone → mailguard or Postfix →
+//! `smtp-sink`, the DNS answered by Unbound beside them.
 //!
-//! Both deliver while they receive. A rate counts from the first connection until the last reply, each message durable by
-//! then; afterwards every accepted message must arrive. Neither greylists (Postfix doesn't by itself), nor verifies
-//! recipients.
+//! Both deliver while they receive. A rate counts from the first connection until the last reply, each
+//! message durable by then; afterwards every accepted message must arrive. Neither greylists (Postfix doesn't
+//! by itself), nor verifies recipients.
 
 use std::collections::BTreeMap;
 use std::fs;

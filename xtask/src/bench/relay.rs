@@ -1,9 +1,10 @@
-//! Relayed messages a second, end to end: `smtp-source` → X → `smtp-sink` between three namespaces, where X is mailguard
-//! (everything at its default, every 250 durable), the same without its mail log, another program of mailguard's if there is one to compare
-//! with, Postfix as shipped but for relay host and process limit, or nothing.
+//! Relayed messages a second, end to end: `smtp-source` → X → `smtp-sink` between three namespaces, where X
+//! is mailguard (everything at its default, every 250 durable), the same without its mail log, another
+//! program of mailguard's if there is one to compare with, Postfix as shipped but for relay host and process
+//! limit, or nothing.
 //!
-//! All in one run, in an order that alternates. A rate counts from the first connection to the last message that the
-//! sink has got.
+//! All in one run, in an order that alternates. A rate counts from the first connection to the last message
+//! that the sink has got.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -27,8 +27,8 @@ impl Samples {
         }
     }
 
-    /// How these compare with `others`, which were measured in turn with them: the median of the ratios within each round.
-    /// What the machine does beside them slows both of a round down.
+    /// How these compare with `others`, which were measured in turn with them: the median of the ratios
+    /// within each round. What the machine does beside them slows both of a round down.
     pub(crate) fn ratio_to(&self, others: &Self) -> f64 {
         Self(self.0.iter().zip(&others.0).map(|(one, other)| one / other).collect()).median()
     }

@@ -1,5 +1,6 @@
-//! The uplink's side: mail from strangers, and from our own users out there, to a mailguard that knows its domain. What each
-//! client is told is compared with what it should be; the DNS and the IMAP server are real ones on the firewall.
+//! The uplink's side: mail from strangers, and from our own users out there, to a mailguard that knows its
+//! domain. What each client is told is compared with what it should be; the DNS and the IMAP server are real
+//! ones on the firewall.
 
 use anyhow::Result;
 use mailguard_tests::appliance::Appliance;

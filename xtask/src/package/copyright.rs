@@ -1,5 +1,5 @@
-//! The copyright file of the package (Debian policy 12.5): our own licences, and the notices of every library that is linked in,
-//! as they stand in the library's source; most ask for that.
+//! The copyright file of the package (Debian policy 12.5): our own licences, and the notices of every library
+//! that is linked in, as they stand in the library's source; most ask for that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -84,7 +84,8 @@ fn name_and_version(line: &str) -> Option<(&str, &str)> {
     Some((words.next()?, words.next()?.strip_prefix('v')?))
 }
 
-/// What the files in `folder`, and below it, say that hold a notice: much of what is vendored has its own there.
+/// What the files in `folder`, and below it, say that hold a notice: much of what is vendored has its own
+/// there.
 fn notices_in(folder: &Path) -> Result<Vec<String>> {
     let mut notices = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {

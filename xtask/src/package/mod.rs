@@ -1,5 +1,6 @@
-//! `cargo xtask package`: the Debian package, made by cargo-deb from the dist build and from what is generated here: the
-//! configuration that is installed, manual pages, completions, the licences of all that is linked in.
+//! `cargo xtask package`: the Debian package, made by cargo-deb from the dist build and from what is
+//! generated here: the configuration that is installed, manual pages, completions, the licences of all that
+//! is linked in.
 //!
 //! What goes where stands in `mailguard/Cargo.toml`; unit, user and scripts lie in `package/`.
 
@@ -94,7 +95,8 @@ fn packed(version: Option<&str>) -> Result<Vec<PathBuf>> {
     made(&folder, version)
 }
 
-/// What the packaging system wants to know of changes (Debian policy 4.4); the administrator's view of them is NEWS.md.
+/// What the packaging system wants to know of changes (Debian policy 4.4); the administrator's view of them
+/// is NEWS.md.
 fn changelog(version: &str) -> String {
     format!(
         "mailguard ({version}) unstable; urgency=medium\n\n  * What changed for an administrator: \

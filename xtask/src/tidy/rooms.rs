@@ -1,7 +1,8 @@
-//! Which room of the program may use which: the arrows of ARCHITECTURE.md's "The rooms", as far as `crate::` names them.
+//! Which room of the program may use which: the arrows of ARCHITECTURE.md's "The rooms", as far as `crate::`
+//! names them.
 //!
-//! A new room is a line of [`ARROWS`]; so is a new arrow, and whoever adds one says by it that the house is meant so. Tests use
-//! what they need: modules for tests only are left out.
+//! A new room is a line of [`ARROWS`]; so is a new arrow, and whoever adds one says by it that the house is
+//! meant so. Tests use what they need: modules for tests only are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What the virtual machine finds: a file system in memory with the programs, the libraries that they need, the
-//! kernel's modules and the script that runs it all.
+//! What the virtual machine finds: a file system in memory with the programs, the libraries that they need,
+//! the kernel's modules and the script that runs it all.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -39,7 +39,8 @@ impl Image {
         Ok(image)
     }
 
-    /// Adds a program by the name that it is called by, without what only a debugger reads, and its libraries.
+    /// Adds a program by the name that it is called by, without what only a debugger reads, and its
+    /// libraries.
     pub(super) fn add_program(&mut self, program: &Path, name: &str) -> Result<()> {
         let target = self.root.join("usr/bin").join(name);
         run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&target).arg(program))?;

@@ -14,7 +14,8 @@ const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// What the kernel's own package begins with: the series that is to be tried.
 const SERIES: &str = "linux-image-6.1.";
 
-/// Modules that the tests use, or that a firewall has beside mailguard. What these need themselves is found out.
+/// Modules that the tests use, or that a firewall has beside mailguard. What these need themselves is found
+/// out.
 const MODULES: &[&str] = &[
     "8021q",
     "bridge",
@@ -99,8 +100,8 @@ impl Kernel {
     }
 }
 
-/// Paths of `wanted` and of all that they need, in the order of loading. `listing` is a modules.dep: a line a module,
-/// `path: path path …`, what it needs from right to left.
+/// Paths of `wanted` and of all that they need, in the order of loading. `listing` is a modules.dep: a line a
+/// module, `path: path path …`, what it needs from right to left.
 fn load_order<'a>(listing: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>> {
     let mut lines = HashMap::new();
     for line in listing.lines() {

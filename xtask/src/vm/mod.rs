@@ -1,9 +1,9 @@
-//! `cargo xtask vm`: the kernel side on the oldest kernel that Debian supports, in a virtual machine without any help
-//! of the processor, so that it runs everywhere.
+//! `cargo xtask vm`: the kernel side on the oldest kernel that Debian supports, in a virtual machine without
+//! any help of the processor, so that it runs everywhere.
 //!
-//! Its verifier is far more laborious than today's, it lacks TCX, and its helpers are older: what passes here and on
-//! the developer's own kernel can be expected to pass in between. In there run `cargo xtask verify` and the scenarios
-//! of the suite `kernel` that are named below.
+//! Its verifier is far more laborious than today's, it lacks TCX, and its helpers are older: what passes here
+//! and on the developer's own kernel can be expected to pass in between. In there run `cargo xtask verify`
+//! and the scenarios of the suite `kernel` that are named below.
 
 mod image;
 mod kernel;
@@ -20,8 +20,8 @@ use self::machine::Outcome;
 use crate::process::{output_of, repository};
 use crate::{build, setup};
 
-/// Tests of `tests/tests/kernel`, by the beginning of their names. They are those that show what may differ between
-/// kernels; the rest would show nothing new and costs time.
+/// Tests of `tests/tests/kernel`, by the beginning of their names. They are those that show what may differ
+/// between kernels; the rest would show nothing new and costs time.
 const SCENARIOS: &[&str] = &[
     "blacklist::",
     "bypass::",
@@ -36,7 +36,8 @@ const SCENARIOS: &[&str] = &[
 /// Tests among them that are about TCX, which this kernel doesn't have.
 const ABOUT_TCX: &[&str] = &["lifecycle::a_restart_mends_what_is_missing_and_drops_what_is_left_over"];
 
-/// Tests among them that run mailguard itself, which isn't in there: the programs in the kernel are tried without it.
+/// Tests among them that run mailguard itself, which isn't in there: the programs in the kernel are tried
+/// without it.
 const WITH_MAILGUARD: &[&str] =
     &["links::an_interface_that_is_moved_away_from_a_killed_program_is_let_alone"];
 

@@ -1,4 +1,5 @@
-//! What can be wrong with a configuration: each error says where, what was found, what is accepted, what to do.
+//! What can be wrong with a configuration: each error says where, what was found, what is accepted, what to
+//! do.
 
 use super::value::Place;
 

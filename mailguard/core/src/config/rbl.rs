@@ -57,8 +57,8 @@ fn lists(
     zones
 }
 
-/// The lists of this kind that a name stands for, with what the catalogue says of them. A name that isn't in it is the zone
-/// of a list of somebody's own.
+/// The lists of this kind that a name stands for, with what the catalogue says of them. A name that isn't in
+/// it is the zone of a list of somebody's own.
 fn meant(name: &str, kind: Kind) -> Vec<(String, Option<&'static List>)> {
     let of_catalogue = |list: &'static List| (list.zone.to_owned(), Some(list));
     if name == "all" {

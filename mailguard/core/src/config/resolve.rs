@@ -436,7 +436,8 @@ fn incoming_domains(root: &mut Section<'_>) -> Vec<IncomingDomain> {
     domains.into_iter().flatten().collect()
 }
 
-/// What bypasses by a name is never a server of an incoming domain; each of those that have names is asked for, too.
+/// What bypasses by a name is never a server of an incoming domain; each of those that have names is asked
+/// for, too.
 fn guarded_servers(root: &mut Section<'_>, bypass: &Bypass, incoming: &[IncomingDomain]) {
     let named = names::guarded(incoming).len();
     if !bypass.to_names.is_empty() && named > MAX_NAMES {

@@ -15,8 +15,8 @@ pub fn doubts(config: &Config, root: &Value) -> Vec<ConfigError> {
     subdomains_elsewhere(config, root)
 }
 
-/// On a list or a route a bare domain covers its subdomains; as an incoming domain it doesn't. Where both stand, one of them
-/// is rarely meant so.
+/// On a list or a route a bare domain covers its subdomains; as an incoming domain it doesn't. Where both
+/// stand, one of them is rarely meant so.
 fn subdomains_elsewhere(config: &Config, root: &Value) -> Vec<ConfigError> {
     let incoming = config.incoming_domains.iter();
     let with_subdomains: HashSet<&Domain> =

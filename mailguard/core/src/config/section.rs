@@ -1,7 +1,7 @@
 //! Reads one table of the tree key by key: types, ranges and syntaxes, every error recorded, none final.
 //!
-//! After an error the value returned is some acceptable one, so that reading goes on and finds the next error;
-//! no configuration is made of it.
+//! After an error the value returned is some acceptable one, so that reading goes on and finds the next
+//! error; no configuration is made of it.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -420,9 +420,9 @@ impl<'v> Section<'v> {
         }
     }
 
-    /// A protection that is on by default and that nothing provides yet: on, it is listed as inactive; off, it is
-    /// accepted without a word. Where it isn't `needed`, since what it belongs to is off, it isn't listed either.
-    /// Returns whether it is on.
+    /// A protection that is on by default and that nothing provides yet: on, it is listed as inactive; off,
+    /// it is accepted without a word. Where it isn't `needed`, since what it belongs to is off, it isn't
+    /// listed either. Returns whether it is on.
     pub(super) fn protection(
         &mut self,
         key: &'static str,

@@ -241,8 +241,8 @@ fn parse_domain(text: &str) -> Result<Domain, Mismatch> {
     }
 }
 
-/// The domain that is meant by what other programs' files would say: `*@example.com`, `@example.com`, `*.example.com` or
-/// `.example.com`.
+/// The domain that is meant by what other programs' files would say: `*@example.com`, `@example.com`,
+/// `*.example.com` or `.example.com`.
 fn meant_domain(text: &str) -> Option<&str> {
     let rest = text.strip_prefix('*').unwrap_or(text);
     let domain = rest.strip_prefix(['@', '.'])?;
@@ -388,7 +388,8 @@ fn parse_zone_name(text: &str) -> Result<String, Mismatch> {
     if fits { Ok(text.to_owned()) } else { Err(Mismatch::Wrong) }
 }
 
-/// One of the kernel's names of an interface: the first has up to 15 octets (IFNAMSIZ), others (`altname`) up to 127.
+/// One of the kernel's names of an interface: the first has up to 15 octets (IFNAMSIZ), others (`altname`) up
+/// to 127.
 fn parse_interface(text: &str) -> Result<String, Mismatch> {
     let stray = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     let fits = (1..=127).contains(&text.len()) && !text.contains(stray) && text != "." && text != "..";

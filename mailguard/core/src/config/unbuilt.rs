@@ -1,5 +1,5 @@
-//! The keys of the contract that nothing acts on yet. Each is accepted at its default, so that the contract file
-//! loads as it stands; a protection among them that is on by default is reported as inactive.
+//! The keys of the contract that nothing acts on yet. Each is accepted at its default, so that the contract
+//! file loads as it stands; a protection among them that is on by default is reported as inactive.
 //!
 //! Building a feature moves its keys from here to `resolve`.
 

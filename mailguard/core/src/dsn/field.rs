@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Octets of an encoded word before encoding: with it, it has 60 characters of 75 (RFC 2047 §2), and a field's name fits
-/// before it.
+/// Octets of an encoded word before encoding: with it, it has 60 characters of 75 (RFC 2047 §2), and a
+/// field's name fits before it.
 const MAX_ENCODED_OCTETS: usize = 36;
 
 /// Octets after which a line is folded at the next chance.
@@ -13,8 +13,8 @@ const FOLD_OCTETS: usize = 76;
 /// Octets after which a line is folded where there is no chance (RFC 5322 §2.1.1 ends them at 998).
 const MAX_WORD_OCTETS: usize = 900;
 
-/// Appends `name: value`. Control characters become '?', what isn't ASCII becomes `\x{HEX}` (RFC 6533 §3) except
-/// in To, where it can only be an address that works no other way (RFC 6532).
+/// Appends `name: value`. Control characters become '?', what isn't ASCII becomes `\x{HEX}` (RFC 6533 §3)
+/// except in To, where it can only be an address that works no other way (RFC 6532).
 pub(super) fn push_field(name: &str, value: &str, out: &mut Vec<u8>) {
     let value: String = if name == "To" { printable(value) } else { ascii(value) };
     push_folded(&format!("{name}:"), "\t", value.split(' '), out);

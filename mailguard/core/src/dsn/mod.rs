@@ -1,12 +1,13 @@
-//! Delivery status notifications for mail that failed, expired, is delayed, or went where nobody will report its success
-//! (RFC 3461, RFC 3464, RFC 6522, RFC 3834), and what the administrator is told of mail that nobody can be told of.
+//! Delivery status notifications for mail that failed, expired, is delayed, or went where nobody will report
+//! its success (RFC 3461, RFC 3464, RFC 6522, RFC 3834), and what the administrator is told of mail that
+//! nobody can be told of.
 //!
-//! Stands after the last attempt: `queue` decides that a report is due and commits what is composed here as a new
-//! message. What comes from outside — addresses, replies, envelope ids, the message itself — can't add a header
-//! field, a status field or a part: text is escaped, and the boundary occurs nowhere in the content.
+//! Stands after the last attempt: `queue` decides that a report is due and commits what is composed here as a
+//! new message. What comes from outside — addresses, replies, envelope ids, the message itself — can't add a
+//! header field, a status field or a part: text is escaped, and the boundary occurs nowhere in the content.
 //!
-//! Left to others: whether this sender gets reports at all, and when one is due (`queue`). "Delivered" is the word of
-//! servers that deliver into mailboxes; we never do.
+//! Left to others: whether this sender gets reports at all, and when one is due (`queue`). "Delivered" is the
+//! word of servers that deliver into mailboxes; we never do.
 
 mod field;
 mod texts;
@@ -119,8 +120,8 @@ pub fn returned(envelope: &Envelope, octets: usize) -> DsnReturn {
     envelope.dsn_return.unwrap_or(DsnReturn::Full)
 }
 
-/// The envelope of a report whose content is `dsn`: null reverse-path, to the one who is to read it (RFC 3461 §6.1). Nothing
-/// when the message had no sender: there is nobody to tell.
+/// The envelope of a report whose content is `dsn`: null reverse-path, to the one who is to read it (RFC 3461
+/// §6.1). Nothing when the message had no sender: there is nobody to tell.
 pub fn envelope(reported: &Envelope, reader: Reader<'_>, dsn: &[u8]) -> Option<Envelope> {
     let to = match reader {
         Reader::Sender => reported.reverse_path.mailbox()?,
@@ -306,7 +307,8 @@ fn original_recipient(orcpt: &str) -> String {
     }
 }
 
-/// An address that ASCII can't say has the type utf-8, and `push_field` gives it the ASCII form (RFC 6533 §3).
+/// An address that ASCII can't say has the type utf-8, and `push_field` gives it the ASCII form (RFC 6533
+/// §3).
 fn final_recipient(path: &ForwardPath) -> String {
     match path {
         ForwardPath::Postmaster => "rfc822; postmaster".to_owned(),

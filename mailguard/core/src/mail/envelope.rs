@@ -27,8 +27,8 @@ pub struct Envelope {
     pub envelope_id: Option<String>,
 }
 
-/// Names a recipient of a message by its place in the envelope that the session took. The envelope of an attempt, which is
-/// for some of them, is numbered otherwise.
+/// Names a recipient of a message by its place in the envelope that the session took. The envelope of an
+/// attempt, which is for some of them, is numbered otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecipientIndex(usize);
 

@@ -1,10 +1,10 @@
-//! Which addresses may bypass because the DNS gives them for a name. What it answers is the word of whoever writes the zone: an
-//! address that leads to this host, to a mail server behind it, or to more than one host, never bypasses, however it
-//! is dressed. Pure.
+//! Which addresses may bypass because the DNS gives them for a name. What it answers is the word of whoever
+//! writes the zone: an address that leads to this host, to a mail server behind it, or to more than one host,
+//! never bypasses, however it is dressed. Pure.
 //!
-//! Addresses that hold an IPv4 address: RFC 4291 §2.5.5 (compatible, mapped), RFC 7915 (translated), RFC 6052 and
-//! RFC 8215 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 5214 (ISATAP). A NAT64 prefix of a network's own can't be
-//! told from any other.
+//! Addresses that hold an IPv4 address: RFC 4291 §2.5.5 (compatible, mapped), RFC 7915 (translated), RFC 6052
+//! and RFC 8215 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 5214 (ISATAP). A NAT64 prefix of a network's
+//! own can't be told from any other.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -149,7 +149,8 @@ fn held_in(octets: [u8; 16], found: &mut Vec<Ipv4Addr>) {
         found.push(Ipv4Addr::from(last.octets().map(|octet| !octet)));
     }
     if octets.starts_with(&NAT64_LOCAL) {
-        // By any prefix within it (RFC 6052 §2.2): what stands where another length has its address begins with zeros.
+        // By any prefix within it (RFC 6052 §2.2): what stands where another length has its address begins
+        // with zeros.
         let before = found.len();
         let places = [[12, 13, 14, 15], [6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12]];
         found.extend(places.map(at).into_iter().filter(|inner| inner.octets()[0] != 0));

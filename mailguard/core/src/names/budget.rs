@@ -1,4 +1,5 @@
-//! How many lines a log is given, so that who changes a name each minute doesn't fill it. Pure: the clock is the caller's.
+//! How many lines a log is given, so that who changes a name each minute doesn't fill it. Pure: the clock is
+//! the caller's.
 
 use std::time::Duration;
 

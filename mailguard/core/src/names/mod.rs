@@ -1,11 +1,13 @@
-//! `bypass.to_names`: which addresses bypass because the DNS gives them for a name. Pure: answers, surroundings and time in,
-//! addresses, changes and questions out. Who asks, and what the kernel is told, is the driver's.
+//! `bypass.to_names`: which addresses bypass because the DNS gives them for a name. Pure: answers,
+//! surroundings and time in, addresses, changes and questions out. Who asks, and what the kernel is told, is
+//! the driver's.
 //!
-//! What the DNS answers is an attacker's word. So it is bounded in number and time, judged against [`Surroundings`] that no
-//! answer changes, and each change is told. An outage isn't an answer: the last one is kept for a day.
+//! What the DNS answers is an attacker's word. So it is bounded in number and time, judged against
+//! [`Surroundings`] that no answer changes, and each change is told. An outage isn't an answer: the last one
+//! is kept for a day.
 //!
-//! Servers of incoming domains that are written by name are asked for beside them ([`guarded`]): what is theirs doesn't bypass,
-//! whatever else leads there.
+//! Servers of incoming domains that are written by name are asked for beside them ([`guarded`]): what is
+//! theirs doesn't bypass, whatever else leads there.
 
 mod address;
 mod budget;
@@ -167,8 +169,9 @@ pub fn guarded(incoming: &[IncomingDomain]) -> BTreeSet<&str> {
 }
 
 impl Names {
-    /// These are the names from now on: those that are new will be asked for, those that are gone bypass no more. What the
-    /// names of `guarded` lead to doesn't bypass; where nothing else does, they aren't asked for.
+    /// These are the names from now on: those that are new will be asked for, those that are gone bypass no
+    /// more. What the names of `guarded` lead to doesn't bypass; where nothing else does, they aren't asked
+    /// for.
     pub fn set(&mut self, names: &[Domain], guarded: &BTreeSet<&str>) -> Vec<Change> {
         let bypassing: BTreeSet<&str> = names.iter().take(MAX_NAMES).map(Domain::ascii).collect();
         let guarding: BTreeSet<&str> = match bypassing.is_empty() {
@@ -201,7 +204,8 @@ impl Names {
         self.halves_mut().for_each(|(_, _, half)| half.due = Moment::ZERO);
     }
 
-    /// The question that is due the longest at `now`. It is under way then, until [`Names::answered`] or [`Names::lost`].
+    /// The question that is due the longest at `now`. It is under way then, until [`Names::answered`] or
+    /// [`Names::lost`].
     pub fn ask(&mut self, now: Moment) -> Option<Question> {
         let waiting = self.halves_mut().filter(|(_, _, half)| !half.asked && half.due <= now);
         let (name, family, half) = waiting.min_by_key(|(_, _, half)| half.due)?;
@@ -255,7 +259,8 @@ impl Names {
         halves.flat_map(|half| half.answered.iter().copied()).collect()
     }
 
-    /// Judges every answer, which bypasses anew only when the guarded names have theirs, lets go what was kept long enough, and says what became different.
+    /// Judges every answer, which bypasses anew only when the guarded names have theirs, lets go what was
+    /// kept long enough, and says what became different.
     pub fn judge(&mut self, surroundings: &Surroundings, now: Moment) -> Vec<Change> {
         let known = self.entries.values().filter(|entry| entry.guards).all(Entry::is_answered);
         let judged = self.entries.iter_mut().map(|(name, entry)| entry.judge(name, surroundings, known, now));

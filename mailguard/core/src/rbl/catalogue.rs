@@ -1,7 +1,7 @@
 //! The lists that are known by name: who runs them, what their codes mean, and which have ended.
 //!
-//! A list that has ended is kept here, so that a configuration that still names it is told; asked all the same,
-//! it may list everybody. Of an operator that has ended every name is over, known here or not.
+//! A list that has ended is kept here, so that a configuration that still names it is told; asked all the
+//! same, it may list everybody. Of an operator that has ended every name is over, known here or not.
 
 /// What a list is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,8 +194,8 @@ pub const CATALOGUE: &[List] = &[
     ended(ip("relays.ordb.org", "ordb", "http://www.ordb.org/"), ORDB_ENDED),
 ];
 
-/// Domains of operators that have ended, and how: no list has lived below them since, under whatever name manuals and other
-/// configurations know it.
+/// Domains of operators that have ended, and how: no list has lived below them since, under whatever name
+/// manuals and other configurations know it.
 pub(super) const ENDED_OPERATORS: &[(&str, &str)] = &[
     ("sorbs.net", SORBS_ENDED),
     ("njabl.org", NJABL_ENDED),

@@ -31,7 +31,8 @@ pub fn find(zone: &str) -> Option<&'static List> {
     CATALOGUE.iter().find(|list| list.zone.eq_ignore_ascii_case(zone))
 }
 
-/// When and how the list with this zone ended: as the catalogue says of it or of one above it, or with its operator.
+/// When and how the list with this zone ended: as the catalogue says of it or of one above it, or with its
+/// operator.
 pub fn retired(zone: &str) -> Option<&'static str> {
     let ended = CATALOGUE.iter().filter_map(|list| Some((list.zone, list.retired?)));
     let mut ended = ended.chain(ENDED_OPERATORS.iter().copied());

@@ -7,13 +7,15 @@ use super::Limits;
 use crate::mail::UnixTime;
 use crate::route::{NamedBy, NextHop, Route};
 
-/// So many attempts at a next hop that wants fewer at once must be answered, for each that it gets, before it gets one more.
+/// So many attempts at a next hop that wants fewer at once must be answered, for each that it gets, before it
+/// gets one more.
 const ANSWERS_BEFORE_MORE: usize = 10;
 
 /// For how long an answer speaks for a next hop.
 const ANSWERED_LATELY: Duration = Duration::from_secs(86_400);
 
-/// How a next hop stands. Each standing has places of its own, so that those that don't answer hold up nobody else.
+/// How a next hop stands. Each standing has places of its own, so that those that don't answer hold up nobody
+/// else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// An administrator named it: few, and the mail of those inside.

@@ -1,4 +1,5 @@
-//! For tests of this crate and of those that use it, behind the feature `testing`: no program that is installed has it.
+//! For tests of this crate and of those that use it, behind the feature `testing`: no program that is
+//! installed has it.
 //!
 //! What it is given stands in a test, so what is wrong with it ends the test.
 

@@ -1,5 +1,5 @@
-//! Sessions written down: one language for the tests of either end's state machine, of the drivers, and for servers that play
-//! a part.
+//! Sessions written down: one language for the tests of either end's state machine, of the drivers, and for
+//! servers that play a part.
 //!
 //! | line | what it is |
 //! |---|---|
@@ -130,7 +130,8 @@ pub trait Tried {
     fn did(&mut self) -> Vec<String>;
 }
 
-/// Plays what `peer` writes and what is done besides; what comes of it must be the rest of the transcript, in its order.
+/// Plays what `peer` writes and what is done besides; what comes of it must be the rest of the transcript, in
+/// its order.
 #[track_caller]
 pub fn check(tried: &mut impl Tried, peer: End, transcript: &str) {
     let mut seen = tried.did();

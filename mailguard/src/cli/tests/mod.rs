@@ -81,7 +81,8 @@ impl Processes for Alone {
     }
 }
 
-/// Gives the next answer to whatever is asked, and notes the question; how the processes are is asked at any time.
+/// Gives the next answer to whatever is asked, and notes the question; how the processes are is asked at any
+/// time.
 #[derive(Default)]
 struct Script {
     answers: Mutex<Vec<std::result::Result<Answer, AdminError>>>,

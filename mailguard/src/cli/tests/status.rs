@@ -113,7 +113,8 @@ fn the_status() {
     assert_eq!(value["processes"]["mail"]["restarts"], 1);
 }
 
-/// In the order in which people read: what it is, where, what it does, how much, what is wrong; whatever the alphabet says.
+/// In the order in which people read: what it is, where, what it does, how much, what is wrong; whatever the
+/// alphabet says.
 #[test]
 fn the_columns_of_the_kernel_side_stand_in_the_order_that_people_read() {
     let mut text = String::new();
@@ -146,7 +147,8 @@ fn the_columns_of_the_kernel_side_stand_in_the_order_that_people_read() {
     assert_eq!(lines, expect);
 }
 
-/// Programs read it: each name stays where it was when what is said of the kernel side had no type on its way.
+/// Programs read it: each name stays where it was when what is said of the kernel side had no type on its
+/// way.
 #[test]
 fn the_json_of_the_status_has_each_part_where_it_was() {
     let printed = ask("status --json", vec![Ok(report(Some(kernel())).into())]).1.unwrap().text;

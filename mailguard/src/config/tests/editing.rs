@@ -334,8 +334,8 @@ fn block_lists_that_are_not_enabled() {
 }
 
 proptest! {
-    /// Whatever the layout: an addition and its removal lead back to the same text, comments are never lost by an
-    /// addition, and the list holds what it should.
+    /// Whatever the layout: an addition and its removal lead back to the same text, comments are never lost
+    /// by an addition, and the list holds what it should.
     #[test]
     fn any_layout(array in any_array(), removed in any::<prop::sample::Index>()) {
         let text = format!("{LEAST}[bypass]\nfrom_ips = {array} # behind\n# after\n");

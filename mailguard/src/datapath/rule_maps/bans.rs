@@ -1,5 +1,5 @@
-//! Bans: clients that are kept out until a time. The kernel itself stops obeying a ban that has ended; what is left
-//! of it here goes when it is lifted, when its place is needed, and at the next start.
+//! Bans: clients that are kept out until a time. The kernel itself stops obeying a ban that has ended; what
+//! is left of it here goes when it is lifted, when its place is needed, and at the next start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -73,8 +73,8 @@ impl Bans {
 }
 
 impl RuleMaps {
-    /// Bans these clients until then, CLOCK_MONOTONIC: all, or none when there are too many. One that is banned
-    /// already keeps its counter.
+    /// Bans these clients until then, CLOCK_MONOTONIC: all, or none when there are too many. One that is
+    /// banned already keeps its counter.
     fn ban(&mut self, bans: &BTreeMap<Subscriber, u64>, action: u32) -> Result<(), DatapathError> {
         let new = bans.keys().filter(|client| !self.bans.installed.contains_key(client)).count();
         if self.check_room(new).is_err() {
@@ -156,9 +156,9 @@ impl RuleMaps {
 }
 
 impl Datapath {
-    /// Keeps new connections of each client out for this long from now, whatever was said of it before: all of
-    /// them, or none when there are too many. An IPv6 client is its whole network; of several times for one the longest
-    /// counts. Open sessions go on, bypassed clients pass.
+    /// Keeps new connections of each client out for this long from now, whatever was said of it before: all
+    /// of them, or none when there are too many. An IPv6 client is its whole network; of several times for
+    /// one the longest counts. Open sessions go on, bypassed clients pass.
     pub fn ban(&mut self, bans: &[(IpAddr, Duration)]) -> Result<(), DatapathError> {
         let now = now_ns();
         let mut until = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! How often each rule decided. The programs only ever add to a number's counter; a rule that takes a number over begins
-//! at what it finds there.
+//! How often each rule decided. The programs only ever add to a number's counter; a rule that takes a number
+//! over begins at what it finds there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +17,8 @@ type Block = [Hits; HITS_A_BLOCK as usize];
 pub(super) struct RuleHits {
     blocks: PerCpuArray<MapData, HitBlock>,
     bases: Array<MapData, u64>,
-    /// Blocks as they were read last, for numbers that nobody has: nothing is added to those, but by a program that was
-    /// running when the number was given up.
+    /// Blocks as they were read last, for numbers that nobody has: nothing is added to those, but by a
+    /// program that was running when the number was given up.
     unused: BTreeMap<u32, Box<Block>>,
 }
 
@@ -77,7 +77,8 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Packets that the rule decided about, and how long before `now_ns` it did so last; nothing if it never did.
+    /// Packets that the rule decided about, and how long before `now_ns` it did so last; nothing if it never
+    /// did.
     pub(super) fn of(&mut self, rule: u32, now_ns: u64) -> Result<Option<(u64, Duration)>, DatapathError> {
         let number = rule / HITS_A_BLOCK;
         if !self.blocks.contains_key(&number) {

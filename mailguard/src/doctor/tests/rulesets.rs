@@ -1,5 +1,5 @@
-//! Whole rules as nft and iptables print them, and what becomes of mail under each: asked of both directions, tables
-//! and hooks. What is claimed here was tried on real packets by the end-to-end tests.
+//! Whole rules as nft and iptables print them, and what becomes of mail under each: asked of both directions,
+//! tables and hooks. What is claimed here was tried on real packets by the end-to-end tests.
 
 use serde_json::{Value, json};
 
@@ -11,8 +11,8 @@ use crate::intercept::Family;
 const DROPS: Option<Severity> = Some(Severity::Error);
 const MAY_DROP: Option<Severity> = Some(Severity::Warning);
 
-/// The worst that is said about packets on their way in or answers on their way out: of intercepted ones, and of an
-/// active zone's.
+/// The worst that is said about packets on their way in or answers on their way out: of intercepted ones, and
+/// of an active zone's.
 fn said(firewall: &Firewall) -> (Option<Severity>, Option<Severity>) {
     let found = judge(firewall);
     let of = |intercepted: bool| {

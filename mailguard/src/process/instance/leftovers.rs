@@ -1,7 +1,7 @@
 //! Removes the locks' files of instances that were killed, where nobody can miss them.
 //!
-//! A `runtime_dir`'s file has nothing to say to the next one. A namespace's says where programs are pinned: it stays as long as
-//! these are attached there, which ends with the namespace.
+//! A `runtime_dir`'s file has nothing to say to the next one. A namespace's says where programs are pinned:
+//! it stays as long as these are attached there, which ends with the namespace.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use crate::datapath;
 /// Files that one start looks at: the next one goes on.
 const MAX_FILES: usize = 1_024;
 
-/// Removes what is left in the folder of locks. What can't be removed stays: it is taken over by whoever needs it.
+/// Removes what is left in the folder of locks. What can't be removed stays: it is taken over by whoever
+/// needs it.
 pub(super) fn sweep(folder: &Path) {
     sweep_unless(folder, datapath::holds_programs);
 }
@@ -23,7 +24,8 @@ fn sweep_unless(folder: &Path, holds_programs: impl Fn(&Path) -> bool) {
     paths.filter(|path| is_leftover(path, &holds_programs)).for_each(|path| remove(folder, &path));
 }
 
-/// Whether the file's holder is dead and nobody misses what it says. One that its holder has only begun to write is no leftover.
+/// Whether the file's holder is dead and nobody misses what it says. One that its holder has only begun to
+/// write is no leftover.
 fn is_leftover(path: &PathBuf, holds_programs: impl Fn(&Path) -> bool) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let text = fs::read_to_string(path).unwrap_or_default();

@@ -193,8 +193,8 @@ impl Supervisor {
         }
     }
 
-    /// Asks the mail process to finish and waits for its end, for [`STOP_PATIENCE`] at most, or until we are asked to stop
-    /// once more.
+    /// Asks the mail process to finish and waits for its end, for [`STOP_PATIENCE`] at most, or until we are
+    /// asked to stop once more.
     pub(super) fn finish(&mut self, inbox: &Receiver<Event>, mut mail: Mail) {
         self.tell(&mut mail, &ToMail::Stop);
         let deadline = Instant::now() + STOP_PATIENCE;

@@ -1,5 +1,6 @@
-//! What the datapath process's one thread is asked to do: by the mail process, which may have little, and by an
-//! administrator, who may have all. Who waits for the mail process to take a change, too, hears of it here.
+//! What the datapath process's one thread is asked to do: by the mail process, which may have little, and by
+//! an administrator, who may have all. Who waits for the mail process to take a change, too, hears of it
+//! here.
 
 use mailguard_core::subscriber::Subscriber;
 use std::collections::BTreeSet;
@@ -98,7 +99,8 @@ impl Supervisor {
         }
     }
 
-    /// What is the matter with the kernel side, with names that bypass, with the firewall's rules, with the log and open files.
+    /// What is the matter with the kernel side, with names that bypass, with the firewall's rules, with the
+    /// log and open files.
     fn problems(&self) -> Vec<String> {
         let mut problems = self.datapath.problems();
         problems.extend(names::problems(&self.names.status()));

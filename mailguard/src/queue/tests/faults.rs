@@ -1,8 +1,8 @@
-//! Spool and queue over disks that fail and forget, in many rounds of chance: whatever is acknowledged comes to one end for
-//! each recipient.
+//! Spool and queue over disks that fail and forget, in many rounds of chance: whatever is acknowledged comes
+//! to one end for each recipient.
 //!
-//! `cargo xtask crash` plays many of them: `MAILGUARD_ROUNDS`, from the seed `MAILGUARD_FIRST` on. One round is repeated by its
-//! seed: `MAILGUARD_SEED=17 cargo nextest run -p mailguard failing_disks`.
+//! `cargo xtask crash` plays many of them: `MAILGUARD_ROUNDS`, from the seed `MAILGUARD_FIRST` on. One round
+//! is repeated by its seed: `MAILGUARD_SEED=17 cargo nextest run -p mailguard failing_disks`.
 
 use super::*;
 use crate::spool::CommitError;

@@ -1,4 +1,5 @@
-//! The queue from commit to last outcome, with a delivery that does as it is told and a clock that is set by hand.
+//! The queue from commit to last outcome, with a delivery that does as it is told and a clock that is set by
+//! hand.
 
 mod faults;
 mod notices;
@@ -179,8 +180,8 @@ impl House {
         QuarantineHandle::new(self.db.clone(), self.config.clone())
     }
 
-    /// Waits until the queue has done what is due now, however long the machine takes for it: what comes after it goes through,
-    /// and no attempt is under way.
+    /// Waits until the queue has done what is due now, however long the machine takes for it: what comes
+    /// after it goes through, and no attempt is under way.
     async fn settle(&self) {
         // What an attempt comes to may be due at once.
         for _ in 0..2 {

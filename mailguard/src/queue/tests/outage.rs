@@ -42,7 +42,8 @@ async fn a_slow_next_hop_holds_up_nobody_and_has_its_limit() {
     house.close().await;
 }
 
-/// Whatever else is tried: next hops that don't answer, and some that do and take no message, keep nobody waiting.
+/// Whatever else is tried: next hops that don't answer, and some that do and take no message, keep nobody
+/// waiting.
 #[tokio::test]
 async fn an_outage_holds_up_no_mail_for_those_who_are_up() {
     let directory = TempDir::new().unwrap();

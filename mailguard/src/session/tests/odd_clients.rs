@@ -93,8 +93,8 @@ async fn a_stranger_keeps_to_the_rules() {
     client.closed().await;
 }
 
-/// The state machine asks about nothing outside of a transaction. If it did, that were a fault of ours: no message
-/// may bounce for it.
+/// The state machine asks about nothing outside of a transaction. If it did, that were a fault of ours: no
+/// message may bounce for it.
 #[tokio::test]
 async fn rcpt_outside_of_a_transaction_is_a_bad_sequence_and_data_are_to_be_sent_again() {
     let server = server(GREEN);

@@ -1,5 +1,5 @@
-//! `facts.redb`: what we know and could do without, first of all the traces. Written in batches; a crash costs the
-//! last fraction of a second.
+//! `facts.redb`: what we know and could do without, first of all the traces. Written in batches; a crash
+//! costs the last fraction of a second.
 //!
 //! A file a table: its keys and values, its reads and its changes. Who needs a change to be on disk waits for
 //! its commit. After a failed write the file is opened again by itself.

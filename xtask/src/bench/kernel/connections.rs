@@ -1,10 +1,10 @@
-//! New intercepted connections a second, and what one costs the processors: mailguard's TC program against nftables'
-//! TPROXY. Client, listeners and acceptor are the same.
+//! New intercepted connections a second, and what one costs the processors: mailguard's TC program against
+//! nftables' TPROXY. Client, listeners and acceptor are the same.
 //!
-//! One client dials, and breaks off with a RST, so that ports don't run out; the acceptor closes what it gets. On veth
-//! the whole handshake is done on the client's processor, the acceptor has the other. Processor time is that of the
-//! client's thread, of the acceptor's process and of the kernel's ksoftirqd threads, by their clocks, to the
-//! nanosecond; softirqs count where they ran.
+//! One client dials, and breaks off with a RST, so that ports don't run out; the acceptor closes what it
+//! gets. On veth the whole handshake is done on the client's processor, the acceptor has the other. Processor
+//! time is that of the client's thread, of the acceptor's process and of the kernel's ksoftirqd threads, by
+//! their clocks, to the nanosecond; softirqs count where they ran.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,9 +1,11 @@
-//! Dropped packets a second: SYNs of blacklisted clients, dropped by mailguard in XDP, by mailguard in TC, and by a set
-//! of nftables at the same interface's ingress hook, with 1, 1,000 and 64,000 entries, addresses or networks.
+//! Dropped packets a second: SYNs of blacklisted clients, dropped by mailguard in XDP, by mailguard in TC,
+//! and by a set of nftables at the same interface's ingress hook, with 1, 1,000 and 64,000 entries, addresses
+//! or networks.
 //!
-//! "Nothing" is what the way costs by itself: frames as long of an EtherType that nobody takes, so that the stack drops
-//! them behind the hooks; "nothing, xdp" is the same with an XDP program that lets them pass at once. Every other contestant must have counted what was sent. nftables' set is given its size, so
-//! that the kernel chooses the fastest kind, and its rule asks less than mailguard's: not whether it is a SYN, not
+//! "Nothing" is what the way costs by itself: frames as long of an EtherType that nobody takes, so that the
+//! stack drops them behind the hooks; "nothing, xdp" is the same with an XDP program that lets them pass at
+//! once. Every other contestant must have counted what was sent. nftables' set is given its size, so that the
+//! kernel chooses the fastest kind, and its rule asks less than mailguard's: not whether it is a SYN, not
 //! whether a rule lets it pass. Both count their packets.
 
 use std::net::Ipv4Addr;
@@ -82,8 +84,8 @@ fn contestants(program: &Path, kind: Kind, count: u32) -> Result<[Contestant; 5]
     ])
 }
 
-/// A client that the list names, or that lies in the network that it names. Scattered over the address space, as a list
-/// from the world is, and no two in one network.
+/// A client that the list names, or that lies in the network that it names. Scattered over the address space,
+/// as a list from the world is, and no two in one network.
 fn client(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))
 }

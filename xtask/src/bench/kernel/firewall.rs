@@ -1,7 +1,8 @@
-//! One contestant: three namespaces in a row, and on the firewall mailguard's kernel side, nftables, or nothing.
+//! One contestant: three namespaces in a row, and on the firewall mailguard's kernel side, nftables, or
+//! nothing.
 //!
-//! mailguard's side is a process of its own, `tests/examples/bench_firewall.rs`; this file starts it, asks it and ends
-//! it. It holds the listeners for nftables, too, so that both contestants have the same acceptor.
+//! mailguard's side is a process of its own, `tests/examples/bench_firewall.rs`; this file starts it, asks it
+//! and ends it. It holds the listeners for nftables, too, so that both contestants have the same acceptor.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,7 +60,8 @@ impl Contestant {
         Ok(contestant)
     }
 
-    /// What mailguard's process counted: connections `accepted`, and packets by reason where the datapath runs.
+    /// What mailguard's process counted: connections `accepted`, and packets by reason where the datapath
+    /// runs.
     pub(super) fn counts(&mut self) -> Result<BTreeMap<String, u64>> {
         let process = self.process.as_mut().context("no process runs for this contestant")?;
         process.counts()

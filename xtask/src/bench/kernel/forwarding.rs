@@ -1,8 +1,8 @@
-//! Throughput of what isn't mail: one TCP stream to another port through the firewall, with everything on (both
-//! interfaces intercept, 64,000 clients blacklisted, bypass lists) against nothing at all.
+//! Throughput of what isn't mail: one TCP stream to another port through the firewall, with everything on
+//! (both interfaces intercept, 64,000 clients blacklisted, bypass lists) against nothing at all.
 //!
-//! On veth `auto` means that XDP is off; native is measured because it is known to be dear there: the kernel then
-//! merges and splits no packets.
+//! On veth `auto` means that XDP is off; native is measured because it is known to be dear there: the kernel
+//! then merges and splits no packets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,8 +1,9 @@
-//! mailguard's kernel side against nftables, each in namespaces of its own, in rounds that alternate: new connections
-//! (`connections`), dropped packets (`drops`); and forwarding against nothing at all (`forwarding`).
+//! mailguard's kernel side against nftables, each in namespaces of its own, in rounds that alternate: new
+//! connections (`connections`), dropped packets (`drops`); and forwarding against nothing at all
+//! (`forwarding`).
 //!
-//! Speeds are printed, not judged: only the ratios have aims. The load runs in this process, which cargo may have built
-//! without optimising: it is system calls on data made ready before, so that hardly matters.
+//! Speeds are printed, not judged: only the ratios have aims. The load runs in this process, which cargo may
+//! have built without optimising: it is system calls on data made ready before, so that hardly matters.
 
 mod connections;
 mod drops;

@@ -1,6 +1,6 @@
-//! Sends frames as fast as one processor can: a packet socket without queueing discipline, many frames a system call,
-//! all of them made ready before. On veth the sender's processor also does the receiver's work, so that the rate is
-//! that of the whole way.
+//! Sends frames as fast as one processor can: a packet socket without queueing discipline, many frames a
+//! system call, all of them made ready before. On veth the sender's processor also does the receiver's work,
+//! so that the rate is that of the whole way.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};

@@ -60,7 +60,8 @@ pub enum UncleanData {
 }
 
 impl Settings {
-    /// The settings for clients of a zone of this kind, whose original destination is an address of ours or another one.
+    /// The settings for clients of a zone of this kind, whose original destination is an address of ours or
+    /// another one.
     pub fn new(config: &Config, kind: ZoneKind, destination_is_local: bool) -> Self {
         let auth = match (&config.imap_auth, kind) {
             // A client whose connection was intercepted would send us the password for its original
