@@ -171,10 +171,10 @@ pub enum Opinion {
     /// Adds to the message's score.
     #[serde(rename = "score")]
     Score(Points),
-    /// Refuse for good (5yz).
+    /// A permanent refusal (5yz).
     #[serde(rename = "refuse")]
     Refuse(Refusal),
-    /// Refuse for now (4yz).
+    /// A transient refusal (4yz).
     #[serde(rename = "defer")]
     Defer(Refusal),
     /// The content holds something that the configuration handles.

@@ -1,8 +1,8 @@
 //! Enhanced mail system status codes (RFC 3463), `class.subject.detail`.
 //!
 //! What is said is a [`Detail`], by its name in the IANA registry; the class follows from whether it is a
-//! success, holds for now or for good. In a reply of ours the reply code says that ([`super::Reply::new`]),
-//! so that the two never differ.
+//! success, a transient or a permanent failure. In a reply of ours the reply code says that
+//! ([`super::Reply::new`]), so that the two never differ.
 
 use std::fmt;
 use std::str::FromStr;
@@ -148,7 +148,7 @@ impl EnhancedStatus {
         self.class == class(severity)
     }
 
-    /// Whether what it says holds for now only: 4.y.z.
+    /// Whether it is a transient failure: 4.y.z.
     pub const fn is_transient(self) -> bool {
         self.is_of(Severity::Transient)
     }

@@ -43,7 +43,7 @@ pub enum Refusal {
     /// Its server refuses the recipient for good.
     #[serde(rename = "recipient-unknown")]
     RecipientUnknown,
-    /// Recipient verification failed for now: its server didn't say whether it takes the recipient.
+    /// Recipient verification failed, transiently: its server didn't say whether it takes the recipient.
     #[serde(rename = "recipient-unverified")]
     RecipientUnverified,
     /// Client or sender stands on this DNS block list.
